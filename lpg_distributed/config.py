@@ -264,6 +264,8 @@ class ShardSpec:
   shard_id: int
   environment: str
   num_lifetimes: int
+  first_slot: int  # of the kind's lifetimes, the first that is here
+  kind_lifetimes: int  # all lifetimes of the kind, over its shards
 
 
 @dataclasses.dataclass(frozen=True)
@@ -322,7 +324,8 @@ class Config:
       parts = math.ceil(total / self.run.lifetimes_per_shard)
       for i in range(parts):
         size = total // parts + (i < total % parts)
-        shards.append(ShardSpec(len(shards), name, size))
+        first = i * (total // parts) + min(i, total % parts)
+        shards.append(ShardSpec(len(shards), name, size, first, total))
     return tuple(shards)
 
   def lifetime_windows(self, environment: str) -> int:

@@ -15,11 +15,10 @@ Params = Any  # a tree of float32 arrays
 
 class Trajectory(NamedTuple):
   """T steps of B environments under one policy."""
-  observation: chex.Array  # [T, B, ...], s_t
+  observation: chex.Array  # [T+1, B, ...], s_0 .. s_T
   action: chex.Array  # [T, B] int32, a_t
   reward: chex.Array  # [T, B], r_t
   discount: chex.Array  # [T, B], d_t: 0 where the transition ended the episode
-  last_observation: chex.Array  # [B, ...], s_T, to look one step ahead
 
 
 class AgentOutput(NamedTuple):
@@ -34,8 +33,7 @@ class RuleInput(NamedTuple):
   discount: chex.Array  # [T, B], d_t
   gamma: chex.Array  # [T, B], the lifetime's discount factor
   action_probability: chex.Array  # [T, B], pi(a_t|s_t)
-  y_tm1: chex.Array  # [T, B, M], y(s_t)
-  y_t: chex.Array  # [T, B, M], y(s_{t+1})
+  y: chex.Array  # [T+1, B, M], y(s_t) and, one further, y(s_{t+1})
 
 
 class LPGTargets(NamedTuple):
