@@ -1,0 +1,121 @@
+"""Agents: theta, from a state to a policy and a prediction vector (Table 3)."""
+
+from typing import Callable, NamedTuple
+
+import chex
+from dm_env import specs
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import types
+
+# Takes the place of minus infinity: its softmax is exactly 0, and 0 times its
+# logarithm is 0 and not NaN.
+MASKED_LOGIT = -1e9
+
+
+class Network(NamedTuple):
+  """A pair of pure functions for one agent; batch of states in, rows out."""
+  init: Callable[[chex.PRNGKey], types.Params]
+  apply: Callable[[types.Params, chex.Array], chex.Array]  # [..., outputs]
+
+
+def _patches(planes: chex.Array) -> chex.Array:
+  """[N, H, W, C] to the 3x3 neighbourhoods [N, H, W, 9C], zero-padded.
+
+  A convolution as one matrix product: each agent has its own weights, and
+  `lax.conv` under `vmap` over weights is many times slower on a CPU.
+  """
+  _, height, width, _ = planes.shape
+  padded = jnp.pad(planes, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  return jnp.concatenate(
+      [padded[:, i:i + height, j:j + width]
+       for i in range(3) for j in range(3)], axis=-1)
+
+
+def _torso(config: config_lib.AgentConfig, observation: chex.Array):
+  """[N, ...] observations to [N, features], ReLU throughout (B.1)."""
+  x = observation.astype(jnp.float32)
+  for i, filters in enumerate(config.conv):
+    x = jax.nn.relu(hk.Linear(filters, name=f'conv_{i}')(_patches(x)))
+  x = x.reshape(x.shape[0], -1)
+  for i, units in enumerate(config.dense):
+    x = jax.nn.relu(hk.Linear(units, name=f'dense_{i}')(x))
+  return x
+
+
+def make_network(config: config_lib.AgentConfig,
+                 observation_spec: specs.Array,
+                 num_outputs: int,
+                 table_stddev: chex.ArrayTree = 0.) -> Network:
+  """Builds a table or a network with `num_outputs` linear outputs.
+
+  Args:
+    config: a row of Table 3.
+    observation_spec: `DiscreteArray` for a table, `BoundedArray` else.
+    num_outputs: width of the output rows.
+    table_stddev: standard deviation of a new table's entries, broadcast over
+      [S, num_outputs]; networks start from Haiku's default.
+
+  Raises:
+    ValueError: a table for an environment without a state index.
+  """
+  if config.is_table:
+    if not isinstance(observation_spec, specs.DiscreteArray):
+      raise ValueError('a table needs a state index as observation; allowed '
+                       'here: an agent with conv or dense layers')
+    shape = (int(observation_spec.num_values), num_outputs)
+    return Network(
+        init=lambda key: jax.random.normal(key, shape) * table_stddev,
+        apply=lambda table, observation: table[observation])
+
+  def forward(observation):
+    return hk.Linear(num_outputs, name='head')(_torso(config, observation))
+
+  transformed = hk.without_apply_rng(hk.transform(forward))
+  if isinstance(observation_spec, specs.DiscreteArray):
+    raise ValueError('a network needs planes or bits as observation; allowed '
+                     'here: a table (no conv, no dense layers)')
+  example = jnp.zeros((1,) + tuple(observation_spec.shape))
+  num_axes = example.ndim - 1
+
+  def apply(params, observation):
+    batch = observation.shape[:observation.ndim - num_axes]
+    flat = observation.reshape((-1,) + example.shape[1:])
+    return transformed.apply(params, flat).reshape(*batch, num_outputs)
+
+  return Network(init=lambda key: transformed.init(key, example), apply=apply)
+
+
+class Agent(NamedTuple):
+  """An agent as pure functions of its parameters theta."""
+  init: Callable[[chex.PRNGKey], types.Params]
+  # (theta, observation [..., *shape], action_mask [A]) -> AgentOutput [...]
+  apply: Callable[[types.Params, chex.Array, chex.Array], types.AgentOutput]
+
+
+def make_agent(config: config_lib.AgentConfig,
+               observation_spec: specs.Array,
+               num_actions: int,
+               num_predictions: int,
+               y_table_stddev: float) -> Agent:
+  """Builds the agent of one environment kind.
+
+  A table's policy starts uniform; its predictions start apart from each other,
+  since equal ones could never be told apart by the rule.
+  """
+  stddev = jnp.concatenate([jnp.zeros(num_actions),
+                            jnp.full((num_predictions,), y_table_stddev)])
+  network = make_network(config, observation_spec,
+                         num_actions + num_predictions, stddev)
+
+  def apply(theta, observation, action_mask):
+    chex.assert_shape(action_mask, (num_actions,))
+    rows = network.apply(theta, observation)
+    logits = jnp.where(action_mask.reshape((1,) * (rows.ndim - 1) + (-1,)),
+                       rows[..., :num_actions], MASKED_LOGIT)
+    return types.AgentOutput(logits, rows[..., num_actions:])
+
+  return Agent(network.init, apply)

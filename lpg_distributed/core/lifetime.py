@@ -1,0 +1,237 @@
+"""Lifetimes of a shard: born, advanced by a window a meta-step, ended, reborn.
+
+`Shard.advance` is the unit of work of the whole system. Its randomness comes
+from (seed, shard id, meta-step) and from nothing else, so it does not matter
+who calls it, on which machine, or how often.
+"""
+
+import functools
+from typing import Callable, NamedTuple
+
+import chex
+import jax
+from jax import flatten_util
+import jax.numpy as jnp
+import numpy as np
+
+from envs import suite
+from lpg_distributed import config as config_lib
+from lpg_distributed import types
+from lpg_distributed.core import agent_networks
+from lpg_distributed.core import agent_update
+from lpg_distributed.core import lpg_network
+from lpg_distributed.core import meta_gradient
+from lpg_distributed.core import rollout
+from lpg_distributed.core import value_function
+
+
+class ShardState(NamedTuple):
+  """Everything that a shard's lifetimes carry over; leaves [L, ...]."""
+  task: meta_gradient.Task
+  progress: meta_gradient.Progress
+  age: chex.Array  # [L] int32, windows lived
+  whole: chex.Array  # [L] bool, False for a first life that was cut short
+  ended: chex.Array  # [L] bool, to be born again at the next meta-step
+
+
+class ShardId(NamedTuple):
+  """Which lifetimes a shard holds; scalars, traced, so shards share code."""
+  seed: chex.Array
+  shard_id: chex.Array
+  first_slot: chex.Array
+  kind_lifetimes: chex.Array
+
+
+class ShardMetrics(NamedTuple):
+  """One window of a shard; [L] unless said otherwise."""
+  ended: chex.Array  # bool, for whatever reason
+  reported: chex.Array  # bool, the bandit hears of it
+  final_return: chex.Array  # of the lifetimes that ended
+  arm: chex.Array  # int32
+  collapsed: chex.Array  # bool, policy entropy fell below the threshold
+  not_finite: chex.Array  # bool
+  gradient_not_finite: chex.Array  # [] bool, and so counted as zero
+  age: chex.Array  # int32, windows lived, this one included
+  window_return_sum: chex.Array  # whole episodes completed in this window
+  window_episodes: chex.Array
+  loss: chex.Array
+  policy_entropy: chex.Array
+  y_entropy: chex.Array
+  kl: chex.Array
+  pi_hat_square: chex.Array
+  y_hat_square: chex.Array
+
+
+class Shard(NamedTuple):
+  """The functions of one kind of shard."""
+  empty: Callable[[], ShardState]  # before anybody is born
+  # (eta [P], arm_log_probs [arms], state, shard_id, meta_step)
+  #   -> (gradient_sum [P], state, ShardMetrics)
+  advance: Callable[..., tuple[chex.Array, ShardState, ShardMetrics]]
+
+
+def make_kind(config: config_lib.Config,
+              environment_name: str) -> meta_gradient.Kind:
+  """Puts an environment and its row of Table 3 together."""
+  environment = suite.load(environment_name)
+  agent_config = config.agents[environment_name]
+  spec = environment.observation_spec()
+  return meta_gradient.Kind(
+      environment=environment,
+      agent=agent_networks.make_agent(
+          agent_config, spec, environment.action_spec().num_values,
+          config.rule.num_predictions, config.meta.y_table_stddev),
+      optimiser=agent_update.make_optimiser(agent_config.optimiser),
+      value_function=value_function.make_value_function(
+          agent_config, spec, config.outer))
+
+
+def draw_hyper_params(key: chex.PRNGKey, config: config_lib.Config,
+                      environment_name: str,
+                      arm_log_probs: chex.Array) -> types.HyperParams:
+  """One lifetime's alpha from the bandit, gamma and beta_0 from Table 2."""
+  arms = jnp.asarray(config.agents[environment_name].arms)  # [arms, 2]
+  arm_key, gamma_key, beta_key = jax.random.split(key, 3)
+  arm = jax.random.categorical(arm_key, arm_log_probs).astype(jnp.int32)
+  pick = lambda key, values: jnp.asarray(values)[
+      jax.random.randint(key, (), 0, len(values))]
+  return types.HyperParams(
+      arm, arms[arm, 0], arms[arm, 1],
+      pick(gamma_key, config.meta.discounts),
+      pick(beta_key, config.meta.policy_entropy_costs))
+
+
+def _birth(config, environment_name, kind, key, arm_log_probs):
+  """One new lifetime, with a trajectory still to be collected."""
+  keys = jax.random.split(key, 5)
+  environment, num_envs = kind.environment, config.meta.num_envs
+  env_params = environment.init_params(keys[0])
+  env_state, observation = jax.vmap(
+      environment.reset_midway, in_axes=(None, 0))(
+          env_params, jax.random.split(keys[1], num_envs))
+  theta = kind.agent.init(keys[2])
+  shape = (config.meta.trajectory_steps, num_envs)
+  trajectory = types.Trajectory(
+      jnp.broadcast_to(observation, (shape[0] + 1,) + observation.shape),
+      jnp.zeros(shape, jnp.int32), jnp.zeros(shape), jnp.zeros(shape))
+  task = meta_gradient.Task(env_params, draw_hyper_params(
+      keys[3], config, environment_name, arm_log_probs))
+  return task, meta_gradient.Progress(
+      theta, kind.optimiser.init(theta), kind.value_function.init(keys[4]),
+      env_state, rollout.no_returns(num_envs), trajectory)
+
+
+def _select(choose: chex.Array, new, old, axis: int = 0):
+  """Per lifetime, the leaves of `new` or of `old`."""
+  def one(a, b):
+    shape = (1,) * axis + (-1,) + (1,) * (a.ndim - axis - 1)
+    return jnp.where(choose.reshape(shape), a, b)
+  return jax.tree_util.tree_map(one, new, old)
+
+
+def _select_progress(choose, new, old):
+  selected = _select(choose, new._replace(trajectory=()),
+                     old._replace(trajectory=()))
+  return selected._replace(trajectory=_select(
+      choose, new.trajectory, old.trajectory, axis=1))
+
+
+_BIRTH_AXES = (0, meta_gradient.Progress(0, 0, 0, 0, 0, 1))
+
+
+def make_shard(config: config_lib.Config, environment_name: str,
+               num_lifetimes: int) -> Shard:
+  """Builds the functions of a shard of `num_lifetimes` of one kind."""
+  kind = make_kind(config, environment_name)
+  windows = config.lifetime_windows(environment_name)
+  num_keys = config.meta.num_updates + 2  # birth, its rollout, K rollouts
+  eta_shapes = jax.eval_shape(
+      functools.partial(lpg_network.init, config.rule), jax.random.PRNGKey(0))
+  num_arms = len(config.agents[environment_name].arms)
+
+  def bear(keys, arm_log_probs):
+    """[L, >=2, 2] keys to L new lifetimes with their first trajectories."""
+    task, progress = jax.vmap(
+        functools.partial(_birth, config, environment_name, kind),
+        in_axes=(0, None), out_axes=_BIRTH_AXES)(keys[:, 0], arm_log_probs)
+    return task, meta_gradient.collect(kind, config.meta, task, progress,
+                                       keys[:, 1])
+
+  def bear_the_ended(state, keys, arm_log_probs, shard_id, meta_step):
+    task, progress = bear(keys, arm_log_probs)
+    slots = shard_id.first_slot + jnp.arange(num_lifetimes)
+    # First lives begin at spread-out ages, so that they do not end together.
+    age = jnp.where(meta_step == 0,
+                    slots * windows // shard_id.kind_lifetimes, 0)
+    new = ShardState(task, progress, age, age == 0,
+                     jnp.zeros((num_lifetimes,), bool))
+    choose = state.ended
+    selected = _select(choose, new._replace(progress=()),
+                       state._replace(progress=()))
+    return selected._replace(progress=_select_progress(
+        choose, new.progress, state.progress))
+
+  def advance(eta, arm_log_probs, state, shard_id, meta_step):
+    chex.assert_shape(arm_log_probs, (num_arms,))
+    key = jax.random.fold_in(jax.random.fold_in(
+        jax.random.PRNGKey(shard_id.seed), shard_id.shard_id), meta_step)
+    keys = jax.random.split(key, num_lifetimes * num_keys)
+    keys = keys.reshape(num_lifetimes, num_keys, -1)
+    state = jax.lax.cond(
+        jnp.any(state.ended),
+        lambda s: bear_the_ended(s, keys, arm_log_probs, shard_id, meta_step),
+        lambda s: s, state)
+    progress = state.progress._replace(
+        returns=rollout.open_window(state.progress.returns))
+    unravel = flatten_util.ravel_pytree(jax.tree_util.tree_map(
+        lambda s: jnp.zeros(s.shape, s.dtype), eta_shapes))[1]
+    (_, (progress, stats)), gradient = jax.value_and_grad(
+        lambda e: meta_gradient.window_loss(
+            unravel(e), kind, config.meta, state.task, progress, keys[:, 2:]),
+        has_aux=True)(eta)
+    gradient_finite = jnp.all(jnp.isfinite(gradient))
+    gradient = jnp.where(gradient_finite, gradient, 0.)
+    return gradient, *_close_window(
+        state, progress, stats, gradient_finite, windows, config.meta)
+
+  def empty():
+    shapes = jax.eval_shape(
+        bear, jnp.zeros((num_lifetimes, num_keys, 2), jnp.uint32),
+        jnp.zeros((num_arms,)))
+    task, progress = jax.tree_util.tree_map(
+        lambda s: np.zeros(s.shape, s.dtype), shapes)
+    return ShardState(task, progress, np.zeros((num_lifetimes,), np.int32),
+                      np.zeros((num_lifetimes,), bool),
+                      np.ones((num_lifetimes,), bool))
+
+  return Shard(empty, advance)
+
+
+def _close_window(state, progress, stats, gradient_finite, windows, config):
+  """Ages the lifetimes and ends those whose time has come."""
+  age = state.age + 1
+  collapsed = jnp.logical_and(
+      stats.finite, stats.policy_entropy < config.min_policy_entropy)
+  ended = (age >= windows) | collapsed | ~stats.finite
+  returns = progress.returns
+  sum_envs = lambda x: jnp.sum(x, axis=1)
+  metrics = ShardMetrics(
+      ended=ended,
+      # A first life that began midway says nothing of its hyperparameters,
+      # unless it failed.
+      reported=ended & (state.whole | collapsed | ~stats.finite),
+      final_return=jax.vmap(rollout.final_return)(returns),
+      arm=state.task.hyper.arm,
+      collapsed=collapsed,
+      not_finite=~stats.finite,
+      gradient_not_finite=~gradient_finite,
+      age=age,
+      window_return_sum=sum_envs(returns.window_sum),
+      window_episodes=sum_envs(returns.window_count),
+      loss=stats.loss,
+      policy_entropy=stats.policy_entropy,
+      y_entropy=stats.y_entropy,
+      kl=stats.kl,
+      pi_hat_square=stats.pi_hat_square,
+      y_hat_square=stats.y_hat_square)
+  return state._replace(progress=progress, age=age, ended=ended), metrics

@@ -1,0 +1,214 @@
+"""The meta-gradient: through K agent updates to the rule, Eqs. (3) and (4)."""
+
+import functools
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import rlax
+
+from envs import base
+from lpg_distributed import config as config_lib
+from lpg_distributed import types
+from lpg_distributed.core import agent_networks
+from lpg_distributed.core import agent_update
+from lpg_distributed.core import lpg_network
+from lpg_distributed.core import rollout as rollout_lib
+from lpg_distributed.core import value_function as value_function_lib
+
+
+class Kind(NamedTuple):
+  """The pure functions of one environment kind; static under `jit`."""
+  environment: base.Environment
+  agent: agent_networks.Agent
+  optimiser: agent_update.AgentOptimiser
+  value_function: value_function_lib.ValueFunction
+
+
+class Task(NamedTuple):
+  """What stays as it is through a lifetime; leaves [L, ...]."""
+  env_params: base.EnvParams
+  hyper: types.HyperParams
+
+
+class Progress(NamedTuple):
+  """What a window moves on; leaves [L, ...], the trajectory's [T, L, ...]."""
+  theta: types.Params
+  opt_state: types.Params
+  value: value_function_lib.ValueState
+  env_state: base.EnvState
+  returns: rollout_lib.EpisodeReturns
+  # The first one of the next window: it was made by `theta`, so it is
+  # on-policy there, and K updates need K new rollouts and not K + 1.
+  trajectory: types.Trajectory
+
+
+class WindowStats(NamedTuple):
+  """What a window tells of each lifetime, [L]."""
+  loss: chex.Array  # Eq. (4), negated; 0 where the lifetime does not count
+  finite: chex.Array  # bool
+  policy_entropy: chex.Array  # nats, of theta_K on its trajectory
+  y_entropy: chex.Array  # nats, the same
+  kl: chex.Array  # D_KL(y || y_hat), mean over the K updates
+  pi_hat_square: chex.Array  # mean over the K updates
+  y_hat_square: chex.Array  # ||y_hat||^2, the same
+
+
+@jax.custom_vjp
+def _isolate(x: chex.Array) -> chex.Array:
+  """Keeps a lifetime that is not finite away from the others.
+
+  The rule sees all lifetimes as rows of one product, where one NaN would reach
+  eta's whole gradient. Zeroes the lifetimes, axis 1 of `x`, that are not
+  finite, and on the way back those whose cotangents are not.
+  """
+  return _zero_unless_finite(x)
+
+
+def _zero_unless_finite(x):
+  axes = tuple(i for i in range(x.ndim) if i != 1)
+  finite = jnp.all(jnp.isfinite(x), axis=axes, keepdims=True)
+  return jnp.where(finite, x, 0.)
+
+
+_isolate.defvjp(lambda x: (_zero_unless_finite(x), None),
+                lambda _, ct: (_zero_unless_finite(ct),))
+
+
+def compute_targets(eta: lpg_network.Eta, output: types.AgentOutput,
+                    trajectory: types.Trajectory,
+                    gamma: chex.Array) -> types.LPGTargets:
+  """The rule on L lifetimes' trajectories; `output` [T+1, L, B, .]."""
+  inputs = agent_update.rule_input(output, trajectory, gamma[:, None])
+  inputs = jax.tree_util.tree_map(_isolate, inputs)
+  return jax.tree_util.tree_map(_isolate, lpg_network.apply(eta, inputs))
+
+
+def agent_outputs(kind: Kind, theta: types.Params, observation: chex.Array,
+                  env_params: base.EnvParams) -> types.AgentOutput:
+  """L agents on [T, L, B, ...] observations."""
+  mask = jax.vmap(kind.environment.action_mask)(env_params)
+  return jax.vmap(kind.agent.apply, in_axes=(0, 1, 0), out_axes=1)(
+      theta, observation, mask)
+
+
+def collect(kind: Kind, config: config_lib.MetaConfig, task: Task,
+            progress: Progress, keys: chex.PRNGKey) -> Progress:
+  """Replaces each lifetime's trajectory by a new one under its `theta`."""
+  theta = jax.lax.stop_gradient(progress.theta)
+
+  def one(theta, env_params, env_state, observation, returns, key):
+    mask = kind.environment.action_mask(env_params)
+    policy = lambda obs: kind.agent.apply(theta, obs, mask).logits
+    return rollout_lib.rollout(kind.environment, policy, env_params, env_state,
+                               observation, returns, key,
+                               config.trajectory_steps)
+
+  trajectory, env_state, returns = jax.vmap(one, out_axes=(1, 0, 0))(
+      theta, task.env_params, progress.env_state,
+      progress.trajectory.observation[-1], progress.returns, keys)
+  return progress._replace(
+      trajectory=trajectory, env_state=env_state, returns=returns)
+
+
+def _update(kind, config, eta, theta, opt_state, trajectory, task):
+  """One update of L agents, Eq. (2); returns also the rule's regularisers."""
+  gradient, output, targets = agent_update.agent_gradient(
+      apply=lambda theta: agent_outputs(
+          kind, theta, trajectory.observation, task.env_params),
+      theta=theta,
+      compute_targets=lambda output: compute_targets(
+          eta, output, trajectory, task.hyper.gamma),
+      trajectory=trajectory,
+      alpha_y=task.hyper.alpha_y[:, None],
+      steps_per_agent=config.trajectory_steps * config.num_envs)
+  theta, opt_state = jax.vmap(kind.optimiser.apply)(
+      gradient, opt_state, theta, task.hyper.alpha_lr)
+  y_hat = jax.nn.softmax(targets.y_hat_logits)
+  pi_hat_square = jnp.mean(jnp.square(targets.pi_hat), axis=(0, 2))
+  y_hat_square = jnp.mean(jnp.sum(jnp.square(y_hat), axis=-1), axis=(0, 2))
+  kl = jax.lax.stop_gradient(jnp.mean(agent_update.kl_divergence(
+      output.y_logits[:-1], targets.y_hat_logits), axis=(0, 2)))
+  return theta, opt_state, (pi_hat_square, y_hat_square, kl)
+
+
+def _policy_loss(output, action, advantage, beta_0, beta_1):
+  """A2C's loss for one lifetime's [T, B] steps; see Eq. (4)."""
+  flat = lambda x: x.reshape((-1,) + x.shape[2:])
+  weights = jnp.ones(action.size)
+  logits, y_logits = flat(output.logits), flat(output.y_logits)
+  policy_gradient = rlax.policy_gradient_loss(
+      logits, flat(action), flat(advantage), weights)
+  policy_entropy = -rlax.entropy_loss(logits, weights)
+  y_entropy = -rlax.entropy_loss(y_logits, weights)
+  loss = policy_gradient - beta_0 * policy_entropy - beta_1 * y_entropy
+  return loss, policy_entropy, y_entropy
+
+
+def _all_finite(tree, num_lifetimes: int) -> chex.Array:
+  """[L] bool, whether all of a lifetime's numbers are finite."""
+  finite = jnp.ones((num_lifetimes,), bool)
+  for leaf in jax.tree_util.tree_leaves(tree):
+    axes = tuple(range(1, leaf.ndim))
+    finite = jnp.logical_and(finite, jnp.all(jnp.isfinite(leaf), axis=axes))
+  return finite
+
+
+def window_loss(
+    eta: lpg_network.Eta,
+    kind: Kind,
+    config: config_lib.MetaConfig,
+    task: Task,
+    progress: Progress,
+    keys: chex.PRNGKey,
+) -> tuple[chex.Array, tuple[Progress, WindowStats]]:
+  """Updates L agents K times and says how good they have become.
+
+  Args:
+    eta: the rule, what the result is differentiated with respect to.
+    kind: the lifetimes' common kind.
+    config: Table 2.
+    task: leaves [L, ...].
+    progress: leaves [L, ...]; its trajectory belongs to its `theta`.
+    keys: [L, K, 2], one for each new rollout.
+
+  Returns:
+    The loss of Eq. (4), negated for minimisation, summed over the lifetimes
+    that count: those whose policy has not collapsed and whose numbers are
+    finite. Then the lifetimes as they are after the window, and their stats.
+  """
+  num_lifetimes = task.hyper.gamma.shape[0]
+  update = jax.checkpoint(
+      functools.partial(_update, kind, config), prevent_cse=False)
+
+  def step(progress, keys):
+    theta, opt_state, costs = update(
+        eta, progress.theta, progress.opt_state, progress.trajectory, task)
+    progress = progress._replace(theta=theta, opt_state=opt_state)
+    progress = collect(kind, config, task, progress, keys)
+    value, advantage = jax.vmap(
+        kind.value_function.update, in_axes=(0, 1, 0), out_axes=(0, 1))(
+            progress.value, progress.trajectory, task.hyper.gamma)
+    return progress._replace(value=value), (costs, advantage)
+
+  progress, (costs, advantages) = jax.lax.scan(
+      step, progress, jnp.moveaxis(keys, 1, 0))
+  pi_hat_square, y_hat_square, kl = (jnp.mean(c, axis=0) for c in costs)
+
+  trajectory = progress.trajectory
+  output = agent_outputs(kind, progress.theta, trajectory.observation[:-1],
+                         task.env_params)
+  loss, policy_entropy, y_entropy = jax.vmap(
+      _policy_loss, in_axes=(1, 1, 1, 0, None))(
+          output, trajectory.action, advantages[-1], task.hyper.beta_0,
+          config.prediction_entropy_cost)
+  loss += config.pi_hat_cost * pi_hat_square + config.y_hat_cost * y_hat_square
+
+  finite = jnp.logical_and(_all_finite(progress.theta, num_lifetimes),
+                           jnp.isfinite(loss))
+  counts = jnp.logical_and(finite, policy_entropy >= config.min_policy_entropy)
+  loss = jnp.where(counts, loss, 0.)
+  stats = WindowStats(loss, finite, policy_entropy, y_entropy, kl,
+                      pi_hat_square, y_hat_square)
+  return jnp.sum(loss), (progress, stats)

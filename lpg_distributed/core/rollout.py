@@ -1,0 +1,122 @@
+"""Acting: T steps of B parallel environments of one lifetime."""
+
+from typing import Callable, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from envs import base
+from lpg_distributed import types
+
+
+class EpisodeReturns(NamedTuple):
+  """Undiscounted returns as they come in, per parallel environment."""
+  running: chex.Array  # [B], of the episode that goes on
+  whole: chex.Array  # [B] bool, whether that episode was seen from its start
+  last: chex.Array  # [B], of the last episode that was seen whole
+  any_whole: chex.Array  # [B] bool
+  window_sum: chex.Array  # [B], over whole episodes since `open_window`
+  window_count: chex.Array  # [B], how many those are
+
+
+def no_returns(num_envs: int) -> EpisodeReturns:
+  """Before the first step of a lifetime, whose first episodes start midway."""
+  zeros = jnp.zeros((num_envs,))
+  nothing = jnp.zeros((num_envs,), bool)
+  return EpisodeReturns(zeros, nothing, zeros, nothing, zeros, zeros)
+
+
+def open_window(returns: EpisodeReturns) -> EpisodeReturns:
+  """Starts a new sum of episodes, for the curves of a meta-step."""
+  zeros = jnp.zeros_like(returns.running)
+  return returns._replace(window_sum=zeros, window_count=zeros)
+
+
+def _count(returns: EpisodeReturns, reward: chex.Array,
+           discount: chex.Array) -> EpisodeReturns:
+  running = returns.running + reward
+  ended = discount == 0.
+  counts = jnp.logical_and(ended, returns.whole)
+  return EpisodeReturns(
+      running=jnp.where(ended, 0., running),
+      whole=jnp.logical_or(returns.whole, ended),
+      last=jnp.where(counts, running, returns.last),
+      any_whole=jnp.logical_or(returns.any_whole, counts),
+      window_sum=returns.window_sum + jnp.where(counts, running, 0.),
+      window_count=returns.window_count + counts)
+
+
+def final_return(returns: EpisodeReturns) -> chex.Array:
+  """Mean over environments of the last whole episode's return, [].
+
+  An environment that never finished a whole episode counts with what it has
+  collected so far, so that a lifetime cut short still says something.
+  """
+  return jnp.mean(
+      jnp.where(returns.any_whole, returns.last, returns.running))
+
+
+def sample_action(logits: chex.Array, uniform: chex.Array,
+                  action_mask: chex.Array) -> chex.Array:
+  """Inverse-CDF sampling from softmax(logits), one uniform per row.
+
+  Args:
+    logits: [..., A], masked entries far below the others.
+    uniform: [...] in [0, 1).
+    action_mask: [A]; guards against rounding at the end of the distribution.
+  """
+  cdf = jnp.cumsum(jax.nn.softmax(logits), axis=-1)
+  action = jnp.sum(cdf <= uniform[..., None] * cdf[..., -1:], axis=-1)
+  last = action_mask.shape[0] - 1 - jnp.argmax(action_mask[::-1])
+  return jnp.minimum(action, last).astype(jnp.int32)
+
+
+def rollout(
+    environment: base.Environment,
+    policy: Callable[[chex.Array], chex.Array],
+    env_params: base.EnvParams,
+    env_state: base.EnvState,
+    observation: chex.Array,
+    returns: EpisodeReturns,
+    key: chex.PRNGKey,
+    num_steps: int,
+) -> tuple[types.Trajectory, base.EnvState, EpisodeReturns]:
+  """Runs one lifetime's environments for `num_steps` under a fixed policy.
+
+  Args:
+    environment: the kind.
+    policy: observations [B, ...] to logits [B, A]; not differentiated.
+    env_params: the lifetime's.
+    env_state: leaves [B, ...].
+    observation: [B, ...], of `env_state`.
+    returns: running returns; whatever was collected since the lifetime began.
+    key: all of the rollout's randomness.
+    num_steps: T.
+
+  Returns:
+    The trajectory, its leaves [T(+1), B, ...], and the state it ended in.
+  """
+  num_envs = observation.shape[0]
+  action_mask = environment.action_mask(env_params)
+  action_key, env_key = jax.random.split(key)
+  uniforms = jax.random.uniform(action_key, (num_steps, num_envs))
+  keys = jax.random.split(env_key, num_steps * num_envs)
+  keys = keys.reshape(num_steps, num_envs, -1)
+  env_step = jax.vmap(environment.step, in_axes=(None, 0, 0, 0))
+
+  def step(carry, xs):
+    env_state, observation, returns = carry
+    uniform, key = xs
+    action = sample_action(policy(observation), uniform, action_mask)
+    env_state, timestep = env_step(env_params, env_state, action, key)
+    returns = _count(returns, timestep.reward, timestep.discount)
+    carry = env_state, timestep.observation, returns
+    return carry, (observation, action, timestep.reward, timestep.discount)
+
+  carry, (observations, action, reward, discount) = jax.lax.scan(
+      step, (env_state, observation, returns), (uniforms, keys))
+  env_state, observation, returns = carry
+  observations = jnp.concatenate([observations, observation[None]])
+  trajectory = types.Trajectory(observations, action, reward, discount)
+  return trajectory, env_state, returns

@@ -1,0 +1,108 @@
+"""The outer critic: a value function per lifetime, for the meta-gradient only.
+
+It lowers the variance of Eq. (4)'s policy gradient and never reaches the rule
+(B.1). It is born and reset with its lifetime and trained on the trajectories
+that the agent is trained on, outside of what the meta-gradient differentiates.
+"""
+
+from typing import Callable, NamedTuple
+
+import chex
+from dm_env import specs
+import jax
+import jax.numpy as jnp
+import optax
+import rlax
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import types
+from lpg_distributed.core import agent_networks
+
+
+class ValueState(NamedTuple):
+  params: types.Params
+  opt_state: optax.OptState
+  advantage_square: chex.Array  # [], running mean, not corrected for its start
+  num_updates: chex.Array  # [] int32
+
+
+class ValueFunction(NamedTuple):
+  """Pure functions of one lifetime's critic."""
+  init: Callable[[chex.PRNGKey], ValueState]
+  # (state, trajectory, gamma) -> (state, advantage [T, B]); the advantage is
+  # that of the critic before it learns from this trajectory.
+  update: Callable[[ValueState, types.Trajectory, chex.Array],
+                   tuple[ValueState, chex.Array]]
+
+
+def lambda_returns(trajectory: types.Trajectory, values: chex.Array,
+                   gamma: chex.Array, td_lambda: float) -> chex.Array:
+  """TD(lambda) targets, [T, B], from `values` [T+1, B]."""
+  batched = jax.vmap(rlax.lambda_returns, in_axes=(1, 1, 1, None), out_axes=1)
+  return batched(trajectory.reward, gamma * trajectory.discount, values[1:],
+                 td_lambda)
+
+
+def _mean_visit_update(table: chex.Array, state_index: chex.Array,
+                       error: chex.Array, rate: float) -> chex.Array:
+  """Moves each visited state's value by `rate` times its mean error.
+
+  A plain summed step would grow with the number of visits, and diverges where
+  one state takes most of a batch.
+
+  Args:
+    table: [S, 1].
+    state_index: [T, B] int32.
+    error: [T, B], target minus value.
+    rate: in (0, 1].
+  """
+  columns = jnp.stack([error, jnp.ones_like(error)], axis=-1)
+  sums = jnp.zeros((table.shape[0], 2)).at[state_index].add(columns)
+  return table + rate * sums[:, :1] / jnp.maximum(sums[:, 1:], 1.)
+
+
+def make_value_function(agent_config: config_lib.AgentConfig,
+                        observation_spec: specs.Array,
+                        config: config_lib.OuterConfig) -> ValueFunction:
+  """A table for table agents, else a network like the agent's torso."""
+  network = agent_networks.make_network(agent_config, observation_spec, 1)
+  optimiser = optax.adam(config.network_learning_rate)
+
+  def init(key):
+    params = network.init(key)
+    opt_state = () if agent_config.is_table else optimiser.init(params)
+    return ValueState(params, opt_state, jnp.zeros(()),
+                      jnp.zeros((), jnp.int32))
+
+  def learn(state, trajectory, gamma):
+    """Returns new parameters, optimiser state and the errors [T, B]."""
+    def errors(params):
+      values = network.apply(params, trajectory.observation)[..., 0]
+      targets = lambda_returns(trajectory, jax.lax.stop_gradient(values),
+                               gamma, config.td_lambda)
+      return targets - values[:-1]
+
+    if agent_config.is_table:
+      error = errors(state.params)
+      params = _mean_visit_update(
+          state.params, trajectory.observation[:-1], error,
+          config.table_learning_rate)
+      return params, (), error
+
+    error, pullback = jax.vjp(errors, state.params)
+    (gradient,) = pullback(error / error.size)  # of 0.5 * mean(error ** 2)
+    updates, opt_state = optimiser.update(gradient, state.opt_state)
+    return optax.apply_updates(state.params, updates), opt_state, error
+
+  def update(state, trajectory, gamma):
+    params, opt_state, advantage = learn(state, trajectory, gamma)
+    decay = config.advantage_ema_decay
+    square = decay * state.advantage_square + (1. - decay) * jnp.mean(
+        jnp.square(advantage))
+    count = state.num_updates + 1
+    if decay:
+      scale = jnp.sqrt(square / (1. - decay ** count)) + 1e-4
+      advantage = advantage / scale
+    return ValueState(params, opt_state, square, count), advantage
+
+  return ValueFunction(init, update)
