@@ -10,7 +10,6 @@ from typing import Callable, NamedTuple
 
 import chex
 import jax
-from jax import flatten_util
 import jax.numpy as jnp
 import numpy as np
 
@@ -19,9 +18,9 @@ from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import agent_networks
 from lpg_distributed.core import agent_update
-from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_gradient
 from lpg_distributed.core import rollout
+from lpg_distributed.core import rule_vector
 from lpg_distributed.core import value_function
 
 
@@ -145,8 +144,6 @@ def make_shard(config: config_lib.Config, environment_name: str,
   kind = make_kind(config, environment_name)
   windows = config.lifetime_windows(environment_name)
   num_keys = config.meta.num_updates + 2  # birth, its rollout, K rollouts
-  eta_shapes = jax.eval_shape(
-      functools.partial(lpg_network.init, config.rule), jax.random.PRNGKey(0))
   num_arms = len(config.agents[environment_name].arms)
 
   def bear(keys, arm_log_probs):
@@ -183,11 +180,10 @@ def make_shard(config: config_lib.Config, environment_name: str,
         lambda s: s, state)
     progress = state.progress._replace(
         returns=rollout.open_window(state.progress.returns))
-    unravel = flatten_util.ravel_pytree(jax.tree_util.tree_map(
-        lambda s: jnp.zeros(s.shape, s.dtype), eta_shapes))[1]
     (_, (progress, stats)), gradient = jax.value_and_grad(
         lambda e: meta_gradient.window_loss(
-            unravel(e), kind, config.meta, state.task, progress, keys[:, 2:]),
+            rule_vector.unravel(config.rule, e), kind, config.meta,
+            state.task, progress, keys[:, 2:]),
         has_aux=True)(eta)
     gradient_finite = jnp.all(jnp.isfinite(gradient))
     gradient = jnp.where(gradient_finite, gradient, 0.)

@@ -1,0 +1,35 @@
+"""Eta as one vector, the form in which it travels, and back."""
+
+import functools
+
+import chex
+import jax
+from jax import flatten_util
+import jax.numpy as jnp
+
+from lpg_distributed import config as config_lib
+from lpg_distributed.core import lpg_network
+
+
+@functools.lru_cache(maxsize=None)
+def _shapes(config: config_lib.RuleConfig):
+  return jax.eval_shape(functools.partial(lpg_network.init, config),
+                        jax.random.PRNGKey(0))
+
+
+def size(config: config_lib.RuleConfig) -> int:
+  """P, the number of the rule's parameters."""
+  return sum(leaf.size for leaf in jax.tree_util.tree_leaves(_shapes(config)))
+
+
+def ravel(eta: lpg_network.Eta) -> chex.Array:
+  """A tree of parameters to [P]."""
+  return flatten_util.ravel_pytree(eta)[0]
+
+
+def unravel(config: config_lib.RuleConfig,
+            vector: chex.Array) -> lpg_network.Eta:
+  """[P] to a tree of parameters; differentiable."""
+  zeros = jax.tree_util.tree_map(
+      lambda s: jnp.zeros(s.shape, s.dtype), _shapes(config))
+  return flatten_util.ravel_pytree(zeros)[1](vector)
