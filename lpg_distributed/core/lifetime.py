@@ -100,7 +100,10 @@ def draw_hyper_params(key: chex.PRNGKey, config: config_lib.Config,
       pick(beta_key, config.meta.policy_entropy_costs))
 
 
-def _birth(config, environment_name, kind, key, arm_log_probs):
+def birth(config: config_lib.Config, environment_name: str,
+          kind: meta_gradient.Kind, key: chex.PRNGKey,
+          arm_log_probs: chex.Array
+          ) -> tuple[meta_gradient.Task, meta_gradient.Progress]:
   """One new lifetime, with a trajectory still to be collected."""
   keys = jax.random.split(key, 5)
   environment, num_envs = kind.environment, config.meta.num_envs
@@ -135,7 +138,8 @@ def _select_progress(choose, new, old):
       choose, new.trajectory, old.trajectory, axis=1))
 
 
-_BIRTH_AXES = (0, meta_gradient.Progress(0, 0, 0, 0, 0, 1))
+# Of `birth` under vmap: a trajectory's lifetimes are behind its steps.
+BIRTH_AXES = (0, meta_gradient.Progress(0, 0, 0, 0, 0, 1))
 
 
 def make_shard(config: config_lib.Config, environment_name: str,
@@ -149,8 +153,8 @@ def make_shard(config: config_lib.Config, environment_name: str,
   def bear(keys, arm_log_probs):
     """[L, >=2, 2] keys to L new lifetimes with their first trajectories."""
     task, progress = jax.vmap(
-        functools.partial(_birth, config, environment_name, kind),
-        in_axes=(0, None), out_axes=_BIRTH_AXES)(keys[:, 0], arm_log_probs)
+        functools.partial(birth, config, environment_name, kind),
+        in_axes=(0, None), out_axes=BIRTH_AXES)(keys[:, 0], arm_log_probs)
     return task, meta_gradient.collect(kind, config.meta, task, progress,
                                        keys[:, 1])
 

@@ -112,7 +112,7 @@ def collect(kind: Kind, config: config_lib.MetaConfig, task: Task,
       trajectory=trajectory, env_state=env_state, returns=returns)
 
 
-def _update(kind, config, eta, theta, opt_state, trajectory, task):
+def update_agents(kind, config, eta, theta, opt_state, trajectory, task):
   """One update of L agents, Eq. (2); returns also the rule's regularisers."""
   gradient, output, targets = agent_update.agent_gradient(
       apply=lambda theta: agent_outputs(
@@ -180,7 +180,7 @@ def window_loss(
   """
   num_lifetimes = task.hyper.gamma.shape[0]
   update = jax.checkpoint(
-      functools.partial(_update, kind, config), prevent_cse=False)
+      functools.partial(update_agents, kind, config), prevent_cse=False)
 
   def step(progress, keys):
     theta, opt_state, costs = update(

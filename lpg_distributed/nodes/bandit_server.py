@@ -9,6 +9,9 @@ from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import bandit
 
+# How long a bandit waits at the end for a learner that may be gone.
+_LINGER_S = 45.
+
 
 class BanditServer:
   """Answers with distributions, takes final returns; safe to call at once.
@@ -19,9 +22,12 @@ class BanditServer:
   """
 
   def __init__(self, config: config_lib.Config,
-               state: Mapping[str, Any] | None = None):
-    """Starts afresh, or from what `get_state` gave."""
+               state: Mapping[str, Any] | None = None,
+               stop: threading.Event | None = None):
+    """Starts afresh, or from what `get_state` gave; see `run` for `stop`."""
     self._config = config
+    self._stop = stop or threading.Event()
+    self._released = threading.Event()
     self._lock = threading.Lock()
     self._meta_step = 0
     self._bandits = {
@@ -96,6 +102,15 @@ class BanditServer:
           name: {'counts': state.counts.tolist(),
                  'window': state.window.tolist()}
           for name, state in self._bandits.items()}}
+
+  def release(self) -> None:
+    """Says that the learner has its last checkpoint; see `run`."""
+    self._released.set()
+
+  def run(self) -> None:
+    """Serves until `stop`, and then until the learner needs no more."""
+    self._stop.wait()
+    self._released.wait(_LINGER_S)
 
   def _set_state(self, state: Mapping[str, Any]) -> None:
     self._meta_step = int(state['meta_step'])

@@ -64,19 +64,18 @@ def make_table(capacity: int, num_parameters: int):
   signature = {
       'gradient_sum': tf.TensorSpec((num_parameters,), tf.float32),
       'header': tf.TensorSpec((3,), tf.int64),
-      'metrics': tf.TensorSpec((None,), tf.uint8),
+      'metrics': tf.TensorSpec((), tf.string),
   }
   return reverb.Table.queue(TABLE, capacity, signature=signature)
 
 
 def encode(gradient: types.MetaGradient) -> dict[str, np.ndarray]:
   """One Reverb step: numbers as arrays, metrics as JSON."""
-  metrics = json.dumps(gradient.metrics).encode()
   return {
       'gradient_sum': np.asarray(gradient.gradient_sum, np.float32),
       'header': np.array([gradient.meta_step, gradient.shard_id,
                           gradient.num_lifetimes], np.int64),
-      'metrics': np.frombuffer(metrics, np.uint8),
+      'metrics': np.array(json.dumps(gradient.metrics).encode(), object),
   }
 
 
@@ -85,7 +84,7 @@ def decode(item: dict[str, np.ndarray]) -> types.MetaGradient:
   meta_step, shard_id, num_lifetimes = (int(x) for x in item['header'])
   return types.MetaGradient(
       meta_step, shard_id, item['gradient_sum'], num_lifetimes,
-      json.loads(item['metrics'].tobytes()))
+      json.loads(item['metrics'].item()))
 
 
 class ReverbGradientWriter:
@@ -134,11 +133,7 @@ class ReverbGradientReader:
       while True:
         for sample in self._client.sample(TABLE, emit_timesteps=False,
                                           unpack_as_table_signature=True):
-          # A trajectory of one step: drop the step axis.
-          item = {name: column[0] if column.ndim > rank else column
-                  for (name, column), rank in zip(
-                      sorted(sample.data.items()), (1, 1, 1))}
-          self._handed_over.put(decode(item))
+          self._handed_over.put(decode(sample.data))
     except Exception as error:  # Shown to whoever calls `get`.
       self._error = error
 

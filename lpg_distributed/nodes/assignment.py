@@ -1,0 +1,37 @@
+"""Which worker owns which shards; a matter of speed only, never of results."""
+
+from lpg_distributed import config as config_lib
+
+# Seconds per environment step relative to a table's, by the largest
+# convolution, else for a dense network.
+_CONV_COST = {16: 8., 32: 25.}
+_DENSE_COST = 1.5
+
+
+def relative_cost(agent: config_lib.AgentConfig) -> float:
+  """Cost of an environment step with this agent, a table's being 1."""
+  if agent.is_table:
+    return 1.
+  if not agent.conv:
+    return _DENSE_COST
+  width = max(agent.conv)
+  return _CONV_COST.get(width, width / 2)
+
+
+def assign(config: config_lib.Config) -> list[list[config_lib.ShardSpec]]:
+  """Gives each worker its shards: the dearest first, to who has least to do.
+
+  Returns:
+    One list per worker, in shard order. Some are empty where there are more
+    workers than shards.
+  """
+  def cost(spec):
+    return spec.num_lifetimes * relative_cost(config.agents[spec.environment])
+
+  load = [0.] * config.run.num_workers
+  owned = [[] for _ in load]
+  for spec in sorted(config.shards(), key=lambda s: (-cost(s), s.shard_id)):
+    worker = load.index(min(load))
+    load[worker] += cost(spec)
+    owned[worker].append(spec)
+  return [sorted(specs, key=lambda s: s.shard_id) for specs in owned]

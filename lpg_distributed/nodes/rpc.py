@@ -1,0 +1,85 @@
+"""Calls to other nodes that cannot hang: the one place that knows Courier.
+
+Courier never answers a call with a NumPy array or scalar among its arguments,
+waits forever by default, and repeats a call that was in flight while its
+server went away. Hence: arguments are checked, every call has a time limit,
+and what is called through here must bear being called twice.
+"""
+
+import threading
+import time
+from typing import Any
+
+_PLAIN = (type(None), bool, int, float, str, bytes)
+_TRANSIENT = ('UNAVAILABLE', 'DEADLINE_EXCEEDED', 'CANCELLED')
+
+# For `lp.CourierNode(courier_client_kwargs=...)`: one attempt's time limit.
+ATTEMPT_S = 30.
+CLIENT_KWARGS = {'call_timeout': ATTEMPT_S}
+
+
+class RpcError(RuntimeError):
+  """A node did not answer in time, or answered with an error."""
+
+
+class Stopped(RuntimeError):
+  """The program is stopping, so that no answer is to be expected."""
+
+
+def check_argument(value: Any) -> None:
+  """Raises TypeError for what would make Courier hang, at any depth."""
+  if type(value) in _PLAIN:  # Not isinstance: np.float64 is a float.
+    return
+  if type(value) in (list, tuple):
+    for item in value:
+      check_argument(item)
+    return
+  if type(value) is dict:
+    for key, item in value.items():
+      check_argument(key)
+      check_argument(item)
+    return
+  raise TypeError(
+      f'an RPC argument is a {type(value).__name__}; allowed: numbers, '
+      'strings, bytes, and lists, tuples and dicts of them')
+
+
+class Client:
+  """Forwards method calls to another node.
+
+  An attempt that fails because the node is away is repeated until `patience_s`
+  is over or the program stops; an error that the method itself raised is not.
+  """
+
+  def __init__(self, client: Any, name: str, stop: threading.Event,
+               patience_s: float = 300.):
+    """Wraps a `courier.Client` to the node called `name`."""
+    self._client = client
+    self._name = name
+    self._stop = stop
+    self._patience_s = patience_s
+    self.num_retries = 0
+
+  def __getattr__(self, method: str):
+    remote = getattr(self._client, method)
+
+    def call(*args, **kwargs):
+      check_argument(args)
+      check_argument(kwargs)
+      deadline = time.monotonic() + self._patience_s
+      while True:
+        try:
+          return remote(*args, **kwargs)
+        except Exception as error:  # pybind11_abseil.status.StatusNotOk
+          code = getattr(getattr(error, 'code', None), 'name', '')
+          if code not in _TRANSIENT:
+            raise RpcError(f'{self._name}.{method}: {error}') from error
+          if self._stop.is_set():
+            raise Stopped(f'{self._name} is away') from error
+          if time.monotonic() > deadline:
+            raise RpcError(f'{self._name} did not answer {method} within '
+                           f'{self._patience_s:.0f} s') from error
+          self.num_retries += 1
+          self._stop.wait(0.2)
+
+    return call

@@ -1,0 +1,214 @@
+"""The meta-gradient against finite differences, and what it must not miss."""
+
+import dataclasses
+
+import jax
+from jax import flatten_util
+from jax.experimental import enable_x64
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lpg_distributed import config as config_lib
+from lpg_distributed.core import lifetime
+from lpg_distributed.core import lpg_network
+from lpg_distributed.core import meta_gradient
+from lpg_distributed.core import rollout
+
+RULE = config_lib.RuleConfig(num_predictions=5, embedding_size=4, lstm_size=6)
+NUM_LIFETIMES = 2
+
+
+def make_config(environment, agent=None, **meta):
+  agent = agent or config_lib.AGENTS[environment]
+  fields = dict(num_lifetimes=NUM_LIFETIMES, num_envs=3, trajectory_steps=7,
+                num_updates=3, y_table_stddev=1., min_policy_entropy=0.)
+  return config_lib.Config(
+      environments=(environment,), agents={environment: agent}, rule=RULE,
+      meta=config_lib.MetaConfig(**{**fields, **meta}))
+
+
+def make_window(config, seed=0):
+  """A kind, new-born lifetimes, keys and a rule."""
+  (environment,) = config.environments
+  kind = lifetime.make_kind(config, environment)
+  num_arms = len(config.agents[environment].arms)
+  keys = jax.random.split(jax.random.PRNGKey(seed), 4)
+  split = lambda key: jax.random.split(key, NUM_LIFETIMES)
+  task, progress = jax.vmap(
+      lambda key: lifetime.birth(config, environment, kind, key,
+                                 jnp.zeros(num_arms)),
+      out_axes=lifetime.BIRTH_AXES)(split(keys[0]))
+  progress = meta_gradient.collect(kind, config.meta, task, progress,
+                                   split(keys[1]))
+  progress = progress._replace(returns=rollout.open_window(progress.returns))
+  window_keys = jax.random.split(
+      keys[2], NUM_LIFETIMES * config.meta.num_updates)
+  window_keys = window_keys.reshape(NUM_LIFETIMES, config.meta.num_updates, 2)
+  eta = lpg_network.init(config.rule, keys[3])
+  return kind, task, progress, window_keys, eta
+
+
+def make_loss(config, seed=0, double=False):
+  kind, task, progress, keys, eta = make_window(config, seed)
+  if double:
+    widen = lambda tree: jax.tree_util.tree_map(
+        lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, tree)
+    eta = widen(eta)  # Environments keep their float32.
+    progress = progress._replace(
+        theta=widen(progress.theta), opt_state=widen(progress.opt_state),
+        value=widen(progress.value))
+  loss = jax.jit(lambda eta: meta_gradient.window_loss(
+      eta, kind, config.meta, task, progress, keys))
+  return loss, eta
+
+
+DENSE = config_lib.AgentConfig((), (6,), 'adam', (0.005,), (0.5,))
+CONV = config_lib.AgentConfig((3,), (6,), 'adam', (0.005,), (0.5,))
+
+
+@pytest.mark.parametrize('environment, agent', [
+    ('chain_short', None),
+    ('tabular_dense', None),
+    ('random_small', DENSE),
+    ('random_dense', CONV),
+])
+def test_equals_finite_differences(environment, agent):
+  """With frozen random numbers; per group of parameters and all together."""
+  with enable_x64():
+    config = make_config(environment, agent)
+    loss, eta = make_loss(config, double=True)
+    gradient = jax.jit(jax.grad(lambda e: loss(e)[0]))(eta)
+    flat, unravel = flatten_util.ravel_pytree(eta)
+    assert flat.dtype == jnp.float64
+    rng = np.random.default_rng(0)
+    for module in [*eta, None]:
+      direction = jax.tree_util.tree_map_with_path(
+          lambda path, x: rng.normal(size=x.shape) * (
+              module is None or path[0].key == module), eta)
+      d, _ = flatten_util.ravel_pytree(direction)
+      d = d / jnp.linalg.norm(d)
+      slope = float(flatten_util.ravel_pytree(gradient)[0] @ d)
+      step = 1e-6
+      value = lambda s: float(loss(unravel(flat + s * d))[0])
+      difference = (value(step) - value(-step)) / (2 * step)
+      assert abs(slope) > 1e-9, module
+      np.testing.assert_allclose(slope, difference, rtol=2e-4, atol=2e-8,
+                                 err_msg=str(module))
+
+
+def y_hat_gradient(num_updates, alpha_y=0.5):
+  agent = dataclasses.replace(config_lib.AGENTS['chain_short'],
+                              kl_costs=(alpha_y,))
+  config = make_config('chain_short', agent, num_updates=num_updates,
+                       policy_entropy_costs=(0.,), prediction_entropy_cost=0.,
+                       pi_hat_cost=0., y_hat_cost=0.)
+  loss, eta = make_loss(config)
+  gradient = jax.grad(lambda e: loss(e)[0])(eta)
+  return float(sum(jnp.linalg.norm(g) for g in gradient['lpg/y_hat'].values()))
+
+
+def test_semantics_can_be_discovered():
+  """With all beta = 0, y_hat matters only through y: what it makes y say
+  reaches pi_hat of a later update. So it takes K >= 2, and alpha_y > 0."""
+  assert y_hat_gradient(num_updates=2) > 1e-7
+  assert y_hat_gradient(num_updates=5) > 1e-7
+  assert y_hat_gradient(num_updates=1) == 0.
+  assert y_hat_gradient(num_updates=3, alpha_y=0.) == 0.
+
+
+def scaled(progress, lifetime_index, factor):
+  """Progress whose one lifetime's theta is multiplied by `factor`."""
+  scale = lambda x: x.at[lifetime_index].multiply(factor)
+  return progress._replace(
+      theta=jax.tree_util.tree_map(scale, progress.theta))
+
+
+@pytest.mark.parametrize('bad', ['nan', 'inf', 'collapsed'])
+def test_a_broken_lifetime_harms_no_other(bad):
+  """Its own contribution is zero; the other's is what it is alone."""
+  config = make_config('chain_short', num_updates=2, min_policy_entropy=1e-3)
+  kind, task, progress, keys, eta = make_window(config)
+  if bad == 'collapsed':
+    # The first action's logit far above the second's, in every state.
+    theta = progress.theta.at[1, :, 0].set(1e4)
+  else:
+    theta = progress.theta.at[1, 0].set(float(bad))
+    theta = theta.at[1].add(float(bad))
+  broken = progress._replace(theta=theta)
+
+  grad = jax.jit(jax.grad(
+      lambda eta, task, progress, keys: meta_gradient.window_loss(
+          eta, kind, config.meta, task, progress, keys), has_aux=True))
+  pair, (after, stats) = grad(eta, task, broken, keys)
+  first = lambda tree, axis=0: jax.tree_util.tree_map(
+      lambda x: jax.lax.slice_in_dim(x, 0, 1, axis=axis), tree)
+  alone = first(broken._replace(trajectory=()))._replace(
+      trajectory=first(broken.trajectory, 1))
+  single, (after_alone, _) = grad(eta, first(task), alone, keys[:1])
+
+  assert not stats.finite[1] or stats.policy_entropy[1] < 1e-3
+  assert stats.finite[0] and stats.policy_entropy[0] > 0.1
+  assert stats.loss[1] == 0.
+  for one, other in zip(*map(jax.tree_util.tree_leaves, (pair, single))):
+    assert np.all(np.isfinite(one))
+    np.testing.assert_allclose(one, other, rtol=1e-3,
+                               atol=1e-6 * np.abs(other).max())
+  np.testing.assert_allclose(after.theta[0], after_alone.theta[0], rtol=1e-4,
+                             atol=1e-5)
+
+
+def test_last_trajectory_is_the_next_windows_first():
+  config = make_config('chain_short')
+  kind, task, progress, keys, eta = make_window(config)
+  _, (after, _) = meta_gradient.window_loss(
+      eta, kind, config.meta, task, progress, keys)
+  # It was made by theta_K: the same policy on the same random numbers.
+  before = after._replace(env_state=None, returns=None)
+  assert before.trajectory.action.shape == (7, NUM_LIFETIMES, 3)
+  observation = after.trajectory.observation
+  assert observation.shape[:3] == (8, NUM_LIFETIMES, 3)
+  steps = config.meta.num_updates * 7
+  assert int(jnp.max(after.returns.window_count)) <= steps
+
+
+def test_value_function_never_reaches_the_rule():
+  """The critic changes advantages, never updates: theta_K is the same."""
+  config = make_config('chain_short')
+  kind, task, progress, keys, eta = make_window(config)
+  other = progress._replace(value=progress.value._replace(
+      params=progress.value.params + 3.))
+  run = jax.jit(lambda p: meta_gradient.window_loss(
+      eta, kind, config.meta, task, p, keys))
+  (loss, (after, _)), (other_loss, (other_after, _)) = run(progress), run(other)
+  np.testing.assert_array_equal(after.theta, other_after.theta)
+  assert loss != other_loss
+
+
+def test_loss_by_hand():
+  """Eq. (4) recomputed in NumPy from the window's own last trajectory."""
+  config = make_config('chain_short', num_updates=1)
+  kind, task, progress, keys, eta = make_window(config)
+  _, (after, stats) = meta_gradient.window_loss(
+      eta, kind, config.meta, task, progress, keys)
+  _, advantage = jax.vmap(kind.value_function.update, in_axes=(0, 1, 0),
+                          out_axes=(0, 1))(
+      progress.value, after.trajectory, task.hyper.gamma)
+  targets = meta_gradient.compute_targets(
+      eta, meta_gradient.agent_outputs(
+          kind, progress.theta, progress.trajectory.observation,
+          task.env_params), progress.trajectory, task.hyper.gamma)
+  log_softmax = lambda x: np.asarray(jax.nn.log_softmax(x), np.float64)
+  y_hat = np.exp(log_softmax(targets.y_hat_logits))
+  for i in range(NUM_LIFETIMES):
+    rows = np.asarray(after.theta[i])[after.trajectory.observation[:-1, i]]
+    log_pi, log_y = log_softmax(rows[..., :2]), log_softmax(rows[..., 2:])
+    action = np.asarray(after.trajectory.action[:, i])
+    chosen = np.take_along_axis(log_pi, action[..., None], -1)[..., 0]
+    entropy = lambda log_p: -np.mean(np.sum(np.exp(log_p) * log_p, -1))
+    loss = (-np.mean(chosen * np.asarray(advantage[:, i]))
+            - float(task.hyper.beta_0[i]) * entropy(log_pi)
+            - 0.001 * entropy(log_y)
+            + 0.001 * np.mean(np.square(targets.pi_hat[:, i]))
+            + 0.001 * np.mean(np.sum(np.square(y_hat[:, i]), -1)))
+    np.testing.assert_allclose(stats.loss[i], loss, rtol=1e-4)

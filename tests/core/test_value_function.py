@@ -1,0 +1,91 @@
+"""The outer critic learns, and does not diverge where a sum would."""
+
+from dm_env import specs
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import types
+from lpg_distributed.core import value_function
+
+OUTER = config_lib.OuterConfig()
+STATES = specs.DiscreteArray(3)
+BITS = specs.BoundedArray((3,), np.uint8, 0, 1)
+DENSE = config_lib.AgentConfig((), (16,), 'adam')
+
+
+def make_trajectory(num_steps=12, batch=8, as_bits=False):
+  """0 -> 1 -> 2 -> end, reward 1 at the end; environments out of phase."""
+  phase = np.arange(batch)
+  state = (np.arange(num_steps + 1)[:, None] + phase) % 3
+  ended = state[:-1] == 2
+  observation = np.eye(3, dtype=np.uint8)[state] if as_bits else state
+  return types.Trajectory(
+      jnp.asarray(observation), jnp.zeros(ended.shape, jnp.int32),
+      jnp.asarray(ended, jnp.float32), jnp.asarray(~ended, jnp.float32))
+
+
+@pytest.mark.parametrize('agent, spec, updates', [
+    (config_lib.AgentConfig(), STATES, 60), (DENSE, BITS, 1500)])
+def test_learns_the_discounted_values(agent, spec, updates):
+  critic = value_function.make_value_function(agent, spec, OUTER)
+  trajectory = make_trajectory(as_bits=not agent.is_table)
+  state = critic.init(jax.random.PRNGKey(0))
+  update = jax.jit(critic.update)
+  _, first = update(state, trajectory, 0.9)
+  for _ in range(updates):
+    state, advantage = update(state, trajectory, 0.9)
+  # V = [0.81, 0.9, 1]; where it is right, nothing is an advantage.
+  assert np.abs(first).max() > 0.5
+  np.testing.assert_allclose(advantage, 0., atol=0.02)
+
+
+def test_lambda_returns_by_hand():
+  trajectory = types.Trajectory(
+      jnp.zeros((4, 1), jnp.int32), jnp.zeros((3, 1), jnp.int32),
+      jnp.array([[1.], [2.], [4.]]), jnp.array([[1.], [0.], [1.]]))
+  values = jnp.array([[10.], [20.], [30.], [40.]])
+  # From the back: 4 + .5*40; 2 + 0; 1 + .5*(.2*20 + .8*2).
+  np.testing.assert_allclose(
+      value_function.lambda_returns(trajectory, values, 0.5, 0.8),
+      [[3.8], [2.], [24.]], rtol=1e-6)
+
+
+def test_many_visits_of_one_state_do_not_diverge():
+  """A summed step of 0.3 over 512 visits would grow without bound."""
+  critic = value_function.make_value_function(
+      config_lib.AgentConfig(), specs.DiscreteArray(1), OUTER)
+  shape = (8, 64)
+  trajectory = types.Trajectory(
+      jnp.zeros((9, 64), jnp.int32), jnp.zeros(shape, jnp.int32),
+      jnp.ones(shape), jnp.full(shape, 0.))
+  state = critic.init(jax.random.PRNGKey(0))
+  update = jax.jit(critic.update)
+  for step in range(5):
+    state, advantage = update(state, trajectory, 0.9)
+    # Each update goes 0.3 of the way from V to 1.
+    np.testing.assert_allclose(advantage, 0.7 ** step, rtol=1e-4)
+
+
+def test_unvisited_states_stay():
+  critic = value_function.make_value_function(
+      config_lib.AgentConfig(), specs.DiscreteArray(5), OUTER)
+  state, _ = critic.update(critic.init(jax.random.PRNGKey(0)),
+                           make_trajectory(), 0.9)
+  assert np.all(state.params[:3] > 0) and not np.any(state.params[3:])
+
+
+def test_advantage_scale():
+  config = config_lib.OuterConfig(advantage_ema_decay=0.9)
+  critic = value_function.make_value_function(
+      config_lib.AgentConfig(), STATES, config)
+  plain = value_function.make_value_function(
+      config_lib.AgentConfig(), STATES, OUTER)
+  trajectory = make_trajectory()
+  trajectory = trajectory._replace(reward=trajectory.reward * 100.)
+  _, advantage = critic.update(critic.init(jax.random.PRNGKey(0)), trajectory, 0.9)
+  _, unscaled = plain.update(plain.init(jax.random.PRNGKey(0)), trajectory, 0.9)
+  np.testing.assert_allclose(
+      advantage, unscaled / np.sqrt(np.mean(np.square(unscaled))), rtol=1e-3)

@@ -1,0 +1,86 @@
+"""The guard against what makes Courier hang, on a real Courier server."""
+
+import threading
+
+import courier
+import numpy as np
+import portpicker
+import pytest
+
+from lpg_distributed.nodes import rpc
+
+
+class _Node:
+  """What is served."""
+
+  def __init__(self):
+    self.calls = 0
+
+  def echo(self, value):
+    self.calls += 1
+    return value
+
+  def get_array(self):
+    return np.arange(3, dtype=np.float32)
+
+  def fail(self):
+    raise ValueError('arm is 9; allowed: 0 to 8')
+
+
+@pytest.fixture
+def served():
+  node, port = _Node(), portpicker.pick_unused_port()
+  server = courier.Server(port=port)
+  for name in ('echo', 'get_array', 'fail'):
+    server.Bind(name, getattr(node, name))
+  server.Start()
+  yield node, port
+  server.Stop()
+  server.Join()
+
+
+def make_client(port, stop=None, patience_s=5., call_timeout=5.):
+  raw = courier.Client(f'localhost:{port}', call_timeout=call_timeout)
+  return rpc.Client(raw, 'node', stop or threading.Event(), patience_s)
+
+
+@pytest.mark.parametrize('value', [
+    np.float32(1.), np.float64(1.), np.int64(3), np.zeros(2), np.bool_(True),
+    [1, np.float64(2.)], {'a': (np.int32(1),)}, {np.str_('a'): 1}, object()])
+def test_what_would_hang_is_refused(served, value):
+  node, port = served
+  with pytest.raises(TypeError, match='allowed'):
+    make_client(port).echo(value)
+  assert node.calls == 0
+
+
+@pytest.mark.parametrize('value', [
+    None, True, 3, 0.5, 'a', b'b', [1, [2.]], {'a': [1, None]}])
+def test_plain_values_pass(served, value):
+  assert make_client(served[1]).echo(value) == value
+
+
+def test_arrays_may_be_returned(served):
+  np.testing.assert_array_equal(make_client(served[1]).get_array(), [0, 1, 2])
+
+
+def test_an_error_of_the_method_is_told_and_not_repeated(served):
+  with pytest.raises(rpc.RpcError, match='allowed: 0 to 8'):
+    make_client(served[1]).fail()
+
+
+def test_gives_up_on_a_node_that_is_away():
+  client = make_client(portpicker.pick_unused_port(), patience_s=0.5,
+                       call_timeout=0.2)
+  with pytest.raises(rpc.RpcError, match='did not answer echo'):
+    client.echo(1)
+  assert client.num_retries > 0
+
+
+def test_stops_waiting_when_the_program_stops():
+  stop = threading.Event()
+  stop.set()
+  client = make_client(portpicker.pick_unused_port(), stop, patience_s=60.,
+                       call_timeout=0.2)
+  with pytest.raises(rpc.Stopped):
+    client.echo(1)
