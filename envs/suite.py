@@ -1,0 +1,92 @@
+"""The fifteen training environments of Appendix A, as data."""
+
+import difflib
+from typing import Mapping, Union
+
+from envs import base
+from envs import delayed_chain
+from envs import grid_world
+
+_O = grid_world.ObjectType
+_Grid = grid_world.GridWorldSettings
+_Chain = delayed_chain.DelayedChainSettings
+Settings = Union[_Grid, _Chain]
+
+_DENSE = (_O(2, 1., 0., 0.05), _O(1, -1., 0.5, 0.1), _O(1, -1., 0., 0.5))
+_LONG_HORIZON = (_O(2, 1., 0., 0.01), _O(2, -1., 0.5, 1.))
+
+# The paper's pictures show walls in three of the settings.
+_LONGER_HORIZON_WALLS = (
+    '....#....',
+    '.........',
+    '....#....',
+    '...###...',
+    '....#....',
+    '.........',
+    '....#....',
+)
+_LONG_DENSE_WALLS = (
+    '...........',
+    '.....#.....',
+    '.....#.....',
+    '.....#.....',
+    '##.#####.##',
+    '.....#.....',
+    '.....#.....',
+    '...........',
+    '.....#.....',
+    '.....#.....',
+    '.....#.....',
+)
+_SMALL_WALLS = (
+    '.......',
+    '..#....',
+    '.......',
+    '....#..',
+    '.......',
+)
+
+SETTINGS: Mapping[str, Settings] = {
+    'tabular_dense': _Grid(11, 11, _DENSE, 500, True),  # A.1.1
+    'tabular_sparse': _Grid(  # A.1.2
+        13, 13, (_O(1, 1., 1., 0.), _O(1, -1., 1., 0.)), 50, True),
+    'tabular_long_horizon': _Grid(11, 11, _LONG_HORIZON, 1000, True),  # A.1.3
+    'tabular_longer_horizon': _Grid(  # A.1.4
+        7, 9, (_O(2, 1., 0.1, 0.01), _O(5, -1., 0.8, 1.)), 2000, True,
+        _LONGER_HORIZON_WALLS),
+    'tabular_long_dense': _Grid(  # A.1.5
+        11, 11, (_O(4, 1., 0., 0.005),), 2000, True, _LONG_DENSE_WALLS),
+    'random_dense': _Grid(11, 11, _DENSE, 500, False),  # A.2.1
+    'random_long_horizon': _Grid(11, 11, _LONG_HORIZON, 1000, False),  # A.2.2
+    'random_small': _Grid(  # A.2.3
+        5, 7, (_O(2, 1., 0., 0.05), _O(2, -1., 0.5, 0.1)), 500, False,
+        _SMALL_WALLS),
+    'random_small_sparse': _Grid(  # A.2.4
+        5, 7, (_O(1, 1., 1., 1.), _O(2, -1., 1., 1.)), 50, False),
+    'random_very_dense': _Grid(  # A.2.5
+        11, 11, (_O(1, 1., 0., 1.),), 2000, False),
+    'chain_short': _Chain(5, 30),  # A.3.1
+    'chain_short_noisy': _Chain(5, 30, noisy_rewards=True),  # A.3.2
+    'chain_long': _Chain(5, 50),  # A.3.3
+    'chain_long_noisy': _Chain(5, 50, noisy_rewards=True),  # A.3.4
+    'chain_state_distraction': _Chain(5, 30, distractor=True),  # A.3.5
+}
+
+ENVIRONMENTS: tuple[str, ...] = tuple(SETTINGS)
+
+
+def load(name: str) -> base.Environment:
+  """Makes the environment called `name`.
+
+  Raises:
+    ValueError: there is none; the message names those that there are.
+  """
+  if name not in SETTINGS:
+    close = difflib.get_close_matches(str(name), ENVIRONMENTS, 1)
+    hint = f'did you mean {close[0]}? ' if close else ''
+    raise ValueError(f'there is no environment {name!r}; {hint}allowed: '
+                     f'{", ".join(ENVIRONMENTS)}')
+  settings = SETTINGS[name]
+  kind = (grid_world.GridWorld if isinstance(settings, _Grid)
+          else delayed_chain.DelayedChain)
+  return kind(name, settings)
