@@ -30,6 +30,7 @@ GRADIENT_QUEUE = 'gradient_queue'
 LIFETIME_WORKER = 'lifetime_worker'
 BANDIT_SERVER = 'bandit_server'
 ATARI_EVALUATOR = 'atari_evaluator'
+SERVICES = (GRADIENT_QUEUE, BANDIT_SERVER, ATARI_EVALUATOR)
 
 
 @dataclasses.dataclass(frozen=True)

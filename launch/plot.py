@@ -1,0 +1,20 @@
+"""Draws a run's curves: python -m launch.plot --run_dir=runs/demo_seed0"""
+
+from absl import flags
+
+from launch import command
+
+_RUN_DIR = flags.DEFINE_string('run_dir', None, 'the run')
+_OUTPUT = flags.DEFINE_string('output', None, 'file; default: within the run')
+
+
+def main() -> int:
+  from lpg_distributed.analysis import training_curves
+  if _RUN_DIR.value is None:
+    raise command.UsageError('--run_dir is missing')
+  print(training_curves.draw(_RUN_DIR.value, _OUTPUT.value))
+  return 0
+
+
+if __name__ == '__main__':
+  command.run(main)

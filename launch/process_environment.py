@@ -1,0 +1,47 @@
+"""Environment variables that must stand before a process starts."""
+
+import os
+import sys
+
+# One thread per worker: with it, sums are in the same order everywhere, and
+# two workers of one thread are faster than one of two. The allocator keeps
+# its memory, in large pages: 1.2 times the speed on Linux.
+WORKER = {
+    'XLA_FLAGS': '--xla_cpu_multi_thread_eigen=false '
+                 'intra_op_parallelism_threads=1',
+    'OMP_NUM_THREADS': '1',
+    'OPENBLAS_NUM_THREADS': '1',
+    'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1',
+    'MALLOC_MMAP_MAX_': '0',
+    'MALLOC_TRIM_THRESHOLD_': '10000000000',
+    'TF_CPP_MIN_LOG_LEVEL': '3',
+}
+# A node that only answers or waits leaves accelerators to the others.
+SERVICE = {**{k: v for k, v in WORKER.items()
+              if not k.startswith(('GLIBC', 'MALLOC'))},
+           'JAX_PLATFORMS': 'cpu'}
+
+_MARK = 'LPG_ENVIRONMENT_SET'
+
+
+def root() -> str:
+  """The directory that holds the packages."""
+  return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def with_packages(variables: dict[str, str]) -> dict[str, str]:
+  """`variables`, unless the user set them, and where to import from."""
+  chosen = {k: os.environ.get(k, v) for k, v in variables.items()}
+  paths = [root()] + [p for p in os.environ.get('PYTHONPATH', '').split(':')
+                      if p]
+  return {**chosen, 'PYTHONPATH': ':'.join(dict.fromkeys(paths))}
+
+
+def ensure(variables: dict[str, str], module: str) -> None:
+  """Starts `python -m module` again if a variable is not set yet."""
+  wanted = with_packages(variables)
+  if os.environ.get(_MARK) or all(os.environ.get(k) == v
+                                  for k, v in wanted.items()):
+    return
+  os.execve(sys.executable, [sys.executable, '-m', module] + sys.argv[1:],
+            {**os.environ, **wanted, _MARK: '1'})

@@ -1,0 +1,188 @@
+"""Runs a configured run under one of the launch types, and shows it."""
+
+import collections
+import contextlib
+import glob
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from typing import Any, Optional
+
+from envs import optimal_returns
+from launch import command
+from launch import process_environment
+from lpg_distributed import config as config_lib
+from lpg_distributed.core import rule_vector
+from lpg_distributed.nodes import checkpointing
+from lpg_distributed.nodes import loggers
+from lpg_distributed.nodes import progress
+from lpg_distributed.nodes import rpc
+from lpg_distributed.nodes import run_directory
+
+LAUNCH_TYPES = ('embedded', 'local_mt', 'local_mp')
+_LAST_LINES = 20
+_STOP_S = 60  # what nodes get to write the last checkpoint
+_POLL_S = 1.
+
+
+def check_port(port: int) -> None:
+  """Raises UsageError if nothing can listen there."""
+  if not 0 <= port < 65536:
+    raise command.UsageError(f'--bandit_port is {port}; allowed: 0 to 65535')
+  with socket.socket() as probe:
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+      probe.bind(('', port))
+    except OSError as error:
+      raise command.UsageError(f'--bandit_port={port} cannot be used: '
+                               f'{error.strerror}') from None
+
+
+class _Interrupt:
+  """Remembers which signal ended the run, and sets an event."""
+
+  def __init__(self):
+    self.stop = threading.Event()
+    self.signal = 0
+
+  def __enter__(self):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+      signal.signal(number, self._handle)
+    return self
+
+  def __exit__(self, *exc_info):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+      signal.signal(number, signal.SIG_DFL)
+
+  def _handle(self, number, frame):
+    del frame
+    self.signal = self.signal or number
+    self.stop.set()
+    if number == signal.SIGHUP:  # Launchpad does not know it.
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  @property
+  def exit_code(self) -> int:
+    return 128 + self.signal if self.signal else 0
+
+
+def _last_row(run_dir: str) -> Optional[dict[str, Any]]:
+  rows = collections.deque(loggers.read_metrics(run_dir, 'evaluator'), 1)
+  return rows[0] if rows else None
+
+
+def run(config: config_lib.Config, launch_type: str,
+        run_dir: run_directory.RunDirectory,
+        checkpoint: Optional[checkpointing.Checkpoint],
+        bandit_port: int = 0) -> int:
+  """Runs to the end or to a signal; returns the exit code."""
+  estimator = progress.Estimator(
+      config.run.meta_steps, config.environments, optimal_returns.optima())
+  with _Interrupt() as interrupt, progress.Progress() as display:
+    def watch(status):
+      display.show(estimator.view(status, _last_row(run_dir.path)))
+    if launch_type == 'embedded':
+      from lpg_distributed import local_loop
+      local_loop.run(config, run_dir.path, checkpoint, interrupt.stop, watch)
+      return interrupt.exit_code
+    return _run_program(config, launch_type, run_dir, checkpoint, bandit_port,
+                        watch) or interrupt.exit_code
+
+
+def _run_program(config, launch_type, run_dir, checkpoint, bandit_port,
+                 watch) -> int:
+  logs = os.path.join(run_dir.path, 'logs')
+  os.environ['LAUNCHPAD_LOGGING_DIR'] = logs  # Read when it is imported.
+  import launchpad as lp
+  from absl import flags
+  from launchpad.nodes.python import local_multi_processing
+  from lpg_distributed import programs
+  flags.FLAGS.lp_termination_notice_secs = _STOP_S
+
+  launch = programs.Launch(run_dir.path, checkpoint,
+                           own_processes=launch_type == 'local_mp')
+  program, handles = programs.make_program(
+      config, launch, rule_vector.size(config.rule), bandit_port)
+  resources = {}
+  if launch.own_processes:
+    for label in program.groups:
+      variables = (process_environment.SERVICE if label in programs.SERVICES
+                   else process_environment.WORKER)
+      resources[label] = local_multi_processing.PythonProcess(
+          args={'lp_termination_notice_secs': _STOP_S},
+          env=process_environment.with_packages(variables))
+
+  # Launchpad prints to the standard output, also from signal handlers.
+  with open(os.path.join(logs, 'launchpad.log'), 'a',
+            encoding='utf-8') as log, contextlib.redirect_stdout(log):
+    manager = lp.launch(program, launch_type, local_resources=resources,
+                        terminal='output_to_files')
+    # Launchpad does not say which node failed; its table of nodes does.
+    nodes = {label: list(workers)
+             for label, workers in manager._active_workers.items()}
+    run_dir.write_json('addresses.json', {
+        programs.BANDIT_SERVER: handles[
+            programs.BANDIT_SERVER].dereference().address})
+    done = threading.Event()
+    watcher = threading.Thread(
+        target=_watch, args=(handles[programs.META_LEARNER], watch, done))
+    watcher.start()
+    try:
+      failed = _wait(manager, programs.META_LEARNER)
+    finally:
+      done.set()
+      watcher.join()
+      os.remove(os.path.join(run_dir.path, 'addresses.json'))
+  if failed:
+    _explain(failed, nodes, logs)
+    return 1
+  return 0
+
+
+def _wait(manager, learner: str) -> Optional[Exception]:
+  """Waits for the learner, then stops the rest; returns what went wrong."""
+  failed = None
+  try:
+    manager.wait([learner])
+  except Exception as error:  # Launchpad stops the others by itself.
+    failed = error
+    manager.wait(raise_error=False)
+  else:
+    manager.stop_and_wait()
+  return failed
+
+
+def _watch(handle, watch, done: threading.Event) -> None:
+  """Shows the learner's status until `done`; its silence is no error."""
+  handle.set_client_kwargs(call_timeout=5.)
+  learner = rpc.Client(handle.dereference(), 'meta_learner', done,
+                       patience_s=0.)
+  while not done.wait(_POLL_S):
+    try:
+      watch(learner.get_status())
+    except (rpc.RpcError, rpc.Stopped):
+      pass
+
+
+def _explain(error, nodes, logs: str) -> None:
+  """Says which nodes died and shows the last lines of their logs."""
+  found = False
+  for label, workers in nodes.items():
+    for index, worker in enumerate(workers):
+      code = getattr(worker, 'returncode', 0)
+      if not code:
+        continue
+      found = True
+      print(f'node {label}/{index} ended with code {code}; the end of its '
+            'log:', file=sys.stderr)
+      for path in sorted(glob.glob(os.path.join(logs, f'{label}*', '**',
+                                                f'{index}'), recursive=True)):
+        with open(path, encoding='utf-8', errors='replace') as f:
+          for line in collections.deque(f, _LAST_LINES):
+            print('  ' + line.rstrip(), file=sys.stderr)
+        print(f'  (all of it: {path})', file=sys.stderr)
+  if not found:
+    print(f'error: {error}', file=sys.stderr)

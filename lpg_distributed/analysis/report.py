@@ -1,0 +1,68 @@
+"""The end of a run: a comparison, a figure and a few lines."""
+
+import os
+import sys
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import eta_file
+from lpg_distributed.analysis import training_curves
+from lpg_distributed.nodes import checkpointing
+from lpg_distributed.nodes import loggers
+
+_NUM_LIFETIMES = 32
+TRAINED, UNTRAINED, NO_Y = 'trained', 'untrained', 'trained, alpha_y = 0'
+
+
+def evaluate(run_dir: str, config: config_lib.Config,
+             num_lifetimes: int = _NUM_LIFETIMES) -> None:
+  """Compares the run's rule with the one it began with; writes metrics.
+
+  The third row is the trained rule with predictions that are never learned:
+  what it loses is what the rule's predictions are worth.
+  """
+  # Here, since they bring JAX programs that the launcher else does not need.
+  from lpg_distributed.analysis import evaluation
+  from lpg_distributed.core import meta_update
+  trained = eta_file.load(os.path.join(run_dir, 'eta.npz'))
+  done = list(loggers.read_metrics(run_dir, 'evaluation'))
+  step = trained.info['meta_step']
+  if done and done[-1]['step'] == step:
+    return
+  untrained = meta_update.init(config).eta
+  variants = {TRAINED: evaluation.Variant(trained.eta),
+              UNTRAINED: evaluation.Variant(untrained),
+              NO_Y: evaluation.Variant(trained.eta, alpha_y=0.)}
+  checkpoint = checkpointing.latest(run_dir)
+  bandit_state = checkpointing.load_json(checkpoint, 'bandit')
+  row = {}
+  for name in config.environments:
+    print(f'evaluating on {num_lifetimes} new lifetimes of {name}',
+          file=sys.stderr, flush=True)
+    scores = evaluation.evaluate(config, name, variants, bandit_state,
+                                 num_lifetimes)
+    for variant, score in scores.items():
+      row[f'{variant}/{name}'] = score.mean
+      row[f'{variant}/{name}/standard_error'] = score.standard_error
+  logger = loggers.MetricsLogger(run_dir, 'evaluation', resume_step=step,
+                                 tensorboard=False)
+  logger.write(step, {**row, 'num_lifetimes': num_lifetimes})
+  logger.close()
+
+
+def summarise(run_dir: str, config: config_lib.Config) -> list[str]:
+  """Draws the figure; returns the lines to be printed."""
+  lines = []
+  rows = list(loggers.read_metrics(run_dir, 'evaluation'))
+  if rows:
+    row = rows[-1]
+    lines.append(f'Return at the end of {row["num_lifetimes"]} new lifetimes, '
+                 f'after {row["step"]} meta-steps (+- standard error):')
+    for name in config.environments:
+      parts = [f'{variant} {row[f"{variant}/{name}"]:.2f} +- '
+               f'{row[f"{variant}/{name}/standard_error"]:.2f}'
+               for variant in (UNTRAINED, TRAINED, NO_Y)]
+      lines.append(f'  {name}: ' + '; '.join(parts))
+  figure = training_curves.draw(run_dir)
+  lines.append(f'figure: {os.path.relpath(figure)}')
+  lines.append(f'rule: {os.path.relpath(os.path.join(run_dir, "eta.npz"))}')
+  return lines

@@ -1,0 +1,85 @@
+"""The curves of a run as one figure."""
+
+import os
+
+import matplotlib
+from matplotlib import figure as figure_lib
+import numpy as np
+
+from envs import optimal_returns
+from lpg_distributed import config as config_lib
+from lpg_distributed.nodes import loggers
+from lpg_distributed.nodes import run_directory
+
+_COLUMNS = 3
+
+
+def _column(rows, name):
+  """Steps and values where the rows have a number of that name."""
+  pairs = [(row['step'], row[name]) for row in rows
+           if row.get(name) is not None]
+  return np.array(pairs, float).reshape(-1, 2).T
+
+
+def _smooth(values, size):
+  """Mean over the last `size` values, fewer at the beginning."""
+  sums = np.cumsum(np.insert(values, 0, 0.))
+  end = np.arange(1, len(values) + 1)
+  begin = np.maximum(0, end - size)
+  return (sums[end] - sums[begin]) / (end - begin)
+
+
+def _draw_returns(axes, name, rows, evaluation):
+  steps, values = _column(rows, f'return/{name}')
+  axes.plot(steps, values, '.', color='tab:blue', alpha=0.25, markersize=3)
+  size = max(1, len(values) // 20)
+  axes.plot(steps, _smooth(values, size), color='tab:blue',
+            label='end of lifetime')
+  optimum = optimal_returns.optima().get(name)
+  if optimum is not None:
+    axes.axhline(optimum, color='black', linestyle=':', label='optimal')
+  untrained = evaluation.get(f'untrained/{name}')
+  if untrained is not None:
+    axes.axhline(untrained, color='tab:red', linestyle='--',
+                 label='untrained rule')
+  axes.set_title(name)
+  axes.set_ylabel('return')
+
+
+def draw(run_dir: str, path: str | None = None) -> str:
+  """Draws `figures/training.png`, or `path`; returns where it is.
+
+  Raises:
+    ConfigError: there is no run, or nothing in it yet.
+  """
+  config = run_directory.read_config(run_dir)
+  rows = list(loggers.read_metrics(run_dir, 'learner'))
+  if not rows:
+    raise config_lib.ConfigError(f'{run_dir} has no metrics yet')
+  evaluations = list(loggers.read_metrics(run_dir, 'evaluation'))
+  evaluation = evaluations[-1] if evaluations else {}
+  matplotlib.rcParams['font.size'] = 8
+  panels = len(config.environments) + 2
+  height = -(-panels // _COLUMNS)
+  figure = figure_lib.Figure(figsize=(3.6 * _COLUMNS, 2.6 * height),
+                             layout='constrained')
+  grid = figure.subplots(height, _COLUMNS, squeeze=False).ravel()
+  for axes, name in zip(grid, config.environments):
+    _draw_returns(axes, name, rows, evaluation)
+  grid[0].legend()
+  axes = grid[len(config.environments)]
+  axes.semilogy(*_column(rows, 'gradient_norm'), color='tab:gray')
+  axes.set_title('norm of the meta-gradient')
+  axes = grid[len(config.environments) + 1]
+  for name in config.environments:
+    axes.plot(*_column(rows, f'y_entropy/{name}'), linewidth=1, label=name)
+  axes.axhline(np.log(config.rule.num_predictions), color='black',
+               linestyle=':')
+  axes.set_title('entropy of y (dotted: uniform)')
+  for axes in grid[panels:]:
+    axes.set_visible(False)
+  for axes in grid[:panels]:
+    axes.set_xlabel('meta-step')
+  path = path or os.path.join(run_dir, 'figures', 'training.png')
+  figure.savefig(path, dpi=120)
+  return path

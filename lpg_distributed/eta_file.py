@@ -1,0 +1,67 @@
+"""A rule as a file: `.npz` with eta and, as JSON, the configuration of it."""
+
+import dataclasses
+import io
+import json
+import os
+from typing import Any, NamedTuple
+import zipfile
+
+import numpy as np
+
+from lpg_distributed import config as config_lib
+from lpg_distributed.core import rule_vector
+
+_FORMAT = 'lpg-eta-1'
+
+
+class EtaFileError(ValueError):
+  """A file that is no rule; the message is one line."""
+
+
+class EtaFile(NamedTuple):
+  eta: np.ndarray  # [P] float32
+  rule: config_lib.RuleConfig
+  info: dict[str, Any]  # whatever was saved with it, such as `meta_step`
+
+
+def save(path: str, eta: Any, rule: config_lib.RuleConfig,
+         **info: Any) -> None:
+  """Writes eta, [P] or a tree, whole or not at all; `info` must be JSON."""
+  if not hasattr(eta, 'shape'):
+    eta = rule_vector.ravel(eta)
+  header = {'format': _FORMAT, 'rule': dataclasses.asdict(rule), 'info': info}
+  buffer = io.BytesIO()
+  np.savez_compressed(buffer, eta=np.asarray(eta, np.float32),
+                      header=np.array(json.dumps(header)))
+  aside = f'{path}.{os.getpid()}.aside'
+  with open(aside, 'wb') as f:
+    f.write(buffer.getvalue())
+  os.replace(aside, path)
+
+
+def load(path: str) -> EtaFile:
+  """Reads what `save` wrote.
+
+  Raises:
+    EtaFileError: the file is missing, cut short, or something else.
+  """
+  try:
+    with np.load(path, allow_pickle=False) as saved:
+      header = json.loads(saved['header'].item())
+      eta = saved['eta']
+    if header['format'] != _FORMAT:
+      raise KeyError('format')
+    rule = config_lib.RuleConfig(**header['rule'])
+  except FileNotFoundError:
+    raise EtaFileError(f'there is no file {path}') from None
+  except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError,
+          zipfile.BadZipFile) as error:
+    raise EtaFileError(f'{path} is not a rule saved by this program '
+                       f'({error or type(error).__name__})') from None
+  if eta.shape != (rule_vector.size(rule),) or eta.dtype != np.float32:
+    raise EtaFileError(f'{path} holds {eta.dtype}{list(eta.shape)}; its '
+                       f'configuration says {rule_vector.size(rule)} numbers')
+  if not np.all(np.isfinite(eta)):
+    raise EtaFileError(f'{path} holds numbers that are not finite')
+  return EtaFile(eta, rule, header['info'])

@@ -1,0 +1,230 @@
+"""Checkpoints of a run: complete or absent, checked by sum, never pickled.
+
+A checkpoint is a directory of parts (`learner`, `bandit`, one per shard),
+written by whoever owns them, and a manifest with their sums that is written
+last. Until then the directory's name says that it is not complete.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+from typing import Any, NamedTuple, Optional, Sequence
+
+from absl import logging
+import jax
+import numpy as np
+
+_FORMAT = 1
+_MANIFEST = 'manifest.json'
+_COMPLETE = re.compile(r'step_(\d{8,})')
+_OPEN_SUFFIX = '.incomplete'
+
+
+class CheckpointError(RuntimeError):
+  """A checkpoint that cannot be used; the message is one line."""
+
+
+class PartRecord(NamedTuple):
+  """What the manifest says of a part."""
+  name: str
+  sha256: str
+  size: int
+
+
+class Checkpoint(NamedTuple):
+  """A complete checkpoint on disk."""
+  path: str
+  meta_step: int
+  parts: tuple[PartRecord, ...]
+
+
+def shard_part_name(shard_id: int) -> str:
+  return f'shard_{shard_id:05d}'
+
+
+def save_tree(tree: Any) -> bytes:
+  """Arrays and numbers of a tree as an `.npz`, named by their paths."""
+  buffer = io.BytesIO()
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  np.savez(buffer, **{jax.tree_util.keystr(path): np.asarray(leaf)
+                      for path, leaf in leaves})
+  return buffer.getvalue()
+
+
+def load_tree(data: bytes, like: Any) -> Any:
+  """The reverse of `save_tree`, in the structure of `like`.
+
+  Raises:
+    CheckpointError: other names, shapes or types than those of `like`.
+  """
+  try:
+    saved = np.load(io.BytesIO(data), allow_pickle=False)
+    arrays = {name: saved[name] for name in saved.files}
+  except (ValueError, OSError, EOFError, KeyError) as error:
+    raise CheckpointError(f'not an array file: {error}') from None
+  leaves, tree = jax.tree_util.tree_flatten_with_path(like)
+  names = [jax.tree_util.keystr(path) for path, _ in leaves]
+  unlike = set(names) ^ set(arrays)
+  if unlike:
+    raise CheckpointError('the saved arrays are others than this run\'s, '
+                          f'for example {sorted(unlike)[0]}')
+  for name, (_, leaf) in zip(names, leaves):
+    expected, found = np.asarray(leaf), arrays[name]
+    if (expected.shape, expected.dtype) != (found.shape, found.dtype):
+      raise CheckpointError(
+          f'{name} is saved as {found.dtype}{list(found.shape)}; this run '
+          f'needs {expected.dtype}{list(expected.shape)}')
+  return jax.tree_util.tree_unflatten(tree, [arrays[name] for name in names])
+
+
+def write_file(path: str, data: bytes) -> None:
+  """Writes a whole file or none, and waits until it is on the disk."""
+  aside = f'{path}.{os.getpid()}.aside'
+  with open(aside, 'wb') as f:
+    f.write(data)
+    f.flush()
+    os.fsync(f.fileno())
+  os.replace(aside, path)
+  _sync_directory(os.path.dirname(path))
+
+
+def _sync_directory(path: str) -> None:
+  descriptor = os.open(path or '.', os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+def _root(run_dir: str) -> str:
+  return os.path.join(run_dir, 'checkpoints')
+
+
+def _directory(run_dir: str, meta_step: int) -> str:
+  return os.path.join(_root(run_dir), f'step_{meta_step:08d}')
+
+
+def write_part(run_dir: str, meta_step: int, name: str,
+               data: bytes) -> PartRecord:
+  """Writes one part of a checkpoint that is not complete yet."""
+  directory = _directory(run_dir, meta_step) + _OPEN_SUFFIX
+  os.makedirs(directory, exist_ok=True)
+  write_file(os.path.join(directory, name), data)
+  return PartRecord(name, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def commit(run_dir: str, meta_step: int, records: Sequence[PartRecord],
+           kept: int) -> Checkpoint:
+  """Makes a checkpoint complete, and removes all but the newest `kept`.
+
+  Raises:
+    CheckpointError: a part is missing or has another size.
+  """
+  final = _directory(run_dir, meta_step)
+  directory = final + _OPEN_SUFFIX
+  for record in records:
+    path = os.path.join(directory, record.name)
+    size = os.path.getsize(path) if os.path.exists(path) else None
+    if size != record.size:
+      raise CheckpointError(f'part {record.name} of checkpoint {meta_step} '
+                            f'has {size} bytes, and not {record.size}')
+  records = sorted(records)
+  manifest = {'format': _FORMAT, 'meta_step': meta_step,
+              'parts': [record._asdict() for record in records]}
+  write_file(os.path.join(directory, _MANIFEST),
+             json.dumps(manifest, indent=1).encode())
+  if os.path.exists(final):  # From before a checkpoint was found damaged.
+    shutil.rmtree(final)
+  os.replace(directory, final)
+  _sync_directory(_root(run_dir))
+  _remove_old(run_dir, meta_step, kept)
+  return Checkpoint(final, meta_step, tuple(records))
+
+
+def _steps(run_dir: str) -> list[int]:
+  """Meta-steps of complete checkpoints, oldest first."""
+  if not os.path.isdir(_root(run_dir)):
+    return []
+  matches = map(_COMPLETE.fullmatch, os.listdir(_root(run_dir)))
+  return sorted(int(match.group(1)) for match in matches if match)
+
+
+def _remove_old(run_dir: str, meta_step: int, kept: int) -> None:
+  for step in [s for s in _steps(run_dir) if s <= meta_step][:-kept]:
+    shutil.rmtree(_directory(run_dir, step), ignore_errors=True)
+  for name in os.listdir(_root(run_dir)):
+    if name.endswith(_OPEN_SUFFIX):
+      step = _COMPLETE.fullmatch(name[:-len(_OPEN_SUFFIX)])
+      if step and int(step.group(1)) < meta_step:
+        shutil.rmtree(os.path.join(_root(run_dir), name), ignore_errors=True)
+
+
+def _open(run_dir: str, meta_step: int) -> Checkpoint:
+  """Reads and verifies a whole checkpoint."""
+  path = _directory(run_dir, meta_step)
+  try:
+    with open(os.path.join(path, _MANIFEST), 'rb') as f:
+      manifest = json.load(f)
+    if manifest['format'] != _FORMAT:
+      raise CheckpointError(f'{path} has format {manifest["format"]}; allowed:'
+                            f' {_FORMAT}')
+    parts = tuple(PartRecord(**part) for part in manifest['parts'])
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise CheckpointError(
+        f'{path} has no readable manifest ({error})') from None
+  checkpoint = Checkpoint(path, meta_step, parts)
+  for part in parts:
+    read_part(checkpoint, part.name)
+  return checkpoint
+
+
+def latest(run_dir: str) -> Optional[Checkpoint]:
+  """The newest checkpoint that is whole; None if there never was one.
+
+  One that is damaged is named in a warning, and the one before it is used.
+
+  Raises:
+    CheckpointError: there are checkpoints, and all are damaged.
+  """
+  damaged = None
+  for step in reversed(_steps(run_dir)):
+    try:
+      return _open(run_dir, step)
+    except CheckpointError as error:
+      logging.warning('not used: %s', error)
+      damaged = damaged or error
+  if damaged is not None:
+    raise CheckpointError(f'no checkpoint of {run_dir} is whole: {damaged}')
+  return None
+
+
+def read_part(checkpoint: Checkpoint, name: str) -> bytes:
+  """One part's data, verified.
+
+  Raises:
+    CheckpointError: it is missing, cut short or changed.
+  """
+  records = {record.name: record for record in checkpoint.parts}
+  if name not in records:
+    raise CheckpointError(f'{checkpoint.path} has no part {name}')
+  path = os.path.join(checkpoint.path, name)
+  try:
+    with open(path, 'rb') as f:
+      data = f.read()
+  except OSError as error:
+    raise CheckpointError(f'{path} cannot be read: {error}') from None
+  record = records[name]
+  if len(data) != record.size:
+    raise CheckpointError(f'{path} is damaged: {len(data)} bytes, and not '
+                          f'{record.size}')
+  if hashlib.sha256(data).hexdigest() != record.sha256:
+    raise CheckpointError(f'{path} is damaged: its sum is not the manifest\'s')
+  return data
+
+
+def load_json(checkpoint: Checkpoint, name: str) -> Any:
+  """A part that is JSON."""
+  return json.loads(read_part(checkpoint, name))

@@ -1,0 +1,66 @@
+"""Named configurations: sizes for a machine, never other algorithms."""
+
+import dataclasses
+import difflib
+
+from lpg_distributed import config as config_lib
+
+
+def paper() -> config_lib.Config:
+  """Tables 2 and 3 as they stand: 960 lifetimes, 6.1 M steps a meta-step."""
+  return config_lib.Config(run=config_lib.RunConfig(num_workers=60))
+
+
+def laptop() -> config_lib.Config:
+  """All fifteen kinds, the paper's rule and windows, fewer of everything.
+
+  A lifetime is some tens of windows long, so that lifetimes end, and the
+  bandit learns, within an evening.
+  """
+  return config_lib.Config(
+      meta=config_lib.MetaConfig(
+          learning_rate=3e-4, num_lifetimes=30, num_envs=16,
+          lifetime_scale=0.016),
+      run=config_lib.RunConfig(meta_steps=2000, checkpoint_period_steps=20,
+                               checkpoint_period_s=300.,
+                               eta_snapshot_period_steps=50),
+      evaluator=config_lib.EvaluatorConfig(frames=50_000))
+
+
+def demo() -> config_lib.Config:
+  """Minutes on two cores: two tables and a small rule, and it learns.
+
+  Deviations, all for speed: LSTM of 32 units, a larger meta learning rate,
+  32 lifetimes of 100 agent updates.
+  """
+  environments = ('chain_short', 'tabular_dense')
+  agents = {name: dataclasses.replace(config_lib.AGENTS[name],
+                                      lifetime_env_steps=20 * 5 * 20 * 32)
+            for name in environments}
+  return config_lib.Config(
+      environments=environments,
+      agents=agents,
+      rule=config_lib.RuleConfig(lstm_size=32),
+      meta=config_lib.MetaConfig(
+          learning_rate=1e-3, num_lifetimes=32, num_envs=32,
+          y_hat_cost=0., y_table_stddev=1.),
+      run=config_lib.RunConfig(meta_steps=240, checkpoint_period_steps=40,
+                               eta_snapshot_period_steps=40),
+      evaluator=config_lib.EvaluatorConfig(frames=20_000, num_envs=8))
+
+
+PRESETS = {'demo': demo, 'laptop': laptop, 'paper': paper}
+
+
+def load(name: str) -> config_lib.Config:
+  """The preset called `name`.
+
+  Raises:
+    ConfigError: there is none.
+  """
+  if name not in PRESETS:
+    close = difflib.get_close_matches(name, PRESETS, 1)
+    hint = f'did you mean {close[0]}? ' if close else ''
+    raise config_lib.ConfigError(f'there is no preset {name!r}; {hint}'
+                                 f'allowed: {", ".join(PRESETS)}')
+  return PRESETS[name]()
