@@ -2,8 +2,6 @@
 
 import collections
 import contextlib
-import glob
-import json
 import os
 import signal
 import socket
@@ -26,6 +24,8 @@ LAUNCH_TYPES = ('embedded', 'local_mt', 'local_mp')
 _LAST_LINES = 20
 _STOP_S = 60  # what nodes get to write the last checkpoint
 _POLL_S = 1.
+# How a node ends that Launchpad has stopped.
+_STOPPED = (None, 0, -signal.SIGTERM, -signal.SIGALRM)
 
 
 def check_port(port: int) -> None:
@@ -101,6 +101,9 @@ def _run_program(config, launch_type, run_dir, checkpoint, bandit_port,
   from launchpad.nodes.python import local_multi_processing
   from lpg_distributed import programs
   flags.FLAGS.lp_termination_notice_secs = _STOP_S
+  # Passing flags to nodes needs this one, which the released build lacks.
+  flags.DEFINE_multi_string('lp_dummy_config', [], 'unused',
+                            allow_override=True)
 
   launch = programs.Launch(run_dir.path, checkpoint,
                            own_processes=launch_type == 'local_mp')
@@ -131,7 +134,8 @@ def _run_program(config, launch_type, run_dir, checkpoint, bandit_port,
         target=_watch, args=(handles[programs.META_LEARNER], watch, done))
     watcher.start()
     try:
-      failed = _wait(manager, programs.META_LEARNER)
+      failed = _wait(manager, [label for label in nodes if label.split('/')[0]
+                               == programs.META_LEARNER])
     finally:
       done.set()
       watcher.join()
@@ -142,11 +146,11 @@ def _run_program(config, launch_type, run_dir, checkpoint, bandit_port,
   return 0
 
 
-def _wait(manager, learner: str) -> Optional[Exception]:
+def _wait(manager, learner: list[str]) -> Optional[Exception]:
   """Waits for the learner, then stops the rest; returns what went wrong."""
   failed = None
   try:
-    manager.wait([learner])
+    manager.wait(learner)
   except Exception as error:  # Launchpad stops the others by itself.
     failed = error
     manager.wait(raise_error=False)
@@ -170,19 +174,18 @@ def _watch(handle, watch, done: threading.Event) -> None:
 def _explain(error, nodes, logs: str) -> None:
   """Says which nodes died and shows the last lines of their logs."""
   found = False
-  for label, workers in nodes.items():
-    for index, worker in enumerate(workers):
-      code = getattr(worker, 'returncode', 0)
-      if not code:
-        continue
-      found = True
-      print(f'node {label}/{index} ended with code {code}; the end of its '
-            'log:', file=sys.stderr)
-      for path in sorted(glob.glob(os.path.join(logs, f'{label}*', '**',
-                                                f'{index}'), recursive=True)):
-        with open(path, encoding='utf-8', errors='replace') as f:
-          for line in collections.deque(f, _LAST_LINES):
-            print('  ' + line.rstrip(), file=sys.stderr)
-        print(f'  (all of it: {path})', file=sys.stderr)
+  for name, workers in nodes.items():
+    codes = [worker.returncode for worker in workers
+             if getattr(worker, 'returncode', 0) not in _STOPPED]
+    if not codes:
+      continue
+    found = True
+    path = os.path.join(logs, name)
+    print(f'node {name} ended with code {codes[0]}; the end of {path}:',
+          file=sys.stderr)
+    with open(path, encoding='utf-8', errors='replace') as f:
+      lines = (line for line in f if 'Waiting for workers' not in line)
+      for line in collections.deque(lines, _LAST_LINES):
+        print('  ' + line.rstrip(), file=sys.stderr)
   if not found:
     print(f'error: {error}', file=sys.stderr)

@@ -74,7 +74,7 @@ def _make_meta_learner(config, launch, queue, bandit):
   from lpg_distributed.nodes import meta_learner
   stop = lp.stop_event()
   return meta_learner.MetaLearner(
-      config, gradient_queue.ReverbGradientReader(queue),
+      config, gradient_queue.ReverbGradientReader(queue.resolve()),
       rpc.Client(bandit, BANDIT_SERVER, stop), launch.run_dir,
       launch.checkpoint, stop)
 
@@ -88,7 +88,7 @@ def _run_lifetime_worker(config, launch, worker_id, queue, learner, bandit):
       config, worker_id, assignment.assign(config)[worker_id],
       rpc.Client(learner, META_LEARNER, stop),
       rpc.Client(bandit, BANDIT_SERVER, stop),
-      gradient_queue.ReverbGradientWriter(queue), launch.run_dir,
+      gradient_queue.ReverbGradientWriter(queue.resolve()), launch.run_dir,
       launch.checkpoint, stop, on_closed=leave).run()
 
 
@@ -126,6 +126,7 @@ def make_program(config: config_lib.Config, launch: Launch,
   """
   program = lp.Program('lpg')
   num_shards = len(config.shards())
+  gradient_queue.import_reverb()
 
   def add(label, node):
     with program.group(label):
@@ -133,8 +134,11 @@ def make_program(config: config_lib.Config, launch: Launch,
 
   # Two meta-steps of room: a worker never waits for a learner that is awake,
   # and one that is asleep pushes back.
-  queue = add(GRADIENT_QUEUE, lp.ReverbNode(priority_tables_fn=lambda: [
-      gradient_queue.make_table(2 * num_shards, num_parameters)]))
+  queue_node = lp.ReverbNode(priority_tables_fn=lambda: [
+      gradient_queue.make_table(2 * num_shards, num_parameters)])
+  add(GRADIENT_QUEUE, queue_node)
+  # The address and no handle: a node decides itself what to import first.
+  queue = queue_node.reverb_address
   bandit = add(BANDIT_SERVER, _CourierNode(
       _make_bandit_server, config, launch, port=bandit_port,
       courier_client_kwargs=rpc.CLIENT_KWARGS,

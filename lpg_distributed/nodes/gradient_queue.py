@@ -8,6 +8,7 @@ brings TensorFlow with it.
 
 import json
 import queue
+import sys
 import threading
 from typing import Optional, Protocol
 
@@ -52,6 +53,19 @@ class LocalGradientQueue:
       return None
 
 
+def import_reverb():
+  """Reverb, and RLax before it.
+
+  RLax's distributions refuse to be imported after the TensorFlow that Reverb
+  is built for, and do not mind it when they come first.
+  """
+  if 'tensorflow' not in sys.modules:
+    import rlax  # pylint: disable=g-import-not-at-top
+    del rlax
+  import reverb  # pylint: disable=g-import-not-at-top
+  return reverb
+
+
 def make_table(capacity: int, num_parameters: int):
   """The Reverb table: first in, first out, sampled once, bounded.
 
@@ -59,7 +73,7 @@ def make_table(capacity: int, num_parameters: int):
     capacity: items; a writer waits when they are all taken.
     num_parameters: length of eta as a vector.
   """
-  import reverb  # pylint: disable=g-import-not-at-top
+  reverb = import_reverb()
   import tensorflow as tf  # pylint: disable=g-import-not-at-top
   signature = {
       'gradient_sum': tf.TensorSpec((num_parameters,), tf.float32),
@@ -90,8 +104,8 @@ def decode(item: dict[str, np.ndarray]) -> types.MetaGradient:
 class ReverbGradientWriter:
   """Puts gradients into the Reverb queue; one per worker, one thread."""
 
-  def __init__(self, client):
-    self._client = client
+  def __init__(self, address: str):
+    self._client = import_reverb().Client(address)
     self._writer = None
     self._pending = False
 
@@ -121,8 +135,8 @@ class ReverbGradientReader:
   and hands over one item at a time.
   """
 
-  def __init__(self, client):
-    self._client = client
+  def __init__(self, address: str):
+    self._client = import_reverb().Client(address)
     self._handed_over: queue.Queue = queue.Queue(1)
     self._error: Optional[Exception] = None
     threading.Thread(target=self._read, daemon=True,

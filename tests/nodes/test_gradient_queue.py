@@ -24,12 +24,12 @@ def make_local():
 
 
 def make_reverb():
-  import reverb
+  reverb = gradient_queue.import_reverb()
   server = reverb.Server([gradient_queue.make_table(2, SIZE)],
                          port=portpicker.pick_unused_port())
   address = f'localhost:{server.port}'
-  yield (gradient_queue.ReverbGradientWriter(reverb.Client(address)),
-         gradient_queue.ReverbGradientReader(reverb.Client(address)))
+  yield (gradient_queue.ReverbGradientWriter(address),
+         gradient_queue.ReverbGradientReader(address))
   server.stop()
 
 
