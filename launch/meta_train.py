@@ -27,8 +27,8 @@ _META_STEPS = flags.DEFINE_string(
 _BANDIT_PORT = flags.DEFINE_integer(
     'bandit_port', 0, 'where the bandit answers; 0: anywhere')
 _EVALUATE = flags.DEFINE_bool(
-    'evaluate', True, 'at the end, compare the rule with an untrained one on '
-    'new lifetimes')
+    'evaluate', None, 'at the end, compare the rule with an untrained one on '
+    'new lifetimes; default: only after the demo, since it takes its time')
 
 
 def _make_config():
@@ -72,7 +72,8 @@ def main() -> int:
       print('stopped; the same command goes on from the last checkpoint',
             file=sys.stderr)
       return code
-    if _EVALUATE.value:
+    if _EVALUATE.value or (_EVALUATE.value is None
+                           and _PRESET.value == 'demo'):
       report.evaluate(run.path, config)
     for line in report.summarise(run.path, config):
       print(line)

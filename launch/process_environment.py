@@ -1,6 +1,8 @@
 """Environment variables that must stand before a process starts."""
 
+import hashlib
 import os
+import platform
 import sys
 
 # One thread per worker: with it, sums are in the same order everywhere, and
@@ -29,8 +31,22 @@ def root() -> str:
   return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
+def _compilation_cache() -> str:
+  """Where compiled programs are kept; one directory per kind of processor."""
+  try:
+    with open('/proc/cpuinfo', encoding='utf-8') as f:
+      processor = next((line for line in f if line.startswith('flags')), '')
+  except OSError:
+    processor = ''
+  kind = hashlib.sha256((platform.machine() + processor).encode())
+  home = os.environ.get('XDG_CACHE_HOME') or os.path.join(
+      os.path.expanduser('~'), '.cache')
+  return os.path.join(home, 'lpg_distributed', kind.hexdigest()[:16])
+
+
 def with_packages(variables: dict[str, str]) -> dict[str, str]:
   """`variables`, unless the user set them, and where to import from."""
+  variables = {'JAX_COMPILATION_CACHE_DIR': _compilation_cache(), **variables}
   chosen = {k: os.environ.get(k, v) for k, v in variables.items()}
   paths = [root()] + [p for p in os.environ.get('PYTHONPATH', '').split(':')
                       if p]

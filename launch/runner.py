@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -109,6 +110,8 @@ def _run_program(config, launch_type, run_dir, checkpoint, bandit_port,
                            own_processes=launch_type == 'local_mp')
   program, handles = programs.make_program(
       config, launch, rule_vector.size(config.rule), bandit_port)
+  temporary = os.path.join(run_dir.path, 'tmp')
+  os.makedirs(temporary, exist_ok=True)
   resources = {}
   if launch.own_processes:
     for label in program.groups:
@@ -116,7 +119,8 @@ def _run_program(config, launch_type, run_dir, checkpoint, bandit_port,
                    else process_environment.WORKER)
       resources[label] = local_multi_processing.PythonProcess(
           args={'lp_termination_notice_secs': _STOP_S},
-          env=process_environment.with_packages(variables))
+          env={**process_environment.with_packages(variables),
+               'TMPDIR': temporary})
 
   # Launchpad prints to the standard output, also from signal handlers.
   with open(os.path.join(logs, 'launchpad.log'), 'a',
@@ -140,6 +144,7 @@ def _run_program(config, launch_type, run_dir, checkpoint, bandit_port,
       done.set()
       watcher.join()
       os.remove(os.path.join(run_dir.path, 'addresses.json'))
+      shutil.rmtree(temporary, ignore_errors=True)
   if failed:
     _explain(failed, nodes, logs)
     return 1
