@@ -1,0 +1,117 @@
+"""Nanoseconds per environment step, for every kind.
+
+A rollout under uniformly random actions, compiled beforehand, in the shape in
+which lifetimes run: 16 lifetimes of 64 parallel environments. What is timed is
+the environment, one key per step from a split as in `core/rollout.py`, and the
+drawing of actions. From the repository's root:
+
+  python -m benchmarks.environments [--output=FILE] [names ...]
+"""
+
+import argparse
+import json
+import platform
+import time
+from typing import Any, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from envs import base
+from envs import suite
+
+
+def make_rollout(environment: base.Environment, num_steps: int):
+  """A compiled function of states [L, B], which it advances."""
+  over_envs = jax.vmap(environment.step, in_axes=(None, 0, 0, 0))
+  step = jax.vmap(over_envs)
+
+  def rollout(params, states, key):
+    num_lifetimes, num_envs = jax.tree_util.tree_leaves(states)[0].shape[:2]
+    mask = jax.vmap(environment.action_mask)(params)  # [L, A]
+    action_key, env_key = jax.random.split(key)
+    shape = (num_steps, num_lifetimes, num_envs)
+    uniforms = jax.random.uniform(action_key, shape)
+    actions = (uniforms * jnp.sum(mask, axis=1)[:, None]).astype(jnp.int32)
+    keys = jax.random.split(env_key, num_steps * num_lifetimes * num_envs)
+    keys = keys.reshape(shape + (-1,))
+
+    def body(states, xs):
+      action, key = xs
+      states, timestep = step(params, states, action, key)
+      return states, timestep
+
+    return jax.lax.scan(body, states, (actions, keys))
+
+  return jax.jit(rollout)
+
+
+def measure(name: str, num_lifetimes: int, num_envs: int, num_steps: int,
+            repeats: int) -> dict[str, Any]:
+  """Best of `repeats`; times in ns per step of one environment."""
+  environment = suite.load(name)
+  key, params_key, reset_key = jax.random.split(jax.random.PRNGKey(0), 3)
+  params = jax.vmap(environment.init_params)(
+      jax.random.split(params_key, num_lifetimes))
+  keys = jax.random.split(reset_key, num_lifetimes * num_envs)
+  reset = jax.vmap(jax.vmap(environment.reset_midway, in_axes=(None, 0)))
+  states, _ = jax.jit(reset)(
+      params, keys.reshape(num_lifetimes, num_envs, -1))
+  rollout = make_rollout(environment, num_steps)
+  start = time.perf_counter()
+  rollout = rollout.lower(params, states, key).compile()
+  compile_s = time.perf_counter() - start
+  times = []
+  for i in range(repeats + 1):
+    start = time.perf_counter()
+    states, _ = jax.block_until_ready(
+        rollout(params, states, jax.random.fold_in(key, i)))
+    times.append(time.perf_counter() - start)
+  steps = num_lifetimes * num_envs * num_steps
+  best, *_ = ordered = sorted(times[1:])  # the first one warms up
+  return {
+      'ns_per_step': 1e9 * best / steps,
+      'median_ns_per_step': 1e9 * ordered[len(ordered) // 2] / steps,
+      'compile_s': compile_s,
+  }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+  parser.add_argument('names', nargs='*', metavar='name',
+                      help='environments (default: all)')
+  parser.add_argument('--output', help='also write the figures, as JSON')
+  parser.add_argument('--lifetimes', type=int, default=16)
+  parser.add_argument('--envs', type=int, default=64)
+  parser.add_argument('--steps', type=int, default=100)
+  parser.add_argument('--repeats', type=int, default=10)
+  args = parser.parse_args(argv)
+  try:
+    for name in args.names:
+      suite.load(name)
+  except ValueError as error:
+    parser.error(str(error))
+  for option in ('lifetimes', 'envs', 'steps', 'repeats'):
+    if getattr(args, option) < 1:
+      parser.error(f'--{option} must be at least 1')
+  results = {}
+  print(f'{"environment":<26}{"ns/step":>9}{"median":>9}{"compile s":>11}')
+  for name in args.names or suite.ENVIRONMENTS:
+    row = results[name] = measure(name, args.lifetimes, args.envs, args.steps,
+                                  args.repeats)
+    print(f'{name:<26}{row["ns_per_step"]:>9.1f}'
+          f'{row["median_ns_per_step"]:>9.1f}{row["compile_s"]:>11.2f}',
+          flush=True)
+  if args.output:
+    report = {
+        'lifetimes': args.lifetimes, 'envs': args.envs, 'steps': args.steps,
+        'repeats': args.repeats, 'jax': jax.__version__,
+        'device': jax.devices()[0].device_kind,
+        'machine': platform.machine(), 'environments': results}
+    with open(args.output, 'w', encoding='utf-8') as f:
+      json.dump(report, f, indent=2)
+      f.write('\n')
+
+
+if __name__ == '__main__':
+  main()

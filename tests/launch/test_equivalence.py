@@ -1,0 +1,111 @@
+"""Embedded, one worker and three workers give the same eta, bit for bit.
+
+With real processes, a real Reverb queue and real RPC, on a mixture of kinds;
+and so does a run that is stopped by a signal and resumed.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from launch import process_environment
+from lpg_distributed import eta_file
+
+pytestmark = pytest.mark.processes
+
+# A table, a chain, a network on planes and one on bits; lifetimes that end,
+# so that the bandit's answers matter.
+OVERRIDES = (
+    'environments=chain_short,tabular_sparse,random_small,'
+    'chain_state_distraction',
+    'agents.*.lifetime_env_steps=80',
+    'rule.lstm_size=8', 'rule.num_predictions=6',
+    'meta.num_lifetimes=10', 'meta.num_envs=4', 'meta.trajectory_steps=5',
+    'meta.num_updates=2', 'meta.learning_rate=0.01',
+    'run.meta_steps=6', 'run.lifetimes_per_shard=2',
+    'run.checkpoint_period_steps=2', 'evaluator.enabled=false',
+)
+
+
+def command(run_dir, *arguments):
+  return [sys.executable, '-m', 'launch.meta_train', '--preset=demo',
+          '--noevaluate', f'--run_dir={run_dir}',
+          *(f'--set={override}' for override in OVERRIDES), *arguments]
+
+
+def environment():
+  return {**os.environ, **process_environment.with_packages({})}
+
+
+def train(run_dir, *arguments):
+  result = subprocess.run(command(run_dir, *arguments), env=environment(),
+                          capture_output=True, text=True, timeout=280)
+  assert result.returncode == 0, result.stderr
+  return result
+
+
+def eta_of(run_dir):
+  file = eta_file.load(os.path.join(run_dir, 'eta.npz'))
+  assert file.info['meta_step'] == 6
+  return file.eta
+
+
+@pytest.fixture(scope='module')
+def embedded(tmp_path_factory):
+  """The reference: one process, one worker."""
+  run_dir = tmp_path_factory.mktemp('runs') / 'embedded'
+  train(run_dir, '--launch_type=embedded', '--num_workers=1')
+  with open(run_dir / 'metrics' / 'learner.jsonl', encoding='utf-8') as f:
+    rows = [json.loads(line) for line in f]
+  assert [row['step'] for row in rows] == list(range(6))
+  assert sum(row['lifetimes_ended'] for row in rows) > 10
+  return eta_of(run_dir)
+
+
+@pytest.mark.parametrize('arguments', [
+    ('--launch_type=embedded', '--num_workers=3'),
+    ('--launch_type=local_mt', '--num_workers=2'),
+    ('--launch_type=local_mp', '--num_workers=1'),
+    ('--launch_type=local_mp', '--num_workers=3'),
+])
+def test_same_eta(embedded, arguments, tmp_path):
+  train(tmp_path / 'run', *arguments)
+  np.testing.assert_array_equal(eta_of(tmp_path / 'run'), embedded)
+
+
+def test_another_seed_gives_another_eta(embedded, tmp_path):
+  train(tmp_path / 'run', '--launch_type=embedded', '--seed=1')
+  assert np.any(eta_of(tmp_path / 'run') != embedded)
+
+
+@pytest.mark.parametrize('launch_type, number', [
+    ('embedded', signal.SIGTERM), ('local_mp', signal.SIGINT)])
+def test_stopped_and_resumed(embedded, launch_type, number, tmp_path):
+  """A signal in the middle ends with a checkpoint at that meta-step."""
+  run_dir = tmp_path / 'run'
+  metrics = run_dir / 'metrics' / 'learner.jsonl'
+  process = subprocess.Popen(
+      command(run_dir, f'--launch_type={launch_type}', '--num_workers=2'),
+      env=environment(), stderr=subprocess.PIPE, text=True,
+      start_new_session=True)
+  deadline = time.monotonic() + 200
+  while not (metrics.exists() and metrics.read_text()):
+    assert time.monotonic() < deadline and process.poll() is None
+    time.sleep(0.05)
+  process.send_signal(number)
+  _, stderr = process.communicate(timeout=100)
+  if process.returncode != 0:  # It may have reached its end just before.
+    assert process.returncode == 128 + number, stderr
+    assert 'the same command goes on' in stderr
+  result = train(run_dir, f'--launch_type={launch_type}', '--num_workers=3')
+  assert 'goes on at meta-step' in result.stderr
+  np.testing.assert_array_equal(eta_of(run_dir), embedded)
+  rows = [json.loads(line)['step']
+          for line in metrics.read_text().splitlines()]
+  assert rows == list(range(6))
