@@ -70,4 +70,4 @@ class Environment(Protocol):
       action: chex.Array,
       key: chex.PRNGKey,
   ) -> tuple[EnvState, TimeStep]:
-    """Takes `action` ([] int32) and starts a new episode where this one ended."""
+    """Takes `action` ([] int32); starts a new episode where this one ended."""

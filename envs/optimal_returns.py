@@ -14,9 +14,20 @@ _PATH = os.path.join(os.path.dirname(__file__), 'optimal_returns.json')
 
 @functools.lru_cache(maxsize=1)
 def load() -> Mapping[str, Mapping[str, Any]]:
-  """Per environment `optimal` (null where not known) and `random`."""
+  """Per environment `optimal` (null where not known) and `random`.
+
+  Also their standard errors, `method`, and for grid worlds `by_num_actions`.
+  """
   with open(_PATH, encoding='utf-8') as f:
     return json.load(f)
+
+
+def save(entries: Mapping[str, Mapping[str, Any]]) -> None:
+  """Writes what `load` reads."""
+  with open(_PATH, 'w', encoding='utf-8') as f:
+    json.dump(entries, f, indent=1)
+    f.write('\n')
+  load.cache_clear()
 
 
 def optima() -> dict[str, Optional[float]]:

@@ -1,0 +1,288 @@
+"""The grid worlds once more, as exact models in NumPy that can be solved.
+
+Written from Appendix A and from `grid_world`'s list of choices, not from its
+step, so that each is evidence for the other. Values are backed up over all
+states at once, for many layouts together:
+
+  Q(s, a) = r + discount * (1 - eps_term) * E[V(s')]
+
+The expectation is a product over objects, each of which returns with its own
+probability if it was absent when the step began.
+"""
+
+import functools
+from typing import Iterator, Optional, Protocol
+
+import numpy as np
+
+from envs import grid_world
+
+_MOVES = tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1))
+
+
+class Model(Protocol):
+  """What `optimal_backup` and its like work on."""
+
+  def zeros(self) -> np.ndarray:
+    """An array of values of all states."""
+
+  def action_values(self, values: np.ndarray,
+                    discount: float = 1.) -> Iterator[np.ndarray]:
+    """Yields Q of each action, shaped as `values`, which are those after."""
+
+  def start_value(self, values: np.ndarray) -> np.ndarray:
+    """[L], per layout the mean over the states an episode may start in."""
+
+
+def optimal_backup(model: Model, values: np.ndarray,
+                   discount: float = 1.) -> np.ndarray:
+  """V one step before `values`, under the best action."""
+  return functools.reduce(np.maximum, model.action_values(values, discount))
+
+
+def uniform_backup(model: Model, values: np.ndarray,
+                   discount: float = 1.) -> np.ndarray:
+  """V one step before `values`, all actions being equally likely."""
+  total, num_actions = 0., 0
+  for action_value in model.action_values(values, discount):
+    total = total + action_value
+    num_actions += 1
+  return total / num_actions
+
+
+def policy_backup(model: Model, values: np.ndarray, policy: np.ndarray,
+                  discount: float = 1.) -> np.ndarray:
+  """V one step before `values` under `policy`, [A] + the shape of `values`."""
+  return sum(chance * action_value for chance, action_value in
+             zip(policy, model.action_values(values, discount)))
+
+
+def _rows(settings: grid_world.GridWorldSettings) -> tuple[str, ...]:
+  return settings.walls or ('.' * settings.width,) * settings.height
+
+
+def open_cells(settings: grid_world.GridWorldSettings) -> list[int]:
+  """The cells (row * width + column) that have no wall."""
+  return [row * settings.width + column
+          for row, line in enumerate(_rows(settings))
+          for column, mark in enumerate(line) if mark == '.']
+
+
+def _neighbours(settings) -> tuple[np.ndarray, np.ndarray]:
+  """[F, 9], the neighbour's place in `open_cells`, and whether there is one.
+
+  Where there is none it is the cell itself.
+  """
+  cells = open_cells(settings)
+  place = {cell: i for i, cell in enumerate(cells)}
+  neighbours = np.zeros((len(cells), len(_MOVES)), int)
+  exists = np.zeros(neighbours.shape, bool)
+  for i, cell in enumerate(cells):
+    row, column = divmod(cell, settings.width)
+    for direction, (down, right) in enumerate(_MOVES):
+      on_grid = 0 <= column + right < settings.width
+      target = place.get((row + down) * settings.width + column + right)
+      exists[i, direction] = on_grid and target is not None
+      neighbours[i, direction] = target if exists[i, direction] else i
+  return neighbours, exists
+
+
+class LayoutModel:
+  """Objects in fixed cells: L layouts of one setting, one action space.
+
+  A state is a mask (bit i: object i is present) and an open cell of the
+  agent's. Values are [N, F, L]: masks, open cells, layouts. Only masks that
+  an episode can reach are kept, unless `all_masks`.
+  """
+
+  def __init__(self, settings: grid_world.GridWorldSettings,
+               object_cells: np.ndarray, collects_by_action: bool,
+               all_masks: bool = False):
+    """Takes [L, m] `object_cells`."""
+    self._kinds = [kind for kind in settings.objects
+                   for _ in range(kind.count)]
+    self._by_action = collects_by_action
+    self._next, self._exists = _neighbours(settings)
+    self._layout = np.arange(len(object_cells))  # [L]
+    self.cells = np.array(open_cells(settings))  # [F]
+    # [m, L], as places in `cells`.
+    self._objects = np.searchsorted(self.cells, np.transpose(object_cells))
+    self.masks = np.arange(2 ** len(self._kinds))  # [N]
+    if not all_masks:
+      self.masks = self._reachable()
+    self._change = self._mask_chances(None)
+    self._changes = [self._mask_chances(i) for i in range(len(self._kinds))]
+
+  def _present(self) -> np.ndarray:
+    """[N, m] bool."""
+    return (self.masks[:, None] >> np.arange(len(self._kinds))) & 1 == 1
+
+  def _mask_chances(self, collected: Optional[int]):
+    """[N, N], of each mask after a step, given the one before it.
+
+    If an object is collected, the rows are those of masks that have it;
+    returns these masks' places too.
+    """
+    before, after = self._present()[:, None], self._present()[None]  # [N, N, m]
+    respawn = np.array([kind.respawn for kind in self._kinds])
+    chances = np.where(before, after, np.where(after, respawn, 1. - respawn))
+    places = np.arange(len(self.masks))
+    if collected is not None:
+      chances[:, :, collected] = ~after[:, :, collected]
+      places = np.flatnonzero(self._present()[:, collected])
+    return places, np.prod(chances, axis=-1)[places]
+
+  def _reachable(self) -> np.ndarray:
+    """The masks that follow, in any number of steps, on all being present."""
+    follows = self._mask_chances(None)[1] > 0.
+    for i, kind in enumerate(self._kinds):
+      if kind.termination < 1.:
+        places, chances = self._mask_chances(i)
+        follows[places] |= chances > 0.
+    reached = self.masks == self.masks[-1]
+    while True:
+      more = reached | follows[reached].any(axis=0)
+      if np.array_equal(more, reached):
+        return self.masks[reached]
+      reached = more
+
+  def zeros(self) -> np.ndarray:
+    return np.zeros((len(self.masks), len(self.cells), len(self._layout)))
+
+  def _collect(self, i: int, values, discount, cells, layouts):
+    """Q of collecting object i, the agent being in `cells` of `layouts`.
+
+    Returns the index of these states, and their Q.
+    """
+    places, chances = self._changes[i]
+    goes_on = discount * (1. - self._kinds[i].termination)
+    later = chances @ values[:, cells, layouts]
+    return ((places[:, None], cells, layouts),
+            self._kinds[i].reward + goes_on * later)
+
+  def action_values(self, values: np.ndarray,
+                    discount: float = 1.) -> Iterator[np.ndarray]:
+    later = discount * np.reshape(
+        self._change[1] @ values.reshape(len(values), -1), values.shape)
+    entered = later
+    if not self._by_action:
+      entered = later.copy()
+      for i, cells in enumerate(self._objects):
+        where, gain = self._collect(i, values, discount, cells, self._layout)
+        entered[where] = gain
+    for direction in range(len(_MOVES)):
+      yield entered[:, self._next[:, direction]]
+    if not self._by_action:
+      return
+    for direction in range(len(_MOVES)):
+      result = later.copy()
+      for i, cells in enumerate(self._objects):
+        # The agent is where the opposite direction leads from the object.
+        layouts = self._layout[self._exists[cells, 8 - direction]]
+        agents = self._next[cells[layouts], 8 - direction]
+        where, gain = self._collect(i, values, discount, agents, layouts)
+        result[where] = gain
+      yield result
+
+  def start_value(self, values: np.ndarray) -> np.ndarray:
+    """[L]; all objects are present, the agent is not where one is."""
+    free = np.ones(values.shape[1:], bool)
+    for cells in self._objects:
+      free[cells, self._layout] = False
+    return (values[-1] * free).sum(axis=0) / free.sum(axis=0)
+
+
+class RovingModel:
+  """One object that appears in a new cell each time, and no walls.
+
+  Values are [F + 1, F]: the object's cell, the last standing for absent, and
+  the agent's.
+  """
+
+  def __init__(self, settings: grid_world.GridWorldSettings,
+               collects_by_action: bool):
+    (self._kind,) = settings.objects
+    if self._kind.count != 1 or settings.walls:
+      raise ValueError('only for one object and no walls')
+    self._by_action = collects_by_action
+    self._next, self._exists = _neighbours(settings)
+
+  def zeros(self) -> np.ndarray:
+    return np.zeros((len(self._next) + 1, len(self._next)))
+
+  def action_values(self, values: np.ndarray,
+                    discount: float = 1.) -> Iterator[np.ndarray]:
+    cells, kind = np.arange(len(self._next)), self._kind
+    later = discount * values
+    # The agent's own cell is not free.
+    appears = (later[:-1].sum(axis=0) - later[cells, cells]) / (len(cells) - 1)
+    gain = kind.reward + (1. - kind.termination) * later[-1]
+    later[-1] = kind.respawn * appears + (1. - kind.respawn) * later[-1]
+    entered = later
+    if not self._by_action:
+      entered = later.copy()
+      entered[cells, cells] = gain
+    for direction in range(len(_MOVES)):
+      yield entered[:, self._next[:, direction]]
+    if not self._by_action:
+      return
+    for direction in range(len(_MOVES)):
+      result = later.copy()
+      agents = cells[self._exists[:, direction]]
+      result[self._next[agents, direction], agents] = gain[agents]
+      yield result
+
+  def start_value(self, values: np.ndarray) -> np.ndarray:
+    """[1], the mean over pairs of different cells."""
+    num = len(self._next)
+    total = values[:-1].sum() - np.trace(values[:-1])
+    return np.array([total / (num * (num - 1))])
+
+
+def start_values(model: Model, max_episode_steps: int,
+                 optimal: bool) -> np.ndarray:
+  """[L] mean returns of whole episodes, each layout's by itself."""
+  backup = optimal_backup if optimal else uniform_backup
+  values = model.zeros()
+  for _ in range(max_episode_steps):
+    values = backup(model, values)
+  return model.start_value(values)
+
+
+def layout_values(settings: grid_world.GridWorldSettings,
+                  object_cells: np.ndarray, collects_by_action: bool,
+                  discount: float, policy: Optional[np.ndarray] = None,
+                  tolerance: float = 1e-6) -> np.ndarray:
+  """[S] discounted values of one tabular layout, without its step limit.
+
+  Args:
+    settings: of a tabular grid world.
+    object_cells: [m], as in `GridParams`.
+    collects_by_action: whether there are 18 actions, else 9.
+    discount: below 1.
+    policy: [S, 9 or 18 or more] probabilities of actions, of which only those
+      that exist are read; None for the optimal policy.
+    tolerance: how far a value may be off.
+
+  Returns:
+    The value of each state index; nan where the agent would be in a wall.
+  """
+  if not 0. <= discount < 1.:
+    raise ValueError(f'discount is {discount}; allowed: [0, 1)')
+  model = LayoutModel(settings, np.asarray(object_cells)[None],
+                      collects_by_action, all_masks=True)
+  num_cells = settings.height * settings.width
+  index = model.masks[:, None] * num_cells + model.cells  # [N, F]
+  backup = optimal_backup
+  if policy is not None:
+    num_actions = (2 if collects_by_action else 1) * grid_world.NUM_MOVES
+    chances = np.moveaxis(np.asarray(policy)[index][..., :num_actions], -1, 0)
+    backup = functools.partial(policy_backup, policy=chances[..., None])
+  values, change = model.zeros(), np.inf
+  while change * discount > tolerance * (1. - discount):
+    new_values = backup(model, values, discount=discount)
+    change = np.max(np.abs(new_values - values))
+    values = new_values
+  result = np.full(num_cells * len(model.masks), np.nan)
+  result[index] = values[..., 0]
+  return result

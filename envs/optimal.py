@@ -1,0 +1,171 @@
+"""Computes returns to compare with: `python -m envs.optimal`.
+
+It rewrites `optimal_returns.json`. Per environment: the mean undiscounted
+return of an episode, under the optimal policy (which knows the step limit) and
+under the uniformly random one, each with its standard error over layouts or
+episodes (0 where nothing was sampled), the mean of the two action spaces and
+each by itself. Tabular grid worlds, `random_small_sparse` and
+`random_very_dense` are solved exactly by backward induction over
+`grid_model`; chains by hand. The other random grid worlds have too many states
+to solve: their optimum is null, and the random policy is simulated.
+"""
+
+import functools
+import itertools
+from typing import Any, NamedTuple, Optional
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs import base
+from envs import grid_model
+from envs import grid_world
+from envs import optimal_returns
+from envs import suite
+
+
+class Estimate(NamedTuple):
+  """A mean and its standard error."""
+  mean: float
+  error: float
+
+
+def _estimate(samples: np.ndarray, exact: bool = False) -> Estimate:
+  error = 0. if exact else samples.std(ddof=1) / np.sqrt(samples.size)
+  return Estimate(float(samples.mean()), float(error))
+
+
+def draw_layouts(settings: grid_world.GridWorldSettings, num: int,
+                 rng: np.random.Generator) -> np.ndarray:
+  """[num, m] different open cells, all such choices equally likely."""
+  cells = grid_model.open_cells(settings)
+  num_objects = sum(kind.count for kind in settings.objects)
+  return np.stack([rng.choice(cells, num_objects, replace=False)
+                   for _ in range(num)])
+
+
+def all_layouts(settings: grid_world.GridWorldSettings) -> np.ndarray:
+  """[., m], every choice of different open cells, up to equal objects."""
+  layouts = [()]
+  for kind in settings.objects:
+    layouts = [
+        chosen + more for chosen in layouts for more in itertools.combinations(
+            sorted(set(grid_model.open_cells(settings)) - set(chosen)),
+            kind.count)]
+  return np.array(layouts)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _episode_returns(environment: base.Environment, params, key):
+  """[num] returns of random episodes, one for each of `params`."""
+  num_actions = jnp.sum(jax.vmap(environment.action_mask)(params), axis=-1)
+  num = num_actions.shape[0]
+  key, start_key = jax.random.split(key)
+  state, _ = jax.vmap(environment.reset)(params,
+                                         jax.random.split(start_key, num))
+
+  def step(carry, key):
+    state, alive, total = carry
+    action_key, *keys = jax.random.split(key, num + 1)
+    action = jax.random.randint(action_key, (num,), 0, num_actions)
+    state, timestep = jax.vmap(environment.step)(params, state, action,
+                                                 jnp.stack(keys))
+    total += alive * timestep.reward
+    return (state, alive * timestep.discount, total), None
+
+  (_, _, total), _ = jax.lax.scan(
+      step, (state, jnp.ones(num), jnp.zeros(num)),
+      jax.random.split(key, environment.max_episode_steps))
+  return total
+
+
+def simulate(environment: grid_world.GridWorld, num: int, seed: int,
+             collects_by_action: bool) -> np.ndarray:
+  """[num] returns of episodes under the uniformly random policy."""
+  params_key, key = jax.random.split(jax.random.PRNGKey(seed))
+  params = jax.vmap(environment.init_params)(jax.random.split(params_key, num))
+  params = params._replace(
+      collects_by_action=jnp.full(num, collects_by_action))
+  return np.asarray(_episode_returns(environment, params, key))
+
+
+def _summary(method: str, per_space: dict[str, list[Optional[Estimate]]]):
+  """The entry of one environment; estimates are of 9 and of 18 actions."""
+  entry: dict[str, Any] = {}
+  by_num_actions: dict[str, dict[str, Optional[float]]] = {'9': {}, '18': {}}
+  for name, estimates in per_space.items():
+    if None in estimates:
+      mean = error = None
+    else:
+      mean = np.mean([estimate.mean for estimate in estimates])
+      error = np.linalg.norm([estimate.error for estimate in estimates]) / 2
+    values = {name: mean, f'{name}_standard_error': error}
+    entry.update({key: _rounded(value) for key, value in values.items()})
+    for space, estimate in zip(by_num_actions.values(), estimates):
+      space[name] = _rounded(estimate and estimate.mean)
+  return {**entry, 'method': method, 'by_num_actions': by_num_actions}
+
+
+def _rounded(value: Optional[float]) -> Optional[float]:
+  return None if value is None else round(float(value), 4)
+
+
+def _grid_entry(name: str, num_layouts: int, num_episodes: int, seed: int):
+  settings = suite.SETTINGS[name]
+  spaces = (False, True)
+  if settings.tabular:
+    rng = np.random.default_rng(seed)
+    models = [grid_model.LayoutModel(
+        settings, draw_layouts(settings, num_layouts, rng), space)
+              for space in spaces]
+    method = (f'exact for each of {num_layouts} layouts drawn for each '
+              'action space')
+  elif all(kind.termination == 1. for kind in settings.objects):
+    models = [grid_model.LayoutModel(settings, all_layouts(settings), space)
+              for space in spaces]
+    method = 'exact, over all layouts'
+  elif sum(kind.count for kind in settings.objects) == 1:
+    models = [grid_model.RovingModel(settings, space) for space in spaces]
+    method = 'exact'
+  else:
+    random = [_estimate(simulate(suite.load(name), num_episodes, seed + space,
+                                 space)) for space in spaces]
+    return _summary(f'random: {num_episodes} episodes simulated for '
+                    'each action space; optimal: too many states',
+                    {'optimal': [None, None], 'random': random})
+  return _summary(method, {
+      policy: [
+          _estimate(grid_model.start_values(
+              model, settings.max_episode_steps, policy == 'optimal'),
+                    exact=not settings.tabular) for model in models]
+      for policy in ('optimal', 'random')})
+
+
+def compute(name: str, num_layouts: int = 64, num_episodes: int = 2048,
+            seed: int = 0) -> dict[str, Any]:
+  """The entry of one environment.
+
+  Args:
+    name: of the environment.
+    num_layouts: drawn for each action space, where it is solved by layout.
+    num_episodes: simulated for each action space, where it cannot be solved.
+    seed: of layouts and episodes.
+  """
+  if isinstance(suite.SETTINGS[name], grid_world.GridWorldSettings):
+    return _grid_entry(name, num_layouts, num_episodes, seed)
+  # The right action is seen, and the noise has mean 0.
+  return {'optimal': 1., 'optimal_standard_error': 0., 'random': 0.,
+          'random_standard_error': 0., 'method': 'by hand'}
+
+
+def main() -> None:
+  entries = {}
+  for name in suite.ENVIRONMENTS:
+    entries[name] = compute(name)
+    print(name, entries[name]['optimal'], entries[name]['random'], flush=True)
+  optimal_returns.save(entries)
+
+
+if __name__ == '__main__':
+  main()
