@@ -14,7 +14,6 @@ from envs import optimal_returns
 from launch import command
 from launch import process_environment
 from lpg_distributed import config as config_lib
-from lpg_distributed.core import rule_vector
 from lpg_distributed.nodes import checkpointing
 from lpg_distributed.nodes import loggers
 from lpg_distributed.nodes import progress
@@ -109,7 +108,7 @@ def _run_program(config, launch_type, run_dir, checkpoint, bandit_port,
   launch = programs.Launch(run_dir.path, checkpoint,
                            own_processes=launch_type == 'local_mp')
   program, handles = programs.make_program(
-      config, launch, rule_vector.size(config.rule), bandit_port)
+      config, launch, bandit_port)
   temporary = os.path.join(run_dir.path, 'tmp')
   os.makedirs(temporary, exist_ok=True)
   resources = {}

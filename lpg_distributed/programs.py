@@ -20,6 +20,7 @@ import launchpad as lp
 from launchpad import address as lp_address
 
 from lpg_distributed import config as config_lib
+from lpg_distributed.core import rule_vector
 from lpg_distributed.nodes import assignment
 from lpg_distributed.nodes import checkpointing
 from lpg_distributed.nodes import gradient_queue
@@ -74,7 +75,8 @@ def _make_meta_learner(config, launch, queue, bandit):
   from lpg_distributed.nodes import meta_learner
   stop = lp.stop_event()
   return meta_learner.MetaLearner(
-      config, gradient_queue.ReverbGradientReader(queue.resolve()),
+      config, gradient_queue.ReverbGradientReader(
+          queue.resolve(), rule_vector.size(config.rule)),
       rpc.Client(bandit, BANDIT_SERVER, stop), launch.run_dir,
       launch.checkpoint, stop)
 
@@ -112,13 +114,12 @@ def _run_atari_evaluator(config, launch, learner):
 
 
 def make_program(config: config_lib.Config, launch: Launch,
-                 num_parameters: int, bandit_port: int = 0):
+                 bandit_port: int = 0):
   """Wires the nodes.
 
   Args:
     config: the run.
     launch: where it runs.
-    num_parameters: length of eta.
     bandit_port: where the bandit answers; 0: anywhere.
 
   Returns:
@@ -126,6 +127,7 @@ def make_program(config: config_lib.Config, launch: Launch,
   """
   program = lp.Program('lpg')
   num_shards = len(config.shards())
+  num_parameters = rule_vector.size(config.rule)
   gradient_queue.import_reverb()
 
   def add(label, node):

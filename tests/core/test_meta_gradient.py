@@ -100,11 +100,14 @@ def test_equals_finite_differences(environment, agent):
 def y_hat_gradient(num_updates, alpha_y=0.5):
   agent = dataclasses.replace(config_lib.AGENTS['chain_short'],
                               kl_costs=(alpha_y,))
+  # Enough environments at different steps of a chain that each trajectory
+  # visits states of the one before it.
   config = make_config('chain_short', agent, num_updates=num_updates,
+                       num_envs=16, trajectory_steps=10,
                        policy_entropy_costs=(0.,), prediction_entropy_cost=0.,
                        pi_hat_cost=0., y_hat_cost=0.)
   loss, eta = make_loss(config)
-  gradient = jax.grad(lambda e: loss(e)[0])(eta)
+  gradient = jax.jit(jax.grad(lambda e: loss(e)[0]))(eta)
   return float(sum(jnp.linalg.norm(g) for g in gradient['lpg/y_hat'].values()))
 
 
