@@ -1,0 +1,110 @@
+"""Every row of every table of Appendix A, as typed from the paper."""
+
+import json
+
+from dm_env import specs
+import numpy as np
+import pytest
+
+from envs import optimal_returns
+from envs import suite
+from tests.envs import env_testing
+
+NUM_STATES = {
+    'tabular_dense': 1936, 'tabular_sparse': 676, 'tabular_long_horizon': 1936,
+    'tabular_longer_horizon': 8064, 'tabular_long_dense': 1936,
+    'chain_short': 118, 'chain_short_noisy': 118, 'chain_long': 198,
+    'chain_long_noisy': 198}
+SHAPES = {
+    'random_dense': (11, 11, 4), 'random_long_horizon': (11, 11, 3),
+    'random_small': (5, 7, 3), 'random_small_sparse': (5, 7, 3),
+    'random_very_dense': (11, 11, 2), 'chain_state_distraction': (22,)}
+
+
+def test_there_are_fifteen():
+  assert suite.ENVIRONMENTS == env_testing.GRIDS + env_testing.CHAINS
+  assert len(suite.ENVIRONMENTS) == 15
+
+
+@pytest.mark.parametrize('name', env_testing.GRIDS)
+def test_grid_tables(name):
+  settings = suite.load(name).settings
+  height, width, kinds, max_steps = env_testing.GRID_TABLES[name]
+  assert (settings.height, settings.width) == (height, width)
+  assert [(kind.count, kind.reward, kind.termination, kind.respawn)
+          for kind in settings.objects] == kinds
+  assert settings.max_episode_steps == max_steps
+  assert suite.load(name).max_episode_steps == max_steps
+  assert settings.tabular == name.startswith('tabular')
+
+
+@pytest.mark.parametrize('name', env_testing.CHAINS)
+def test_chain_tables(name):
+  settings = suite.load(name).settings
+  shortest, longest, noisy = env_testing.CHAIN_TABLES[name]
+  assert (settings.min_length, settings.max_length) == (shortest, longest)
+  assert settings.noisy_rewards == noisy
+  assert settings.distractor == (name == 'chain_state_distraction')
+  assert suite.load(name).max_episode_steps == longest
+
+
+@pytest.mark.parametrize('name', env_testing.GRIDS)
+def test_walls(name):
+  environment = suite.load(name)
+  assert environment.open_cells().tolist() == env_testing.free_cells(name)
+  num_walls = {'tabular_longer_horizon': 7, 'tabular_long_dense': 17,
+               'random_small': 2}.get(name, 0)
+  assert len(environment.open_cells()) == environment.num_cells - num_walls
+
+
+@pytest.mark.parametrize('name', suite.ENVIRONMENTS)
+def test_specs(name):
+  environment = suite.load(name)
+  assert environment.name == name
+  spec = environment.observation_spec()
+  if name in NUM_STATES:
+    assert isinstance(spec, specs.DiscreteArray)
+    assert spec.num_values == NUM_STATES[name]
+  else:
+    assert spec.shape == SHAPES[name] and spec.dtype == np.uint8
+    assert spec.minimum == 0 and spec.maximum == 1
+  assert environment.action_spec().num_values == (
+      2 if name.startswith('chain') else 18)
+
+
+def test_load_names_what_is_allowed():
+  with pytest.raises(ValueError) as error:
+    suite.load('tabular_dens')
+  message = str(error.value)
+  assert '\n' not in message and 'did you mean tabular_dense?' in message
+  assert all(name in message for name in suite.ENVIRONMENTS)
+  with pytest.raises(ValueError, match='allowed: tabular_dense, '):
+    suite.load('')
+
+
+def test_loading_twice_gives_equal_environments():
+  """Compiled functions are found by what an environment is."""
+  assert suite.load('random_small') == suite.load('random_small')
+  assert hash(suite.load('chain_long')) == hash(suite.load('chain_long'))
+  assert suite.load('chain_short') != suite.load('chain_short_noisy')
+
+
+def test_returns_to_compare_with():
+  entries = optimal_returns.load()
+  assert tuple(entries) == suite.ENVIRONMENTS
+  unknown = {'random_dense', 'random_long_horizon', 'random_small'}
+  for name, optimum in optimal_returns.optima().items():
+    assert (optimum is None) == (name in unknown)
+    assert np.isfinite(entries[name]['random'])
+    assert optimum is None or optimum > entries[name]['random']
+
+
+def test_saved_returns_are_loaded(tmp_path, monkeypatch):
+  monkeypatch.setattr(optimal_returns, '_PATH', str(tmp_path / 'returns.json'))
+  optimal_returns.save({'a': {'optimal': None, 'random': 0.5}})
+  try:
+    assert optimal_returns.optima() == {'a': None}
+    assert json.loads((tmp_path / 'returns.json').read_text()) == {
+        'a': {'optimal': None, 'random': 0.5}}
+  finally:
+    optimal_returns.load.cache_clear()
