@@ -72,6 +72,20 @@ def apply_reference(eta: Eta, config: config_lib.RuleConfig,
   return _transformed(config).apply(eta, inputs)
 
 
+def embed(eta: Eta, y: chex.Array) -> chex.Array:
+  """phi(y) of B.1, [...], of predictions [..., M]."""
+  hidden, out = eta['lpg/phi/~/linear_0'], eta['lpg/phi/~/linear_1']
+  phi = jax.nn.relu(y @ hidden['w'] + hidden['b'])
+  return phi @ out['w'][:, 0] + out['b']
+
+
+def hold_phi(eta: Eta, value: chex.Numeric) -> Eta:
+  """A rule to which phi(y) is `value`, whatever the agent predicts."""
+  out = eta['lpg/phi/~/linear_1']
+  return {**eta, 'lpg/phi/~/linear_1': {
+      'w': jnp.zeros_like(out['w']), 'b': jnp.full_like(out['b'], value)}}
+
+
 def apply(eta: Eta, inputs: types.RuleInput) -> types.LPGTargets:
   """Computes the targets of a batch of trajectories (Section 3.1, B.1).
 
@@ -91,10 +105,7 @@ def apply(eta: Eta, inputs: types.RuleInput) -> types.LPGTargets:
   inputs = types.RuleInput(
       *(x.reshape(num_steps, -1) for x in inputs[:4]),
       inputs.y.reshape(num_steps + 1, -1, num_predictions))
-  hidden, out = eta['lpg/phi/~/linear_0'], eta['lpg/phi/~/linear_1']
-  phi = jax.nn.relu(inputs.y @ hidden['w'] + hidden['b'])
-  phi = phi @ out['w'][:, 0] + out['b']  # [T+1, N]
-  x = _lstm_input(inputs, phi)
+  x = _lstm_input(inputs, embed(eta, inputs.y))
   lstm = eta['lpg/lstm/linear']
   h = backward_lstm.unroll(lstm['w'], lstm['b'], x, inputs.discount)
   heads = [eta['lpg/pi_hat'], eta['lpg/y_hat']]

@@ -31,16 +31,17 @@ def sigmoid(x):
   return 1. / (1. + np.exp(-x))
 
 
-def numpy_rule(eta, inputs):
+def numpy_rule(eta, inputs, phi=None):
   """B.1, one step of one environment at a time, in float64."""
   eta = jax.tree_util.tree_map(lambda x: np.asarray(x, np.float64), eta)
   num_steps, batch = inputs.reward.shape
 
-  def phi(y):
+  def embed(y):
     hidden, out = eta['lpg/phi/~/linear_0'], eta['lpg/phi/~/linear_1']
     z = np.maximum(y @ hidden['w'] + hidden['b'], 0.)
     return (z @ out['w'] + out['b'])[0]
 
+  phi = phi or embed
   w, b = eta['lpg/lstm/linear']['w'], eta['lpg/lstm/linear']['b']
   size = b.size // 4
   pi_hat = np.zeros((num_steps, batch))
@@ -142,6 +143,22 @@ def test_every_input_matters(field):
   changed = inputs._replace(**{field: getattr(inputs, field) * 0.5})
   assert np.all(lpg_network.apply(eta, inputs).pi_hat
                 != lpg_network.apply(eta, changed).pi_hat)
+
+
+def test_phi_held_constant_is_the_constant_everywhere():
+  """Against the loop with phi replaced: in both slots, times the discount."""
+  eta, inputs = random_eta(SMALL), make_inputs(6, (3,), 5)
+  held = lpg_network.hold_phi(eta, 0.7)
+  np.testing.assert_allclose(lpg_network.embed(held, inputs.y), 0.7)
+  assert np.std(lpg_network.embed(eta, inputs.y)) > 0.01
+  targets = lpg_network.apply(held, inputs)
+  pi_hat, y_hat = numpy_rule(eta, inputs, phi=lambda y: 0.7)
+  np.testing.assert_allclose(targets.pi_hat, pi_hat, rtol=2e-5, atol=2e-6)
+  np.testing.assert_allclose(targets.y_hat_logits, y_hat, rtol=2e-5,
+                             atol=2e-6)
+  other_y = inputs._replace(y=inputs.y[..., ::-1])
+  np.testing.assert_array_equal(lpg_network.apply(held, other_y).pi_hat,
+                                targets.pi_hat)
 
 
 def test_size_at_the_papers_shape():
