@@ -21,29 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs import base
+from envs import settings as settings_lib
 
 NUM_MOVES = 9  # eight neighbours and stay; action 4 stays
 NUM_ACTIONS = 2 * NUM_MOVES
 
-
-@dataclasses.dataclass(frozen=True)
-class ObjectType:
-  """N x [r, eps_term, eps_respawn] of Appendix A."""
-  count: int
-  reward: float
-  termination: float
-  respawn: float
-
-
-@dataclasses.dataclass(frozen=True)
-class GridWorldSettings:
-  """One table of Appendix A.1 or A.2."""
-  height: int
-  width: int
-  objects: tuple[ObjectType, ...]
-  max_episode_steps: int
-  tabular: bool  # False: objects move about, and are seen as planes
-  walls: tuple[str, ...] = ()  # rows; '#' is a wall
+ObjectType = settings_lib.ObjectType
+GridWorldSettings = settings_lib.GridWorldSettings
 
 
 class GridParams(NamedTuple):
@@ -135,11 +119,9 @@ class GridWorld:
     """All objects in cells of their own; [m] uniforms to [m] cells."""
     m = self.num_objects
     cells = jnp.zeros((m,), jnp.int32)
-    placed = np.zeros((m,), bool)
     for i in range(m):
-      cells = cells.at[i].set(self._pick(uniform[i], cells,
-                                         jnp.asarray(placed)))
-      placed[i] = True
+      placed = jnp.arange(m) < i
+      cells = cells.at[i].set(self._pick(uniform[i], cells, placed))
     return cells, jnp.ones((m,), bool)
 
   def _num_uniforms_to_start(self) -> int:
