@@ -1,32 +1,58 @@
 """What every entry point shares: flags in, one line for what is wrong."""
 
+import socket
 import sys
 from typing import Callable
 
 from absl import flags
 
+from lpg_distributed import errors
 
-class UsageError(ValueError):
+LAUNCH_TYPES = ('embedded', 'local_mt', 'local_mp')
+
+
+class UsageError(errors.UserError, ValueError):
   """A bad command; the message is one line."""
+
+
+def check_port(port: int) -> None:
+  """Raises UsageError if nothing can listen there."""
+  if not 0 <= port < 65536:
+    raise UsageError(f'--bandit_port is {port}; allowed: 0 to 65535')
+  with socket.socket() as probe:
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+      probe.bind(('', port))
+    except OSError as error:
+      raise UsageError(f'--bandit_port={port} cannot be used: '
+                       f'{error.strerror}') from None
+
+
+def _parse(main: Callable[[], int], arguments: list[str]) -> bool:
+  """Reads the flags; False if help was asked for, and given."""
+  if any(a in ('--help', '-help', '-h') for a in arguments[1:]):
+    module = sys.modules[main.__module__]
+    print(module.__doc__)
+    print(flags.FLAGS.module_help(module))
+    return False
+  try:
+    rest = flags.FLAGS(arguments)[1:]
+  except flags.Error as error:
+    raise UsageError(f'{error}; --help shows all flags') from None
+  if rest:
+    raise UsageError(f'{rest[0]!r} is no flag; allowed: --name=value')
+  return True
 
 
 def run(main: Callable[[], int]) -> None:
   """Parses flags, calls `main` and exits with what it returns.
 
-  A `ValueError` of our own kinds ends the process with its message and 2.
+  A `UserError` ends the process with its message, in one line, and 2.
   """
-  # Here, since the classes below are what may be wrong with a command.
-  from lpg_distributed import config as config_lib
-  from lpg_distributed import eta_file
-  from lpg_distributed.nodes import checkpointing
   try:
-    rest = flags.FLAGS(sys.argv)[1:]
-    if rest:
-      raise UsageError(f'{rest[0]!r} is no flag; allowed: --name=value')
-    code = main()
-  except (flags.Error, UsageError, config_lib.ConfigError,
-          checkpointing.CheckpointError, eta_file.EtaFileError) as error:
-    print(f'error: {error}'.replace('\n', ' '), file=sys.stderr)
+    code = main() if _parse(main, sys.argv) else 0
+  except errors.UserError as error:
+    print('error: ' + ' '.join(str(error).split()), file=sys.stderr)
     code = 2
   sys.stdout.flush()
   sys.exit(code)

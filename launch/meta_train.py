@@ -7,7 +7,9 @@ from absl import flags
 
 from launch import command
 from launch import process_environment
-from launch import runner
+from lpg_distributed import config_io
+from lpg_distributed import presets
+from lpg_distributed.nodes import run_directory
 
 _PRESET = flags.DEFINE_string('preset', 'demo', 'demo, laptop or paper')
 _CONFIG = flags.DEFINE_string(
@@ -15,7 +17,7 @@ _CONFIG = flags.DEFINE_string(
 _SET = flags.DEFINE_multi_string(
     'set', [], 'a field and its value, as meta.num_updates=3; many times')
 _LAUNCH_TYPE = flags.DEFINE_string(
-    'launch_type', 'local_mp', ', '.join(runner.LAUNCH_TYPES))
+    'launch_type', 'local_mp', ', '.join(command.LAUNCH_TYPES))
 _RUN_DIR = flags.DEFINE_string(
     'run_dir', None, 'where the run is, or shall be; default: '
     'runs/<preset>_seed<seed>')
@@ -32,8 +34,6 @@ _EVALUATE = flags.DEFINE_bool(
 
 
 def _make_config():
-  from lpg_distributed import config_io
-  from lpg_distributed import presets
   config = presets.load(_PRESET.value)
   if _CONFIG.value is not None:
     config = config_io.load_file(config, _CONFIG.value)
@@ -45,33 +45,35 @@ def _make_config():
 
 
 def main() -> int:
-  if _LAUNCH_TYPE.value not in runner.LAUNCH_TYPES:
+  if _LAUNCH_TYPE.value not in command.LAUNCH_TYPES:
     raise command.UsageError(
         f'--launch_type is {_LAUNCH_TYPE.value!r}; allowed: '
-        f'{", ".join(runner.LAUNCH_TYPES)}')
+        f'{", ".join(command.LAUNCH_TYPES)}')
   config = _make_config()
-  runner.check_port(_BANDIT_PORT.value)
+  command.check_port(_BANDIT_PORT.value)
   process_environment.ensure(process_environment.WORKER, 'launch.meta_train')
 
-  from lpg_distributed.analysis import report
-  from lpg_distributed.nodes import checkpointing
-  from lpg_distributed.nodes import run_directory
   path = _RUN_DIR.value or os.path.join(
       'runs', f'{_PRESET.value}_seed{config.run.seed}')
   run = run_directory.RunDirectory.open(path, config)
   try:
+    # What brings JAX comes after all that can be wrong with a command.
+    from lpg_distributed.nodes import checkpointing
     checkpoint = checkpointing.latest(run.path)
+    run.update(config)
     step = 0 if checkpoint is None else checkpoint.meta_step
     begin = f'goes on at meta-step {step}' if step else 'begins'
     print(f'run {os.path.relpath(run.path)} {begin}', file=sys.stderr)
     code = 0
     if step < config.run.meta_steps:
+      from launch import runner
       code = runner.run(config, _LAUNCH_TYPE.value, run, checkpoint,
                         _BANDIT_PORT.value)
     if code:
       print('stopped; the same command goes on from the last checkpoint',
             file=sys.stderr)
       return code
+    from lpg_distributed.analysis import report
     if _EVALUATE.value or (_EVALUATE.value is None
                            and _PRESET.value == 'demo'):
       report.evaluate(run.path, config)

@@ -9,9 +9,9 @@ _OUTPUT = flags.DEFINE_string('output', None, 'file; default: within the run')
 
 
 def main() -> int:
-  from lpg_distributed.analysis import training_curves
   if _RUN_DIR.value is None:
     raise command.UsageError('--run_dir is missing')
+  from lpg_distributed.analysis import training_curves  # Brings matplotlib.
   print(training_curves.draw(_RUN_DIR.value, _OUTPUT.value))
   return 0
 

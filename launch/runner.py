@@ -96,9 +96,10 @@ def _run_program(config, launch_type, run_dir, checkpoint, bandit_port,
                  watch) -> int:
   logs = os.path.join(run_dir.path, 'logs')
   os.environ['LAUNCHPAD_LOGGING_DIR'] = logs  # Read when it is imported.
-  import launchpad as lp
   from absl import flags
+  import launchpad as lp
   from launchpad.nodes.python import local_multi_processing
+
   from lpg_distributed import programs
   flags.FLAGS.lp_termination_notice_secs = _STOP_S
   # Passing flags to nodes needs this one, which the released build lacks.
@@ -169,10 +170,8 @@ def _watch(handle, watch, done: threading.Event) -> None:
   learner = rpc.Client(handle.dereference(), 'meta_learner', done,
                        patience_s=0.)
   while not done.wait(_POLL_S):
-    try:
+    with contextlib.suppress(rpc.RpcError, rpc.Stopped):
       watch(learner.get_status())
-    except (rpc.RpcError, rpc.Stopped):
-      pass
 
 
 def _explain(error, nodes, logs: str) -> None:

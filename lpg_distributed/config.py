@@ -7,12 +7,17 @@ a bad value ends the launch and not the run.
 
 import dataclasses
 import math
-from typing import Mapping
+from typing import Any, Mapping
 
+from envs import atari
 from envs import suite
+from lpg_distributed import errors
+
+# Steps, seeds and sizes are 32-bit numbers where they are computed with.
+_LARGEST = 2 ** 31 - 1
 
 
-class ConfigError(ValueError):
+class ConfigError(errors.UserError, ValueError):
   """A configuration that cannot be run; the message is one line."""
 
 
@@ -21,19 +26,34 @@ def _require(condition: bool, message: str) -> None:
     raise ConfigError(message)
 
 
-def _require_number(name: str, value: float, low: float, high: float,
+def _require_number(name: str, value: Any, low: float, high: float,
                     open_low: bool = False) -> None:
-  in_range = low < value <= high if open_low else low <= value <= high
+  is_number = (isinstance(value, (int, float)) and not isinstance(value, bool)
+               and math.isfinite(value))
   _require(
-      isinstance(value, (int, float)) and math.isfinite(value) and in_range,
+      is_number and low <= value <= high and not (open_low and value == low),
       f'{name} is {value!r}; allowed: a number {">" if open_low else ">="} '
       f'{low:g}' + (f' and <= {high:g}' if math.isfinite(high) else ''))
 
 
-def _require_count(name: str, value: int, low: int = 1) -> None:
+def _require_count(name: str, value: Any, low: int = 1) -> None:
   _require(isinstance(value, int) and not isinstance(value, bool)
-           and value >= low,
-           f'{name} is {value!r}; allowed: a whole number >= {low}')
+           and low <= value <= _LARGEST,
+           f'{name} is {value!r}; allowed: a whole number from {low} to '
+           f'{_LARGEST}')
+
+
+def _require_tuple(name: str, values: Any, empty: bool = False) -> None:
+  _require(isinstance(values, tuple), f'{name} is {values!r}; allowed: a tuple')
+  _require(empty or bool(values), f'{name} needs at least one value')
+
+
+def _require_numbers(name: str, values: Any, low: float, high: float,
+                     open_low: bool = False) -> None:
+  """A tuple of at least one number, each within the range."""
+  _require_tuple(name, values)
+  for value in values:
+    _require_number(name, value, low, high, open_low)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,14 +82,13 @@ class AgentConfig:
   def __post_init__(self):
     _require(self.optimiser in ('sgd', 'adam'),
              f'optimiser is {self.optimiser!r}; allowed: sgd, adam')
-    _require(bool(self.learning_rates) and bool(self.kl_costs),
-             'learning_rates and kl_costs each need at least one value')
-    for rate in self.learning_rates:
-      _require_number('learning_rates', rate, 0, math.inf, open_low=True)
-    for cost in self.kl_costs:
-      _require_number('kl_costs', cost, 0, math.inf)
-    for width in self.conv + self.dense:
-      _require_count('conv and dense', width)
+    _require_numbers('learning_rates', self.learning_rates, 0, math.inf,
+                     open_low=True)
+    _require_numbers('kl_costs', self.kl_costs, 0, math.inf)
+    for name in ('conv', 'dense'):
+      _require_tuple(name, getattr(self, name), empty=True)
+      for width in getattr(self, name):
+        _require_count(name, width)
     _require_count('lifetime_env_steps', self.lifetime_env_steps)
 
   @property
@@ -141,13 +160,9 @@ class MetaConfig:
                     open_low=True)
     _require_number('meta.max_gradient_norm', self.max_gradient_norm, 0,
                     math.inf)
-    _require(bool(self.discounts), 'meta.discounts needs at least one value')
-    for gamma in self.discounts:
-      _require_number('meta.discounts', gamma, 0, 1)
-    _require(bool(self.policy_entropy_costs),
-             'meta.policy_entropy_costs needs at least one value')
-    for cost in self.policy_entropy_costs:
-      _require_number('meta.policy_entropy_costs', cost, 0, math.inf)
+    _require_numbers('meta.discounts', self.discounts, 0, 1)
+    _require_numbers('meta.policy_entropy_costs', self.policy_entropy_costs,
+                     0, math.inf)
     for name in ('prediction_entropy_cost', 'pi_hat_cost', 'y_hat_cost',
                  'min_policy_entropy', 'y_table_stddev'):
       _require_number(f'meta.{name}', getattr(self, name), 0, math.inf)
@@ -214,8 +229,17 @@ class EvaluatorConfig:
   pause_s: float = 0.  # between two evaluations
 
   def __post_init__(self):
-    _require(self.preset in ('dm_noop', 'machado'),
-             f'evaluator.preset is {self.preset!r}; allowed: dm_noop, machado')
+    for name in ('enabled', 'use_baseline'):
+      _require(isinstance(getattr(self, name), bool),
+               f'evaluator.{name} is {getattr(self, name)!r}; allowed: True, '
+               'False')
+    try:
+      atari.check_game(self.game)
+    except ValueError as error:
+      raise ConfigError(f'evaluator.game: {error}') from None
+    _require(self.preset in atari.PRESETS,
+             f'evaluator.preset is {self.preset!r}; allowed: '
+             f'{", ".join(atari.PRESETS)}')
     for name in ('frames', 'num_envs', 'trajectory_steps'):
       _require_count(f'evaluator.{name}', getattr(self, name))
     _require_number('evaluator.learning_rate', self.learning_rate, 0, 1,
@@ -284,22 +308,22 @@ class Config:
   run: RunConfig = RunConfig()
 
   def __post_init__(self):
-    _require(bool(self.environments), 'environments is empty')
+    _require_tuple('environments', self.environments)
     for name in self.environments:
       try:
-        suite.load(name)
+        suite.check_name(name)
       except ValueError as error:
         raise ConfigError(str(error)) from None
     _require(len(set(self.environments)) == len(self.environments),
              'environments names one twice')
     missing = [n for n in self.environments if n not in self.agents]
     _require(not missing, f'agents has no entry for {", ".join(missing)}')
+    _require_tuple('shares', self.shares, empty=True)
     if self.shares:
       _require(len(self.shares) == len(self.environments),
                f'shares has {len(self.shares)} numbers for '
                f'{len(self.environments)} environments')
-      for share in self.shares:
-        _require_number('shares', share, 0, math.inf, open_low=True)
+      _require_numbers('shares', self.shares, 0, math.inf, open_low=True)
     _require(self.meta.num_lifetimes >= len(self.environments),
              f'meta.num_lifetimes is {self.meta.num_lifetimes}; allowed: at '
              f'least one per environment ({len(self.environments)})')

@@ -40,17 +40,27 @@ def _unknown(name: str, allowed: Iterable[str]) -> ConfigError:
                      f'{", ".join(allowed)}')
 
 
-def _build(cls, values, prefix):
+def _require_group(values, prefix):
   if not isinstance(values, Mapping):
     raise ConfigError(f'{prefix.rstrip(".") or "the configuration"} is '
                       f'{values!r}; allowed: a group of fields')
+
+
+def _build(cls, values, prefix):
+  _require_group(values, prefix)
   hints = typing.get_type_hints(cls)
   fields = {}
   for name, value in values.items():
     if name not in hints:
       raise _unknown(prefix + name, hints)
     fields[name] = _convert(hints[name], value, prefix + name)
-  return cls(**fields)
+  try:
+    return cls(**fields)
+  except ConfigError as error:
+    if str(error).startswith(prefix):
+      raise
+    # An agent does not know of which environment it is.
+    raise ConfigError(prefix + str(error)) from None
 
 
 def _convert(hint, value, name):
@@ -65,6 +75,7 @@ def _convert(hint, value, name):
       raise ConfigError(f'{name} is {value!r}; allowed: a list')
     return tuple(_convert(args[0], v, name) for v in value)
   if origin is not None and issubclass(origin, typing.Mapping):
+    _require_group(value, name)
     return {k: _build(args[1], v, f'{name}.{k}.') for k, v in value.items()}
   return _convert_plain(hint, value, name)
 
@@ -97,9 +108,7 @@ def merge(base: config_lib.Config,
 
 
 def _update(values, changes, prefix):
-  if not isinstance(changes, Mapping):
-    raise ConfigError(f'{prefix.rstrip(".")} is {changes!r}; allowed: a group '
-                      'of fields')
+  _require_group(changes, prefix)
   for name, change in changes.items():
     if name not in values:
       raise _unknown(prefix + name, values)

@@ -3,19 +3,19 @@
 import dataclasses
 import io
 import json
-import os
 from typing import Any, NamedTuple
-import zipfile
 
 import numpy as np
 
 from lpg_distributed import config as config_lib
+from lpg_distributed import errors
+from lpg_distributed import files
 from lpg_distributed.core import rule_vector
 
 _FORMAT = 'lpg-eta-1'
 
 
-class EtaFileError(ValueError):
+class EtaFileError(errors.UserError, ValueError):
   """A file that is no rule; the message is one line."""
 
 
@@ -34,10 +34,7 @@ def save(path: str, eta: Any, rule: config_lib.RuleConfig,
   buffer = io.BytesIO()
   np.savez_compressed(buffer, eta=np.asarray(eta, np.float32),
                       header=np.array(json.dumps(header)))
-  aside = f'{path}.{os.getpid()}.aside'
-  with open(aside, 'wb') as f:
-    f.write(buffer.getvalue())
-  os.replace(aside, path)
+  files.write_whole(path, buffer.getvalue())
 
 
 def load(path: str) -> EtaFile:
@@ -51,17 +48,21 @@ def load(path: str) -> EtaFile:
       header = json.loads(saved['header'].item())
       eta = saved['eta']
     if header['format'] != _FORMAT:
-      raise KeyError('format')
+      raise ValueError(f'its format is {header["format"]!r}; allowed: '
+                       f'{_FORMAT!r}')
     rule = config_lib.RuleConfig(**header['rule'])
+    size = rule_vector.size(rule)
+    info = dict(header['info'])
   except FileNotFoundError:
     raise EtaFileError(f'there is no file {path}') from None
-  except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError,
-          zipfile.BadZipFile) as error:
+  # Damage shows as nearly any error of zipfile, zlib, NumPy or JSON.
+  except Exception as error:  # pylint: disable=broad-except
+    reason = str(error) or type(error).__name__
     raise EtaFileError(f'{path} is not a rule saved by this program '
-                       f'({error or type(error).__name__})') from None
-  if eta.shape != (rule_vector.size(rule),) or eta.dtype != np.float32:
+                       f'({" ".join(reason.split())})') from None
+  if eta.shape != (size,) or eta.dtype != np.float32:
     raise EtaFileError(f'{path} holds {eta.dtype}{list(eta.shape)}; its '
-                       f'configuration says {rule_vector.size(rule)} numbers')
+                       f'configuration says float32[{size}]')
   if not np.all(np.isfinite(eta)):
     raise EtaFileError(f'{path} holds numbers that are not finite')
-  return EtaFile(eta, rule, header['info'])
+  return EtaFile(eta, rule, info)

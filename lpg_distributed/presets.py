@@ -34,9 +34,10 @@ def demo() -> config_lib.Config:
   32 lifetimes of 100 agent updates.
   """
   environments = ('chain_short', 'tabular_dense')
-  agents = {name: dataclasses.replace(config_lib.AGENTS[name],
-                                      lifetime_env_steps=20 * 5 * 20 * 32)
-            for name in environments}
+  agents = {**config_lib.AGENTS, **{
+      name: dataclasses.replace(config_lib.AGENTS[name],
+                                lifetime_env_steps=20 * 5 * 20 * 32)
+      for name in environments}}
   return config_lib.Config(
       environments=environments,
       agents=agents,

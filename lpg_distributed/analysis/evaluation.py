@@ -1,13 +1,14 @@
 """How good a rule is, on lifetimes that had no part in its training."""
 
 import functools
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import jax
 import numpy as np
 
 from lpg_distributed import config as config_lib
-from lpg_distributed.core import bandit
+from lpg_distributed.core import lpg_network
+from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents
 from lpg_distributed.nodes import bandit_server
 
@@ -25,7 +26,10 @@ class Score(NamedTuple):
 class Variant(NamedTuple):
   """What is compared."""
   eta: np.ndarray  # [P]
-  alpha_y: Optional[float] = None  # overrides the bandit's; 0: y unused
+  alpha_y: Optional[float] = None  # overrides the bandit's; 0: y not learned
+  # Holds phi(y) at its mean over the states visited under this other variant,
+  # which stands before; what y says is not seen then.
+  phi_of: Optional[str] = None
 
 
 def evaluate(config: config_lib.Config, environment: str,
@@ -46,13 +50,25 @@ def evaluate(config: config_lib.Config, environment: str,
   key = jax.random.fold_in(jax.random.fold_in(
       jax.random.PRNGKey(config.run.seed), _HELD_OUT),
       config.environments.index(environment))
-  live: Callable[[Optional[float]], Any] = functools.lru_cache(None)(
-      lambda alpha_y: jax.jit(lambda eta: train_agents.train_agents(
+
+  @functools.lru_cache(None)
+  def compiled(alpha_y):
+    def live(eta):
+      lifetimes = train_agents.train_agents(
           config, environment, eta, key, num_lifetimes, log_probs,
-          alpha_y=alpha_y).final_return))
-  scores = {}
+          alpha_y=alpha_y)
+      return lifetimes.final_return, lifetimes.phi
+    return jax.jit(live)
+
+  scores, mean_phi = {}, {}
   for name, variant in variants.items():
-    returns = np.asarray(live(variant.alpha_y)(variant.eta), np.float64)
+    eta = variant.eta
+    if variant.phi_of is not None:
+      eta = rule_vector.ravel(lpg_network.hold_phi(
+          rule_vector.unravel(config.rule, eta), mean_phi[variant.phi_of]))
+    returns, phi = (np.asarray(x, np.float64)
+                    for x in compiled(variant.alpha_y)(eta))
+    mean_phi[name] = phi[np.isfinite(phi)].mean()
     scores[name] = Score(
         float(returns.mean()),
         float(returns.std(ddof=1) / np.sqrt(num_lifetimes)), num_lifetimes)

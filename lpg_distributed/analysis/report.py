@@ -10,15 +10,16 @@ from lpg_distributed.nodes import checkpointing
 from lpg_distributed.nodes import loggers
 
 _NUM_LIFETIMES = 32
-TRAINED, UNTRAINED, NO_Y = 'trained', 'untrained', 'trained, alpha_y = 0'
+TRAINED, UNTRAINED = 'trained', 'untrained'
+NO_Y, HELD_PHI = 'trained, alpha_y = 0', 'trained, phi held at its mean'
 
 
 def evaluate(run_dir: str, config: config_lib.Config,
              num_lifetimes: int = _NUM_LIFETIMES) -> None:
   """Compares the run's rule with the one it began with; writes metrics.
 
-  The third row is the trained rule with predictions that are never learned:
-  what it loses is what the rule's predictions are worth.
+  Two ablations of the trained rule say what its predictions are worth: agents
+  that never learn them, and a rule that sees a constant in their place.
   """
   # Here, since they bring JAX programs that the launcher else does not need.
   from lpg_distributed.analysis import evaluation
@@ -31,7 +32,8 @@ def evaluate(run_dir: str, config: config_lib.Config,
   untrained = meta_update.init(config).eta
   variants = {TRAINED: evaluation.Variant(trained.eta),
               UNTRAINED: evaluation.Variant(untrained),
-              NO_Y: evaluation.Variant(trained.eta, alpha_y=0.)}
+              NO_Y: evaluation.Variant(trained.eta, alpha_y=0.),
+              HELD_PHI: evaluation.Variant(trained.eta, phi_of=TRAINED)}
   checkpoint = checkpointing.latest(run_dir)
   bandit_state = checkpointing.load_json(checkpoint, 'bandit')
   row = {}
@@ -60,7 +62,7 @@ def summarise(run_dir: str, config: config_lib.Config) -> list[str]:
     for name in config.environments:
       parts = [f'{variant} {row[f"{variant}/{name}"]:.2f} +- '
                f'{row[f"{variant}/{name}/standard_error"]:.2f}'
-               for variant in (UNTRAINED, TRAINED, NO_Y)]
+               for variant in (UNTRAINED, TRAINED, NO_Y, HELD_PHI)]
       lines.append(f'  {name}: ' + '; '.join(parts))
   figure = training_curves.draw(run_dir)
   lines.append(f'figure: {os.path.relpath(figure)}')

@@ -50,7 +50,8 @@ def draw(run_dir: str, path: str | None = None) -> str:
   """Draws `figures/training.png`, or `path`; returns where it is.
 
   Raises:
-    ConfigError: there is no run, or nothing in it yet.
+    ConfigError: there is no run, or nothing in it yet; or `path` is of no
+      use.
   """
   config = run_directory.read_config(run_dir)
   rows = list(loggers.read_metrics(run_dir, 'learner'))
@@ -81,5 +82,9 @@ def draw(run_dir: str, path: str | None = None) -> str:
   for axes in grid[:panels]:
     axes.set_xlabel('meta-step')
   path = path or os.path.join(run_dir, 'figures', 'training.png')
-  figure.savefig(path, dpi=120)
+  try:
+    figure.savefig(path, dpi=120)
+  except (OSError, ValueError) as error:  # No such place, no such format.
+    raise config_lib.ConfigError(
+        f'{path} cannot be drawn: {error}') from None
   return path

@@ -101,7 +101,7 @@ def agent_gradient(
     alpha_y: chex.Array,
     steps_per_agent: int,
 ) -> tuple[types.Params, types.AgentOutput, types.LPGTargets]:
-  """The gradient of Eq. (2), negated for minimisation, mean over an agent's steps.
+  """Eq. (2)'s gradient, negated for minimisation, mean over an agent's steps.
 
   One forward pass of the agent serves both the rule and the gradient. The
   targets are constants of this gradient, but whoever differentiates the

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import lifetime
+from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_gradient
 from lpg_distributed.core import rollout
 from lpg_distributed.core import rule_vector
@@ -24,6 +25,7 @@ class Lifetimes(NamedTuple):
   final_return: chex.Array  # [L], mean over environments, last whole episode
   episode_return: chex.Array  # [N, L], of episodes completed after update n
   num_episodes: chex.Array  # [N, L]; where it is 0, so is the return
+  phi: chex.Array  # [N, L], mean phi(y(s)) over what update n learned from
   hyper: types.HyperParams  # leaves [L]
   theta: types.Params  # leaves [L, ...]
 
@@ -48,7 +50,7 @@ def train_agents(config: config_lib.Config, environment: str, eta: chex.Array,
     num_lifetimes: L.
     arm_log_probs: [arms], what the bandit's hyperparameters are drawn from.
     updates: N; None: a whole lifetime.
-    alpha_y: overrides the drawn KL cost; 0 leaves y unused.
+    alpha_y: overrides the drawn KL cost; 0: y is never trained.
   """
   kind = lifetime.make_kind(config, environment)
   rule = rule_vector.unravel(config.rule, eta)
@@ -64,7 +66,15 @@ def train_agents(config: config_lib.Config, environment: str, eta: chex.Array,
   progress = meta_gradient.collect(kind, config.meta, task, progress,
                                    split(first_key))
 
+  def mean_phi(progress):
+    output = meta_gradient.agent_outputs(
+        kind, progress.theta, progress.trajectory.observation[:-1],
+        task.env_params)
+    phi = lpg_network.embed(rule, jax.nn.softmax(output.y_logits))
+    return jnp.mean(phi, axis=(0, 2))  # of [T, L, B]
+
   def step(progress, key):
+    phi = mean_phi(progress)
     theta, opt_state, _ = meta_gradient.update_agents(
         kind, config.meta, rule, progress.theta, progress.opt_state,
         progress.trajectory, task)
@@ -75,10 +85,10 @@ def train_agents(config: config_lib.Config, environment: str, eta: chex.Array,
                                      split(key))
     episodes = jnp.sum(progress.returns.window_count, axis=1)
     total = jnp.sum(progress.returns.window_sum, axis=1)
-    return progress, (total / jnp.maximum(episodes, 1.), episodes)
+    return progress, (total / jnp.maximum(episodes, 1.), episodes, phi)
 
   length = num_updates(config, environment) if updates is None else updates
-  progress, (episode_return, episodes) = jax.lax.scan(
+  progress, (episode_return, episodes, phi) = jax.lax.scan(
       step, progress, jax.random.split(life_key, length))
   return Lifetimes(jax.vmap(rollout.final_return)(progress.returns),
-                   episode_return, episodes, task.hyper, progress.theta)
+                   episode_return, episodes, phi, task.hyper, progress.theta)

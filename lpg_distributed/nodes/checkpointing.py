@@ -17,13 +17,16 @@ from absl import logging
 import jax
 import numpy as np
 
+from lpg_distributed import errors
+from lpg_distributed import files
+
 _FORMAT = 1
 _MANIFEST = 'manifest.json'
 _COMPLETE = re.compile(r'step_(\d{8,})')
 _OPEN_SUFFIX = '.incomplete'
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(errors.UserError, RuntimeError):
   """A checkpoint that cannot be used; the message is one line."""
 
 
@@ -63,7 +66,8 @@ def load_tree(data: bytes, like: Any) -> Any:
   try:
     saved = np.load(io.BytesIO(data), allow_pickle=False)
     arrays = {name: saved[name] for name in saved.files}
-  except (ValueError, OSError, EOFError, KeyError) as error:
+  # Damage shows as nearly any error of zipfile, zlib or NumPy.
+  except Exception as error:  # pylint: disable=broad-except
     raise CheckpointError(f'not an array file: {error}') from None
   leaves, tree = jax.tree_util.tree_flatten_with_path(like)
   names = [jax.tree_util.keystr(path) for path, _ in leaves]
@@ -80,25 +84,6 @@ def load_tree(data: bytes, like: Any) -> Any:
   return jax.tree_util.tree_unflatten(tree, [arrays[name] for name in names])
 
 
-def write_file(path: str, data: bytes) -> None:
-  """Writes a whole file or none, and waits until it is on the disk."""
-  aside = f'{path}.{os.getpid()}.aside'
-  with open(aside, 'wb') as f:
-    f.write(data)
-    f.flush()
-    os.fsync(f.fileno())
-  os.replace(aside, path)
-  _sync_directory(os.path.dirname(path))
-
-
-def _sync_directory(path: str) -> None:
-  descriptor = os.open(path or '.', os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
-
-
 def _root(run_dir: str) -> str:
   return os.path.join(run_dir, 'checkpoints')
 
@@ -112,7 +97,7 @@ def write_part(run_dir: str, meta_step: int, name: str,
   """Writes one part of a checkpoint that is not complete yet."""
   directory = _directory(run_dir, meta_step) + _OPEN_SUFFIX
   os.makedirs(directory, exist_ok=True)
-  write_file(os.path.join(directory, name), data)
+  files.write_whole(os.path.join(directory, name), data)
   return PartRecord(name, hashlib.sha256(data).hexdigest(), len(data))
 
 
@@ -134,12 +119,12 @@ def commit(run_dir: str, meta_step: int, records: Sequence[PartRecord],
   records = sorted(records)
   manifest = {'format': _FORMAT, 'meta_step': meta_step,
               'parts': [record._asdict() for record in records]}
-  write_file(os.path.join(directory, _MANIFEST),
+  files.write_whole(os.path.join(directory, _MANIFEST),
              json.dumps(manifest, indent=1).encode())
   if os.path.exists(final):  # From before a checkpoint was found damaged.
     shutil.rmtree(final)
   os.replace(directory, final)
-  _sync_directory(_root(run_dir))
+  files.sync_directory(_root(run_dir))
   _remove_old(run_dir, meta_step, kept)
   return Checkpoint(final, meta_step, tuple(records))
 
@@ -171,6 +156,8 @@ def _open(run_dir: str, meta_step: int) -> Checkpoint:
     if manifest['format'] != _FORMAT:
       raise CheckpointError(f'{path} has format {manifest["format"]}; allowed:'
                             f' {_FORMAT}')
+    if manifest['meta_step'] != meta_step:
+      raise CheckpointError(f'{path} holds meta-step {manifest["meta_step"]}')
     parts = tuple(PartRecord(**part) for part in manifest['parts'])
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise CheckpointError(
@@ -189,15 +176,19 @@ def latest(run_dir: str) -> Optional[Checkpoint]:
   Raises:
     CheckpointError: there are checkpoints, and all are damaged.
   """
-  damaged = None
+  damaged = []
   for step in reversed(_steps(run_dir)):
     try:
-      return _open(run_dir, step)
+      checkpoint = _open(run_dir, step)
     except CheckpointError as error:
-      logging.warning('not used: %s', error)
-      damaged = damaged or error
-  if damaged is not None:
-    raise CheckpointError(f'no checkpoint of {run_dir} is whole: {damaged}')
+      damaged.append(str(error))
+      continue
+    for message in damaged:
+      logging.warning('not used: %s', message)
+    return checkpoint
+  if damaged:
+    raise CheckpointError(f'no checkpoint is whole: {"; ".join(damaged)}; '
+                          f'remove {_root(run_dir)} to begin anew')
   return None
 
 

@@ -178,7 +178,8 @@ class ReverbGradientReader:
       return self._handed_over.get(timeout=timeout_s)
     except queue.Empty:
       if self._error is not None:
-        raise RuntimeError(f'the gradient queue is gone: {self._error}')
+        raise RuntimeError(
+            f'the gradient queue is gone: {self._error}') from None
       return None
 
   def close(self) -> None:

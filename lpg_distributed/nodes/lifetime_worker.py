@@ -114,10 +114,12 @@ class LifetimeWorker:
 
   def run(self) -> None:
     """Works until the end; saves the shards when the learner asks for it."""
+    if not self._slots:  # More workers than shards; the others go on.
+      return
     watcher = threading.Thread(target=self._close_when_stopped, daemon=True,
                                name=f'stop_watcher_{self._worker_id}')
     watcher.start()
-    while self._slots and not self._stop.is_set():
+    while not self._stop.is_set():
       update = self._learner.get_update(
           self._worker_id, self._slots[0].step if self._synchronous else 0,
           _WAIT_S)

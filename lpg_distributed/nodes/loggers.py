@@ -1,5 +1,6 @@
 """Metrics of a run: JSON lines to keep, TensorBoard events to look at."""
 
+import contextlib
 import json
 import math
 import os
@@ -11,14 +12,12 @@ def _path(run_dir: str, name: str) -> str:
 
 
 def read_metrics(run_dir: str, name: str) -> Iterator[dict[str, Any]]:
-  """The rows that `MetricsLogger` wrote; a torn last line is left out."""
+  """The rows that `MetricsLogger` wrote; torn lines are left out."""
   try:
-    with open(_path(run_dir, name), encoding='utf-8') as f:
+    with open(_path(run_dir, name), encoding='utf-8', errors='replace') as f:
       for line in f:
-        try:
+        with contextlib.suppress(json.JSONDecodeError):
           yield json.loads(line)
-        except json.JSONDecodeError:
-          return
   except FileNotFoundError:
     return
 

@@ -1,6 +1,5 @@
 """The node that owns eta: gradients in, eta out (Algorithm 1)."""
 
-import collections
 import json
 import os
 import threading

@@ -25,14 +25,14 @@ def _duration(seconds: float) -> str:
 
 
 class Estimator:
-  """Turns the learner's status into a `View`; remembers smooth returns."""
+  """Turns the learner's status into a `View`; remembers the last returns."""
 
   def __init__(self, meta_steps: int, environments: tuple[str, ...],
                optima: Mapping[str, Optional[float]]):
     self._meta_steps = meta_steps
     self._environments = environments
     self._optima = optima
-    self._returns: dict[str, float] = {}
+    self._known: dict[str, Any] = {}  # the last number of each name
     self._first: Optional[tuple[float, int]] = None
 
   def view(self, status: Mapping[str, Any],
@@ -42,11 +42,8 @@ class Estimator:
     now = time.monotonic()
     if row and self._first is None:  # The first step holds the compilation.
       self._first = now, step
-    for name in self._environments:
-      for key in (f'return/{name}', f'episode_return/{name}'):
-        if row.get(key) is not None:
-          self._returns[name] = row[key]
-          break
+    self._known.update({key: value for key, value in row.items()
+                        if value is not None})
     parts = [f'meta-step {step}/{self._meta_steps}']
     if not row:
       parts.append(f'compiling, {status["shards_arrived"]}/{status["shards"]} '
@@ -75,10 +72,15 @@ class Estimator:
           f'{evaluator["game"]}: {evaluator["frames"]:,} frames, '
           f'{evaluator.get("frames_per_s") or 0:,.0f} frames/s, return '
           f'{_number(evaluator.get("return"))}')
-    returns = [(name, _number(self._returns.get(name)),
+    returns = [(name, _number(self._return(name)),
                 _number(self._optima.get(name)))
                for name in self._environments]
     return View(', '.join(parts), returns, notes)
+
+  def _return(self, name: str) -> Optional[float]:
+    """Of lifetimes at their end; until one has ended, of episodes."""
+    return self._known.get(f'return/{name}',
+                           self._known.get(f'episode_return/{name}'))
 
 
 def _number(value: Optional[float]) -> str:

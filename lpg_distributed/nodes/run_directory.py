@@ -11,11 +11,13 @@ import platform
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
+from lpg_distributed import files
 
 _PACKAGES = ('jax', 'jaxlib', 'numpy', 'dm-haiku', 'optax', 'rlax', 'chex',
              'dm-env', 'dm-launchpad-nightly', 'dm-reverb', 'ale-py')
 _DIRECTORIES = ('metrics', 'checkpoints', 'eta', 'figures', 'logs')
 _CONFIG = 'config.json'
+_MOST_CHANGES = 6  # named when a configuration is another one
 
 
 def versions() -> dict[str, str]:
@@ -47,6 +49,60 @@ def read_config(path: str) -> config_lib.Config:
     raise config_lib.ConfigError(f'{file} is not readable: {error}') from None
 
 
+def _cannot_write(path: str, error: OSError) -> config_lib.ConfigError:
+  return config_lib.ConfigError(
+      f'{path} cannot be written: {error.strerror}; choose another --run_dir')
+
+
+def _is_run(path: str) -> bool:
+  """Whether there is a run; False if there is nothing yet.
+
+  Raises:
+    ConfigError: there is something else.
+  """
+  try:
+    names = os.listdir(path)
+  except FileNotFoundError:
+    return False
+  except OSError as error:
+    raise config_lib.ConfigError(
+        f'{path} is no directory to run in: {error.strerror}') from None
+  # What a launch leaves that died at its very beginning.
+  others = [n for n in names if n != 'lock' and not n.endswith('.aside')]
+  if others and _CONFIG not in names:
+    raise config_lib.ConfigError(
+        f'{path} is neither empty nor a run; choose another --run_dir')
+  return _CONFIG in names
+
+
+def _lock(path: str):
+  """The open lock file, held."""
+  try:
+    os.makedirs(path, exist_ok=True)
+    lock = open(os.path.join(path, 'lock'), 'w', encoding='utf-8')
+  except OSError as error:
+    raise _cannot_write(path, error) from None
+  try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError:
+    lock.close()
+    raise config_lib.ConfigError(
+        f'{path} is in use by another launch; wait for it, stop it, or choose '
+        'another --run_dir') from None
+  return lock
+
+
+def _check_same(path: str, config: config_lib.Config) -> None:
+  """Raises ConfigError if the run there is not one of `config`."""
+  changes = config_io.difference(read_config(path), config)
+  if len(changes) > _MOST_CHANGES:
+    changes[_MOST_CHANGES:] = [f'and {len(changes) - _MOST_CHANGES} more']
+  if changes:
+    raise config_lib.ConfigError(
+        f'{path} belongs to a run with another configuration '
+        f'({"; ".join(changes)}); choose another --run_dir')
+
+
 class RunDirectory:
   """Held by one launch at a time; let go when it is closed or dies."""
 
@@ -56,60 +112,40 @@ class RunDirectory:
 
   @classmethod
   def open(cls, path: str, config: config_lib.Config) -> 'RunDirectory':
-    """Makes a run's directory, or goes on with one of the same run.
+    """Makes a run's directory, or takes hold of one of the same run.
 
     Raises:
       ConfigError: the directory is in use, holds something else, or a run
         with another configuration. Nothing is changed then.
     """
     path = os.path.abspath(path)
-    if os.path.exists(path) and not os.path.isdir(path):
-      raise config_lib.ConfigError(f'{path} is not a directory')
-    is_run = os.path.exists(os.path.join(path, _CONFIG))
-    if not is_run and os.path.isdir(path) and set(
-        os.listdir(path)) - {'lock'}:
-      raise config_lib.ConfigError(
-          f'{path} is neither empty nor a run; choose another --run_dir')
+    _is_run(path)  # Before there is a lock in what is no run.
+    run = cls(path, _lock(path))
     try:
-      os.makedirs(path, exist_ok=True)
-      lock = open(os.path.join(path, 'lock'), 'w')
-    except OSError as error:
-      raise config_lib.ConfigError(f'{path} cannot be written: '
-                                   f'{error.strerror}') from None
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-      lock.close()
-      raise config_lib.ConfigError(f'{path} is in use by another launch'
-                                   ) from None
-    try:
-      if is_run:
-        changes = config_io.difference(read_config(path), config)
-        if changes:
-          raise config_lib.ConfigError(
-              f'{path} belongs to a run with another configuration '
-              f'({"; ".join(changes)}); choose another --run_dir')
+      if _is_run(path):  # Nobody else changes it any more.
+        _check_same(path, config)
+      else:
+        run.update(config)
     except config_lib.ConfigError:
-      lock.close()
+      run.close()
       raise
-    run = cls(path, lock)
-    run._write(config)
     return run
 
-  def _write(self, config: config_lib.Config) -> None:
-    for name in _DIRECTORIES:
-      os.makedirs(os.path.join(self.path, name), exist_ok=True)
-    for name, content in ((_CONFIG, config_io.to_dict(config)),
-                          ('versions.json', versions())):
-      self.write_json(name, content)
+  def update(self, config: config_lib.Config) -> None:
+    """Writes down what this launch runs; makes what is missing."""
+    try:
+      # First, since it makes a run of the directory.
+      self.write_json(_CONFIG, config_io.to_dict(config))
+      self.write_json('versions.json', versions())
+      for name in _DIRECTORIES:
+        os.makedirs(os.path.join(self.path, name), exist_ok=True)
+    except OSError as error:
+      raise _cannot_write(self.path, error) from None
 
   def write_json(self, name: str, content) -> None:
     """Writes a whole file or none."""
-    path = os.path.join(self.path, name)
-    with open(path + '.aside', 'w', encoding='utf-8') as f:
-      json.dump(content, f, indent=1)
-      f.write('\n')
-    os.replace(path + '.aside', path)
+    files.write_whole(os.path.join(self.path, name),
+                      (json.dumps(content, indent=1) + '\n').encode())
 
   def close(self) -> None:
     self._lock.close()

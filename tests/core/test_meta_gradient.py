@@ -4,7 +4,6 @@ import dataclasses
 
 import jax
 from jax import flatten_util
-from jax.experimental import enable_x64
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,14 +14,20 @@ from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_gradient
 from lpg_distributed.core import rollout
 
+if hasattr(jax, 'enable_x64'):
+  enable_x64 = jax.enable_x64
+else:  # JAX before 0.8.
+  from jax.experimental import enable_x64
+
 RULE = config_lib.RuleConfig(num_predictions=5, embedding_size=4, lstm_size=6)
 NUM_LIFETIMES = 2
 
 
 def make_config(environment, agent=None, **meta):
   agent = agent or config_lib.AGENTS[environment]
-  fields = dict(num_lifetimes=NUM_LIFETIMES, num_envs=3, trajectory_steps=7,
-                num_updates=3, y_table_stddev=1., min_policy_entropy=0.)
+  fields = {'num_lifetimes': NUM_LIFETIMES, 'num_envs': 3,
+            'trajectory_steps': 7, 'num_updates': 3, 'y_table_stddev': 1.,
+            'min_policy_entropy': 0.}
   return config_lib.Config(
       environments=(environment,), agents={environment: agent}, rule=RULE,
       meta=config_lib.MetaConfig(**{**fields, **meta}))

@@ -85,7 +85,8 @@ def test_advantage_scale():
       config_lib.AgentConfig(), STATES, OUTER)
   trajectory = make_trajectory()
   trajectory = trajectory._replace(reward=trajectory.reward * 100.)
-  _, advantage = critic.update(critic.init(jax.random.PRNGKey(0)), trajectory, 0.9)
-  _, unscaled = plain.update(plain.init(jax.random.PRNGKey(0)), trajectory, 0.9)
+  key = jax.random.PRNGKey(0)
+  _, advantage = critic.update(critic.init(key), trajectory, 0.9)
+  _, unscaled = plain.update(plain.init(key), trajectory, 0.9)
   np.testing.assert_allclose(
       advantage, unscaled / np.sqrt(np.mean(np.square(unscaled))), rtol=1e-3)

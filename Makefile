@@ -1,0 +1,44 @@
+# The two commands are `make meta-train` and `make test`; each makes the
+# virtual environment that it needs, and neither does anything twice.
+
+PYTHON := .venv/bin/python
+CURRENT_PYTHON := .venv-current/bin/python
+SEED ?= 0
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help venv venv-current meta-train test test-main test-current lint \
+  figures clean
+
+help:
+	@echo 'make meta-train  meta-trains a small rule on this machine, in minutes'
+	@echo 'make test        runs all tests, and the style checks'
+	@echo 'make lint        runs the style checks'
+	@echo 'make clean       removes the environments and what Python leaves'
+
+venv:
+	@launch/venv.sh .venv requirements.txt 3.10
+
+venv-current:
+	@launch/venv.sh .venv-current tests/requirements-current.txt 3.13 3.12
+
+meta-train: venv
+	$(PYTHON) -m launch.meta_train --preset=demo --launch_type=local_mp \
+	  --seed=$(SEED) $(ARGS)
+
+test: lint test-main test-current
+
+test-main: venv
+	$(PYTHON) -m pytest tests $(ARGS)
+
+# The rule, the agents and the environments on a newer Python and JAX.
+test-current: venv-current
+	$(CURRENT_PYTHON) -m pytest tests/core tests/envs $(ARGS)
+
+lint: venv
+	$(PYTHON) -m ruff check .
+	sh -n launch/venv.sh
+
+clean:
+	rm -rf .venv .venv-current .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
