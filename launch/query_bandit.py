@@ -1,0 +1,115 @@
+"""Shows p(alpha|E): python -m launch.query_bandit --run_dir=runs/demo_seed0"""
+
+import json
+import os
+import threading
+import time
+
+from absl import flags
+import rich.console
+import rich.live
+import rich.table
+
+from launch import command
+
+_RUN_DIR = flags.DEFINE_string('run_dir', None, 'the run')
+_ADDRESS = flags.DEFINE_string(
+    'address', None, 'host:port of the bandit server; default: that of the '
+    'run, if it is running, else its last checkpoint')
+_ENVIRONMENT = flags.DEFINE_string('environment', '', 'only this one')
+_WATCH = flags.DEFINE_float('watch', 0., 'seconds between looks; 0: one look')
+_JSON = flags.DEFINE_bool('json', False, 'print JSON and no table')
+
+_TIMEOUT_S = 5.
+
+
+def _from_server(address: str):
+  import courier
+
+  from lpg_distributed.nodes import rpc
+  client = rpc.Client(courier.Client(address, call_timeout=_TIMEOUT_S),
+                      f'the bandit server at {address}', threading.Event(),
+                      patience_s=0.)
+  try:
+    return client.get_statistics(_ENVIRONMENT.value)
+  except rpc.RpcError as error:
+    raise command.UsageError(str(error)) from None
+
+
+def _from_checkpoint(run_dir: str):
+  from lpg_distributed.nodes import bandit_server
+  from lpg_distributed.nodes import checkpointing
+  from lpg_distributed.nodes import run_directory
+  config = run_directory.read_config(run_dir)
+  checkpoint = checkpointing.latest(run_dir)
+  state = (None if checkpoint is None
+           else checkpointing.load_json(checkpoint, 'bandit'))
+  server = bandit_server.BanditServer(config, state)
+  try:
+    return server.get_statistics(_ENVIRONMENT.value)
+  except ValueError as error:
+    raise command.UsageError(str(error)) from None
+
+
+def _look():
+  """Where the numbers are from, and the numbers."""
+  if _ADDRESS.value:
+    return _ADDRESS.value, _from_server(_ADDRESS.value)
+  try:
+    with open(os.path.join(_RUN_DIR.value, 'addresses.json'),
+              encoding='utf-8') as f:
+      address = json.load(f)['bandit_server']
+  except FileNotFoundError:  # The run has ended, or is embedded.
+    return 'last checkpoint', _from_checkpoint(_RUN_DIR.value)
+  return address, _from_server(address)
+
+
+def _table(source: str, statistics) -> rich.table.Table:
+  table = rich.table.Table(
+      title=f'p(alpha|E) at meta-step {statistics["meta_step"]} ({source})',
+      title_justify='left')
+  table.add_column('environment')
+  for name in ('alpha_lr', 'alpha_y', 'mean return', 'lifetimes',
+               'probability'):
+    table.add_column(name, justify='right')
+  for name, arms in statistics['environments'].items():
+    best = max(arm['probability'] for arm in arms)
+    for i, arm in enumerate(arms):
+      table.add_row(
+          name if i == 0 else '', f'{arm["alpha_lr"]:g}',
+          f'{arm["alpha_y"]:g}',
+          f'{arm["mean_return"]:.3g}' if arm['lifetimes'] else '-',
+          str(arm['lifetimes']), f'{arm["probability"]:.3f}',
+          style='bold' if arm['probability'] == best else None,
+          end_section=i == len(arms) - 1)
+  return table
+
+
+def main() -> int:
+  if not _RUN_DIR.value and not _ADDRESS.value:
+    raise command.UsageError('--run_dir or --address is missing')
+  if not 0. <= _WATCH.value < float('inf'):
+    raise command.UsageError(f'--watch is {_WATCH.value}; allowed: seconds, '
+                             '0 or more')
+  if _JSON.value:
+    while True:
+      print(json.dumps(_look()[1]), flush=True)
+      if not _WATCH.value:
+        return 0
+      time.sleep(_WATCH.value)
+  console = rich.console.Console()
+  if not _WATCH.value:
+    console.print(_table(*_look()))
+    return 0
+  try:
+    with rich.live.Live(console=console, auto_refresh=False,
+                        vertical_overflow='visible') as live:
+      while True:
+        live.update(_table(*_look()), refresh=True)
+        time.sleep(_WATCH.value)
+  except KeyboardInterrupt:
+    return 0
+
+
+if __name__ == '__main__':
+  command.run(main)
