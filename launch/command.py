@@ -1,7 +1,9 @@
 """What every entry point shares: flags in, one line for what is wrong."""
 
+import os
 import socket
 import sys
+import threading
 from typing import Callable
 
 from absl import flags
@@ -55,4 +57,9 @@ def run(main: Callable[[], int]) -> None:
     print('error: ' + ' '.join(str(error).split()), file=sys.stderr)
     code = 2
   sys.stdout.flush()
+  sys.stderr.flush()
+  if threading.active_count() > 1:
+    # Nodes' threads, perhaps inside of XLA or Reverb: Python's orderly
+    # shutdown would wait for them or abort.
+    os._exit(code)
   sys.exit(code)

@@ -56,9 +56,9 @@ def _look():
   if _ADDRESS.value:
     return _ADDRESS.value, _from_server(_ADDRESS.value)
   try:
-    with open(os.path.join(_RUN_DIR.value, 'addresses.json'),
+    with open(os.path.join(_RUN_DIR.value, 'launch.json'),
               encoding='utf-8') as f:
-      address = json.load(f)['bandit_server']
+      address = json.load(f)['addresses']['bandit_server']
   except FileNotFoundError:  # The run has ended, or is embedded.
     return 'last checkpoint', _from_checkpoint(_RUN_DIR.value)
   return address, _from_server(address)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from typing import Any, Optional
 
@@ -24,6 +25,8 @@ LAUNCH_TYPES = ('embedded', 'local_mt', 'local_mp')
 _LAST_LINES = 20
 _STOP_S = 60  # what nodes get to write the last checkpoint
 _POLL_S = 1.
+# Where the nodes of the launch that goes on are: addresses and process ids.
+_LAUNCH_FILE = 'launch.json'
 # How a node ends that Launchpad has stopped.
 _STOPPED = (None, 0, -signal.SIGTERM, -signal.SIGALRM)
 
@@ -89,11 +92,11 @@ def run(config: config_lib.Config, launch_type: str,
       local_loop.run(config, run_dir.path, checkpoint, interrupt.stop, watch)
       return interrupt.exit_code
     return _run_program(config, launch_type, run_dir, checkpoint, bandit_port,
-                        watch) or interrupt.exit_code
+                        watch, interrupt.stop) or interrupt.exit_code
 
 
 def _run_program(config, launch_type, run_dir, checkpoint, bandit_port,
-                 watch) -> int:
+                 watch, stop) -> int:
   logs = os.path.join(run_dir.path, 'logs')
   os.environ['LAUNCHPAD_LOGGING_DIR'] = logs  # Read when it is imported.
   from absl import flags
@@ -108,10 +111,10 @@ def _run_program(config, launch_type, run_dir, checkpoint, bandit_port,
 
   launch = programs.Launch(run_dir.path, checkpoint,
                            own_processes=launch_type == 'local_mp')
-  program, handles = programs.make_program(
-      config, launch, bandit_port)
+  program, handles = programs.make_program(config, launch, bandit_port)
   temporary = os.path.join(run_dir.path, 'tmp')
   os.makedirs(temporary, exist_ok=True)
+  tempfile.tempdir = temporary  # Launchpad leaves its files behind.
   resources = {}
   if launch.own_processes:
     for label in program.groups:
@@ -130,20 +133,25 @@ def _run_program(config, launch_type, run_dir, checkpoint, bandit_port,
     # Launchpad does not say which node failed; its table of nodes does.
     nodes = {label: list(workers)
              for label, workers in manager._active_workers.items()}
-    run_dir.write_json('addresses.json', {
-        programs.BANDIT_SERVER: handles[
-            programs.BANDIT_SERVER].dereference().address})
+    run_dir.write_json(_LAUNCH_FILE, {
+        'addresses': {label: handle.dereference().address
+                      for label, handle in handles.items()},
+        'processes': {label: [worker.pid for worker in workers]
+                      for label, workers in nodes.items()
+                      if launch.own_processes}})
     done = threading.Event()
     watcher = threading.Thread(
         target=_watch, args=(handles[programs.META_LEARNER], watch, done))
     watcher.start()
+    if stop.is_set():  # A signal came before Launchpad listened to it.
+      os.kill(os.getpid(), signal.SIGTERM)
     try:
       failed = _wait(manager, [label for label in nodes if label.split('/')[0]
                                == programs.META_LEARNER])
     finally:
       done.set()
       watcher.join()
-      os.remove(os.path.join(run_dir.path, 'addresses.json'))
+      os.remove(os.path.join(run_dir.path, _LAUNCH_FILE))
       shutil.rmtree(temporary, ignore_errors=True)
   if failed:
     _explain(failed, nodes, logs)

@@ -13,7 +13,9 @@ what only the distributed path needs: clients, `stop`, how a process ends.
 """
 
 import dataclasses
+import functools
 import os
+import sys
 from typing import Optional
 
 import launchpad as lp
@@ -51,12 +53,30 @@ class _FixedPort(lp_address.AbstractAddressBuilder):
     return f'localhost:{self._port}'
 
 
+def _leave(launch: Launch) -> None:
+  """Ends a node's own process, and leaves one that it shares alone.
+
+  Its threads may be inside of XLA or Reverb, where Python's orderly shutdown
+  would wait for them or abort.
+  """
+  if launch.own_processes:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
 class _CourierNode(lp.CourierNode):
   """A Courier node on a port of one's choice, or on any for 0."""
 
-  def __init__(self, constructor, *args, port: int = 0, **kwargs):
-    super().__init__(constructor, *args, **kwargs)
+  def __init__(self, constructor, config, launch, *args, port: int = 0,
+               **kwargs):
+    super().__init__(constructor, config, launch, *args, **kwargs)
+    self._launch = launch
     self._fixed_port = port
+
+  def run(self) -> None:
+    super().run()
+    _leave(self._launch)
 
   def bind_addresses(self, **kwargs) -> None:
     super().bind_addresses(**kwargs)
@@ -75,8 +95,7 @@ def _make_meta_learner(config, launch, queue, bandit):
   from lpg_distributed.nodes import meta_learner
   stop = lp.stop_event()
   return meta_learner.MetaLearner(
-      config, gradient_queue.ReverbGradientReader(
-          queue.resolve(), rule_vector.size(config.rule)),
+      config, gradient_queue.ReverbGradientReader(queue.resolve()),
       rpc.Client(bandit, BANDIT_SERVER, stop), launch.run_dir,
       launch.checkpoint, stop)
 
@@ -84,14 +103,14 @@ def _make_meta_learner(config, launch, queue, bandit):
 def _run_lifetime_worker(config, launch, worker_id, queue, learner, bandit):
   from lpg_distributed.nodes import lifetime_worker
   stop = lp.stop_event()
-  # A process need not finish a long computation once its shards are saved.
-  leave = (lambda: os._exit(0)) if launch.own_processes else (lambda: None)
+  leave = functools.partial(_leave, launch)
   lifetime_worker.LifetimeWorker(
       config, worker_id, assignment.assign(config)[worker_id],
       rpc.Client(learner, META_LEARNER, stop),
       rpc.Client(bandit, BANDIT_SERVER, stop),
       gradient_queue.ReverbGradientWriter(queue.resolve()), launch.run_dir,
       launch.checkpoint, stop, on_closed=leave).run()
+  leave()
 
 
 def _run_atari_evaluator(config, launch, learner):
@@ -111,6 +130,7 @@ def _run_atari_evaluator(config, launch, learner):
   atari_evaluator.AtariEvaluator(
       config.evaluator, config.rule, get_eta, launch.run_dir, stop,
       config.run.seed).run()
+  _leave(launch)
 
 
 def make_program(config: config_lib.Config, launch: Launch,

@@ -6,7 +6,6 @@ bounded, each taken out once. Reverb is imported only where it is used, since it
 brings TensorFlow with it.
 """
 
-import contextlib
 import json
 import queue
 import sys
@@ -18,8 +17,6 @@ import numpy as np
 from lpg_distributed import types
 
 TABLE = 'meta_gradients'
-_END = -1  # the shard id of an item that only ends its reader
-_CLOSE_S = 5.  # what a reader gets to come to its end
 
 
 class GradientWriter(Protocol):
@@ -34,9 +31,6 @@ class GradientReader(Protocol):
 
   def get(self, timeout_s: float) -> Optional[types.MetaGradient]:
     """Returns None if none arrived in time."""
-
-  def close(self) -> None:
-    """To be called before the process ends; nothing can be taken after."""
 
 
 class LocalGradientQueue:
@@ -57,9 +51,6 @@ class LocalGradientQueue:
       return self._queue.get(timeout=timeout_s)
     except queue.Empty:
       return None
-
-  def close(self) -> None:
-    """Nothing is held."""
 
 
 def import_reverb():
@@ -144,27 +135,19 @@ class ReverbGradientReader:
   and hands over one item at a time.
   """
 
-  def __init__(self, address: str, num_parameters: int):
-    self._address = address
-    self._num_parameters = num_parameters
+  def __init__(self, address: str):
     self._client = import_reverb().Client(address)
     self._handed_over: queue.Queue = queue.Queue(1)
     self._error: Optional[Exception] = None
-    self._closing = False
-    self._thread = threading.Thread(target=self._read, daemon=True,
-                                    name='gradient_reader')
-    self._thread.start()
+    threading.Thread(target=self._read, daemon=True,
+                     name='gradient_reader').start()
 
   def _read(self):
     try:
       while True:
         for sample in self._client.sample(TABLE, emit_timesteps=False,
                                           unpack_as_table_signature=True):
-          gradient = decode(sample.data)
-          if gradient.shard_id == _END:
-            return
-          if not self._closing:
-            self._handed_over.put(gradient)
+          self._handed_over.put(decode(sample.data))
     except Exception as error:  # Shown to whoever calls `get`.
       self._error = error
 
@@ -181,20 +164,3 @@ class ReverbGradientReader:
         raise RuntimeError(
             f'the gradient queue is gone: {self._error}') from None
       return None
-
-  def close(self) -> None:
-    """Wakes the thread with an item of its own, and waits for its end.
-
-    A thread that is still inside Reverb when Python shuts down aborts the
-    process.
-    """
-    self._closing = True
-    with contextlib.suppress(queue.Empty):
-      self._handed_over.get_nowait()
-    if self._thread.is_alive():
-      end = types.MetaGradient(
-          -1, _END, np.zeros(self._num_parameters, np.float32), 0, {})
-      # Where the server is gone, that ends the thread as well.
-      with contextlib.suppress(Exception):
-        ReverbGradientWriter(self._address).put(end, _CLOSE_S)
-      self._thread.join(_CLOSE_S)

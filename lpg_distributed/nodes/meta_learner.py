@@ -186,7 +186,6 @@ class MetaLearner:
       self._save_eta('eta.npz')
     finally:
       logger.close()
-      self._queue.close()
       self._bandit.release()
 
   def _freeze_when_stopped(self) -> None:

@@ -1,0 +1,141 @@
+"""What the program does when it is interrupted, or when a node dies."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from launch import process_environment
+
+pytestmark = pytest.mark.processes
+
+OVERRIDES = (
+    'environments=chain_short', 'agents.*.lifetime_env_steps=80',
+    'rule.lstm_size=8', 'rule.num_predictions=6', 'meta.num_lifetimes=4',
+    'meta.num_envs=4', 'meta.trajectory_steps=5', 'meta.num_updates=2',
+    'run.lifetimes_per_shard=1', 'run.meta_steps=1000000',
+    'run.checkpoint_period_steps=50', 'evaluator.enabled=false')
+
+
+class Run:
+  """The program, started as a user would, in a session of its own."""
+
+  def __init__(self, run_dir: pathlib.Path, *arguments):
+    self.run_dir = run_dir
+    self.process = subprocess.Popen(
+        [sys.executable, '-m', 'launch.meta_train', '--preset=demo',
+         f'--run_dir={run_dir}', '--launch_type=local_mp',
+         *(f'--set={override}' for override in OVERRIDES), *arguments],
+        env={**os.environ, **process_environment.with_packages({})},
+        stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+  def wait_for_steps(self, count: int) -> None:
+    metrics = self.run_dir / 'metrics' / 'learner.jsonl'
+    deadline = time.monotonic() + 240
+    while not metrics.exists() or len(
+        metrics.read_text().splitlines()) < count:
+      assert time.monotonic() < deadline and self.process.poll() is None
+      time.sleep(0.1)
+
+  def nodes(self) -> dict[str, int]:
+    """Process ids by label."""
+    launch = json.loads((self.run_dir / 'launch.json').read_text())
+    return {label: pids[0] for label, pids in launch['processes'].items()}
+
+  def end(self) -> tuple[int, str]:
+    """Waits for the end; returns the exit code and what it said."""
+    _, stderr = self.process.communicate(timeout=120)
+    return self.process.returncode, stderr
+
+
+@pytest.fixture
+def start(tmp_path):
+  runs = []
+
+  def make(*arguments):
+    runs.append(Run(tmp_path / 'run', *arguments))
+    return runs[-1]
+
+  yield make
+  for run in runs:
+    if run.process.poll() is None:
+      os.killpg(run.process.pid, signal.SIGKILL)
+
+
+def assert_gone(pids):
+  alive = [pid for pid in pids if psutil.pid_exists(pid)
+           and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+  assert not alive
+
+
+def test_ctrl_c_reaches_every_process_and_ends_with_a_checkpoint(start):
+  """A terminal sends SIGINT to the launcher and to all of its nodes."""
+  with socket.socket() as probe:
+    probe.bind(('localhost', 0))
+    port = probe.getsockname()[1]
+  run = start(f'--bandit_port={port}')
+  run.wait_for_steps(3)
+  nodes = run.nodes()
+  os.killpg(run.process.pid, signal.SIGINT)
+  code, stderr = run.end()
+  assert code == 128 + signal.SIGINT, stderr
+  assert 'the same command goes on' in stderr
+  assert_gone(nodes.values())
+  steps = len((run.run_dir / 'metrics' / 'learner.jsonl'
+               ).read_text().splitlines())
+  assert (run.run_dir / 'checkpoints' / f'step_{steps:08d}' / 'manifest.json'
+          ).exists()
+  assert not (run.run_dir / 'launch.json').exists()
+  with socket.socket() as probe:
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe.bind(('localhost', port))
+
+
+@pytest.mark.parametrize('label', ['lifetime_worker/1', 'meta_learner/0'])
+def test_a_dead_node_ends_the_program_and_is_named(start, label):
+  run = start()
+  run.wait_for_steps(3)
+  nodes = run.nodes()
+  os.kill(nodes[label], signal.SIGKILL)
+  code, stderr = run.end()
+  assert code == 1, stderr
+  assert f'node {label} ended with code -9' in stderr
+  assert os.path.join('logs', label) in stderr
+  assert_gone(nodes.values())
+
+
+def test_an_early_signal_is_not_lost(start):
+  """It may come before Launchpad listens."""
+  run = start()
+  deadline = time.monotonic() + 60
+  while not (run.run_dir / 'config.json').exists():
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+  time.sleep(0.1)
+  run.process.send_signal(signal.SIGTERM)
+  code, stderr = run.end()
+  assert code == 128 + signal.SIGTERM, stderr
+
+
+def test_the_bandit_answers_while_the_run_goes_on(start):
+  run = start()
+  run.wait_for_steps(3)
+  result = subprocess.run(
+      [sys.executable, '-m', 'launch.query_bandit', '--json',
+       f'--run_dir={run.run_dir}'], capture_output=True, text=True, timeout=60,
+      env={**os.environ, **process_environment.with_packages({})})
+  assert result.returncode == 0, result.stderr
+  answer = json.loads(result.stdout)
+  assert answer['meta_step'] >= 1
+  arms = answer['environments']['chain_short']
+  assert len(arms) == 9
+  assert abs(sum(arm['probability'] for arm in arms) - 1.) < 1e-9
+  run.process.send_signal(signal.SIGTERM)
+  run.end()
