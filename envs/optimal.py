@@ -67,10 +67,10 @@ def _episode_returns(environment: base.Environment, params, key):
 
   def step(carry, key):
     state, alive, total = carry
-    action_key, *keys = jax.random.split(key, num + 1)
-    action = jax.random.randint(action_key, (num,), 0, num_actions)
+    keys = jax.random.split(key, num + 1)
+    action = jax.random.randint(keys[0], (num,), 0, num_actions)
     state, timestep = jax.vmap(environment.step)(params, state, action,
-                                                 jnp.stack(keys))
+                                                 keys[1:])
     total += alive * timestep.reward
     return (state, alive * timestep.discount, total), None
 
