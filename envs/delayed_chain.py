@@ -14,18 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs import base
+from envs import settings as settings_lib
 
 NUM_ACTIONS = 2
 NUM_NOISE_BITS = 20
 
-
-@dataclasses.dataclass(frozen=True)
-class DelayedChainSettings:
-  """One table of Appendix A.3."""
-  min_length: int
-  max_length: int  # inclusive
-  noisy_rewards: bool = False
-  distractor: bool = False  # 22 bits are seen, two of them relevant
+DelayedChainSettings = settings_lib.DelayedChainSettings
 
 
 class ChainParams(NamedTuple):

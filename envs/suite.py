@@ -1,15 +1,18 @@
 """The fifteen training environments of Appendix A, as data."""
 
+from __future__ import annotations
+
 import difflib
-from typing import Mapping, Union
+from typing import Mapping, TYPE_CHECKING, Union
 
-from envs import base
-from envs import delayed_chain
-from envs import grid_world
+from envs import settings as settings_lib
 
-_O = grid_world.ObjectType
-_Grid = grid_world.GridWorldSettings
-_Chain = delayed_chain.DelayedChainSettings
+if TYPE_CHECKING:
+  from envs import base
+
+_O = settings_lib.ObjectType
+_Grid = settings_lib.GridWorldSettings
+_Chain = settings_lib.DelayedChainSettings
 Settings = Union[_Grid, _Chain]
 
 _DENSE = (_O(2, 1., 0., 0.05), _O(1, -1., 0.5, 0.1), _O(1, -1., 0., 0.5))
@@ -75,17 +78,25 @@ SETTINGS: Mapping[str, Settings] = {
 ENVIRONMENTS: tuple[str, ...] = tuple(SETTINGS)
 
 
+def check_name(name: str) -> None:
+  """Raises a one-line ValueError if there is no environment of that name."""
+  if name not in ENVIRONMENTS:
+    close = difflib.get_close_matches(str(name), ENVIRONMENTS, 1)
+    hint = f'did you mean {close[0]}? ' if close else ''
+    raise ValueError(f'there is no environment {name!r}; {hint}allowed: '
+                     f'{", ".join(ENVIRONMENTS)}')
+
+
 def load(name: str) -> base.Environment:
   """Makes the environment called `name`.
 
   Raises:
     ValueError: there is none; the message names those that there are.
   """
-  if name not in SETTINGS:
-    close = difflib.get_close_matches(str(name), ENVIRONMENTS, 1)
-    hint = f'did you mean {close[0]}? ' if close else ''
-    raise ValueError(f'there is no environment {name!r}; {hint}allowed: '
-                     f'{", ".join(ENVIRONMENTS)}')
+  check_name(name)
+  # Here, since they bring JAX, which a mere look at a name does not need.
+  from envs import delayed_chain
+  from envs import grid_world
   settings = SETTINGS[name]
   kind = (grid_world.GridWorld if isinstance(settings, _Grid)
           else delayed_chain.DelayedChain)
