@@ -25,8 +25,8 @@ def report(state: BanditState, arm: int, final_return: float) -> BanditState:
     ValueError: an arm that does not exist, or a return that is not finite.
   """
   num_arms, size = state.window.shape
-  if not 0 <= arm < num_arms:
-    raise ValueError(f'arm is {arm}; allowed: 0 to {num_arms - 1}')
+  if not isinstance(arm, (int, np.integer)) or not 0 <= arm < num_arms:
+    raise ValueError(f'arm is {arm!r}; allowed: 0 to {num_arms - 1}')
   if not np.isfinite(final_return):
     raise ValueError(f'final return is {final_return}; allowed: finite numbers')
   counts, window = state.counts.copy(), state.window.copy()

@@ -114,6 +114,10 @@ class BanditServer:
 
   def _set_state(self, state: Mapping[str, Any]) -> None:
     self._meta_step = int(state['meta_step'])
+    missing = self._bandits.keys() - state['bandits'].keys()
+    if missing:
+      raise ValueError('the saved bandits have none for '
+                       f'{", ".join(sorted(missing))}')
     for name, saved in state['bandits'].items():
       current = self._bandit(name)
       restored = bandit.BanditState(
