@@ -1,0 +1,85 @@
+"""The meta-update: Adam by hand on the mean over lifetimes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lpg_distributed import config as config_lib
+from lpg_distributed.core import lpg_network
+from lpg_distributed.core import meta_update
+from lpg_distributed.core import rule_vector
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
+RULE = config_lib.RuleConfig(num_predictions=4, embedding_size=3, lstm_size=3)
+
+
+def make_config(**meta):
+  return config_lib.Config(rule=RULE, meta=config_lib.MetaConfig(**meta))
+
+
+def adam_by_hand(eta, gradients, learning_rate):
+  """Kingma & Ba, Algorithm 1, with their constants."""
+  m, v = np.zeros_like(eta), np.zeros_like(eta)
+  for t, gradient in enumerate(gradients, 1):
+    m = 0.9 * m + 0.1 * gradient
+    v = 0.999 * v + 0.001 * gradient ** 2
+    m_hat, v_hat = m / (1 - 0.9 ** t), v / (1 - 0.999 ** t)
+    eta = eta - learning_rate * m_hat / (np.sqrt(v_hat) + 1e-8)
+  return eta
+
+
+@pytest.mark.parametrize('max_norm', [0., 0.5])
+@pytest.mark.parametrize('jit', [False, True])
+def test_adam_on_the_mean_by_hand(max_norm, jit):
+  config = make_config(learning_rate=0.01, max_gradient_norm=max_norm)
+  state = meta_update.init(config)
+  begin = np.asarray(state.eta, np.float64)
+  rng = np.random.default_rng(0)
+  sums = rng.normal(size=(4, begin.size)).astype(np.float32)
+  num_lifetimes = (10, 40, 1000, 7)
+  apply = lambda *args: meta_update.apply(config.meta, *args)
+  means = []
+  for gradient_sum, num in zip(sums, num_lifetimes):
+    state, norm = (jax.jit(apply) if jit else apply)(
+        state, gradient_sum, jnp.float32(num))
+    mean = gradient_sum.astype(np.float64) / num
+    length = np.linalg.norm(mean)
+    np.testing.assert_allclose(norm, length, rtol=1e-5)  # Before clipping.
+    means.append(mean * min(1., max_norm / length) if max_norm else mean)
+  assert any(np.linalg.norm(s / n) > 0.5
+             for s, n in zip(sums, num_lifetimes))
+  assert any(np.linalg.norm(s / n) < 0.5
+             for s, n in zip(sums, num_lifetimes))
+  np.testing.assert_allclose(state.eta, adam_by_hand(begin, means, 0.01),
+                             rtol=1e-4, atol=1e-6)
+
+
+def test_descends():
+  config = make_config(learning_rate=0.01)
+  state = meta_update.init(config)
+  new, _ = meta_update.apply(config.meta, state, jnp.ones_like(state.eta),
+                             jnp.float32(5.))
+  np.testing.assert_allclose(new.eta, state.eta - 0.01, rtol=1e-5, atol=1e-6)
+
+
+def test_a_new_rule_is_drawn_from_the_seed():
+  make = lambda seed: meta_update.init(config_lib.Config(
+      rule=RULE, run=config_lib.RunConfig(seed=seed))).eta
+  np.testing.assert_array_equal(make(3), make(3))
+  assert np.any(make(3) != make(4))
+
+
+def test_order_of_the_vector():
+  """That of the names; files depend on it."""
+  eta = lpg_network.init(RULE, jax.random.PRNGKey(0))
+  order = [('lpg/lstm/linear', 'b'), ('lpg/lstm/linear', 'w'),
+           ('lpg/phi/~/linear_0', 'b'), ('lpg/phi/~/linear_0', 'w'),
+           ('lpg/phi/~/linear_1', 'b'), ('lpg/phi/~/linear_1', 'w'),
+           ('lpg/pi_hat', 'b'), ('lpg/pi_hat', 'w'),
+           ('lpg/y_hat', 'b'), ('lpg/y_hat', 'w')]
+  expected = np.concatenate([np.ravel(eta[m][p]) for m, p in order])
+  np.testing.assert_array_equal(rule_vector.ravel(eta), expected)
+  # 12 + (6 + 3) * 12; 3 + 4 * 3; 1 + 3; 1 + 3; 4 + 3 * 4.
+  assert expected.size == 120 + 15 + 4 + 4 + 16 == rule_vector.size(RULE)
