@@ -58,7 +58,7 @@ def test_random_return_by_hand():
 
 @SPACES
 def test_harm_is_avoided_unless_it_pays(by_action):
-  """A row of five: agent, then -1 in the way of two +1."""
+  """A row of four: the agent, then -1 in the way of two +1."""
   kinds = (grid_world.ObjectType(2, 1., 0., 0.),
            grid_world.ObjectType(1, -1., 0., 0.))
   settings = grid_world.GridWorldSettings(1, 4, kinds, 99, True)
@@ -298,8 +298,8 @@ def test_file_agrees_with_other_layouts():
           5. * error)
 
 
-def test_no_return_is_better_than_all_rewards():
-  """One way to see that optima are possible at all."""
+def test_optima_are_within_simple_bounds():
+  """Of how often an object can have returned, or been walked to."""
   optima = optimal_returns.optima()
   assert optima['tabular_sparse'] == optima['random_small_sparse'] == 1.
   assert all(optima[name] == 1. for name in env_testing.CHAINS)
