@@ -1,0 +1,260 @@
+"""The public Python interface: a rule, environments, meta-training, agents.
+
+Thin functions over the packages below, which are free to change; the names
+and arguments here are kept. Letters as in `types`: T steps, B parallel
+environments, M size of the prediction, N updates, P parameters of the rule.
+
+All errors that a caller can mend are `errors.UserError`s, most of them
+`ValueError`s as well, with a message of one line.
+"""
+
+import dataclasses
+import functools
+import os
+from typing import Any, Callable, Mapping, NamedTuple, Optional
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs import base
+from envs import suite
+from lpg_distributed import config as config_lib
+from lpg_distributed import config_io
+from lpg_distributed import errors
+from lpg_distributed import eta_file
+from lpg_distributed import presets
+from lpg_distributed import types
+from lpg_distributed.core import lpg_network
+from lpg_distributed.core import rule_vector
+from lpg_distributed.core import train_agents as train_agents_lib
+
+
+class ArgumentError(errors.UserError, ValueError):
+  """A bad argument; the message is one line."""
+
+
+class Rule(NamedTuple):
+  """An update rule: its parameters, their shape, and what is known of it."""
+  eta: np.ndarray  # [P] float32; about 278,000 at the paper's size
+  config: config_lib.RuleConfig
+  info: Mapping[str, Any] = {}  # as saved with it, for example `meta_step`
+
+
+def create_rule(seed: int = 0,
+                config: Optional[config_lib.RuleConfig] = None) -> Rule:
+  """Draws a new, untrained rule.
+
+  Args:
+    seed: of its parameters. A run with `run.seed` equal to it and the same
+      `rule` begins with the same numbers.
+    config: sizes; None: those of the paper (30 predictions, LSTM of 256).
+  """
+  config = config or config_lib.RuleConfig()
+  eta = lpg_network.init(config, jax.random.PRNGKey(seed))
+  return Rule(np.asarray(rule_vector.ravel(eta)), config)
+
+
+def load_rule(path: str) -> Rule:
+  """Reads a rule: a run's `eta.npz`, one of its `eta/*.npz`, or your own.
+
+  Raises:
+    EtaFileError: no such file, one cut short, or one of something else.
+  """
+  return Rule(*eta_file.load(path))
+
+
+def save_rule(path: str, rule: Rule, **info: Any) -> None:
+  """Writes a rule as `.npz`, with its configuration inside.
+
+  The file is written whole or not at all.
+
+  Args:
+    path: of the file.
+    rule: to be saved.
+    **info: added to `rule.info`; must be what JSON knows.
+  """
+  eta_file.save(path, rule.eta, rule.config, **{**rule.info, **info})
+
+
+def apply_rule(rule: Rule,
+               reward: chex.Array,
+               discount: chex.Array,
+               gamma: chex.Numeric,
+               action_probability: chex.Array,
+               y: chex.Array) -> types.LPGTargets:
+  """Asks the rule what an agent shall learn from a trajectory (Section 3.1).
+
+  Pure, so fit for `jax.jit` and `jax.grad`; with respect to eta, by
+  `rule._replace(eta=...)`.
+
+  Args:
+    rule: with M predictions.
+    reward: [T, ...], r_t; any batch axes stand behind T.
+    discount: [T, ...], d_t: 0 where the transition ended its episode, else 1.
+    gamma: the discount factor, [] or [T, ...].
+    action_probability: [T, ...], pi(a_t|s_t) of the action that was taken.
+    y: [T+1, ..., M], the agent's predictions at s_0 to s_T, each of which
+      sums to 1.
+
+  Returns:
+    `pi_hat` [T, ...], what log pi(a_t|s_t) is weighted with, and
+    `y_hat_logits` [T, ..., M], whose softmax is what y(s_t) shall become; see
+    Eq. (2).
+
+  Raises:
+    ArgumentError: shapes that do not fit.
+  """
+  shape = jnp.shape(reward)
+  expected = {
+      'discount': (jnp.shape(discount), shape),
+      'action_probability': (jnp.shape(action_probability), shape),
+      'y': (jnp.shape(y), (shape[0] + 1, *shape[1:],
+                           rule.config.num_predictions) if shape else None),
+  }
+  for name, (found, allowed) in expected.items():
+    if found != allowed:
+      raise ArgumentError(f'{name} has shape {found}; with a reward of shape '
+                          f'{shape} allowed: {allowed}')
+  if jnp.ndim(gamma) and jnp.shape(gamma) != shape:
+    raise ArgumentError(f'gamma has shape {jnp.shape(gamma)}; allowed: a '
+                        f'number, or {shape}')
+  as_float = functools.partial(jnp.asarray, dtype=jnp.float32)
+  inputs = types.RuleInput(
+      as_float(reward), as_float(discount),
+      jnp.broadcast_to(as_float(gamma), shape), as_float(action_probability),
+      as_float(y))
+  return lpg_network.apply(
+      rule_vector.unravel(rule.config, jnp.asarray(rule.eta)), inputs)
+
+
+def load_environment(name: str) -> base.Environment:
+  """Makes one of the fifteen training environments.
+
+  It is pure JAX: `params = init_params(key)` draws what a lifetime keeps,
+  `state, observation = reset(params, key)` and `state, timestep = step(params,
+  state, action, key)` are for one environment and safe under `jit` and `vmap`.
+  `envs.dm_env_adapter.DmEnv` makes a `dm_env.Environment` of it.
+
+  Raises:
+    ValueError: there is none; the message names those that there are.
+  """
+  return suite.load(name)
+
+
+def load_config(preset: str = 'demo', *overrides: str) -> config_lib.Config:
+  """A preset's configuration, with some fields replaced.
+
+  Args:
+    preset: demo, laptop or paper.
+    *overrides: texts as `meta.num_updates=3`, `environments=a,b` or
+      `agents.*.kl_costs=0.5`; what `--set` takes.
+
+  Raises:
+    ConfigError: no such preset or field, or a value that is not allowed.
+  """
+  return config_io.apply_overrides(presets.load(preset), overrides)
+
+
+def meta_train(config: config_lib.Config,
+               run_dir: str,
+               watch: Optional[Callable[[dict[str, Any]], None]] = None
+               ) -> Rule:
+  """Meta-trains in this process until `config.run.meta_steps` are done.
+
+  The embedded path: all nodes are threads, without RPC. Where `run_dir` holds
+  a run of the same configuration, it goes on from its last checkpoint. Ctrl-C
+  ends with a checkpoint, and then raises `KeyboardInterrupt`.
+
+  `python -m launch.meta_train` sets XLA to one thread before it starts; where
+  other flags stand, sums may be in another order, and the numbers differ in
+  their last digits.
+
+  Args:
+    config: the run; see `load_config`.
+    run_dir: where checkpoints, metrics and rules go.
+    watch: called about twice a second with the learner's status.
+
+  Returns:
+    The trained rule, which is also in `run_dir/eta.npz`.
+
+  Raises:
+    ConfigError: the directory is in use, or of another configuration.
+    CheckpointError: there are checkpoints, and all are damaged.
+  """
+  # Here, since what only uses a rule needs no nodes.
+  from lpg_distributed import local_loop
+  from lpg_distributed.nodes import checkpointing
+  from lpg_distributed.nodes import run_directory
+  run = run_directory.RunDirectory.open(run_dir, config)
+  try:
+    checkpoint = checkpointing.latest(run.path)
+    run.update(config)
+    if checkpoint is None or checkpoint.meta_step < config.run.meta_steps:
+      local_loop.run(config, run.path, checkpoint,
+                     watch=watch or (lambda status: None))
+    return load_rule(os.path.join(run.path, 'eta.npz'))
+  finally:
+    run.close()
+
+
+def train_agents(rule: Rule,
+                 environment: str,
+                 *,
+                 alpha_lr: float,
+                 alpha_y: float,
+                 gamma: float = 0.995,
+                 num_agents: int = 1,
+                 num_envs: int = 64,
+                 updates: Optional[int] = None,
+                 seed: int = 0) -> train_agents_lib.Lifetimes:
+  """Lets new agents learn by a rule that stays as it is (Eq. 2).
+
+  Each agent has a layout of its own, the architecture and optimiser of Table 3
+  and 20 steps of `num_envs` environments per update.
+
+  Args:
+    rule: the update rule.
+    environment: its name, one of `envs.suite.ENVIRONMENTS`.
+    alpha_lr: learning rate; Table 3 has 20 to 80 for tables, 0.0005 to 0.01
+      for networks.
+    alpha_y: cost of the KL term; Table 3 has 0.1 to 1.
+    gamma: the discount factor that the rule is told.
+    num_agents: L.
+    num_envs: B.
+    updates: N; None: a whole lifetime of Table 3.
+    seed: of layouts, agents and actions.
+
+  Returns:
+    NumPy arrays: `final_return` [L], the mean over environments of the last
+    whole episode's undiscounted return; `episode_return` and `num_episodes`
+    [N, L], of the episodes that ended after each update; `theta`, the agents'
+    parameters, leaves [L, ...]; and more, see `core.train_agents.Lifetimes`.
+
+  Raises:
+    ValueError: no such environment, or a number that is not allowed.
+  """
+  suite.check_name(environment)
+  if updates is not None and updates < 1:
+    raise ArgumentError(f'updates is {updates}; allowed: 1 or more, or None')
+  train = _compile_training(rule.config, environment, alpha_lr, alpha_y, gamma,
+                            num_agents, num_envs, updates)
+  return jax.tree_util.tree_map(
+      np.asarray, train(jnp.asarray(rule.eta), jax.random.PRNGKey(seed)))
+
+
+@functools.lru_cache(maxsize=16)
+def _compile_training(rule, environment, alpha_lr, alpha_y, gamma, num_agents,
+                      num_envs, updates):
+  """(eta, key) to Lifetimes; one function for all rules and seeds."""
+  config = config_lib.Config(
+      environments=(environment,),
+      agents={environment: dataclasses.replace(
+          config_lib.AGENTS[environment], learning_rates=(alpha_lr,),
+          kl_costs=(alpha_y,))},
+      rule=rule,
+      meta=config_lib.MetaConfig(
+          discounts=(gamma,), num_envs=num_envs, num_lifetimes=num_agents))
+  return jax.jit(lambda eta, key: train_agents_lib.train_agents(
+      config, environment, eta, key, num_agents, jnp.zeros(1), updates))

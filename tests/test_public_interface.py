@@ -1,0 +1,262 @@
+"""`import lpg_distributed as lpg`: what the README promises of it."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lpg_distributed as lpg
+from lpg_distributed import config as config_lib
+from lpg_distributed import errors
+from lpg_distributed import eta_file
+from lpg_distributed import types
+from lpg_distributed.core import lpg_network
+from lpg_distributed.core import meta_update
+from lpg_distributed.core import rule_vector
+from lpg_distributed.core import train_agents
+
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+_SMALL = config_lib.RuleConfig(num_predictions=5, lstm_size=8)
+_TINY = ('environments=chain_short', 'rule.lstm_size=8',
+         'meta.num_lifetimes=2', 'meta.num_envs=4', 'run.meta_steps=2',
+         'run.num_workers=1', 'evaluator.enabled=false')
+
+
+@pytest.fixture(scope='module', name='rule')
+def _rule():
+  return lpg.create_rule(seed=3, config=_SMALL)
+
+
+def _trajectory(batch=(4,), num_steps=6, num_predictions=5):
+  rng = np.random.default_rng(0)
+  shape = (num_steps, *batch)
+  y = rng.random((num_steps + 1, *batch, num_predictions))
+  return {'reward': rng.normal(size=shape),
+          'discount': (rng.random(shape) < 0.8).astype(float),
+          'gamma': 0.99,
+          'action_probability': rng.random(shape),
+          'y': y / y.sum(-1, keepdims=True)}
+
+
+def _python(code: str, cwd: pathlib.Path) -> str:
+  done = subprocess.run(
+      [sys.executable, '-c', code], cwd=cwd, capture_output=True, text=True,
+      env={'PYTHONPATH': str(_ROOT), 'PATH': '', 'HOME': str(cwd),
+           'JAX_PLATFORMS': 'cpu', 'OMP_NUM_THREADS': '1'},
+      timeout=500, check=False)
+  assert done.returncode == 0, done.stderr[-3000:]
+  return done.stdout
+
+
+def test_import_brings_neither_jax_nor_tensorflow(tmp_path):
+  _python('import sys, lpg_distributed as lpg\n'
+          'dir(lpg)\n'
+          'assert not {"jax", "tensorflow", "launchpad"} & set(sys.modules)',
+          tmp_path)
+
+
+def test_using_a_rule_needs_no_launchpad_and_no_reverb(tmp_path):
+  _python('import sys, lpg_distributed as lpg\n'
+          'lpg.create_rule(); lpg.load_environment("chain_short")\n'
+          'assert not {"launchpad", "reverb", "courier", "ale_py"}'
+          ' & set(sys.modules)', tmp_path)
+
+
+def test_names():
+  for name in lpg.__all__:
+    assert callable(getattr(lpg, name)), name
+    assert getattr(lpg, name).__doc__, name
+    assert name in dir(lpg)
+  with pytest.raises(AttributeError, match='no_such_name'):
+    lpg.no_such_name  # noqa: B018
+
+
+def test_readme_example_runs(tmp_path):
+  text = (_ROOT / 'README.md').read_text(encoding='utf-8')
+  blocks = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+  assert len(blocks) == 1
+  printed = _python(blocks[0] + '\nprint(rule.info)', tmp_path)
+  returns, shapes, info = printed.splitlines()[-3:]
+  assert len(returns.strip('[]').split()) == 4
+  assert shapes == '(20, 16) (20, 16, 30)'
+  assert info == "{'meta_step': 2}"
+  assert (tmp_path / 'runs' / 'example' / 'eta.npz').exists()
+
+
+def test_rule_is_that_of_a_run_with_the_same_seed():
+  config = lpg.load_config('demo', 'run.seed=7')
+  np.testing.assert_array_equal(
+      lpg.create_rule(7, config.rule).eta, meta_update.init(config).eta)
+
+
+def test_rule_of_the_papers_size():
+  rule = lpg.create_rule()
+  # phi 30-16-1, LSTM of 6 inputs and 256 units, heads of 1 and 30.
+  size = (30 * 16 + 16 + 16 + 1) + ((6 + 256) * 1024 + 1024) + 257 * 31
+  assert rule.eta.shape == (size,)
+  assert rule.eta.dtype == np.float32
+
+
+def test_save_and_load(tmp_path, rule):
+  path = str(tmp_path / 'rule.npz')
+  lpg.save_rule(path, rule._replace(info={'a': 1, 'b': 2}), b=3)
+  loaded = lpg.load_rule(path)
+  np.testing.assert_array_equal(loaded.eta, rule.eta)
+  assert loaded.config == _SMALL
+  assert loaded.info == {'a': 1, 'b': 3}
+
+
+@pytest.mark.parametrize('damage', [
+    lambda data: data[:len(data) // 2], lambda data: b'', lambda data: b'{}'])
+def test_load_refuses_what_is_no_rule(tmp_path, rule, damage):
+  path = tmp_path / 'rule.npz'
+  lpg.save_rule(str(path), rule)
+  path.write_bytes(damage(path.read_bytes()))
+  with pytest.raises(errors.UserError, match='rule.npz') as caught:
+    lpg.load_rule(str(path))
+  assert '\n' not in str(caught.value)
+
+
+def test_load_names_a_missing_file(tmp_path):
+  with pytest.raises(eta_file.EtaFileError, match='no file .*nothing.npz'):
+    lpg.load_rule(str(tmp_path / 'nothing.npz'))
+
+
+@pytest.mark.parametrize('batch', [(), (4,), (2, 3)])
+def test_apply_is_the_rule(rule, batch):
+  trajectory = _trajectory(batch)
+  targets = lpg.apply_rule(rule, **trajectory)
+  assert targets.pi_hat.shape == (6, *batch)
+  assert targets.y_hat_logits.shape == (6, *batch, 5)
+  flat = {k: np.reshape(v, (len(v), -1) + np.shape(v)[1 + len(batch):])
+          for k, v in trajectory.items() if k != 'gamma'}
+  expected = lpg_network.apply_reference(
+      rule_vector.unravel(_SMALL, jnp.asarray(rule.eta)), _SMALL,
+      types.RuleInput(
+          gamma=np.full_like(flat['reward'], 0.99), **flat))
+  np.testing.assert_allclose(targets.pi_hat.ravel(), expected.pi_hat.ravel(),
+                             rtol=1e-4, atol=1e-5)
+
+
+def test_apply_is_pure_and_differentiable_in_eta(rule):
+  trajectory = _trajectory()
+
+  def total(eta):
+    targets = lpg.apply_rule(rule._replace(eta=eta), **trajectory)
+    return jnp.sum(targets.pi_hat)
+
+  gradient = jax.jit(jax.grad(total))(jnp.asarray(rule.eta))
+  assert np.isfinite(gradient).all() and np.abs(gradient).sum() > 0
+
+
+@pytest.mark.parametrize('name, value', [
+    ('discount', np.ones((6, 3))),
+    ('action_probability', np.ones((5, 4))),
+    ('y', np.ones((6, 4, 5))),  # T and not T+1
+    ('y', np.ones((7, 4, 6))),  # another M
+    ('gamma', np.ones((3,))),
+    ('reward', 1.),
+])
+def test_apply_names_a_wrong_shape(rule, name, value):
+  with pytest.raises(errors.UserError, match='shape') as caught:
+    lpg.apply_rule(rule, **{**_trajectory(), name: value})
+  assert '\n' not in str(caught.value)
+
+
+def test_environment_by_name():
+  environment = lpg.load_environment('random_small')
+  params = environment.init_params(jax.random.PRNGKey(0))
+  _, observation = environment.reset(params, jax.random.PRNGKey(1))
+  assert observation.shape == environment.observation_spec().shape
+  with pytest.raises(ValueError, match='did you mean random_small'):
+    lpg.load_environment('random_smal')
+
+
+def test_config():
+  config = lpg.load_config('laptop', 'meta.num_updates=3')
+  assert config.meta.num_updates == 3
+  with pytest.raises(errors.UserError, match='preset'):
+    lpg.load_config('huge')
+  with pytest.raises(errors.UserError, match='num_updates'):
+    lpg.load_config('laptop', 'meta.num_updates=0')
+
+
+def test_meta_train_goes_on_where_it_stopped(tmp_path):
+  whole = lpg.meta_train(lpg.load_config('demo', *_TINY),
+                         str(tmp_path / 'whole'))
+  parts = str(tmp_path / 'parts')
+  first = lpg.meta_train(
+      lpg.load_config('demo', *_TINY, 'run.meta_steps=1'), parts)
+  assert first.info['meta_step'] == 1
+  seen = []
+  second = lpg.meta_train(lpg.load_config('demo', *_TINY), parts, seen.append)
+  assert second.info['meta_step'] == whole.info['meta_step'] == 2
+  assert seen[-1]['meta_step'] == 2
+  np.testing.assert_array_equal(second.eta, whole.eta)
+  assert np.abs(second.eta - first.eta).max() > 0
+  again = lpg.meta_train(lpg.load_config('demo', *_TINY), parts)  # Nothing.
+  np.testing.assert_array_equal(again.eta, whole.eta)
+  with pytest.raises(errors.UserError, match='meta.num_envs'):
+    lpg.meta_train(lpg.load_config('demo', *_TINY, 'meta.num_envs=5'), parts)
+
+
+def test_train_agents(rule):
+  train = lambda **kwargs: lpg.train_agents(rule, 'chain_short', **{
+      'alpha_lr': 40., 'alpha_y': 0.5, 'num_agents': 3, 'num_envs': 4,
+      'updates': 2, **kwargs})
+  agents = train()
+  assert agents.final_return.shape == (3,)
+  assert agents.episode_return.shape == (2, 3)
+  np.testing.assert_array_equal(agents.hyper.alpha_lr, [40.] * 3)
+  np.testing.assert_array_equal(agents.hyper.alpha_y, [0.5] * 3)
+  np.testing.assert_allclose(agents.hyper.gamma, [0.995] * 3)
+  np.testing.assert_array_equal(train().theta, agents.theta)
+  assert np.any(train(seed=1).theta != agents.theta)
+
+
+def test_agents_learn_by_the_rule_that_is_given():
+  """With a handmade rule: pi_hat is the reward, which solves short chains."""
+  config = config_lib.RuleConfig(num_predictions=2, lstm_size=1)
+  eta = jax.tree_util.tree_map(
+      jnp.zeros_like, lpg_network.init(config, jax.random.PRNGKey(0)))
+  lstm = eta['lpg/lstm/linear']
+  # Rows of w: six inputs, hidden. Gates i, g, f, o. The cell keeps the sum of
+  # later rewards (input and output gates open, forget gate open): a return.
+  w = lstm['w'].at[0, 1].set(0.5)
+  b = lstm['b'].at[jnp.array([0, 2, 3])].set(10.)
+  eta['lpg/lstm/linear'] = {'w': w, 'b': b}
+  eta['lpg/pi_hat'] = {**eta['lpg/pi_hat'], 'w': jnp.ones((1, 1))}
+  rule = lpg.Rule(np.asarray(rule_vector.ravel(eta)), config)
+  agents = lpg.train_agents(
+      rule, 'chain_short', alpha_lr=80., alpha_y=0., num_agents=8,
+      num_envs=16, updates=150)
+  assert isinstance(agents, train_agents.Lifetimes)
+  short = agents.num_episodes.sum(axis=0) > 150 * 16  # over an episode each
+  assert short.any()
+  assert agents.final_return[short].min() > 0.8
+
+
+@pytest.mark.parametrize('change, match', [
+    ({'alpha_lr': 0.}, 'learning_rates'),
+    ({'alpha_lr': float('nan')}, 'learning_rates'),
+    ({'alpha_y': -1.}, 'kl_costs'),
+    ({'gamma': 2.}, 'discounts'),
+    ({'updates': 0}, 'updates'),
+    ({'num_agents': 0}, 'num_lifetimes'),
+    ({'num_envs': 0}, 'num_envs'),
+])
+def test_train_agents_refuses(rule, change, match):
+  with pytest.raises(errors.UserError, match=match) as caught:
+    lpg.train_agents(rule, 'chain_short', **{
+        'alpha_lr': 40., 'alpha_y': 0.5, **change})
+  assert '\n' not in str(caught.value)
+
+
+def test_train_agents_needs_an_environment_that_exists(rule):
+  with pytest.raises(ValueError, match='there is no environment'):
+    lpg.train_agents(rule, 'chain', alpha_lr=1., alpha_y=1.)
