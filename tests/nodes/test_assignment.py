@@ -1,0 +1,83 @@
+"""Every shard has one owner, and owners have about as much to do."""
+
+import threading
+
+import pytest
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import config_io
+from lpg_distributed import presets
+from lpg_distributed.nodes import assignment
+from lpg_distributed.nodes import lifetime_worker
+
+
+def make_config(*overrides, preset='paper'):
+  return config_io.apply_overrides(presets.load(preset), overrides)
+
+
+def loads_and_dearest(config):
+  """What each worker has to do, and the cost of the dearest shard."""
+  def cost(spec):
+    return spec.num_lifetimes * assignment.relative_cost(
+        config.agents[spec.environment])
+  return ([sum(map(cost, specs)) for specs in assignment.assign(config)],
+          max(map(cost, config.shards())))
+
+
+@pytest.mark.parametrize('workers', [1, 2, 3, 7, 60, 500])
+@pytest.mark.parametrize('preset', presets.PRESETS)
+def test_every_shard_is_owned_once(preset, workers):
+  config = make_config(f'run.num_workers={workers}', preset=preset)
+  owned = assignment.assign(config)
+  assert len(owned) == workers
+  for specs in owned:
+    assert [s.shard_id for s in specs] == sorted(s.shard_id for s in specs)
+  together = sorted(sum(owned, []), key=lambda s: s.shard_id)
+  assert together == list(config.shards())
+
+
+@pytest.mark.parametrize('workers', [2, 3, 7, 20, 60])
+@pytest.mark.parametrize('per_shard', [1, 4, 16])
+def test_balanced_within_the_dearest_shard(workers, per_shard):
+  loads, dearest = loads_and_dearest(make_config(
+      f'run.num_workers={workers}', f'run.lifetimes_per_shard={per_shard}'))
+  assert max(loads) - min(loads) <= dearest
+
+
+def test_balanced_by_cost_and_not_by_count():
+  """One network with convolutions outweighs many tables."""
+  config = make_config(
+      'environments=random_dense,chain_short', 'shares=1,1000',
+      'meta.num_lifetimes=9', 'run.lifetimes_per_shard=1',
+      'run.num_workers=2')
+  assert sorted(map(len, assignment.assign(config))) == [1, 8]
+
+
+def test_more_workers_than_shards():
+  config = make_config('run.num_workers=5', preset='demo')
+  owned = assignment.assign(config)
+  assert sorted(map(len, owned)) == [0, 0, 0, 1, 1]
+
+
+def test_costs_rise_with_the_network():
+  agents = config_lib.AGENTS
+  costs = [assignment.relative_cost(agents[name]) for name in (
+      'chain_short', 'random_small', 'random_dense', 'random_very_dense')]
+  assert costs[0] == 1. and costs == sorted(set(costs))
+  unusual = config_lib.AgentConfig(conv=(64, 8), dense=(8,))
+  assert assignment.relative_cost(unusual) > costs[-1]
+
+
+class _Nobody:
+  """Whoever is asked for anything fails."""
+
+  def __getattr__(self, name):
+    raise AssertionError(f'{name} was used')
+
+
+def test_a_worker_without_shards_leaves_the_others_alone(tmp_path):
+  """It once ended the training of all, since it had nothing left to do."""
+  worker = lifetime_worker.LifetimeWorker(
+      make_config(preset='demo'), 2, [], _Nobody(), _Nobody(), _Nobody(),
+      str(tmp_path), None, threading.Event())
+  worker.run()
