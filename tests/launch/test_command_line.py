@@ -1,0 +1,300 @@
+"""A command that cannot be run: one line, code 2, and nothing is touched."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from launch import process_environment
+from lpg_distributed import config_io
+from lpg_distributed import presets
+from lpg_distributed.nodes import checkpointing
+from lpg_distributed.nodes import run_directory
+
+DEMO = ('--preset=demo', '--launch_type=embedded')
+# Runs one command after another in a process of their own, and says how each
+# ended; it never comes to a run, for which a process is made anew.
+MANY = '''
+import contextlib, importlib, io, json, sys
+from absl import flags
+from launch import command, process_environment
+module = importlib.import_module(sys.argv[1])
+process_environment.ensure = lambda variables, name: None
+for line in sys.stdin:
+  sys.argv[1:] = json.loads(line)
+  flags.FLAGS.unparse_flags()
+  for flag in flags.FLAGS.get_flags_for_module(module):
+    flag.unparse()
+  out, err = io.StringIO(), io.StringIO()
+  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    try:
+      command.run(module.main)
+    except SystemExit as end:
+      code = end.code
+    except BaseException as error:
+      code = repr(error)
+  print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
+'''
+
+
+def environment():
+  return {**os.environ, **process_environment.with_packages({})}
+
+
+class _Commands:
+  """Commands within one process."""
+
+  def __init__(self, module):
+    self._process = subprocess.Popen(
+        [sys.executable, '-c', MANY, module], text=True, env=environment(),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+  def __call__(self, *arguments):
+    self._process.stdin.write(json.dumps(arguments) + '\n')
+    self._process.stdin.flush()
+    return tuple(json.loads(self._process.stdout.readline()))
+
+  def close(self):
+    self._process.communicate(timeout=60)
+
+
+@pytest.fixture(scope='module')
+def meta_train():
+  commands = _Commands('launch.meta_train')
+  yield commands
+  commands.close()
+
+
+@pytest.fixture(scope='module')
+def plot():
+  commands = _Commands('launch.plot')
+  yield commands
+  commands.close()
+
+
+def run_process(*arguments, module='launch.meta_train', timeout=100):
+  result = subprocess.run(
+      [sys.executable, '-m', module, *arguments], env=environment(), text=True,
+      capture_output=True, timeout=timeout, check=False)
+  return result.returncode, result.stdout, result.stderr
+
+
+def contents(path):
+  """Everything below a path, with what files hold."""
+  found = {}
+  for directory, _, names in os.walk(path):
+    found[directory] = None
+    for name in names:
+      with open(os.path.join(directory, name), 'rb') as f:
+        found[os.path.join(directory, name)] = f.read()
+  return found
+
+
+def assert_refused(result, *parts):
+  code, out, err = result
+  assert (code, out) == (2, ''), result
+  assert err.startswith('error: ') and err.count('\n') == 1
+  assert err.endswith('\n') and 'Traceback' not in err
+  for part in parts:
+    assert part in err
+  return err
+
+
+def make_run(path, steps=(), config=None):
+  """A run as a launch leaves it, with checkpoints that hold little."""
+  run = run_directory.RunDirectory.open(str(path), config or presets.demo())
+  for step in steps:
+    records = [checkpointing.write_part(run.path, step, name, b'{"a": 1}' * 99)
+               for name in ('bandit', 'learner')]
+    checkpointing.commit(run.path, step, records, 9)
+  run.close()
+
+
+def cut_short(path, step):
+  file = path / 'checkpoints' / f'step_{step:08d}' / 'learner'
+  file.write_bytes(file.read_bytes()[:-1])
+  return file
+
+
+BAD = [
+    (('--set=environments=tabular_dens',),
+     ['tabular_dens', 'did you mean tabular_dense?', 'chain_long']),
+    (('--preset=labtop',), ["'labtop'", 'demo, laptop, paper']),
+    (('--preset=',), ['demo, laptop, paper']),
+    (('--set=meta.num_update=3',), ['meta.num_update', 'num_updates?']),
+    (('--set=agents.*.units=3',), ['units', 'allowed: conv']),
+    (('--set=meta.num_updates',), ['allowed: field=value']),
+    (('--launch_type=cluster',), ["'cluster'", 'embedded, local_mt']),
+    (('--sed=3',), ["'sed'", '--help']),
+    (('--meta-steps=3',), ['meta-steps', '--help']),
+    (('demo',), ["'demo' is no flag", '--name=value']),
+    (('--', '--seed=3'), ['is no flag']),
+    (('--bandit_port=-1',), ['-1', '0 to 65535']),
+    (('--bandit_port=65536',), ['65536', '0 to 65535']),
+    (('--bandit_port=http',), ['bandit_port', 'http']),
+    (('--evaluate=maybe',), ['evaluate', 'maybe']),
+    (('--seed=x',), ['run.seed', 'a whole number']),
+    (('--seed=-1',), ['run.seed', 'from 0']),
+    (('--seed=3000000000',), ['run.seed', '2147483647']),
+    (('--num_workers=0',), ['run.num_workers is 0', 'from 1']),
+    (('--meta_steps=1e3',), ['run.meta_steps', 'a whole number']),
+    (('--set=meta.num_updates=0',), ['meta.num_updates is 0', 'from 1']),
+    (('--set=meta.num_updates=-5',), ['meta.num_updates is -5', 'from 1']),
+    *[((f'--set=meta.learning_rate={value}',),
+       ['meta.learning_rate is', 'allowed: a number > 0 and <= 1'])
+      for value in ('0', '-1e-4', 'nan', 'inf', '-inf', '1e400')],
+    *[((f'--set=agents.*.learning_rates=20,{value}',),
+       ['learning_rates is', 'allowed: a number > 0'])
+      for value in ('0', '-20', 'nan', 'inf')],
+    (('--set=agents.*.learning_rates=',), ['needs at least one value']),
+    (('--set=environments=',), ['environments needs at least one value']),
+    (('--set=meta.num_lifetimes=1',), ['at least one per environment (2)']),
+    (('--set=evaluator.game=brekout',), ['did you mean breakout']),
+    (('--config=/no/such/file.json',), ['/no/such/file.json', 'No such file']),
+    (('--config=',), ['No such file']),
+]
+
+
+@pytest.mark.parametrize('arguments, parts', BAD)
+def test_bad_commands(meta_train, tmp_path, arguments, parts):
+  path = tmp_path / 'run'
+  assert_refused(meta_train(*DEMO, f'--run_dir={path}', *arguments), *parts)
+  assert contents(tmp_path) == {str(tmp_path): None}
+
+
+@pytest.mark.parametrize('content, part', [
+    ('{"meta": {', 'not readable as JSON'), ('', 'not readable as JSON'),
+    ('[1]', 'allowed: a group of fields'),
+    ('{"meta": {"num_updates": 0}}', 'meta.num_updates is 0'),
+    ('{"meta": {"learning_rate": NaN}}', 'meta.learning_rate is nan'),
+    ('{"mta": {}}', 'did you mean meta?')])
+def test_bad_configuration_files(meta_train, tmp_path, content, part):
+  file = tmp_path / 'config.json'
+  file.write_text(content)
+  before = contents(tmp_path)
+  assert_refused(meta_train(*DEMO, f'--config={file}',
+                            f'--run_dir={tmp_path / "run"}'), str(file), part)
+  assert contents(tmp_path) == before
+
+
+def test_a_busy_port(meta_train, tmp_path):
+  with socket.socket() as busy:
+    busy.bind(('127.0.0.1', 0))
+    busy.listen()
+    port = busy.getsockname()[1]
+    assert_refused(
+        meta_train(*DEMO, f'--bandit_port={port}',
+                   f'--run_dir={tmp_path / "run"}'),
+        f'--bandit_port={port}', 'Address already in use')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_run_of_another_configuration(meta_train, tmp_path):
+  make_run(tmp_path / 'run')
+  before = contents(tmp_path)
+  assert_refused(
+      meta_train(*DEMO, f'--run_dir={tmp_path / "run"}', '--seed=7',
+                 '--meta_steps=5', '--set=meta.num_updates=3'),
+      '(meta.num_updates: 5 -> 3; run.seed: 0 -> 7)', 'another --run_dir')
+  assert contents(tmp_path) == before
+
+
+def test_a_directory_that_is_no_run(meta_train, tmp_path):
+  (tmp_path / 'notes.txt').write_text('x')
+  for path, part in ((tmp_path, 'neither empty nor a run'),
+                     (tmp_path / 'notes.txt', 'Not a directory'),
+                     ('/proc/no_such_run', 'cannot be written')):
+    assert_refused(meta_train(*DEMO, f'--run_dir={path}'), str(path), part)
+  assert list(contents(tmp_path).values()) == [None, b'x']
+
+
+def test_a_run_in_use(meta_train, tmp_path):
+  holder = run_directory.RunDirectory.open(str(tmp_path), presets.demo())
+  before = contents(tmp_path)
+  assert_refused(meta_train(*DEMO, f'--run_dir={tmp_path}'), 'in use')
+  holder.close()
+  assert contents(tmp_path) == before
+
+
+def test_all_checkpoints_cut_short(meta_train, tmp_path):
+  """Even what may change on resume is not written down then."""
+  path = tmp_path / 'run'
+  make_run(path, (4, 8))
+  files = [cut_short(path, step) for step in (4, 8)]
+  before = contents(path)
+  assert_refused(
+      meta_train(*DEMO, f'--run_dir={path}', '--meta_steps=5'),
+      *map(str, files), 'no checkpoint is whole', 'to begin anew')
+  assert contents(path) == before
+
+
+@pytest.mark.parametrize('arguments, parts', [
+    ((), ['--run_dir is missing']),
+    (('--run_dir=/no/such/run',), ['/no/such/run', 'is no run directory']),
+    (('--foo',), ["'foo'", '--help']),
+])
+def test_plot(plot, arguments, parts):
+  assert_refused(plot(*arguments), *parts)
+
+
+def test_plot_of_what_is_not_there_yet(plot, tmp_path):
+  make_run(tmp_path)
+  before = contents(tmp_path)
+  assert_refused(plot(f'--run_dir={tmp_path}'), 'no metrics yet')
+  metrics = tmp_path / 'metrics' / 'learner.jsonl'
+  metrics.write_text('{"step": 0, "gradient_norm": 1.0}\n')
+  for name in ('no/such/place.png', 'figure.xyz'):
+    assert_refused(plot(f'--run_dir={tmp_path}',
+                        f'--output={tmp_path / name}'), name)
+  metrics.unlink()
+  assert contents(tmp_path) == before
+
+
+# As users start it.
+
+
+def test_a_process_refuses_at_once(tmp_path):
+  begin = time.monotonic()
+  result = run_process('--set=meta.num_updates=0', f'--run_dir={tmp_path}/run')
+  seconds = time.monotonic() - begin
+  assert_refused(result, 'meta.num_updates is 0')
+  assert not os.listdir(tmp_path)
+  assert seconds < 10  # 0.3 on an idle machine: JAX is not imported.
+
+
+@pytest.mark.parametrize('module, flag', [
+    ('launch.meta_train', '--preset'), ('launch.plot', '--output')])
+def test_help(module, flag):
+  code, out, err = run_process('--help', module=module)
+  assert (code, err) == (0, '')
+  assert flag in out and f'python -m {module}' in out
+
+
+def test_a_process_refuses_a_run_of_another_configuration(tmp_path):
+  """After it has started itself again with the variables it needs."""
+  make_run(tmp_path / 'run')
+  before = contents(tmp_path)
+  assert_refused(run_process(f'--run_dir={tmp_path / "run"}', '--seed=7'),
+                 'run.seed: 0 -> 7')
+  assert contents(tmp_path) == before
+
+
+def test_a_checkpoint_cut_short_is_named_and_the_one_before_used(tmp_path):
+  """A run that is at its end, so that nothing is left but to say so."""
+  path = tmp_path / 'run'
+  config = config_io.apply_overrides(presets.demo(), ['run.meta_steps=4'])
+  make_run(path, (4, 8), config)
+  file = cut_short(path, 8)
+  (path / 'metrics' / 'learner.jsonl').write_text(
+      '{"step": 0, "gradient_norm": 1.0}\n')
+  code, out, err = run_process('--noevaluate', '--meta_steps=4',
+                               f'--run_dir={path}')
+  assert code == 0, err
+  assert f'{file} is damaged' in err and 'goes on at meta-step 4' in err
+  assert re.search('^figure: ', out, re.MULTILINE)
+  assert (path / 'figures' / 'training.png').stat().st_size > 1000
