@@ -1,0 +1,171 @@
+"""Imports point one way, change nothing, and files stay small and general."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# What stands at the bottom of `lpg_distributed`, with no node below it.
+BASE = ('types', 'config', 'config_io', 'presets', 'errors', 'files')
+# What a core that runs on accelerators must never need.
+SERVICES = ('launchpad', 'reverb', 'tensorflow', 'courier', 'tensorboardX',
+            'rich', 'matplotlib')
+
+
+def _tracked():
+  """Files of the repository, those about to be added as well."""
+  listed = subprocess.run(
+      ['git', 'ls-files', '--cached', '--others', '--exclude-standard'],
+      cwd=ROOT, capture_output=True, text=True, check=False)
+  if listed.returncode == 0:
+    names = listed.stdout.splitlines()
+  else:  # Not a checkout, for example an archive of one.
+    names = [os.path.relpath(os.path.join(directory, name), ROOT)
+             for package in ('envs', 'launch', 'lpg_distributed', 'tests')
+             for directory, _, files in os.walk(os.path.join(ROOT, package))
+             for name in files if not name.endswith('.pyc')]
+  return sorted(n for n in names if os.path.isfile(os.path.join(ROOT, n)))
+
+
+FILES = _tracked()
+MODULES = [n for n in FILES if n.endswith('.py')
+           and n.split('/')[0] in ('envs', 'lpg_distributed', 'launch')]
+
+
+def _read(name):
+  with open(os.path.join(ROOT, name), encoding='utf-8') as f:
+    return f.read()
+
+
+def _imports(name):
+  """Full names of what a file imports, wherever in it."""
+  for node in ast.walk(ast.parse(_read(name))):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f'{name} has a relative import'
+      for alias in node.names:
+        assert alias.name != '*', f'{name} has `import *`'
+        yield f'{node.module}.{alias.name}'
+
+
+def _within(imported, *packages):
+  return any((imported + '.').startswith(p + '.') for p in packages)
+
+
+def _allowed(name):
+  """The project's own packages that a file may import."""
+  lpg = 'lpg_distributed'
+  base = ['envs'] + [f'{lpg}.{b}' for b in BASE]
+  core = [*base, f'{lpg}.core', f'{lpg}.eta_file']
+  if name.startswith('envs/'):
+    return ['envs']
+  if name.startswith(f'{lpg}/core/'):
+    return ['envs', f'{lpg}.types', f'{lpg}.config', f'{lpg}.core']
+  if name.startswith(f'{lpg}/nodes/'):
+    return [*core, f'{lpg}.nodes']
+  if name.startswith(f'{lpg}/analysis/'):
+    return [*core, f'{lpg}.nodes', f'{lpg}.analysis']
+  if name in [f'{lpg}/{b}.py' for b in BASE]:
+    return base
+  if name == f'{lpg}/eta_file.py':
+    return core
+  if name.startswith(f'{lpg}/'):  # local_loop, programs, the public interface
+    return ['envs', lpg]
+  return ['envs', lpg, 'launch']
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_imports_point_one_way(name):
+  allowed = _allowed(name)
+  wrong = [i for i in _imports(name)
+           if _within(i, 'envs', 'lpg_distributed', 'launch', 'tests',
+                      'benchmarks') and not _within(i, *allowed)]
+  assert not wrong, f'{name} imports {wrong}; allowed: {allowed}'
+
+
+@pytest.mark.parametrize('name', [
+    n for n in MODULES if n.startswith(('envs/', 'lpg_distributed/core/'))
+    or n in [f'lpg_distributed/{b}.py' for b in BASE]])
+def test_core_and_environments_need_no_services(name):
+  assert not [i for i in _imports(name) if _within(i, *SERVICES)]
+
+
+def test_the_rules_above_hold_something():
+  """They would pass if no file were found or no import seen."""
+  assert len([n for n in MODULES if '/core/' in n]) > 8
+  assert len([n for n in MODULES if '/nodes/' in n]) > 8
+  assert 'lpg_distributed.core.lifetime' in _imports(
+      'lpg_distributed/nodes/lifetime_worker.py')
+  assert _within('launchpad', *SERVICES) and not _within('rich2', *SERVICES)
+
+
+def run_python(code):
+  result = subprocess.run([sys.executable, '-c', code], cwd=ROOT, text=True,
+                          capture_output=True, timeout=200, check=False,
+                          env={**os.environ, 'PYTHONPATH': ROOT})
+  assert result.returncode == 0, result.stderr
+  return result.stdout
+
+
+IMPORT_ALL = '''
+import importlib, os, sys, threading
+before = {{k: v for k, v in os.environ.items()}}
+signals = threading.active_count()
+for name in {names}:
+  importlib.import_module(name)
+from absl import flags
+from jax._src import xla_bridge
+assert not flags.FLAGS.is_parsed(), 'flags were parsed'
+assert not xla_bridge.backends_are_initialized(), 'a device was touched'
+assert threading.active_count() == signals, 'a thread was started'
+changed = [k for k, v in before.items() if os.environ.get(k) != v]
+assert not changed, changed
+# RLax brings TensorFlow by itself, so that it is not among these.
+print(sorted({{'launchpad', 'reverb', 'courier'}} & set(sys.modules)))
+'''
+
+
+def test_imports_touch_nothing():
+  """No device, flag, thread or variable; and no service without need."""
+  names = [n[:-3].replace('/', '.').removesuffix('.__init__')
+           for n in MODULES if not n.startswith('launch/')
+           and n != 'lpg_distributed/programs.py']
+  assert run_python(IMPORT_ALL.format(names=names)).strip() == '[]'
+
+
+@pytest.mark.parametrize('name', ['lpg_distributed.config_io',
+                                  'lpg_distributed.presets',
+                                  'lpg_distributed.nodes.run_directory',
+                                  'launch.command'])
+def test_configurations_need_no_jax(name):
+  """So that a refusal, and help, come at once."""
+  assert run_python(f'import sys, {name}; print("jax" in sys.modules)'
+                    ) == 'False\n'
+
+
+@pytest.mark.parametrize('name', [n for n in FILES if n.endswith('.py')])
+def test_files_are_small(name):
+  limit = 450 if name.startswith('tests/') else 400
+  assert len(_read(name).splitlines()) <= limit
+
+
+# The directories of users and machines, and what a test needs of them.
+_MACHINE_PATH = re.compile(r'(?<![\w.}/:-])/(?:home|root|Users|work|mnt|data|'
+                           r'scratch)/\w')
+_HOST = re.compile(r'\b(?:[\w-]+\.)+(?:internal|local|lan|corp)\b')
+_TEXT = ('.py', '.md', '.sh', '.toml', '.yml', '.yaml', '.json', '.txt',
+         '.cfg', '.csv')
+
+
+@pytest.mark.parametrize('name', [
+    n for n in FILES if n.endswith(_TEXT) or '.' not in n.rsplit('/', 1)[-1]])
+def test_no_file_knows_a_machine(name):
+  text = _read(name)
+  assert ROOT not in text
+  assert not _MACHINE_PATH.findall(text)
+  assert not _HOST.findall(text)
