@@ -1,4 +1,4 @@
-"""A rule's file: what was saved comes back, and nothing else is taken for it."""
+"""A rule's file: what was saved comes back, nothing else is taken for it."""
 
 import io
 import json

@@ -77,7 +77,8 @@ def test_a_single_array_is_a_tree():
 
 
 @pytest.mark.parametrize('like, part', [
-    ({'a': np.zeros(4, np.float32)}, r'float32\[3\]; this run needs float32\[4'),
+    ({'a': np.zeros(4, np.float32)},
+     r'float32\[3\]; this run needs float32\[4\]'),
     ({'a': np.zeros(3)}, r'float32\[3\]; this run needs float64'),
     ({'a': np.zeros((3, 1), np.float32)}, r'float32\[3, 1\]'),
     ({'b': np.zeros(3, np.float32)}, r"others .* \['a'\]"),
@@ -253,7 +254,8 @@ def make_coordinator(run_dir, kept=3):
 
 
 def write_shard(run_dir, step, name):
-  return checkpointing.write_part(run_dir, step, name, f'{name} {step}'.encode())
+  return checkpointing.write_part(run_dir, step, name,
+                                  f'{name} {step}'.encode())
 
 
 def test_complete_when_the_last_part_is_in(run_dir):
