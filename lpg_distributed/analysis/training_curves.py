@@ -37,12 +37,15 @@ def _draw_returns(axes, name, rows, evaluation):
             label='end of lifetime')
   optimum = optimal_returns.optima().get(name)
   if optimum is not None:
-    axes.axhline(optimum, color='black', linestyle=':', label='optimal')
+    axes.set_title(f'{name} (optimal: {optimum:.3g})')
+    if len(values) and optimum < 2. * values.max():  # Else nothing else shows.
+      axes.axhline(optimum, color='black', linestyle=':', label='optimal')
+  else:
+    axes.set_title(name)
   untrained = evaluation.get(f'untrained/{name}')
   if untrained is not None:
     axes.axhline(untrained, color='tab:red', linestyle='--',
                  label='untrained rule')
-  axes.set_title(name)
   axes.set_ylabel('return')
 
 
@@ -77,6 +80,7 @@ def draw(run_dir: str, path: str | None = None) -> str:
   axes.axhline(np.log(config.rule.num_predictions), color='black',
                linestyle=':')
   axes.set_title('entropy of y (dotted: uniform)')
+  axes.legend(fontsize=5 if len(config.environments) > 4 else None)
   for axes in grid[panels:]:
     axes.set_visible(False)
   for axes in grid[:panels]:
