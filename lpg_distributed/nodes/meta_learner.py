@@ -251,12 +251,14 @@ class MetaLearner:
     for gradient in gradients:  # A fixed order: sums of floats depend on it.
       total += gradient.gradient_sum
     num_lifetimes = sum(g.num_lifetimes for g in gradients)
-    self._state, norm = self._apply(
+    state, norm = self._apply(
         self._state, total, jnp.float32(num_lifetimes))
     reports = [list(report) for gradient in gradients
                for report in step_metrics.final_returns(
                    gradient, self._specs[gradient.shard_id])]
     self._bandit.end_step(self._meta_step, reports)
+    # Not before: if the bandit is gone, the last checkpoint has neither.
+    self._state = state
 
     resets = step_metrics.count_resets(gradients)
     steps = num_lifetimes * self._config.meta.window_env_steps

@@ -1,0 +1,330 @@
+"""A worker with plain objects for the others; and whole embedded runs."""
+
+import os
+import threading
+import time
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import local_loop
+from lpg_distributed.core import lifetime
+from lpg_distributed.nodes import checkpointing
+from lpg_distributed.nodes import gradient_queue
+from lpg_distributed.nodes import lifetime_worker
+from lpg_distributed.nodes import loggers
+from lpg_distributed.nodes import run_directory
+
+_TIMEOUT_S = 30.
+ENVIRONMENTS = ('chain_short', 'tabular_sparse')
+
+
+def make_config(**run):
+  fields = {'num_workers': 1, 'lifetimes_per_shard': 2, 'seed': 3}
+  return config_lib.Config(
+      environments=ENVIRONMENTS,
+      meta=config_lib.MetaConfig(num_lifetimes=6),
+      run=config_lib.RunConfig(**{**fields, **run}))
+
+
+class Metrics(NamedTuple):
+  arm: np.ndarray
+
+
+def make_fake_shard(config, environment, num_lifetimes):
+  """Its gradient says what it was called with, its state counts windows."""
+  del config, environment
+
+  def advance(eta, arm_log_probs, state, shard_id, meta_step):
+    seen = [eta[0], arm_log_probs[0], shard_id.seed, shard_id.shard_id,
+            shard_id.first_slot, shard_id.kind_lifetimes, meta_step,
+            state['windows'][0]]
+    gradient = jax.numpy.stack([jax.numpy.float32(x) for x in seen])
+    return gradient, {'windows': state['windows'] + 1}, Metrics(
+        state['windows'])
+
+  return lifetime.Shard(
+      lambda: {'windows': np.zeros(num_lifetimes, np.int32)}, advance)
+
+
+class FakeLearner:
+  """At `meta_step`, until told otherwise."""
+
+  def __init__(self):
+    self.changed = threading.Condition()
+    self.meta_step, self.save_meta_step, self.finished = 0, -1, False
+    self.parts, self.num_stops = [], 0
+
+  def set(self, **fields):
+    with self.changed:
+      for name, value in fields.items():
+        setattr(self, name, value)
+      self.changed.notify_all()
+
+  def get_update(self, worker_id, meta_step, timeout_s):
+    assert worker_id == 0
+    with self.changed:
+      if not self.changed.wait_for(
+          lambda: self.finished or self.meta_step >= meta_step,
+          min(timeout_s, 0.1)):
+        return None
+      return {'meta_step': self.meta_step, 'finished': self.finished,
+              'eta': np.array([10. * self.meta_step], np.float32),
+              'save_meta_step': self.save_meta_step}
+
+  def record_part(self, meta_step, name, sha256, size):
+    self.parts.append(
+        (meta_step, checkpointing.PartRecord(name, sha256, size)))
+    return True
+
+  def stop_training(self):
+    self.num_stops += 1
+    return self.meta_step
+
+
+class FakeBandit:
+  """At the learner's step unless `offset` says otherwise."""
+
+  def __init__(self, learner):
+    self.learner, self.offset = learner, 0
+
+  def get_log_probabilities(self, environment):
+    return {'meta_step': self.learner.meta_step + self.offset,
+            'log_probabilities': [-1. - ENVIRONMENTS.index(environment)] * 9}
+
+
+class Rig:
+  """A worker at work in a thread of its own, with all shards."""
+
+  def __init__(self, run_dir, config, checkpoint=None, capacity=100,
+               shards=None):
+    self.run_dir, self.config = str(run_dir), config
+    self.learner, self.stop = FakeLearner(), threading.Event()
+    self.bandit = FakeBandit(self.learner)
+    self.queue = gradient_queue.LocalGradientQueue(capacity)
+    self.closed = threading.Event()
+    self.error = None
+    self.worker = lifetime_worker.LifetimeWorker(
+        config, 0, config.shards() if shards is None else shards,
+        self.learner, self.bandit, self.queue, self.run_dir, checkpoint,
+        self.stop, self.closed.set)
+    self.thread = threading.Thread(target=self._run)
+    self.thread.start()
+
+  def _run(self):
+    try:
+      self.worker.run()
+    except Exception as error:  # pylint: disable=broad-except
+      self.error = error
+
+  def take(self, number):
+    gradients = [self.queue.get(_TIMEOUT_S) for _ in range(number)]
+    assert None not in gradients
+    return gradients
+
+  def join(self):
+    self.thread.join(_TIMEOUT_S)
+    assert not self.thread.is_alive()
+
+  def saved(self, meta_step):
+    """Step and windows of each shard's part."""
+    assert [s for s, _ in self.learner.parts] == [meta_step] * 4
+    checkpoint = checkpointing.commit(
+        self.run_dir, meta_step, [r for _, r in self.learner.parts], kept=3)
+    result = []
+    for spec in self.config.shards():
+      like = {'step': 0, 'state': {
+          'windows': np.zeros(spec.num_lifetimes, np.int32)}}
+      tree = checkpointing.load_tree(checkpointing.read_part(
+          checkpoint, checkpointing.shard_part_name(spec.shard_id)), like)
+      result.append((int(tree['step']), int(tree['state']['windows'][0])))
+    return checkpoint, result
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+  monkeypatch.setattr(lifetime, 'make_shard', make_fake_shard)
+  monkeypatch.setattr(lifetime_worker, '_WAIT_S', 0.2)
+  rigs = []
+
+  def make(checkpoint=None, capacity=100, shards=None, **run):
+    rigs.append(Rig(tmp_path, make_config(**run), checkpoint, capacity,
+                    shards))
+    return rigs[-1]
+
+  yield make
+  for rig in rigs:
+    rig.stop.set()
+    rig.join()
+
+
+def test_one_gradient_per_shard_and_step(start):
+  rig = start()
+  specs = rig.config.shards()
+  assert [spec.num_lifetimes for spec in specs] == [2, 1, 2, 1]
+  for step in range(3):
+    for spec, gradient in zip(specs, rig.take(4)):
+      assert gradient[:2] == (step, spec.shard_id)
+      assert gradient.num_lifetimes == spec.num_lifetimes
+      assert gradient.metrics == {'arm': [step] * spec.num_lifetimes}
+      np.testing.assert_array_equal(gradient.gradient_sum, [
+          10. * step, -1. - ENVIRONMENTS.index(spec.environment), 3,
+          spec.shard_id, spec.first_slot, spec.kind_lifetimes, step, step])
+    assert rig.queue.get(0.2) is None  # It waits for the next eta.
+    rig.learner.set(meta_step=step + 1)
+
+
+def test_ends_with_the_learner_and_saves(start):
+  rig = start()
+  rig.take(4)
+  rig.learner.set(meta_step=1)
+  rig.take(4)
+  rig.learner.set(meta_step=2, finished=True)
+  rig.join()
+  assert rig.error is None and rig.queue.get(0.) is None
+  assert rig.saved(2)[1] == [(2, 2)] * 4
+
+
+def test_saves_once_what_is_asked_for_and_goes_on(start):
+  rig = start()
+  rig.take(4)
+  rig.learner.set(meta_step=1, save_meta_step=1)
+  rig.take(4)
+  rig.learner.set(meta_step=2)  # The checkpoint is still open.
+  rig.take(4)
+  checkpoint, saved = rig.saved(1)
+  assert saved == [(1, 1)] * 4
+  other = start(checkpoint)
+  other.learner.set(meta_step=1)
+  for gradient in other.take(4):
+    assert gradient.meta_step == 1
+    np.testing.assert_array_equal(gradient.gradient_sum[-2:], [1, 1])
+
+
+def test_stopped_within_a_step_it_saves_where_eta_is(start):
+  """Two shards have done a window that the learner will never apply."""
+  rig = start(capacity=1)
+  deadline = time.monotonic() + _TIMEOUT_S
+  while rig.worker._slots[1].step == 0:
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+  rig.stop.set()
+  assert rig.closed.wait(_TIMEOUT_S)
+  rig.join()
+  assert [slot.step for slot in rig.worker._slots] == [1, 1, 0, 0]
+  assert rig.saved(0)[1] == [(0, 0)] * 4
+  assert rig.error is None
+
+
+def test_waits_for_room_and_loses_nothing(start):
+  rig = start(capacity=1)
+  time.sleep(0.3)
+  assert [g.shard_id for g in rig.take(4)] == [0, 1, 2, 3]
+
+
+def test_disagreement_is_an_error(start):
+  rig = start()
+  rig.take(4)
+  rig.bandit.offset = 1
+  rig.learner.set(meta_step=1)
+  rig.join()
+  assert 'the bandit is at meta-step 2, the learner at 1' in str(rig.error)
+  rig = start()
+  rig.take(4)
+  rig.learner.set(meta_step=2)
+  rig.join()
+  assert 'is at window 1, the learner at 2' in str(rig.error)
+
+
+def test_asynchronously_it_waits_for_nobody(start):
+  rig = start(mode='async', capacity=4)
+  rig.bandit.offset = 7  # Of no matter.
+  windows = [g.gradient_sum[-2] for g in rig.take(12)]
+  assert windows == [0] * 4 + [1] * 4 + [2] * 4
+  rig.learner.set(meta_step=9)
+  steps = [g.meta_step for g in rig.take(24)]
+  assert steps[-1] == 9 and steps == sorted(steps)
+  rig.learner.set(finished=True)
+  while rig.thread.is_alive():
+    rig.queue.get(0.05)
+  saved = rig.saved(9)[1]
+  assert all(step == windows > 3 for step, windows in saved)
+
+
+def test_without_shards_it_leaves_and_lets_the_others_go_on(start):
+  rig = start(shards=())
+  rig.join()
+  assert rig.error is None and rig.learner.num_stops == 0
+
+
+# Embedded, with everything real but the evaluator.
+
+
+SMALL = config_lib.Config(
+    environments=('chain_short',),
+    agents={'chain_short': config_lib.AgentConfig(
+        lifetime_env_steps=2 * 2 * 2 * 3)},
+    rule=config_lib.RuleConfig(num_predictions=4, embedding_size=3,
+                               lstm_size=3),
+    meta=config_lib.MetaConfig(num_lifetimes=6, num_envs=2, num_updates=2,
+                               trajectory_steps=3, learning_rate=0.01),
+    evaluator=config_lib.EvaluatorConfig(enabled=False),
+    run=config_lib.RunConfig(meta_steps=8, num_workers=2,
+                             lifetimes_per_shard=3,
+                             checkpoint_period_steps=3))
+
+
+@pytest.fixture(scope='module')
+def embedded(quick_compilation):
+  """Runs `SMALL`; the workers of all runs share one compiled function."""
+  make = lifetime_worker.LifetimeWorker._make_shard
+  cache = {}
+
+  def make_once(self, *key):
+    if key not in cache:
+      cache[key] = make(self, *key)
+    return cache[key]
+
+  def run(run_dir, stop_at=None):
+    directory = run_directory.RunDirectory.open(str(run_dir), SMALL)
+    stop = threading.Event()
+
+    def watch(status):
+      if stop_at is not None and status['meta_step'] >= stop_at:
+        stop.set()
+
+    result = local_loop.run(
+        SMALL, directory.path, checkpointing.latest(directory.path), stop,
+        watch)
+    directory.close()
+    return result
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(lifetime_worker.LifetimeWorker, '_make_shard', make_once)
+    patch.setattr(local_loop, '_WATCH_PERIOD_S', 0.002)
+    yield run
+
+
+def test_stopped_anywhere_and_resumed_eta_is_the_same(embedded, tmp_path):
+  whole = embedded(tmp_path / 'whole')
+  assert whole['meta_step'] == 8
+  stops = []
+  while not stops or stops[-1] < 8:
+    assert len(stops) < 20
+    status = embedded(tmp_path / 'parts',
+                      stop_at=(stops[-1] if stops else 0) + 1)
+    stops.append(status['meta_step'])
+    assert status['last_checkpoint'] == status['meta_step']
+  assert len(stops) > 2, stops
+  np.testing.assert_array_equal(status['eta'], whole['eta'])
+  assert status['counters']['env_steps'] == whole['counters']['env_steps']
+  assert status['counters']['resets'] == whole['counters']['resets']
+  ended = [[row['lifetimes_ended'] for row in loggers.read_metrics(
+      os.fspath(tmp_path / name), 'learner')] for name in ('whole', 'parts')]
+  assert ended[0] == ended[1] and len(ended[0]) == 8 and sum(ended[0]) > 6
+  load = lambda name: checkpointing.load_json(
+      checkpointing.latest(os.fspath(tmp_path / name)), 'bandit')
+  assert load('whole') == load('parts')
