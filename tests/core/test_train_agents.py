@@ -1,0 +1,142 @@
+"""Agents under a given rule: the same updates as in meta-training."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from envs import suite
+from lpg_distributed import config as config_lib
+from lpg_distributed.core import lifetime
+from lpg_distributed.core import lpg_network
+from lpg_distributed.core import meta_gradient
+from lpg_distributed.core import meta_update
+from lpg_distributed.core import rule_vector
+from lpg_distributed.core import train_agents
+
+ENVIRONMENT = 'chain_short'
+L, B, T = 4, 3, 6
+CONFIG = config_lib.Config(
+    environments=(ENVIRONMENT,),
+    agents={ENVIRONMENT: dataclasses.replace(
+        config_lib.AGENTS[ENVIRONMENT], lifetime_env_steps=2 * 2 * B * T)},
+    rule=config_lib.RuleConfig(num_predictions=4, embedding_size=3,
+                               lstm_size=3),
+    meta=config_lib.MetaConfig(num_lifetimes=L, num_envs=B,
+                               trajectory_steps=T, num_updates=2))
+ARMS = np.zeros(9, np.float32)
+KEY = jax.random.PRNGKey(5)
+
+
+@functools.lru_cache(None)
+def compiled(updates=None, alpha_y=None):
+  return jax.jit(lambda eta, arms: train_agents.train_agents(
+      CONFIG, ENVIRONMENT, eta, KEY, L, arms, updates, alpha_y))
+
+
+@pytest.fixture(scope='module')
+def eta(quick_compilation):
+  return 3. * meta_update.init(CONFIG).eta
+
+
+@pytest.fixture(scope='module')
+def whole_life(eta):
+  return jax.device_get(compiled()(eta, ARMS))
+
+
+def test_lives_the_whole_lifetime(whole_life):
+  assert train_agents.num_updates(CONFIG, ENVIRONMENT) == 4
+  assert whole_life.episode_return.shape == (4, L)
+  assert whole_life.num_episodes.shape == whole_life.phi.shape == (4, L)
+  assert whole_life.final_return.shape == (L,)
+  assert np.all(whole_life.num_episodes <= B * 2)
+  assert not whole_life.episode_return[whole_life.num_episodes == 0].any()
+  # A chain's last reward is +1 or -1, and there is no other.
+  assert np.all(np.abs(whole_life.episode_return) <= 1.)
+
+
+def test_repeats_itself(eta, whole_life):
+  again = jax.device_get(compiled()(eta, ARMS))
+  jax.tree_util.tree_map(np.testing.assert_array_equal, again, whole_life)
+
+
+def test_arms_are_drawn_from_the_bandit(eta, whole_life):
+  assert len(set(whole_life.hyper.arm)) > 1
+  arms = np.full(9, -np.inf, np.float32)
+  arms[4] = 0.
+  lifetimes = compiled()(eta, arms)
+  np.testing.assert_array_equal(lifetimes.hyper.arm, [4] * L)
+  np.testing.assert_array_equal(lifetimes.hyper.alpha_lr, [40.] * L)
+
+
+def test_without_kl_cost_y_stays_as_it_was(eta, whole_life):
+  """The same births, so that the two can be compared; only pi is trained."""
+  lifetimes = compiled(alpha_y=0.)(eta, ARMS)
+  kind = lifetime.make_kind(CONFIG, ENVIRONMENT)
+  keys = jax.random.split(jax.random.split(KEY, 3)[0], L)
+  _, progress = jax.jit(jax.vmap(
+      lambda key: lifetime.birth(CONFIG, ENVIRONMENT, kind, key, ARMS),
+      out_axes=lifetime.BIRTH_AXES))(keys)
+  born, theta = np.asarray(progress.theta), np.asarray(lifetimes.theta)
+  np.testing.assert_array_equal(theta[..., 2:], born[..., 2:])
+  assert np.any(theta[..., :2] != 0.)
+  assert np.any(whole_life.theta[..., 2:] != born[..., 2:])
+  np.testing.assert_array_equal(lifetimes.hyper.arm, whole_life.hyper.arm)
+  np.testing.assert_array_equal(lifetimes.hyper.alpha_y, [0.] * L)
+
+
+def test_one_update_is_eq_2_on_the_first_trajectory(eta):
+  """Births and first trajectories rebuilt from the key, then one update."""
+  lifetimes = compiled(updates=1)(eta, ARMS)
+  kind = lifetime.make_kind(CONFIG, ENVIRONMENT)
+  birth_key, first_key, _ = jax.random.split(KEY, 3)
+  rule = rule_vector.unravel(CONFIG.rule, eta)
+
+  def rebuild(birth_keys, first_keys):
+    task, progress = jax.vmap(
+        lambda key: lifetime.birth(CONFIG, ENVIRONMENT, kind, key, ARMS),
+        out_axes=lifetime.BIRTH_AXES)(birth_keys)
+    progress = meta_gradient.collect(kind, CONFIG.meta, task, progress,
+                                     first_keys)
+    theta, _, _ = meta_gradient.update_agents(
+        kind, CONFIG.meta, rule, progress.theta, progress.opt_state,
+        progress.trajectory, task)
+    y_logits = jnp.stack([
+        progress.theta[i][progress.trajectory.observation[:-1, i]][..., 2:]
+        for i in range(L)])
+    phi = lpg_network.embed(rule, jax.nn.softmax(y_logits))
+    return theta, jnp.mean(phi, axis=(1, 2))
+
+  theta, phi = jax.jit(rebuild)(jax.random.split(birth_key, L),
+                                jax.random.split(first_key, L))
+  np.testing.assert_allclose(lifetimes.theta, theta, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(lifetimes.phi, [phi], rtol=1e-5, atol=1e-6)
+  assert np.std(phi) > 0.
+
+
+def test_a_rule_by_hand_learns(quick_compilation):
+  """A unit that remembers the rewards to come, and that pi_hat reads, brings
+  the chain's last reward to its first action."""
+  del quick_compilation
+  size = CONFIG.rule.lstm_size
+  eta = jax.tree_util.tree_map(
+      jnp.zeros_like, lpg_network.init(CONFIG.rule, KEY))
+  w, b = eta['lpg/lstm/linear']['w'], eta['lpg/lstm/linear']['b']
+  w = w.at[0, size].set(4.)  # g of the first unit: the reward
+  w = w.at[0, 0].set(4.)
+  b = b.at[2 * size].set(6.).at[3 * size].set(6.)  # keeps and shows its cell
+  eta = {**eta, 'lpg/lstm/linear': {'w': w, 'b': b},
+         'lpg/pi_hat': {**eta['lpg/pi_hat'],
+                        'w': eta['lpg/pi_hat']['w'].at[0, 0].set(1.)}}
+  config = dataclasses.replace(CONFIG, meta=dataclasses.replace(
+      CONFIG.meta, num_envs=16, trajectory_steps=40))
+  arms = np.where(np.arange(9) == 0, 0., -np.inf).astype(np.float32)
+  lifetimes = jax.jit(lambda eta: train_agents.train_agents(
+      config, ENVIRONMENT, eta, KEY, L, arms, updates=150))(
+          rule_vector.ravel(eta))
+  assert suite.load(ENVIRONMENT).max_episode_steps < 40
+  assert np.abs(lifetimes.episode_return[0]).mean() < 0.6
+  assert np.mean(lifetimes.final_return) > 0.6
