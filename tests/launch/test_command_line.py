@@ -18,13 +18,14 @@ from lpg_distributed.nodes import run_directory
 
 DEMO = ('--preset=demo', '--launch_type=embedded')
 # Runs one command after another in a process of their own, and says how each
-# ended; it never comes to a run, for which a process is made anew.
+# ended. None may come to a run.
 MANY = '''
-import contextlib, importlib, io, json, sys
+import contextlib, importlib, io, json, sys, types
 from absl import flags
 from launch import command, process_environment
 module = importlib.import_module(sys.argv[1])
 process_environment.ensure = lambda variables, name: None
+sys.modules['launch.runner'] = types.ModuleType('launch.runner')
 for line in sys.stdin:
   sys.argv[1:] = json.loads(line)
   flags.FLAGS.unparse_flags()

@@ -151,7 +151,7 @@ class _Disk:
 
 @pytest.mark.parametrize('again', [False, True])
 def test_a_crash_at_any_change_leaves_a_whole_checkpoint(
-    tmp_path, monkeypatch, again):
+    tmp_path, monkeypatch, caplog, again):
   """Of a new step, or of one that replaces a damaged checkpoint."""
   crashes = 0
   for allowed in range(100):
@@ -171,6 +171,7 @@ def test_a_crash_at_any_change_leaves_a_whole_checkpoint(
         break
     assert checkpointing.latest(run_dir).meta_step in (2, 3)
     assert_whole(run_dir, checkpointing.latest(run_dir).meta_step)
+    assert bool(caplog.records) <= again  # Nothing damaged has come about.
     write(run_dir, 3, kept=2)  # The next attempt is not in its way.
     assert_whole(run_dir, 3)
     assert sorted(os.listdir(os.path.join(run_dir, 'checkpoints'))) == [
