@@ -62,7 +62,9 @@ def _forward(w, x, discount):
     x_t, discount_t = xs
     h, c = h * discount_t[:, None], c * discount_t[:, None]
     x_and_h = jnp.concatenate([x_t, h], axis=-1)
-    a = jnp.tanh(x_and_h @ w)  # [N, 4H + padding]
+    # Without the padding: of another shape than the product, it is not
+    # written in its place, which XLA would do without vector instructions.
+    a = jnp.tanh((x_and_h @ w)[:, :4 * size])
     i, g, f, o = _split(a, size)
     c_t = .5 * ((1. + f) * c + (1. + i) * g)
     h_t = .5 * (1. + o) * jnp.tanh(c_t)
@@ -95,7 +97,7 @@ def _backward(residuals, h_bar):
         c_bar * .5 * (1. + i) * (1. - g * g),
         c_bar * (c_in_t * d) * .5 * (1. - f * f),
         h_bar_t * tanh_c * .5 * (1. - o * o),
-        jnp.zeros_like(a_t[:, 4 * size:])], axis=-1)
+        jnp.zeros_like(c_t, shape=(c_t.shape[0], _PADDING))], axis=-1)
     x_and_h_bar = z_bar @ w_transposed
     w_bar = w_bar + x_and_h_t.T @ z_bar
     c_carry = c_bar * .5 * (1. + f) * d
