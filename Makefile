@@ -4,6 +4,8 @@
 PYTHON := .venv/bin/python
 CURRENT_PYTHON := .venv-current/bin/python
 SEED ?= 0
+# Two processes; the tests of a file share what they have compiled.
+PYTEST := --numprocesses=2 --dist=loadfile
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -29,11 +31,11 @@ meta-train: venv
 test: lint test-main test-current
 
 test-main: venv
-	$(PYTHON) -m pytest tests $(ARGS)
+	$(PYTHON) -m pytest tests $(PYTEST) $(ARGS)
 
 # The rule, the agents and the environments on a newer Python and JAX.
 test-current: venv-current
-	$(CURRENT_PYTHON) -m pytest tests/core tests/envs $(ARGS)
+	$(CURRENT_PYTHON) -m pytest tests/core tests/envs $(PYTEST) $(ARGS)
 
 lint: venv
 	$(PYTHON) -m ruff check .
