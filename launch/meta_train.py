@@ -51,6 +51,9 @@ def main() -> int:
         f'{", ".join(command.LAUNCH_TYPES)}')
   config = _make_config()
   command.check_port(_BANDIT_PORT.value)
+  if _BANDIT_PORT.value and _LAUNCH_TYPE.value == 'embedded':
+    raise command.UsageError('--bandit_port is set, and embedded has no '
+                             'server; allowed there: 0')
   process_environment.ensure(process_environment.WORKER, 'launch.meta_train')
 
   path = _RUN_DIR.value or os.path.join(

@@ -55,12 +55,15 @@ def _look():
   """Where the numbers are from, and the numbers."""
   if _ADDRESS.value:
     return _ADDRESS.value, _from_server(_ADDRESS.value)
+  from lpg_distributed.nodes import run_directory
+  path = os.path.join(_RUN_DIR.value, run_directory.LAUNCH_FILE)
   try:
-    with open(os.path.join(_RUN_DIR.value, 'launch.json'),
-              encoding='utf-8') as f:
-      address = json.load(f)['addresses']['bandit_server']
+    with open(path, encoding='utf-8') as f:
+      address = str(json.load(f)['addresses']['bandit_server'])
   except FileNotFoundError:  # The run has ended, or is embedded.
     return 'last checkpoint', _from_checkpoint(_RUN_DIR.value)
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise command.UsageError(f'{path} is not readable: {error!r}') from None
   return address, _from_server(address)
 
 

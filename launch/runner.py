@@ -5,14 +5,12 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import threading
 from typing import Any, Optional
 
 from envs import optimal_returns
-from launch import command
 from launch import process_environment
 from lpg_distributed import config as config_lib
 from lpg_distributed.nodes import checkpointing
@@ -21,27 +19,11 @@ from lpg_distributed.nodes import progress
 from lpg_distributed.nodes import rpc
 from lpg_distributed.nodes import run_directory
 
-LAUNCH_TYPES = ('embedded', 'local_mt', 'local_mp')
 _LAST_LINES = 20
 _STOP_S = 60  # what nodes get to write the last checkpoint
 _POLL_S = 1.
-# Where the nodes of the launch that goes on are: addresses and process ids.
-_LAUNCH_FILE = 'launch.json'
 # How a node ends that Launchpad has stopped.
 _STOPPED = (None, 0, -signal.SIGTERM, -signal.SIGALRM)
-
-
-def check_port(port: int) -> None:
-  """Raises UsageError if nothing can listen there."""
-  if not 0 <= port < 65536:
-    raise command.UsageError(f'--bandit_port is {port}; allowed: 0 to 65535')
-  with socket.socket() as probe:
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-      probe.bind(('', port))
-    except OSError as error:
-      raise command.UsageError(f'--bandit_port={port} cannot be used: '
-                               f'{error.strerror}') from None
 
 
 class _Interrupt:
@@ -133,7 +115,7 @@ def _run_program(config, launch_type, run_dir, checkpoint, bandit_port,
     # Launchpad does not say which node failed; its table of nodes does.
     nodes = {label: list(workers)
              for label, workers in manager._active_workers.items()}
-    run_dir.write_json(_LAUNCH_FILE, {
+    run_dir.write_json(run_directory.LAUNCH_FILE, {
         'addresses': {label: handle.dereference().address
                       for label, handle in handles.items()},
         'processes': {label: [worker.pid for worker in workers]
@@ -151,7 +133,7 @@ def _run_program(config, launch_type, run_dir, checkpoint, bandit_port,
     finally:
       done.set()
       watcher.join()
-      os.remove(os.path.join(run_dir.path, _LAUNCH_FILE))
+      os.remove(os.path.join(run_dir.path, run_directory.LAUNCH_FILE))
       shutil.rmtree(temporary, ignore_errors=True)
   if failed:
     _explain(failed, nodes, logs)

@@ -16,6 +16,8 @@ from lpg_distributed import files
 _PACKAGES = ('jax', 'jaxlib', 'numpy', 'dm-haiku', 'optax', 'rlax', 'chex',
              'dm-env', 'dm-launchpad-nightly', 'dm-reverb', 'ale-py')
 _DIRECTORIES = ('metrics', 'checkpoints', 'eta', 'figures', 'logs')
+# Where the nodes of the launch that goes on are: addresses and process ids.
+LAUNCH_FILE = 'launch.json'
 _CONFIG = 'config.json'
 _MOST_CHANGES = 6  # named when a configuration is another one
 

@@ -78,6 +78,13 @@ def plot():
   commands.close()
 
 
+@pytest.fixture(scope='module')
+def query_bandit():
+  commands = _Commands('launch.query_bandit')
+  yield commands
+  commands.close()
+
+
 def run_process(*arguments, module='launch.meta_train', timeout=100):
   result = subprocess.run(
       [sys.executable, '-m', module, *arguments], env=environment(), text=True,
@@ -138,6 +145,7 @@ BAD = [
     (('--bandit_port=-1',), ['-1', '0 to 65535']),
     (('--bandit_port=65536',), ['65536', '0 to 65535']),
     (('--bandit_port=http',), ['bandit_port', 'http']),
+    (('--bandit_port=9999', '--launch_type=embedded'), ['no server']),
     (('--evaluate=maybe',), ['evaluate', 'maybe']),
     (('--seed=x',), ['run.seed', 'a whole number']),
     (('--seed=-1',), ['run.seed', 'from 0']),
@@ -241,6 +249,24 @@ def test_all_checkpoints_cut_short(meta_train, tmp_path):
 ])
 def test_plot(plot, arguments, parts):
   assert_refused(plot(*arguments), *parts)
+
+
+@pytest.mark.parametrize('arguments, parts', [
+    ((), ['--run_dir or --address is missing']),
+    (('--run_dir=/nowhere',), ['/nowhere is no run directory']),
+    (('--address=localhost:1',), ['localhost:1 did not answer']),
+    (('--run_dir=/nowhere', '--watch=-1'), ['--watch', '0 or more']),
+])
+def test_query_bandit(query_bandit, arguments, parts):
+  assert_refused(query_bandit(*arguments), *parts)
+
+
+def test_query_bandit_of_a_run(query_bandit, tmp_path):
+  make_run(tmp_path)
+  assert_refused(query_bandit(f'--run_dir={tmp_path}', '--environment=chain'),
+                 "no bandit for 'chain'", 'chain_short')
+  (tmp_path / run_directory.LAUNCH_FILE).write_text('{"addresses": 3}')
+  assert_refused(query_bandit(f'--run_dir={tmp_path}'), 'is not readable')
 
 
 def test_plot_of_what_is_not_there_yet(plot, tmp_path):
