@@ -1,0 +1,145 @@
+"""Comparisons of rules: fair, and with ablations that do what they say."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from lpg_distributed import config as config_lib
+from lpg_distributed.analysis import evaluation
+from lpg_distributed.core import lpg_network
+from lpg_distributed.core import meta_update
+from lpg_distributed.core import rule_vector
+from lpg_distributed.core import train_agents
+from lpg_distributed.nodes import bandit_server
+
+ENVIRONMENT = 'chain_short'
+L, B, T, N = 5, 3, 8, 6
+CONFIG = config_lib.Config(
+    environments=(ENVIRONMENT,),
+    agents={ENVIRONMENT: dataclasses.replace(
+        config_lib.AGENTS[ENVIRONMENT], learning_rates=(40., 80.),
+        kl_costs=(0.5,), lifetime_env_steps=N * B * T)},
+    rule=config_lib.RuleConfig(num_predictions=4, embedding_size=3,
+                               lstm_size=3),
+    meta=config_lib.MetaConfig(num_lifetimes=L, num_envs=B, num_updates=2,
+                               trajectory_steps=T, y_table_stddev=1.))
+Variant = evaluation.Variant
+
+
+@pytest.fixture(scope='module')
+def lives(quick_compilation):
+  """Compiles once per `alpha_y`; notes what was lived, and with which key."""
+  train, cache, seen = train_agents.train_agents, {}, []
+
+  def cached(config, environment, eta, key, num_lifetimes, log_probs, *,
+             alpha_y):
+    if alpha_y not in cache:
+      cache[alpha_y] = jax.jit(lambda eta, key, log_probs: train(
+          config, environment, eta, key, num_lifetimes, log_probs,
+          alpha_y=alpha_y))
+    result = cache[alpha_y](eta, key, log_probs)
+    jax.debug.callback(lambda *x: seen.append(jax.device_get(x)), key, eta,
+                       result)
+    return result
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train_agents, 'train_agents', cached)
+    yield seen
+
+
+def evaluate(seen, variants, bandit_state=None):
+  """Scores by name, and (key, eta, Lifetimes) by name."""
+  seen.clear()
+  scores = evaluation.evaluate(CONFIG, ENVIRONMENT, variants, bandit_state, L)
+  jax.effects_barrier()
+  return scores, dict(zip(variants, seen))
+
+
+@pytest.fixture(scope='module')
+def eta():
+  return 4. * np.asarray(meta_update.init(CONFIG).eta)
+
+
+def test_all_variants_meet_the_same_lifetimes(lives, eta):
+  """Also a variant that is compiled apart, with the cost that all have."""
+  scores, seen = evaluate(lives, {
+      'one': Variant(eta), 'other': Variant(-eta),
+      'same': Variant(eta, alpha_y=0.5)})
+  for name in ('other', 'same'):
+    np.testing.assert_array_equal(seen[name][0], seen['one'][0])
+    np.testing.assert_array_equal(seen[name][2].hyper.arm,
+                                  seen['one'][2].hyper.arm)
+  assert scores['same'] == scores['one'] != scores['other']
+  returns = seen['one'][2].final_return
+  np.testing.assert_allclose(scores['one'].mean, returns.mean(), rtol=1e-5)
+  np.testing.assert_allclose(
+      scores['one'].standard_error,
+      np.std(returns, ddof=1) / np.sqrt(L), rtol=1e-5)
+  assert scores['one'].num_lifetimes == L
+
+
+def test_lifetimes_are_held_out(lives, eta):
+  """Their key is none of a shard's."""
+  _, seen = evaluate(lives, {'one': Variant(eta)})
+  seed = jax.random.PRNGKey(CONFIG.run.seed)
+  shards = [jax.random.fold_in(jax.random.fold_in(seed, shard), step)
+            for shard in range(20) for step in range(20)]
+  assert not any(np.array_equal(seen['one'][0], key) for key in shards)
+
+
+def test_arms_are_those_of_the_bandit(lives, eta):
+  server = bandit_server.BanditServer(CONFIG)
+  server.end_step(0, [[0, 0, 0, ENVIRONMENT, 0, -9.],
+                      [0, 0, 1, ENVIRONMENT, 1, 9.]])
+  _, seen = evaluate(lives, {'one': Variant(eta)}, server.get_state())
+  np.testing.assert_array_equal(seen['one'][2].hyper.alpha_lr, [80.] * L)
+
+
+def test_phi_is_held_at_its_mean(lives, eta):
+  _, seen = evaluate(lives, {
+      'other': Variant(-eta), 'trained': Variant(eta),
+      'held': Variant(eta, phi_of='trained')})
+  lived = seen['trained'][2]
+  assert lived.phi.shape == (N, L) and lived.phi.std() > 0.
+  held = rule_vector.unravel(CONFIG.rule, seen['held'][1])
+  y = np.random.default_rng(0).dirichlet(np.ones(4), size=7)
+  np.testing.assert_allclose(lpg_network.embed(held, np.float32(y)),
+                             lived.phi.mean(), rtol=1e-5)
+  # Nothing else of the rule has changed.
+  trained = rule_vector.unravel(CONFIG.rule, eta)
+  changed = {(module, name) for module, layer in trained.items()
+             for name, x in layer.items()
+             if np.any(x != held[module][name])}
+  assert changed == {('lpg/phi/~/linear_1', 'w'), ('lpg/phi/~/linear_1', 'b')}
+  assert np.any(seen['held'][2].theta != lived.theta)
+  np.testing.assert_allclose(seen['held'][2].phi, lived.phi.mean(), rtol=1e-5)
+
+
+def test_a_rule_without_phi_loses_nothing_by_it(lives, eta):
+  constant = rule_vector.ravel(lpg_network.hold_phi(
+      rule_vector.unravel(CONFIG.rule, eta), 0.3))
+  scores, _ = evaluate(lives, {
+      'trained': Variant(constant),
+      'held': Variant(constant, phi_of='trained')})
+  np.testing.assert_allclose(scores['held'][:2], scores['trained'][:2],
+                             rtol=1e-6)
+
+
+def test_lifetimes_that_diverge_do_not_spoil_the_mean(lives, eta,
+                                                      monkeypatch):
+  train = train_agents.train_agents
+
+  def diverging(*args, **kwargs):
+    lifetimes = train(*args, **kwargs)
+    return lifetimes._replace(phi=lifetimes.phi.at[-1, 0].set(np.nan))
+
+  monkeypatch.setattr(train_agents, 'train_agents', diverging)
+  _, seen = evaluate(lives, {
+      'trained': Variant(eta), 'held': Variant(eta, phi_of='trained')})
+  phi = np.array(seen['trained'][2].phi)
+  phi[-1, 0] = np.nan
+  held = rule_vector.unravel(CONFIG.rule, seen['held'][1])
+  np.testing.assert_allclose(held['lpg/phi/~/linear_1']['b'],
+                             [np.nanmean(phi)], rtol=1e-5)
