@@ -1,0 +1,260 @@
+"""Eq. (7) on a small linear network by hand, and the loop around it."""
+
+import functools
+from typing import NamedTuple
+
+from dm_env import specs
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from envs import host
+from lpg_distributed import config as config_lib
+from lpg_distributed import types
+from lpg_distributed.core import agent_networks
+from lpg_distributed.core import lpg_network
+from lpg_distributed.core import meta_test
+
+FEATURES, A, M = 3, 2, 4
+NUM_OUTPUTS = A + M + 1  # policy, predictions, f(s)
+RATE, ALPHA_Y = 1., 0.7
+T, B = 4, 3
+
+
+def make_linear(num_outputs):
+  assert num_outputs == NUM_OUTPUTS
+  return agent_networks.Network(
+      init=lambda key: jax.random.normal(key, (FEATURES, num_outputs)),
+      apply=lambda w, x: x @ w)
+
+
+class FixedTargets(NamedTuple):
+  """In place of eta: what `fixed_rule` answers."""
+  pi_hat: np.ndarray
+  y_hat_logits: np.ndarray
+
+
+def fixed_rule(eta, inputs):
+  del inputs
+  return types.LPGTargets(*eta)
+
+
+@functools.lru_cache(None)
+def make_learner(use_baseline=True, rule=fixed_rule, **settings):
+  return meta_test.make_learner(make_linear, A, meta_test.Settings(
+      num_predictions=M, optimiser='sgd', learning_rate=RATE, kl_cost=ALPHA_Y,
+      trajectory_steps=T, use_baseline=use_baseline, **settings), rule)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _quick(quick_compilation):
+  yield
+  make_learner.cache_clear()
+
+
+def make_case(learner, seed=0):
+  rng = np.random.default_rng(seed)
+  numbers = lambda *shape: rng.normal(size=shape).astype(np.float32)
+  theta = numbers(FEATURES, NUM_OUTPUTS)
+  trajectory = types.Trajectory(
+      numbers(T + 1, B, FEATURES), rng.integers(0, A, (T, B), np.int32),
+      numbers(T, B), np.float32(rng.random((T, B)) < 0.8))
+  experience = meta_test.Experience(
+      trajectory, learner.evaluate(theta, trajectory.observation))
+  targets = FixedTargets(numbers(T, B), numbers(T, B, M))
+  return meta_test.AgentState(theta, learner.init(
+      jax.random.PRNGKey(0)).opt_state), experience, targets
+
+
+def softmax(x):
+  z = np.exp(x - x.max())
+  return z / z.sum()
+
+
+def hand_update(theta, trajectory, targets, use_baseline):
+  """Eq. (7) step by step, in float64; Eq. (2) without its f."""
+  theta = np.asarray(theta, np.float64)
+  ascent = np.zeros_like(theta)
+  for t in range(T):
+    for b in range(B):
+      x = np.asarray(trajectory.observation[t, b], np.float64)
+      out = x @ theta
+      pi, y, f = softmax(out[:A]), softmax(out[A:-1]), out[-1]
+      pi_hat = float(targets.pi_hat[t, b])
+      y_hat = softmax(np.asarray(targets.y_hat_logits[t, b], np.float64))
+      direction = np.zeros(NUM_OUTPUTS)
+      weight = pi_hat - f if use_baseline else pi_hat
+      direction[:A] = (np.eye(A)[trajectory.action[t, b]] - pi) * weight
+      kl = np.sum(y * np.log(y / y_hat))
+      direction[A:-1] = -ALPHA_Y * y * (np.log(y / y_hat) - kl)
+      direction[-1] = -(f - pi_hat) if use_baseline else 0.
+      ascent += np.outer(x, direction) / (T * B)
+  return theta + RATE * ascent
+
+
+@pytest.mark.parametrize('use_baseline', [True, False])
+def test_update_by_hand(use_baseline):
+  learner = make_learner(use_baseline)
+  state, experience, targets = make_case(learner)
+  new, metrics = learner.learn(targets, state, experience)
+  expected = hand_update(state.theta, experience.trajectory, targets,
+                         use_baseline)
+  np.testing.assert_allclose(new.theta, expected, rtol=1e-4, atol=1e-5)
+  assert np.abs(expected - state.theta).max() > 1e-2
+  moved = np.any(new.theta[:, -1] != state.theta[:, -1])
+  assert moved == use_baseline
+  np.testing.assert_allclose(metrics['pi_hat_square'],
+                             np.mean(np.square(targets.pi_hat)), rtol=1e-5)
+
+
+def test_parts_of_the_gradient_add_up():
+  learner = make_learner()
+  state, experience, targets = make_case(learner)
+  targets, _ = learner.compute_targets(targets, experience)
+  zeros = jnp.zeros_like(state.theta)
+  trajectory = experience.trajectory
+
+  def gradient(size):
+    total = zeros
+    for i in range(0, T, size):
+      total = learner.add_gradient(total, state.theta, meta_test.Part(
+          trajectory.observation[i:i + size], trajectory.action[i:i + size],
+          jax.tree_util.tree_map(lambda x, i=i: x[i:i + size], targets)))
+    return total
+
+  whole = gradient(T)
+  for size in (1, 2):
+    np.testing.assert_allclose(gradient(size), whole, rtol=1e-4, atol=1e-5)
+  new = learner.update(state, whole, T * B)
+  np.testing.assert_allclose(
+      new.theta, hand_update(state.theta, trajectory, targets, True),
+      rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('num_steps, num_envs, expected', [
+    (20, 30, 5), (20, 8, 20), (20, 16, 10), (20, 160, 1), (20, 500, 1),
+    (7, 30, 1), (7, 20, 7), (1, 1, 1)])
+def test_part_steps(num_steps, num_envs, expected):
+  assert meta_test.part_steps(num_steps, num_envs) == expected
+
+
+def test_the_rule_sees_the_trajectory():
+  """Clipped rewards, d, gamma, pi(a|s) and y of T + 1 states."""
+  seen = []
+
+  def rule(eta, inputs):
+    jax.debug.callback(lambda *x: seen.append(types.RuleInput(*x)), *inputs)
+    return fixed_rule(eta, inputs)
+
+  learner = make_learner(rule=rule, discount=0.9, max_abs_reward=0.5)
+  state, experience, targets = make_case(learner)
+  learner.learn(targets, state, experience)
+  jax.effects_barrier()
+  (inputs,) = seen
+  trajectory = experience.trajectory
+  np.testing.assert_allclose(inputs.reward,
+                             np.clip(trajectory.reward, -0.5, 0.5))
+  assert np.any(np.abs(trajectory.reward) > 0.5)
+  np.testing.assert_array_equal(inputs.discount, trajectory.discount)
+  np.testing.assert_allclose(inputs.gamma, np.full((T, B), 0.9), rtol=1e-6)
+  out = np.asarray(trajectory.observation) @ np.asarray(state.theta)
+  for t in range(T + 1):
+    for b in range(B):
+      np.testing.assert_allclose(inputs.y[t, b], softmax(out[t, b, A:-1]),
+                                 rtol=1e-4)
+      if t < T:
+        np.testing.assert_allclose(
+            inputs.action_probability[t, b],
+            softmax(out[t, b, :A])[trajectory.action[t, b]], rtol=1e-4)
+
+
+class Corridor:
+  """Reward for action 1; episodes of different lengths; raw rewards of 3."""
+  num_envs, frames_per_step = B, 1
+
+  def observation_spec(self):
+    return specs.BoundedArray((FEATURES,), np.float32, -1., 1.)
+
+  def action_spec(self):
+    return specs.DiscreteArray(A)
+
+  def _observe(self):
+    return np.stack([np.cos(self.time), np.sin(self.time),
+                     np.ones(B)], axis=1).astype(np.float32)
+
+  def reset(self, seed):
+    del seed
+    self.time, self.returns = np.zeros(B), np.zeros(B)
+    self.log = [(self._observe(), None, None, None)]
+    return self._observe()
+
+  def step(self, actions):
+    reward = 3. * actions.astype(np.float32)
+    self.time += 1
+    self.returns += reward
+    ended = self.time >= 3 + np.arange(B)
+    episode_returns = tuple(self.returns[ended].tolist())
+    self.time[ended] = self.returns[ended] = 0.
+    discount = 1. - ended.astype(np.float32)
+    self.log.append((self._observe(), actions.copy(), reward, discount))
+    return host.HostStep(self._observe(), reward, discount, episode_returns)
+
+
+def test_the_loop_learns_from_what_was_lived():
+  """Replays the environment's own log through `learn`."""
+  learner = make_learner(rule=lpg_network.apply)
+  settings = meta_test.Settings(num_predictions=M, optimiser='sgd',
+                                learning_rate=RATE, kl_cost=ALPHA_Y,
+                                trajectory_steps=T)
+  eta = lpg_network.init(config_lib.RuleConfig(
+      num_predictions=M, embedding_size=3, lstm_size=3),
+      jax.random.PRNGKey(3))
+  environment = Corridor()
+  progress = list(meta_test.train(
+      environment, learner, settings, eta, seed=1, env_steps=3 * T * B - 1))
+  assert progress[-1].env_steps == 3 * T * B
+  updates = [p for p in progress if p.metrics is not None]
+  assert len(updates) == 3
+  state = progress[0].state
+  for k, update in enumerate(updates):
+    log = environment.log[k * T:(k + 1) * T + 1]
+    observation = np.stack([row[0] for row in log])
+    action, reward, discount = (
+        np.stack([row[i] for row in log[1:]]) for i in (1, 2, 3))
+    output = learner.evaluate(state.theta, observation)
+    experience = meta_test.Experience(types.Trajectory(
+        observation, action, reward, discount), output)
+    state, metrics = learner.learn(eta, state, experience)
+    np.testing.assert_allclose(update.state.theta, state.theta, rtol=1e-4,
+                               atol=1e-5)
+    for name, value in metrics.items():
+      np.testing.assert_allclose(update.metrics[name], value, rtol=1e-3,
+                                 atol=1e-5, err_msg=name)
+    np.testing.assert_allclose(update.metrics['clipped_reward'],
+                               np.mean(np.minimum(reward, 1.)), rtol=1e-5)
+  returns = [r for p in progress for r in p.episode_returns]
+  discounts = np.stack([row[3] for row in environment.log[1:]])
+  assert len(returns) == np.sum(discounts == 0.) and max(returns) > 1.
+  again = list(meta_test.train(Corridor(), learner, settings, eta, seed=1,
+                               env_steps=3 * T * B))
+  np.testing.assert_array_equal(again[-1].state.theta,
+                                progress[-1].state.theta)
+
+
+def test_act_samples_from_the_policy_and_keeps_its_outputs():
+  learner = make_learner()
+  state, experience, _ = make_case(learner)
+  row = experience.trajectory.observation[0, 0]
+  num = 4000
+  observation = np.broadcast_to(row, (num, FEATURES))
+  key = jax.random.PRNGKey(0)
+  action, output = learner.act(state.theta, observation, key, np.int32(0))
+  out = np.asarray(row @ state.theta, np.float64)
+  np.testing.assert_allclose(output.agent.logits[0], out[:A], rtol=1e-4)
+  np.testing.assert_allclose(output.agent.y_logits[0], out[A:-1], rtol=1e-4)
+  np.testing.assert_allclose(output.value[0], out[-1], rtol=1e-4)
+  p = softmax(out[:A])[1]
+  assert abs(np.mean(action) - p) < 5 * np.sqrt(p * (1 - p) / num)
+  other, _ = learner.act(state.theta, observation, key, np.int32(1))
+  assert np.any(other != action)

@@ -1,0 +1,274 @@
+"""The evaluator on a small made-up game, and once on a real one."""
+
+import dataclasses
+import math
+import threading
+import time
+
+from dm_env import specs
+import jax
+import numpy as np
+import pytest
+
+from envs import host
+from lpg_distributed import config as config_lib
+from lpg_distributed.core import lpg_network
+from lpg_distributed.core import rule_vector
+from lpg_distributed.nodes import atari_evaluator
+from lpg_distributed.nodes import loggers
+
+RULE = config_lib.RuleConfig(num_predictions=4, embedding_size=3, lstm_size=3)
+CONFIG = config_lib.EvaluatorConfig(game='breakout', frames=120, num_envs=2,
+                                    trajectory_steps=5)
+_TIMEOUT_S = 60.
+ETA = np.asarray(rule_vector.ravel(
+    lpg_network.init(RULE, jax.random.PRNGKey(0))))
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
+
+class Flicker(host.HostEnvironment):
+  """The smallest frames that the network takes; episodes of three steps."""
+
+  frames_per_step = 4
+
+  def __init__(self, config, fail_at=math.inf, pause_s=0.):
+    self.num_envs = config.num_envs
+    self.seed, self.num_steps, self.closed = None, 0, False
+    self._fail_at, self._pause_s = fail_at, pause_s
+
+  def observation_spec(self):
+    return specs.BoundedArray((2, 36, 36), np.uint8, 0, 255)
+
+  def action_spec(self):
+    return specs.DiscreteArray(3)
+
+  def _observe(self):
+    return np.full((self.num_envs, 2, 36, 36), 40 * (self.num_steps % 3),
+                   np.uint8)
+
+  def reset(self, seed):
+    self.seed = seed
+    return self._observe()
+
+  def step(self, actions):
+    assert actions.shape == (self.num_envs,) and not self.closed
+    self.num_steps += 1
+    if self.num_steps >= self._fail_at:
+      raise OSError('the emulator\nis gone')
+    time.sleep(self._pause_s)
+    ended = self.num_steps % 3 == 0
+    return host.HostStep(
+        self._observe(), np.full(self.num_envs, 2., np.float32),
+        np.full(self.num_envs, 0. if ended else 1., np.float32),
+        (6.,) * self.num_envs if ended else ())
+
+  def close(self):
+    self.closed = True
+
+
+class Rig:
+  """An evaluator at work, whose eta the test sets."""
+
+  def __init__(self, run_dir, make_environment, config=CONFIG, rule=RULE,
+               eta=ETA):
+    self.run_dir, self.stop = str(run_dir), threading.Event()
+    self.snapshot = (0, eta)
+    self.environments = []
+    self.closed = threading.Event()
+
+    def make(config):
+      self.environments.append(make_environment(config))
+      return self.environments[-1]
+
+    self.evaluator = atari_evaluator.AtariEvaluator(
+        config, rule, lambda: self.snapshot, self.run_dir, self.stop, seed=7,
+        on_closed=self.closed.set, make_environment=make)
+    self.thread = threading.Thread(target=self.evaluator.run)
+    self.thread.start()
+
+  def rows(self, *events):
+    return [row for row in loggers.read_metrics(self.run_dir, 'evaluator')
+            if row['event'] in (events or row['event'])]
+
+  def wait_for(self, number, *events):
+    deadline = time.monotonic() + _TIMEOUT_S
+    while len(self.rows(*events)) < number:
+      assert time.monotonic() < deadline, self.rows()
+      time.sleep(0.02)
+    return self.rows(*events)
+
+  def leave(self):
+    begin = time.monotonic()
+    self.stop.set()
+    self.thread.join(10.)
+    assert not self.thread.is_alive() and self.closed.is_set()
+    return time.monotonic() - begin
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+  monkeypatch.setattr(atari_evaluator, '_ETA_PERIOD_S', 0.02)
+  monkeypatch.setattr(atari_evaluator, '_FIRST_PAUSE_S', 0.05)
+  rigs = []
+
+  def make(make_environment=Flicker, **kwargs):
+    rigs.append(Rig(tmp_path, make_environment, **kwargs))
+    return rigs[-1]
+
+  yield make
+  for rig in rigs:
+    rig.leave()
+
+
+def test_follows_eta_and_tells_all(start):
+  """One evaluation per eta, each with a seed of its own, in whole rows."""
+  rig = start()
+  (first,) = rig.wait_for(1, 'end')
+  rig.snapshot = None
+  time.sleep(0.2)
+  assert len(rig.environments) == 1
+  assert rig.evaluator.get_status()['state'] == 'waiting'
+  rig.snapshot = (40, ETA)
+  first, second = rig.wait_for(2, 'end')
+  time.sleep(0.2)
+  assert len(rig.environments) == 2  # Nothing new, nothing done.
+  assert (first['step'], second['step']) == (0, 40)
+  assert first['seed'] != second['seed']
+  assert [e.seed for e in rig.environments] == [first['seed'], second['seed']]
+  # 120 frames: 3 trajectories of 5 steps of 2 environments of 4 frames.
+  assert first['frames'] == 120 and first['updates'] == 3
+  assert first['episodes'] == 10 and first['return'] == 6.
+  assert first['game'] == 'breakout' and first['preset'] == 'dm_noop'
+  assert (first['random_score'], first['human_score']) == (1.7, 30.5)
+  np.testing.assert_allclose(first['human_normalised'],
+                             (6. - 1.7) / (30.5 - 1.7))
+  np.testing.assert_allclose(first['frames_per_s'], 120 / first['seconds'],
+                             rtol=1e-6)
+  np.testing.assert_allclose(first['clipped_reward'], 1.)
+  for name in ('policy_entropy', 'y_entropy', 'kl', 'pi_hat_square', 'value'):
+    assert math.isfinite(first[name])
+  assert all(e.closed for e in rig.environments)
+  status = rig.evaluator.get_status()
+  assert status['meta_step'] == 40 and status['frames'] == 120
+  assert status['return'] == 6. and status['game'] == 'breakout'
+
+
+def test_a_failing_environment_is_tried_again_ever_later(start):
+  attempts = []
+
+  def make(config):
+    attempts.append(config)
+    if len(attempts) <= 2:
+      return Flicker(config, fail_at=2)
+    if len(attempts) == 3:
+      raise ImportError('no emulator')
+    return Flicker(config)
+
+  rig = start(make)
+  (row,) = rig.wait_for(1, 'end')
+  assert row['frames'] == 120
+  errors = rig.rows('error')
+  assert [r['error'] for r in errors] == ['OSError: the emulator'] * 2 + [
+      'ImportError: no emulator']
+  assert [r['attempt'] for r in errors] == [1, 2, 3]
+  np.testing.assert_allclose([r['retry_in_s'] for r in errors],
+                             [0.05, 0.1, 0.2])
+  time.sleep(0.1)  # It closes what it has just told of.
+  assert all(e.closed for e in rig.environments)
+  # The next failure is a first one again.
+  attempts.clear()
+  rig.snapshot = (1, ETA)
+  rig.wait_for(2, 'end')
+  assert [r['attempt'] for r in rig.rows('error')] == [1, 2, 3, 1, 2, 3]
+
+
+def test_an_eta_that_cannot_be_had_is_an_error_and_no_end(start):
+  rig = start()
+  rig.wait_for(1, 'end')
+  rig.snapshot = (1, ETA[:-1])
+  rig.wait_for(1, 'error')
+  rig.snapshot = (2, ETA)
+  assert [r['step'] for r in rig.wait_for(2, 'end')] == [0, 2]
+
+
+def test_leaves_within_a_second_of_stop(start):
+  config = dataclasses.replace(CONFIG, frames=10 ** 9)
+  rig = start(lambda c: Flicker(c, pause_s=0.01), config=config)
+  deadline = time.monotonic() + _TIMEOUT_S
+  while rig.evaluator.get_status()['state'] != 'training':
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+  assert rig.leave() < 1.5
+  assert not rig.rows('end')
+
+
+def test_leaves_while_it_compiles(start):
+  """What cannot be interrupted is left behind."""
+  entered, release = threading.Event(), threading.Event()
+
+  def make(config):
+    entered.set()
+    release.wait(_TIMEOUT_S)
+    return Flicker(config)
+
+  rig = start(make)
+  assert entered.wait(_TIMEOUT_S)
+  assert rig.leave() < 1.5
+  release.set()
+
+
+def test_leaves_while_it_pauses_after_a_failure(start, monkeypatch):
+  monkeypatch.setattr(atari_evaluator, '_FIRST_PAUSE_S', 100.)
+  rig = start(lambda c: Flicker(c, fail_at=1))
+  rig.wait_for(1, 'error')
+  assert rig.leave() < 1.5
+
+
+def test_a_diverged_agent_ends_its_evaluation(start):
+  eta = np.where(np.arange(ETA.size) == ETA.size - 1, np.nan, ETA)
+  rig = start(eta=eta.astype(np.float32))
+  (row,) = rig.wait_for(1, 'diverged')
+  assert row['updates'] < 3 and row['kl'] is None
+  rig.snapshot = (1, ETA)
+  rig.wait_for(1, 'end')
+  assert len(rig.rows('diverged')) == 1
+
+
+def test_progress_is_told_now_and_then(start, monkeypatch):
+  monkeypatch.setattr(atari_evaluator, '_PROGRESS_PERIOD_S', 0.05)
+  rig = start(lambda c: Flicker(c, pause_s=0.02))
+  rig.wait_for(1, 'end')
+  rows = rig.rows('progress')
+  assert len(rows) > 1
+  frames = [r['frames'] for r in rows]
+  assert frames == sorted(frames)
+  assert rows[0]['return'] is None or rows[0]['episodes']
+
+
+def test_a_pause_after_each_evaluation(start):
+  rig = start(config=dataclasses.replace(CONFIG, pause_s=100.))
+  rig.wait_for(1, 'end')
+  rig.snapshot = (1, ETA)
+  time.sleep(0.3)
+  assert len(rig.environments) == 1
+  assert rig.leave() < 1.5
+
+
+def test_breakout(tmp_path):
+  """The real game, network and rule; few frames, two environments."""
+  pytest.importorskip('ale_py')
+  rule = config_lib.RuleConfig()
+  eta = np.asarray(rule_vector.ravel(
+      lpg_network.init(rule, jax.random.PRNGKey(0))))
+  config = dataclasses.replace(CONFIG, frames=240, trajectory_steps=10)
+  rig = Rig(tmp_path, atari_evaluator.load_game, config, rule, eta)
+  rig.wait_for(1, 'end')
+  rig.leave()
+  (row,) = rig.rows('end')
+  assert row['frames'] == 240 and row['updates'] == 3
+  assert row['frames_per_s'] > 0 and row['seconds'] > 0
+  # Breakout knows four actions; the agent has hardly learned anything.
+  assert 0.9 * math.log(4) < row['policy_entropy'] <= math.log(4) + 1e-5
+  assert 0.9 * math.log(30) < row['y_entropy'] <= math.log(30) + 1e-5
+  assert not rig.rows('error', 'diverged')
