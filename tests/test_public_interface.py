@@ -20,6 +20,8 @@ from lpg_distributed.core import meta_update
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 _SMALL = config_lib.RuleConfig(num_predictions=5, lstm_size=8)
 _TINY = ('environments=chain_short', 'rule.lstm_size=8',
