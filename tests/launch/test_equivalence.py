@@ -109,3 +109,18 @@ def test_stopped_and_resumed(embedded, launch_type, number, tmp_path):
   rows = [json.loads(line)['step']
           for line in metrics.read_text().splitlines()]
   assert rows == list(range(6))
+
+
+def test_asynchronous_mode(tmp_path):
+  """Updates on any two gradients; what is too old is dropped and counted."""
+  train(tmp_path / 'run', '--launch_type=local_mp', '--num_workers=2',
+        '--set=run.mode=async', '--set=run.gradients_per_update=2',
+        '--set=run.max_staleness=1')
+  with open(tmp_path / 'run' / 'metrics' / 'learner.jsonl',
+            encoding='utf-8') as f:
+    rows = [json.loads(line) for line in f]
+  assert [row['step'] for row in rows] == list(range(6))
+  assert all(0. <= row['staleness'] <= 1. for row in rows)
+  stale = [row['stale'] for row in rows]
+  assert stale == sorted(stale)
+  assert np.all(np.isfinite(eta_of(tmp_path / 'run')))
