@@ -1,0 +1,153 @@
+"""Speed and memory of a whole meta-step, for every kind of lifetime.
+
+One shard of one kind at the paper's shapes, on one thread, each kind in a
+process of its own. `% GEMM` is the analytic FLOPs of `benchmarks/work.py` over
+those of a matrix product measured around each call. From the repository's
+root, best pinned to one core:
+
+  taskset -c 1 python -m benchmarks.meta_gradient [--output=FILE] [names ...]
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any, Sequence
+
+from envs import suite
+from launch import process_environment
+
+_COLUMNS = (  # key, title, format
+    ('steps_per_s', 'steps/s', '>9.0f'), ('mflop', 'MFLOP', '>7.2f'),
+    ('share_of_gemm', '% GEMM', '>8.1%'), ('us', 'us', '>8.2f'),
+    ('rule_us', 'rule', '>7.2f'), ('agent_us', 'agent', '>8.2f'),
+    ('acting_us', 'acting', '>8.2f'), ('critic_us', 'critic', '>8.2f'),
+    ('outer_us', 'outer', '>7.2f'), ('temp_mib', 'MiB/life', '>9.1f'),
+    ('peak_rss_mib', 'RSS MiB', '>8.0f'), ('cold_s', 'cold s', '>7.1f'),
+    ('warm_s', 'warm s', '>7.1f'))
+
+
+def measure(name: str, num_lifetimes: int, repeats: int, budget_s: float,
+            naive: bool) -> dict[str, Any]:
+  """All figures of one kind; times in us per environment step."""
+  # Here, after the environment variables.
+  import jax
+
+  from benchmarks import naive as naive_lib
+  from benchmarks import parts
+  from benchmarks import timing
+  from benchmarks import work
+  from lpg_distributed import config as config_lib
+
+  config = config_lib.Config(environments=(name,))
+  with tempfile.TemporaryDirectory() as cache:
+    jax.config.update('jax_compilation_cache_dir', cache)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.)
+    start = time.perf_counter()
+    call, compiled, state, compile_again = parts.shard_call(
+        config, name, num_lifetimes)
+    jax.block_until_ready(state)
+    cold_s = time.perf_counter() - start
+    jax.clear_caches()
+    start = time.perf_counter()
+    compile_again()
+    warm_s = time.perf_counter() - start
+    jax.config.update('jax_enable_compilation_cache', False)
+    calls = {'full': call}
+    jax.block_until_ready(call())
+    peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if naive:
+      with naive_lib.naive_rule(config.rule):
+        calls['naive'], *_ = parts.shard_call(config, name, num_lifetimes)
+    calls |= parts.part_calls(config, name, state)
+  measured, gemm = timing.measure(calls, repeats, budget_s)
+
+  environment = suite.load(name)
+  flops = work.meta_step(
+      config, config.agents[name], environment.observation_spec().shape,
+      environment.action_spec().num_values)
+  update_steps = (num_lifetimes * config.meta.num_envs
+                  * config.meta.trajectory_steps)
+  steps = update_steps * config.meta.num_updates
+  full = measured['full']
+  row = {
+      'steps_per_s': steps / full.best_s, 'mflop': flops.total / 1e6,
+      'share_of_gemm': flops.total * steps / full.gemm_flops,
+      'us': 1e6 * full.median_s / steps,
+      'rule_share_of_gemm': (
+          flops.rule * update_steps / measured['rule'].gemm_flops),
+      'temp_mib': (compiled.memory_analysis().temp_size_in_bytes
+                   / num_lifetimes / 2 ** 20),
+      'peak_rss_mib': peak_rss, 'cold_s': cold_s, 'warm_s': warm_s,
+      'gemm_best_gflops': gemm.best / 1e9,
+      'gemm_median_gflops': gemm.median / 1e9, **timing.machine()}
+  for part in ('rule', 'agent', 'acting', 'critic', 'outer'):
+    # The outer loss is taken once in a window, the others K times.
+    count = steps if part == 'outer' else update_steps
+    row[f'{part}_us'] = 1e6 * measured[part].median_s / count
+  if naive:
+    row['over_naive'] = measured['naive'].gemm_flops / full.gemm_flops
+  return row
+
+
+def _in_a_process(name: str, args: argparse.Namespace) -> dict[str, Any]:
+  command = [sys.executable, '-m', 'benchmarks.meta_gradient', name, '--child',
+             f'--lifetimes={args.lifetimes}', f'--repeats={args.repeats}',
+             f'--budget_s={args.budget_s}'] + ['--naive'] * args.naive
+  done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+def _positive(text: str) -> int:
+  value = int(text)
+  if value < 1:
+    raise argparse.ArgumentTypeError('must be at least 1')
+  return value
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
+  parser.add_argument('names', nargs='*', metavar='name',
+                      help='environments (default: all)')
+  parser.add_argument('--output', help='also write the figures, as JSON')
+  parser.add_argument('--lifetimes', type=_positive, default=16)
+  parser.add_argument('--repeats', type=_positive, default=10)
+  parser.add_argument('--budget_s', type=float, default=60.,
+                      help='begin no new turn of measuring after this time')
+  parser.add_argument('--naive', action='store_true',
+                      help='also time the plain formulation of the rule')
+  parser.add_argument('--child', action='store_true', help=argparse.SUPPRESS)
+  args = parser.parse_args(argv)
+  try:
+    for name in args.names:
+      suite.check_name(name)
+  except ValueError as error:
+    parser.error(str(error))
+  if args.child:
+    print(json.dumps(measure(args.names[0], args.lifetimes, args.repeats,
+                             args.budget_s, args.naive)))
+    return
+  rows = {}
+  print(f'{"environment":<25}'
+        + ''.join(f'{title:>{fmt[1:].split(".")[0]}}'
+                  for _, title, fmt in _COLUMNS))
+  for name in args.names or suite.ENVIRONMENTS:
+    row = rows[name] = _in_a_process(name, args)
+    print(f'{name:<25}' + ''.join(f'{row[key]:{fmt}}'
+                                  for key, _, fmt in _COLUMNS)
+          + (f'  over naive {row["over_naive"]:.2f}' if args.naive else ''),
+          flush=True)
+    if args.output:  # After each, so that a long run may be cut short.
+      with open(args.output, 'w', encoding='utf-8') as f:
+        json.dump({'lifetimes': args.lifetimes, 'environments': rows}, f,
+                  indent=2)
+        f.write('\n')
+
+
+if __name__ == '__main__':
+  process_environment.ensure(process_environment.WORKER,
+                             'benchmarks.meta_gradient')
+  main()

@@ -1,0 +1,91 @@
+"""Times beside the time of a matrix product, on a machine shared with others.
+
+A time on a busy machine says little; its ratio to a product measured just
+before and after says more. Processor time is measured where the process has
+one thread, so that waiting for a turn does not count.
+"""
+
+import os
+import time
+from typing import Any, Callable, Mapping, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# A product that the machine is good at: [1024, 256] @ [256, 1024].
+_GEMM = (1024, 256, 1024)
+_GEMM_FLOPS = 2. * _GEMM[0] * _GEMM[1] * _GEMM[2]
+
+
+class Measured(NamedTuple):
+  best_s: float
+  median_s: float
+  # Median over calls of the time in units of the neighbouring products' time,
+  # as the FLOPs that those would have done meanwhile.
+  gemm_flops: float
+
+
+class Gemm(NamedTuple):
+  best: float  # FLOP/s
+  median: float
+
+
+def _make_gemm() -> Callable[[], float]:
+  m, k, n = _GEMM
+  a, b = jnp.ones((m, k)), jnp.ones((k, n))
+  product = jax.jit(lambda a, b: a @ b).lower(a, b).compile()
+  return lambda: seconds(lambda: product(a, b))
+
+
+def seconds(call: Callable[[], Any]) -> float:
+  """Processor seconds of one finished call."""
+  start = time.process_time()
+  jax.block_until_ready(call())
+  return time.process_time() - start
+
+
+def measure(calls: Mapping[str, Callable[[], Any]], repeats: int,
+            budget_s: float) -> tuple[dict[str, Measured], Gemm]:
+  """Runs all calls in turn, each between products.
+
+  Args:
+    calls: what to time, by name; compiled, each is run once beforehand.
+    repeats: turns at most.
+    budget_s: no new turn is begun after this time, but two are always done.
+  """
+  gemm = _make_gemm()
+  gemm()
+  for call in calls.values():
+    jax.block_until_ready(call())
+  records, products = {name: [] for name in calls}, []
+  start = time.monotonic()
+  for turn in range(repeats):
+    if turn >= 2 and time.monotonic() - start > budget_s:
+      break
+    for name, call in calls.items():
+      around = [gemm(), gemm()]
+      spent = seconds(call)
+      around += [gemm(), gemm()]
+      records[name].append((spent, spent / np.mean(around)))
+      products += around
+  measured = {}
+  for name, record in records.items():
+    spent, ratio = np.transpose(record)
+    measured[name] = Measured(float(spent.min()), float(np.median(spent)),
+                              float(np.median(ratio)) * _GEMM_FLOPS)
+  return measured, Gemm(_GEMM_FLOPS / min(products),
+                        _GEMM_FLOPS / float(np.median(products)))
+
+
+def machine() -> dict[str, Any]:
+  """What the figures depend on."""
+  try:
+    with open('/proc/cpuinfo', encoding='utf-8') as f:
+      lines = [line.split(':')[1].strip() for line in f
+               if line.startswith(('model name', 'cpu family', 'model\t'))]
+  except OSError:
+    lines = []
+  return {'processor': ' / '.join(dict.fromkeys(lines)),
+          'processors': os.cpu_count(), 'load_1min': os.getloadavg()[0],
+          'jax': jax.__version__, 'device': jax.devices()[0].device_kind}
