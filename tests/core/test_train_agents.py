@@ -39,7 +39,11 @@ def compiled(updates=None, alpha_y=None):
 
 @pytest.fixture(scope='module')
 def eta(quick_compilation):
-  return 3. * meta_update.init(CONFIG).eta
+  rule = rule_vector.unravel(CONFIG.rule, 3. * meta_update.init(CONFIG).eta)
+  hidden = rule['lpg/phi/~/linear_0']
+  # So that phi's few units are alive, whatever was drawn for them.
+  hidden['b'] = jnp.max(jnp.abs(hidden['w']), axis=0)
+  return rule_vector.ravel(rule)
 
 
 @pytest.fixture(scope='module')
