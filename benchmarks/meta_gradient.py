@@ -1,9 +1,9 @@
 """Speed and memory of a whole meta-step, for every kind of lifetime.
 
 One shard of one kind at the paper's shapes, on one thread, each kind in a
-process of its own. `% GEMM` is the analytic FLOPs of `benchmarks/work.py` over
-those of a matrix product measured around each call. From the repository's
-root, best pinned to one core:
+process of its own. `% best` is the analytic FLOP/s (`benchmarks/work.py`) of
+the best call over that of the best matrix product in between, `% med` the same
+of the medians. From the repository's root, best pinned to one core:
 
   taskset -c 1 python -m benchmarks.meta_gradient [--output=FILE] [names ...]
 """
@@ -22,7 +22,8 @@ from launch import process_environment
 
 _COLUMNS = (  # key, title, format
     ('steps_per_s', 'steps/s', '>9.0f'), ('mflop', 'MFLOP', '>7.2f'),
-    ('share_of_gemm', '% GEMM', '>8.1%'), ('us', 'us', '>8.2f'),
+    ('share_of_gemm', '% best', '>8.1%'),
+    ('median_share_of_gemm', '% med', '>8.1%'), ('us', 'us', '>8.2f'),
     ('rule_us', 'rule', '>7.2f'), ('agent_us', 'agent', '>8.2f'),
     ('acting_us', 'acting', '>8.2f'), ('critic_us', 'critic', '>8.2f'),
     ('outer_us', 'outer', '>7.2f'), ('temp_mib', 'MiB/life', '>9.1f'),
@@ -33,6 +34,11 @@ _COLUMNS = (  # key, title, format
 def measure(name: str, num_lifetimes: int, repeats: int, budget_s: float,
             naive: bool) -> dict[str, Any]:
   """All figures of one kind; times in us per environment step."""
+  with tempfile.TemporaryDirectory() as cache:
+    return _measure(name, num_lifetimes, repeats, budget_s, naive, cache)
+
+
+def _measure(name, num_lifetimes, repeats, budget_s, naive, cache):
   # Here, after the environment variables.
   import jax
 
@@ -43,26 +49,24 @@ def measure(name: str, num_lifetimes: int, repeats: int, budget_s: float,
   from lpg_distributed import config as config_lib
 
   config = config_lib.Config(environments=(name,))
-  with tempfile.TemporaryDirectory() as cache:
-    jax.config.update('jax_compilation_cache_dir', cache)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.)
-    start = time.perf_counter()
-    call, compiled, state, compile_again = parts.shard_call(
-        config, name, num_lifetimes)
-    jax.block_until_ready(state)
-    cold_s = time.perf_counter() - start
-    jax.clear_caches()
-    start = time.perf_counter()
-    compile_again()
-    warm_s = time.perf_counter() - start
-    jax.config.update('jax_enable_compilation_cache', False)
-    calls = {'full': call}
-    jax.block_until_ready(call())
-    peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    if naive:
-      with naive_lib.naive_rule(config.rule):
-        calls['naive'], *_ = parts.shard_call(config, name, num_lifetimes)
-    calls |= parts.part_calls(config, name, state)
+  jax.config.update('jax_compilation_cache_dir', cache)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.)
+  start = time.perf_counter()
+  call, compiled, state, compile_again = parts.shard_call(
+      config, name, num_lifetimes)
+  jax.block_until_ready(state)
+  cold_s = time.perf_counter() - start
+  jax.clear_caches()
+  start = time.perf_counter()
+  compile_again()
+  warm_s = time.perf_counter() - start
+  calls = {'full': call}
+  jax.block_until_ready(call())
+  peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+  if naive:
+    with naive_lib.naive_rule(config.rule):
+      calls['naive'], *_ = parts.shard_call(config, name, num_lifetimes)
+  calls |= parts.part_calls(config, name, state)
   measured, gemm = timing.measure(calls, repeats, budget_s)
 
   environment = suite.load(name)
@@ -75,10 +79,16 @@ def measure(name: str, num_lifetimes: int, repeats: int, budget_s: float,
   full = measured['full']
   row = {
       'steps_per_s': steps / full.best_s, 'mflop': flops.total / 1e6,
-      'share_of_gemm': flops.total * steps / full.gemm_flops,
+      'share_of_gemm': flops.total * steps / full.best_s / gemm.best,
+      'median_share_of_gemm': (
+          flops.total * steps / full.median_s / gemm.median),
       'us': 1e6 * full.median_s / steps,
       'rule_share_of_gemm': (
-          flops.rule * update_steps / measured['rule'].gemm_flops),
+          flops.rule * update_steps / measured['rule'].best_s / gemm.best),
+      'rule_median_share_of_gemm': (
+          flops.rule * update_steps / measured['rule'].median_s
+          / gemm.median),
+      'repeats': full.repeats,
       'temp_mib': (compiled.memory_analysis().temp_size_in_bytes
                    / num_lifetimes / 2 ** 20),
       'peak_rss_mib': peak_rss, 'cold_s': cold_s, 'warm_s': warm_s,
@@ -89,7 +99,8 @@ def measure(name: str, num_lifetimes: int, repeats: int, budget_s: float,
     count = steps if part == 'outer' else update_steps
     row[f'{part}_us'] = 1e6 * measured[part].median_s / count
   if naive:
-    row['over_naive'] = measured['naive'].gemm_flops / full.gemm_flops
+    row['over_naive'] = measured['naive'].best_s / full.best_s
+    row['median_over_naive'] = measured['naive'].median_s / full.median_s
   return row
 
 
@@ -138,7 +149,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     row = rows[name] = _in_a_process(name, args)
     print(f'{name:<25}' + ''.join(f'{row[key]:{fmt}}'
                                   for key, _, fmt in _COLUMNS)
-          + (f'  over naive {row["over_naive"]:.2f}' if args.naive else ''),
+          + (f'  over naive {row["over_naive"]:.2f}, medians '
+             f'{row["median_over_naive"]:.2f}' if args.naive else ''),
           flush=True)
     if args.output:  # After each, so that a long run may be cut short.
       with open(args.output, 'w', encoding='utf-8') as f:

@@ -1,8 +1,12 @@
 """Times beside the time of a matrix product, on a machine shared with others.
 
-A time on a busy machine says little; its ratio to a product measured just
-before and after says more. Processor time is measured where the process has
-one thread, so that waiting for a turn does not count.
+A time on a busy machine says little; its ratio to that of a product, measured
+in between in the same process, says more. Two ratios are kept, best to best
+and median to median, and where they are far apart neither is to be trusted. A
+call's ratio to the products next to it is not one of them: calls of seconds
+and products of milliseconds do not meet the same disturbances, and such a
+ratio has come out above 1. Processor time is measured where the process has one
+thread, so that waiting for a turn does not count.
 """
 
 import os
@@ -21,9 +25,7 @@ _GEMM_FLOPS = 2. * _GEMM[0] * _GEMM[1] * _GEMM[2]
 class Measured(NamedTuple):
   best_s: float
   median_s: float
-  # Median over calls of the time in units of the neighbouring products' time,
-  # as the FLOPs that those would have done meanwhile.
-  gemm_flops: float
+  repeats: int
 
 
 class Gemm(NamedTuple):
@@ -64,16 +66,12 @@ def measure(calls: Mapping[str, Callable[[], Any]], repeats: int,
     if turn >= 2 and time.monotonic() - start > budget_s:
       break
     for name, call in calls.items():
-      around = [gemm(), gemm()]
-      spent = seconds(call)
-      around += [gemm(), gemm()]
-      records[name].append((spent, spent / np.mean(around)))
-      products += around
-  measured = {}
-  for name, record in records.items():
-    spent, ratio = np.transpose(record)
-    measured[name] = Measured(float(spent.min()), float(np.median(spent)),
-                              float(np.median(ratio)) * _GEMM_FLOPS)
+      products += [gemm(), gemm()]
+      records[name].append(seconds(call))
+      products += [gemm(), gemm()]
+  measured = {name: Measured(min(record), float(np.median(record)),
+                             len(record))
+              for name, record in records.items()}
   return measured, Gemm(_GEMM_FLOPS / min(products),
                         _GEMM_FLOPS / float(np.median(products)))
 
