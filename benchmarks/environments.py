@@ -8,7 +8,6 @@ drawing of actions. From the repository's root:
   python -m benchmarks.environments [--output=FILE] [names ...]
 """
 
-import argparse
 import json
 import platform
 import time
@@ -17,6 +16,7 @@ from typing import Any, Sequence
 import jax
 import jax.numpy as jnp
 
+from benchmarks import arguments
 from envs import base
 from envs import suite
 
@@ -77,26 +77,15 @@ def measure(name: str, num_lifetimes: int, num_envs: int, num_steps: int,
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-  parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
-  parser.add_argument('names', nargs='*', metavar='name',
-                      help='environments (default: all)')
-  parser.add_argument('--output', help='also write the figures, as JSON')
-  parser.add_argument('--lifetimes', type=int, default=16)
-  parser.add_argument('--envs', type=int, default=64)
-  parser.add_argument('--steps', type=int, default=100)
-  parser.add_argument('--repeats', type=int, default=10)
-  args = parser.parse_args(argv)
-  try:
-    for name in args.names:
-      suite.load(name)
-  except ValueError as error:
-    parser.error(str(error))
-  for option in ('lifetimes', 'envs', 'steps', 'repeats'):
-    if getattr(args, option) < 1:
-      parser.error(f'--{option} must be at least 1')
+  parser = arguments.make_parser(__doc__)
+  for option, default in (('lifetimes', 16), ('envs', 64), ('steps', 100),
+                          ('repeats', 10)):
+    parser.add_argument(f'--{option}', type=arguments.positive,
+                        default=default)
+  args = arguments.parse(parser, argv)
   results = {}
   print(f'{"environment":<26}{"ns/step":>9}{"median":>9}{"compile s":>11}')
-  for name in args.names or suite.ENVIRONMENTS:
+  for name in args.names:
     row = results[name] = measure(name, args.lifetimes, args.envs, args.steps,
                                   args.repeats)
     print(f'{name:<26}{row["ns_per_step"]:>9.1f}'

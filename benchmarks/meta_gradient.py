@@ -17,6 +17,7 @@ import tempfile
 import time
 from typing import Any, Sequence
 
+from benchmarks import arguments
 from envs import suite
 from launch import process_environment
 
@@ -112,31 +113,16 @@ def _in_a_process(name: str, args: argparse.Namespace) -> dict[str, Any]:
   return json.loads(done.stdout.splitlines()[-1])
 
 
-def _positive(text: str) -> int:
-  value = int(text)
-  if value < 1:
-    raise argparse.ArgumentTypeError('must be at least 1')
-  return value
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-  parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0])
-  parser.add_argument('names', nargs='*', metavar='name',
-                      help='environments (default: all)')
-  parser.add_argument('--output', help='also write the figures, as JSON')
-  parser.add_argument('--lifetimes', type=_positive, default=16)
-  parser.add_argument('--repeats', type=_positive, default=10)
+  parser = arguments.make_parser(__doc__)
+  parser.add_argument('--lifetimes', type=arguments.positive, default=16)
+  parser.add_argument('--repeats', type=arguments.positive, default=10)
   parser.add_argument('--budget_s', type=float, default=60.,
                       help='begin no new turn of measuring after this time')
   parser.add_argument('--naive', action='store_true',
                       help='also time the plain formulation of the rule')
   parser.add_argument('--child', action='store_true', help=argparse.SUPPRESS)
-  args = parser.parse_args(argv)
-  try:
-    for name in args.names:
-      suite.check_name(name)
-  except ValueError as error:
-    parser.error(str(error))
+  args = arguments.parse(parser, argv)
   if args.child:
     print(json.dumps(measure(args.names[0], args.lifetimes, args.repeats,
                              args.budget_s, args.naive)))
@@ -145,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   print(f'{"environment":<25}'
         + ''.join(f'{title:>{fmt[1:].split(".")[0]}}'
                   for _, title, fmt in _COLUMNS))
-  for name in args.names or suite.ENVIRONMENTS:
+  for name in args.names:
     row = rows[name] = _in_a_process(name, args)
     print(f'{name:<25}' + ''.join(f'{row[key]:{fmt}}'
                                   for key, _, fmt in _COLUMNS)

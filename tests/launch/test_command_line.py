@@ -15,6 +15,7 @@ from lpg_distributed import config_io
 from lpg_distributed import presets
 from lpg_distributed.nodes import checkpointing
 from lpg_distributed.nodes import run_directory
+from tests import directory_testing
 
 DEMO = ('--preset=demo', '--launch_type=embedded')
 # Runs one command after another in a process of their own, and says how each
@@ -92,17 +93,6 @@ def run_process(*arguments, module='launch.meta_train', timeout=100):
   return result.returncode, result.stdout, result.stderr
 
 
-def contents(path):
-  """Everything below a path, with what files hold."""
-  found = {}
-  for directory, _, names in os.walk(path):
-    found[directory] = None
-    for name in names:
-      with open(os.path.join(directory, name), 'rb') as f:
-        found[os.path.join(directory, name)] = f.read()
-  return found
-
-
 def assert_refused(result, *parts):
   code, out, err = result
   assert (code, out) == (2, ''), result
@@ -173,7 +163,7 @@ BAD = [
 def test_bad_commands(meta_train, tmp_path, arguments, parts):
   path = tmp_path / 'run'
   assert_refused(meta_train(*DEMO, f'--run_dir={path}', *arguments), *parts)
-  assert contents(tmp_path) == {str(tmp_path): None}
+  assert directory_testing.contents(tmp_path) == {str(tmp_path): None}
 
 
 @pytest.mark.parametrize('content, part', [
@@ -185,10 +175,10 @@ def test_bad_commands(meta_train, tmp_path, arguments, parts):
 def test_bad_configuration_files(meta_train, tmp_path, content, part):
   file = tmp_path / 'config.json'
   file.write_text(content)
-  before = contents(tmp_path)
+  before = directory_testing.contents(tmp_path)
   assert_refused(meta_train(*DEMO, f'--config={file}',
                             f'--run_dir={tmp_path / "run"}'), str(file), part)
-  assert contents(tmp_path) == before
+  assert directory_testing.contents(tmp_path) == before
 
 
 def test_a_busy_port(meta_train, tmp_path):
@@ -205,12 +195,12 @@ def test_a_busy_port(meta_train, tmp_path):
 
 def test_a_run_of_another_configuration(meta_train, tmp_path):
   make_run(tmp_path / 'run')
-  before = contents(tmp_path)
+  before = directory_testing.contents(tmp_path)
   assert_refused(
       meta_train(*DEMO, f'--run_dir={tmp_path / "run"}', '--seed=7',
                  '--meta_steps=5', '--set=meta.num_updates=3'),
       '(meta.num_updates: 5 -> 3; run.seed: 0 -> 7)', 'another --run_dir')
-  assert contents(tmp_path) == before
+  assert directory_testing.contents(tmp_path) == before
 
 
 def test_a_directory_that_is_no_run(meta_train, tmp_path):
@@ -219,15 +209,15 @@ def test_a_directory_that_is_no_run(meta_train, tmp_path):
                      (tmp_path / 'notes.txt', 'Not a directory'),
                      ('/proc/no_such_run', 'cannot be written')):
     assert_refused(meta_train(*DEMO, f'--run_dir={path}'), str(path), part)
-  assert list(contents(tmp_path).values()) == [None, b'x']
+  assert list(directory_testing.contents(tmp_path).values()) == [None, b'x']
 
 
 def test_a_run_in_use(meta_train, tmp_path):
   holder = run_directory.RunDirectory.open(str(tmp_path), presets.demo())
-  before = contents(tmp_path)
+  before = directory_testing.contents(tmp_path)
   assert_refused(meta_train(*DEMO, f'--run_dir={tmp_path}'), 'in use')
   holder.close()
-  assert contents(tmp_path) == before
+  assert directory_testing.contents(tmp_path) == before
 
 
 def test_all_checkpoints_cut_short(meta_train, tmp_path):
@@ -235,11 +225,11 @@ def test_all_checkpoints_cut_short(meta_train, tmp_path):
   path = tmp_path / 'run'
   make_run(path, (4, 8))
   files = [cut_short(path, step) for step in (4, 8)]
-  before = contents(path)
+  before = directory_testing.contents(path)
   assert_refused(
       meta_train(*DEMO, f'--run_dir={path}', '--meta_steps=5'),
       *map(str, files), 'no checkpoint is whole', 'to begin anew')
-  assert contents(path) == before
+  assert directory_testing.contents(path) == before
 
 
 @pytest.mark.parametrize('arguments, parts', [
@@ -271,7 +261,7 @@ def test_query_bandit_of_a_run(query_bandit, tmp_path):
 
 def test_plot_of_what_is_not_there_yet(plot, tmp_path):
   make_run(tmp_path)
-  before = contents(tmp_path)
+  before = directory_testing.contents(tmp_path)
   assert_refused(plot(f'--run_dir={tmp_path}'), 'no metrics yet')
   metrics = tmp_path / 'metrics' / 'learner.jsonl'
   metrics.write_text('{"step": 0, "gradient_norm": 1.0}\n')
@@ -279,7 +269,7 @@ def test_plot_of_what_is_not_there_yet(plot, tmp_path):
     assert_refused(plot(f'--run_dir={tmp_path}',
                         f'--output={tmp_path / name}'), name)
   metrics.unlink()
-  assert contents(tmp_path) == before
+  assert directory_testing.contents(tmp_path) == before
 
 
 # As users start it.
@@ -305,10 +295,10 @@ def test_help(module, flag):
 def test_a_process_refuses_a_run_of_another_configuration(tmp_path):
   """After it has started itself again with the variables it needs."""
   make_run(tmp_path / 'run')
-  before = contents(tmp_path)
+  before = directory_testing.contents(tmp_path)
   assert_refused(run_process(f'--run_dir={tmp_path / "run"}', '--seed=7'),
                  'run.seed: 0 -> 7')
-  assert contents(tmp_path) == before
+  assert directory_testing.contents(tmp_path) == before
 
 
 def test_a_checkpoint_cut_short_is_named_and_the_one_before_used(tmp_path):

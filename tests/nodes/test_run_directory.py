@@ -12,6 +12,7 @@ from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import presets
 from lpg_distributed.nodes import run_directory
+from tests import directory_testing
 
 RunDirectory = run_directory.RunDirectory
 DEMO = presets.demo()
@@ -21,24 +22,13 @@ def changed(*overrides):
   return config_io.apply_overrides(DEMO, overrides)
 
 
-def contents(path):
-  """Everything below a path, with what files hold."""
-  found = {}
-  for directory, _, names in os.walk(path):
-    found[directory] = None
-    for name in names:
-      with open(os.path.join(directory, name), 'rb') as f:
-        found[os.path.join(directory, name)] = f.read()
-  return found
-
-
 def refused(path, config=DEMO):
   """The message; sees that nothing was changed."""
   parent = os.path.dirname(path)
-  before = contents(parent)
+  before = directory_testing.contents(parent)
   with pytest.raises(config_lib.ConfigError) as info:
     RunDirectory.open(str(path), config)
-  assert contents(parent) == before
+  assert directory_testing.contents(parent) == before
   assert '\n' not in str(info.value) and str(path) in str(info.value)
   return str(info.value)
 
@@ -120,11 +110,12 @@ def test_many_differences_are_counted(path):
 
 def test_what_may_change_is_written_by_update(path):
   RunDirectory.open(path, DEMO).close()
-  before = contents(path)
+  before = directory_testing.contents(path)
   config = changed('run.meta_steps=9', 'run.num_workers=9',
                    'evaluator.enabled=false')
   run = RunDirectory.open(path, config)
-  assert contents(path) == before  # It may still be refused elsewhere.
+  # It may still be refused elsewhere.
+  assert directory_testing.contents(path) == before
   run.update(config)
   assert run_directory.read_config(path) == config
   run.close()
