@@ -10,7 +10,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help venv venv-current meta-train test test-main test-current lint \
-  figures clean
+  clean
 
 help:
 	@echo 'make meta-train  meta-trains a small rule on this machine, in minutes'

@@ -1,5 +1,6 @@
 """Shows p(alpha|E): python -m launch.query_bandit --run_dir=runs/demo_seed0"""
 
+import contextlib
 import json
 import os
 import threading
@@ -94,24 +95,22 @@ def main() -> int:
   if not 0. <= _WATCH.value < float('inf'):
     raise command.UsageError(f'--watch is {_WATCH.value}; allowed: seconds, '
                              '0 or more')
-  if _JSON.value:
-    while True:
-      print(json.dumps(_look()[1]), flush=True)
-      if not _WATCH.value:
-        return 0
-      time.sleep(_WATCH.value)
   console = rich.console.Console()
-  if not _WATCH.value:
-    console.print(_table(*_look()))
-    return 0
-  try:
-    with rich.live.Live(console=console, auto_refresh=False,
-                        vertical_overflow='visible') as live:
-      while True:
-        live.update(_table(*_look()), refresh=True)
-        time.sleep(_WATCH.value)
-  except KeyboardInterrupt:
-    return 0
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(contextlib.suppress(KeyboardInterrupt))
+    if _JSON.value:
+      show = lambda look: print(json.dumps(look[1]), flush=True)
+    elif _WATCH.value:
+      live = stack.enter_context(rich.live.Live(
+          console=console, auto_refresh=False, vertical_overflow='visible'))
+      show = lambda look: live.update(_table(*look), refresh=True)
+    else:
+      show = lambda look: console.print(_table(*look))
+    show(_look())
+    while _WATCH.value:
+      time.sleep(_WATCH.value)
+      show(_look())
+  return 0
 
 
 if __name__ == '__main__':

@@ -7,7 +7,6 @@ snapshot. Nothing waits for it and it changes nothing of the run.
 
 import collections
 import math
-import os
 import threading
 import time
 from typing import Any, Callable, Optional
@@ -51,7 +50,6 @@ class AtariEvaluator:
       run_dir: str,
       stop: threading.Event,
       seed: int,
-      niceness: int = 0,
       on_closed: Callable[[], None] = lambda: None,
       make_environment: Callable[..., host.HostEnvironment] = load_game,
   ):
@@ -64,7 +62,6 @@ class AtariEvaluator:
       run_dir: where the metrics go.
       stop: set from outside when the program ends.
       seed: the run's; each evaluation derives its own from it.
-      niceness: added to that of the thread that works.
       on_closed: called when `run` ends, perhaps while something is still
         being compiled; a process of its own may leave then.
       make_environment: from `config` to the environment.
@@ -75,7 +72,6 @@ class AtariEvaluator:
     self._run_dir = run_dir
     self._stop = stop
     self._seed = seed
-    self._niceness = niceness
     self._on_closed = on_closed
     self._make_environment = make_environment
     self._settings = meta_test.Settings(
@@ -104,8 +100,6 @@ class AtariEvaluator:
     self._on_closed()
 
   def _work(self) -> None:
-    if self._niceness:
-      os.nice(self._niceness)  # On Linux, of this thread.
     logger = loggers.MetricsLogger(self._run_dir, 'evaluator')
     try:
       self._evaluate_until_stopped(logger)
