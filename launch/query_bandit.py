@@ -30,7 +30,7 @@ def _from_server(address: str):
   from lpg_distributed.nodes import rpc
   client = rpc.Client(courier.Client(address, call_timeout=_TIMEOUT_S),
                       f'the bandit server at {address}', threading.Event(),
-                      patience_s=0.)
+                      patience_s=_TIMEOUT_S)
   try:
     return client.get_statistics(_ENVIRONMENT.value)
   except rpc.RpcError as error:
@@ -65,7 +65,11 @@ def _look():
     return 'last checkpoint', _from_checkpoint(_RUN_DIR.value)
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise command.UsageError(f'{path} is not readable: {error!r}') from None
-  return address, _from_server(address)
+  try:
+    return address, _from_server(address)
+  except command.UsageError:  # The run ends just now, or was killed.
+    return (f'last checkpoint; nobody answers at {address}',
+            _from_checkpoint(_RUN_DIR.value))
 
 
 def _table(source: str, statistics) -> rich.table.Table:

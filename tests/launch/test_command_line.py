@@ -257,6 +257,13 @@ def test_query_bandit_of_a_run(query_bandit, tmp_path):
                  "no bandit for 'chain'", 'chain_short')
   (tmp_path / run_directory.LAUNCH_FILE).write_text('{"addresses": 3}')
   assert_refused(query_bandit(f'--run_dir={tmp_path}'), 'is not readable')
+  # A launch that was killed leaves its file behind.
+  (tmp_path / run_directory.LAUNCH_FILE).write_text(
+      '{"addresses": {"bandit_server": "localhost:1"}}')
+  assert_refused(query_bandit(f'--run_dir={tmp_path}', '--environment=chain'),
+                 "no bandit for 'chain'")
+  code, out, _ = query_bandit(f'--run_dir={tmp_path}')
+  assert code == 0 and 'nobody answers at localhost:1' in ' '.join(out.split())
 
 
 def test_plot_of_what_is_not_there_yet(plot, tmp_path):
