@@ -100,7 +100,8 @@ class AtariEnvironment(host.HostEnvironment):
 
   def __init__(self, game: str, num_envs: int, preset: str = 'dm_noop',
                num_threads: int = 1,
-               max_episode_frames: int = MAX_EPISODE_FRAMES):
+               max_episode_frames: int = MAX_EPISODE_FRAMES,
+               first_env: int = 0):
     """Loads the game.
 
     Args:
@@ -110,6 +111,8 @@ class AtariEnvironment(host.HostEnvironment):
       num_threads: how many emulators run at once.
       max_episode_frames: emulator frames after which an episode is cut; those
         of the no-ops at its start do not count.
+      first_env: where these stand in a larger batch; they draw the same random
+        numbers in it and alone.
 
     Raises:
       ValueError: an unknown game or preset.
@@ -122,6 +125,7 @@ class AtariEnvironment(host.HostEnvironment):
     make, rom_path = _import_emulator()
     protocol = PRESETS[preset]
     self.game, self.preset, self.num_envs = game, preset, num_envs
+    self._first_env = first_env
     self._emulators = make(
         rom_path=rom_path(game), num_envs=num_envs, num_threads=num_threads,
         frame_skip=_FRAME_SKIP, stack_num=_NUM_STACKED, img_height=_SIZE,
@@ -144,7 +148,8 @@ class AtariEnvironment(host.HostEnvironment):
     return specs.DiscreteArray(self._num_actions, name='action')
 
   def reset(self, seed: int) -> np.ndarray:
-    seeds = np.random.SeedSequence(seed).generate_state(self.num_envs)
+    seeds = np.random.SeedSequence(seed).generate_state(
+        self._first_env + self.num_envs)[self._first_env:]
     observation, _ = self._emulators.reset(
         np.arange(self.num_envs), (seeds >> 1).astype(np.int32))
     self._returns[:] = 0.
@@ -167,3 +172,17 @@ class AtariEnvironment(host.HostEnvironment):
 
   def close(self) -> None:
     self._emulators = None
+
+
+def make_groups(game: str, num_envs: int, num_groups: int,
+                preset: str = 'dm_noop') -> list[AtariEnvironment]:
+  """B games in groups of nearly equal size, to be stepped at once.
+
+  Together they are what one `AtariEnvironment` with all of them is; each steps
+  in a thread of its own. Raises as that does.
+  """
+  sizes = [len(part) for part in np.array_split(
+      np.arange(num_envs), min(num_groups, num_envs))]
+  return [AtariEnvironment(game, size, preset,
+                           first_env=sum(sizes[:i]))
+          for i, size in enumerate(sizes)]

@@ -12,6 +12,7 @@ Where the paper is silent:
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import chex
@@ -21,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs import base
+from envs import free_cells
 from envs import settings as settings_lib
 
 NUM_MOVES = 9  # eight neighbours and stay; action 4 stays
@@ -28,6 +30,11 @@ NUM_ACTIONS = 2 * NUM_MOVES
 
 ObjectType = settings_lib.ObjectType
 GridWorldSettings = settings_lib.GridWorldSettings
+
+
+def _fractions(words: chex.Array) -> chex.Array:
+  """Uniform 32-bit words to numbers in [0, 1), multiples of 2^-24."""
+  return (words >> 8).astype(jnp.float32) * 2. ** -24
 
 
 class GridParams(NamedTuple):
@@ -89,52 +96,53 @@ class GridWorld:
 
   def init_params(self, key: chex.PRNGKey) -> GridParams:
     layout_key, action_key = jax.random.split(key)
-    uniform = jax.random.uniform(layout_key, (self.num_objects,))
-    cells, _ = self._place_all(uniform)
+    words = jax.random.bits(layout_key, (self.num_objects,), jnp.uint32)
+    cells, _ = self._place_all(_fractions(words))
     return GridParams(cells, jax.random.bernoulli(action_key))
 
-  def _pick(self, uniform: chex.Array, taken: chex.Array,
-            counts: chex.Array) -> chex.Array:
-    """A uniform choice among open cells that are not taken.
-
-    Args:
-      uniform: [] in [0, 1).
-      taken: [n] cells, no two that count equal.
-      counts: [n] bool, which of them count.
-    """
+  def _cell(self, rank: chex.Array) -> chex.Array:
+    """The rank-th open cell."""
     cells = self.open_cells()
-    rank_of = np.full(self.num_cells, 0, np.int32)
+    if len(cells) == self.num_cells:
+      return rank
+    return jnp.asarray(cells)[rank]
+
+  def _rank(self, cell: chex.Array) -> chex.Array:
+    """Of an open cell, how many come before it."""
+    cells = self.open_cells()
+    if len(cells) == self.num_cells:
+      return cell
+    rank_of = np.zeros(self.num_cells, np.int32)
     rank_of[cells] = np.arange(len(cells))
-    ranks = jnp.where(counts, jnp.asarray(rank_of)[taken], len(cells))
-    num_free = len(cells) - jnp.sum(counts)
-    rank = jnp.minimum((uniform * num_free).astype(jnp.int32), num_free - 1)
-    # The rank-th free cell is the first one with as many taken cells up to
-    # it as it lies behind `rank`.
-    behind = jnp.arange(taken.shape[0] + 1)
-    taken_before = jnp.sum(ranks[None, :] <= rank + behind[:, None], axis=1)
-    rank = rank + jnp.argmax(taken_before == behind)
-    return jnp.asarray(cells)[rank].astype(jnp.int32)
+    return jnp.asarray(rank_of)[cell]
 
-  def _place_all(self, uniform: chex.Array):
-    """All objects in cells of their own; [m] uniforms to [m] cells."""
-    m = self.num_objects
-    cells = jnp.zeros((m,), jnp.int32)
-    for i in range(m):
-      placed = jnp.arange(m) < i
-      cells = cells.at[i].set(self._pick(uniform[i], cells, placed))
-    return cells, jnp.ones((m,), bool)
+  def _place_all(self, fractions: chex.Array):
+    """All objects in cells of their own; [m] in [0, 1) to [m] cells.
 
-  def _num_uniforms_to_start(self) -> int:
-    return 1 if self.settings.tabular else 1 + self.num_objects
+    Returns:
+      The cells, and the open cells that are left.
+    """
+    free = free_cells.FreeCells(len(self.open_cells()))
+    ranks = []
+    for fraction in fractions:
+      ranks.append(free.pick(fraction))
+      free.remove(ranks[-1], jnp.bool_(True))
+    return self._cell(jnp.stack(ranks)), free
 
-  def _start(self, params: GridParams, uniform: chex.Array) -> GridState:
-    """The first state of an episode; all objects are there."""
+  def _num_words_to_start(self) -> int:
+    return 1 if self.settings.tabular else self.num_objects + 1
+
+  def _start(self, params: GridParams, fractions: chex.Array) -> GridState:
+    """The first state of an episode, all objects there."""
     if self.settings.tabular:
       cells = params.object_cells
-      present = jnp.ones((self.num_objects,), bool)
+      free = free_cells.FreeCells(len(self.open_cells()))
+      for i in range(self.num_objects):
+        free.remove(self._rank(cells[i]), jnp.bool_(True))
     else:
-      cells, present = self._place_all(uniform[1:])
-    return GridState(self._pick(uniform[0], cells, present), present, cells,
+      cells, free = self._place_all(fractions[:-1])
+    return GridState(self._cell(free.pick(fractions[-1])),
+                     jnp.ones((self.num_objects,), bool), cells,
                      jnp.zeros((), jnp.int32))
 
   def _observe(self, state: GridState) -> chex.Array:
@@ -142,19 +150,22 @@ class GridWorld:
       bits = 2 ** np.arange(self.num_objects)
       bitmask = jnp.sum(jnp.where(state.present, jnp.asarray(bits), 0))
       return (state.cell + self.num_cells * bitmask).astype(jnp.int32)
-    cells = jnp.arange(self.num_cells)
-    here = (state.object_cells[:, None] == cells) & state.present[:, None]
-    planes, first = [], 0
-    for kind in self.settings.objects:
-      planes.append(jnp.any(here[first:first + kind.count], axis=0))
-      first += kind.count
-    planes.append(state.cell == cells)
-    shape = (self.settings.height, self.settings.width, len(planes))
-    return jnp.stack(planes, axis=-1).reshape(shape).astype(jnp.uint8)
+    # Where the ones are in the flat observation; -1 is nowhere.
+    num_planes = len(self.settings.objects) + 1
+    kinds = [k for k, kind in enumerate(self.settings.objects)
+             for _ in range(kind.count)]
+    ones = [jnp.where(state.present[i], state.object_cells[i] * num_planes + k,
+                      -1) for i, k in enumerate(kinds)]
+    ones.append(state.cell * num_planes + num_planes - 1)
+    shape = (self.settings.height, self.settings.width, num_planes)
+    index = np.arange(np.prod(shape), dtype=np.int32)
+    planes = functools.reduce(jnp.logical_or, [
+        index == one for one in ones])
+    return planes.reshape(shape).astype(jnp.uint8)
 
   def reset(self, params: GridParams, key: chex.PRNGKey):
-    uniform = jax.random.uniform(key, (self._num_uniforms_to_start(),))
-    state = self._start(params, uniform)
+    words = jax.random.bits(key, (self._num_words_to_start(),), jnp.uint32)
+    state = self._start(params, _fractions(words))
     return state, self._observe(state)
 
   def reset_midway(self, params: GridParams, key: chex.PRNGKey):
@@ -180,20 +191,19 @@ class GridWorld:
 
   def step(self, params: GridParams, state: GridState, action: chex.Array,
            key: chex.PRNGKey) -> tuple[GridState, base.TimeStep]:
-    m = self.num_objects
-    num_respawn = m if self.settings.tabular else 2 * m
-    uniform = jax.random.uniform(
-        key, (1 + num_respawn + self._num_uniforms_to_start(),))
+    num_words = 1 + max(self.num_objects, self._num_words_to_start())
+    words = jax.random.bits(key, (num_words,), jnp.uint32)
     next_state, reward, discount = self._transition(
-        params, state, action, uniform[:1 + num_respawn])
-    first = self._start(params, uniform[1 + num_respawn:])
+        params, state, action, words[:1 + self.num_objects])
+    # Where the episode has ended, nothing else depends on these words.
+    first = self._start(
+        params, _fractions(words[1:1 + self._num_words_to_start()]))
     new_state = jax.tree_util.tree_map(
         lambda a, b: jnp.where(discount == 0., a, b), first, next_state)
     return new_state, base.TimeStep(self._observe(new_state), reward, discount)
 
-  def _transition(self, params, state, action, uniform):
+  def _transition(self, params, state, action, words):
     """One step without the next episode; returns state, reward, discount."""
-    m = self.num_objects
     target, is_open = self._neighbour(state.cell, action % NUM_MOVES)
     moves = action < NUM_MOVES
     cell = jnp.where(moves & is_open, target, state.cell)
@@ -206,30 +216,37 @@ class GridWorld:
         jnp.where(collected, jnp.asarray(self._per_object(field)), 0.))
     reward = total('reward')
     time = state.time + 1
-    ended = (uniform[0] < total('termination')) | (
+    ended = (_fractions(words[0]) < total('termination')) | (
         time >= self.max_episode_steps)
 
-    returns = ~state.present & (
-        uniform[1:1 + m] < jnp.asarray(self._per_object('respawn')))
+    # A chance p as one of 2^32 words; below it, a word says also where.
+    chances = self._per_object('respawn').astype(np.float64) * 2. ** 32
+    last_words = np.maximum(np.round(chances) - 1, 0).astype(np.uint32)
+    returns = (~state.present & (chances > 0.)
+               & (words[1:] <= jnp.asarray(last_words)))
     present = state.present & ~collected
     cells = state.object_cells
     if self.settings.tabular:
       present = present | returns
     else:
-      cells, present = self._reappear(cells, present, returns, cell,
-                                      uniform[1 + m:])
+      fractions = words[1:].astype(jnp.float32) / np.maximum(
+          chances, 1.).astype(np.float32)
+      cells, present = self._reappear(cells, present, returns, cell, fractions)
     discount = jnp.where(ended, 0., 1.).astype(jnp.float32)
     return (GridState(cell, present, cells, time),
             reward.astype(jnp.float32), discount)
 
-  def _reappear(self, cells, present, returns, agent_cell, uniform):
+  def _reappear(self, cells, present, returns, agent_cell, fractions):
     """Puts objects that return into free cells, one after the other."""
+    free = free_cells.FreeCells(len(self.open_cells()))
+    free.remove(self._rank(agent_cell), jnp.bool_(True))
+    ranks = self._rank(cells)
     for i in range(self.num_objects):
-      taken = jnp.concatenate([cells, agent_cell[None]])
-      counts = jnp.concatenate([present, jnp.ones((1,), bool)])
-      # The agent may stand where an object that counts already is.
-      counts = counts.at[-1].set(~jnp.any(present & (cells == agent_cell)))
-      cell = self._pick(uniform[i], taken, counts)
-      cells = cells.at[i].set(jnp.where(returns[i], cell, cells[i]))
-      present = present.at[i].set(present[i] | returns[i])
-    return cells, present
+      # The agent may stand where an object is.
+      free.remove(ranks[i], present[i] & (cells[i] != agent_cell))
+    new_ranks = []
+    for i in range(self.num_objects):
+      new_ranks.append(free.pick(fractions[i]))
+      free.remove(new_ranks[i], returns[i])
+    return (jnp.where(returns, self._cell(jnp.stack(new_ranks)), cells),
+            present | returns)
