@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
+from lpg_distributed.core import convolution
 
 # Takes the place of minus infinity: its softmax is exactly 0, and 0 times its
 # logarithm is 0 and not NaN.
@@ -22,63 +23,28 @@ class Network(NamedTuple):
   apply: Callable[[types.Params, chex.Array], chex.Array]  # [..., outputs]
 
 
-def _row_matrix(w: chex.Array, width: int) -> chex.Array:
-  """[9C, F], a 3x3 kernel, to [3 * W * C, W * F]: three rows to one."""
-  filters = w.shape[-1]
-  w = w.reshape(3, 3, -1, filters)
-  # By column of the kernel: which column goes into which.
-  columns = jnp.stack([jnp.eye(width, k=1 - j) for j in range(3)])
-  return jnp.einsum('jio,kjcf->kicof', columns, w).reshape(
-      -1, width * filters)
+class _ConvolutionWeights(hk.Module):
+  """Parameters that start as those of a linear layer; see `convolve`."""
 
-
-def convolve(x: chex.Array, w: chex.Array, b: chex.Array) -> chex.Array:
-  """A 3x3 convolution of [N, H, W * C] with w [9C, F], zero-padded.
-
-  Each agent has its own weights, and `lax.conv` under `vmap` over weights is
-  many times slower on a CPU. As a matrix product of whole rows: against a
-  product with patches there are three to four times as many multiplications,
-  most by zero, but a third of the data, and data is what takes the time.
-  """
-  num_rows, channels = x.shape[1], w.shape[0] // 9
-  width = x.shape[2] // channels
-  padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0)))
-  # The bias as one more row: added afterwards, XLA's loop over it is slow.
-  rows = jnp.concatenate(
-      [padded[:, i:i + num_rows] for i in range(3)]
-      + [jnp.ones_like(x[..., :1])], axis=-1)
-  return rows @ jnp.concatenate(
-      [_row_matrix(w, width), jnp.tile(b, width)[None]])
-
-
-class _Convolution(hk.Module):
-  """`convolve` with parameters that start as those of a linear layer."""
-
-  def __init__(self, filters: int, channels: int, name: str):
-    super().__init__(name=name)
-    self._shape = (9 * channels, filters)
-
-  def __call__(self, x: chex.Array) -> chex.Array:
-    fan_in, filters = self._shape
-    w = hk.get_parameter(
-        'w', self._shape,
-        init=hk.initializers.TruncatedNormal(fan_in ** -0.5))
-    b = hk.get_parameter('b', (filters,), init=jnp.zeros)
-    return convolve(x, w, b)
+  def __call__(self, channels: int, filters: int):
+    fan_in = 9 * channels
+    return (hk.get_parameter(
+        'w', (fan_in, filters),
+        init=hk.initializers.TruncatedNormal(fan_in ** -0.5)),
+            hk.get_parameter('b', (filters,), init=jnp.zeros))
 
 
 def _torso(config: config_lib.AgentConfig, observation: chex.Array):
   """[N, ...] observations to [N, features], ReLU throughout (B.1)."""
   x = observation.astype(jnp.float32)
   if config.conv:
-    num, height, _, channels = x.shape
-    x = x.reshape(num, height, -1)
-    for i, filters in enumerate(config.conv):
-      x = jax.nn.relu(_Convolution(filters, channels, f'conv_{i}')(x))
-      channels = filters
+    channels = (x.shape[-1],) + config.conv
+    x = convolution.convolve(observation, [
+        _ConvolutionWeights(name=f'conv_{i}')(channels[i], filters)
+        for i, filters in enumerate(config.conv)])
   x = x.reshape(x.shape[0], -1)
   for i, units in enumerate(config.dense):
-    x = jax.nn.relu(hk.Linear(units, name=f'dense_{i}')(x))
+    x = convolution.relu(hk.Linear(units, name=f'dense_{i}')(x))
   return x
 
 

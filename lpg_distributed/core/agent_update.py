@@ -46,13 +46,16 @@ def log_probability(logits: chex.Array, action: chex.Array) -> chex.Array:
 
 
 def rule_input(output: types.AgentOutput, trajectory: types.Trajectory,
-               gamma: chex.Array) -> types.RuleInput:
+               gamma: chex.Array,
+               represent: Callable[[chex.Array], chex.Array] = jax.nn.softmax
+               ) -> types.RuleInput:
   """What the rule sees (Section 3.1); differentiable in `output`.
 
   Args:
     output: the agent's answer to `trajectory.observation`, [T+1, ..., .].
     trajectory: leaves [T, ...].
     gamma: broadcasts against [...], the batch axes behind T.
+    represent: the agent's further outputs to what the rule sees as y.
   """
   log_pi = log_probability(output.logits[:-1], trajectory.action)
   return types.RuleInput(
@@ -60,7 +63,7 @@ def rule_input(output: types.AgentOutput, trajectory: types.Trajectory,
       discount=trajectory.discount,
       gamma=jnp.broadcast_to(gamma, trajectory.reward.shape),
       action_probability=jnp.exp(log_pi),
-      y=jax.nn.softmax(output.y_logits))
+      y=represent(output.y_logits))
 
 
 def kl_divergence(p_logits: chex.Array, q_logits: chex.Array) -> chex.Array:
@@ -72,7 +75,9 @@ def kl_divergence(p_logits: chex.Array, q_logits: chex.Array) -> chex.Array:
 
 def agent_loss(output: types.AgentOutput, trajectory: types.Trajectory,
                targets: types.LPGTargets, alpha_y: chex.Array,
-               baseline: Optional[chex.Array] = None) -> chex.Array:
+               baseline: Optional[chex.Array] = None,
+               distance: Callable[[chex.Array, chex.Array], chex.Array]
+               = kl_divergence) -> chex.Array:
   """Per-step loss of Eq. (2), negated for minimisation; [T, ...].
 
   Args:
@@ -83,9 +88,10 @@ def agent_loss(output: types.AgentOutput, trajectory: types.Trajectory,
     alpha_y: broadcasts against [...].
     baseline: f(s), [T, ...], for Eq. (7): it is subtracted from `pi_hat` as a
       constant and regressed on it. None for Eq. (2).
+    distance: of y from y_hat; Eq. (2)'s, or that of an ablation.
   """
   log_pi = log_probability(output.logits[:-1], trajectory.action)
-  kl = kl_divergence(output.y_logits[:-1], targets.y_hat_logits)
+  kl = distance(output.y_logits[:-1], targets.y_hat_logits)
   advantage, regression = targets.pi_hat, 0.
   if baseline is not None:
     advantage = targets.pi_hat - jax.lax.stop_gradient(baseline)
@@ -100,6 +106,7 @@ def agent_gradient(
     trajectory: types.Trajectory,
     alpha_y: chex.Array,
     steps_per_agent: int,
+    distance: Callable[[chex.Array, chex.Array], chex.Array] = kl_divergence,
 ) -> tuple[types.Params, types.AgentOutput, types.LPGTargets]:
   """Eq. (2)'s gradient, negated for minimisation, mean over an agent's steps.
 
@@ -115,12 +122,14 @@ def agent_gradient(
     trajectory: leaves [T, ...].
     alpha_y: broadcasts against the batch axes behind T.
     steps_per_agent: T * B, what the mean is over.
+    distance: see `agent_loss`.
   """
   output, pullback = jax.vjp(apply, theta)
   targets = compute_targets(output)
 
   def mean_loss(output):
-    losses = agent_loss(output, trajectory, targets, alpha_y)
+    losses = agent_loss(output, trajectory, targets, alpha_y,
+                        distance=distance)
     return jnp.sum(losses) / steps_per_agent
 
   (gradient,) = pullback(jax.grad(mean_loss)(output))

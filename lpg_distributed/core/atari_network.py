@@ -4,7 +4,8 @@ Filters of 8x8, 4x4 and 3x3 with strides 4, 2 and 1 and no padding, as in Mnih
 et al. (2015); the paper gives only their numbers. A convolution with stride s
 over pixels equals one with stride 1 over blocks of s x s pixels laid into the
 channels. The parameters are those of the plain form, which is kept as
-`apply_reference`; the blocks are twice as fast in the first layer.
+`apply_reference`; the blocks are twice as fast in the first layer. Learning
+takes up the forward pass that acting has done (`staged_network`).
 """
 
 import math
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from lpg_distributed import types
-from lpg_distributed.core import agent_networks
+from lpg_distributed.core import staged_network
 
 _FILTERS = (32, 64, 64)
 _KERNELS = (8, 4, 3)
@@ -56,35 +57,81 @@ def _init(key: chex.PRNGKey, num_channels: int, num_features: int,
           for name, key, shape in zip(names, keys, shapes)}
 
 
-def _dense(params: types.Params, x: chex.Array) -> chex.Array:
-  x = x.reshape(x.shape[0], -1)
-  x = jax.nn.relu(x @ params['dense']['w'] + params['dense']['b'])
-  return x @ params['head']['w'] + params['head']['b']
+def _blocks(x: chex.Array, size: int) -> chex.Array:
+  """[N, H, W, C] to [N, H/size, W/size, size * size * C]."""
+  n, height, width, c = x.shape
+  x = x.reshape(n, height // size, size, width // size, size, c)
+  return x.transpose(0, 1, 3, 2, 4, 5).reshape(
+      n, height // size, width // size, size * size * c)
 
 
-def _layer(x: chex.Array, w: chex.Array, b: chex.Array,
-           stride: int = 1) -> chex.Array:
-  return jax.nn.relu(_convolve(x, w, stride) + b)
-
-
-def _apply(params: types.Params, frames: chex.Array) -> chex.Array:
-  """[N, C, H, W] uint8 to [N, outputs]."""
+def _pixel_blocks(frames: chex.Array) -> chex.Array:
+  """[N, C, H, W] uint8 to [N, H/4, W/4, 16 * C] floats."""
   n, c, height, width = frames.shape
-  first, second, third = (params[f'conv_{i}'] for i in range(3))
   # Into channels in the order (frame, row, column): of a row's bytes four stay
   # together, and it is moved as bytes.
   x = frames.reshape(n, c, height // 4, 4, width // 4, 4)
   x = x.transpose(0, 2, 4, 1, 3, 5)
-  x = x.reshape(n, height // 4, width // 4, 16 * c).astype(jnp.float32)
-  w = first['w'] / _MAX_PIXEL  # Fewer weights than pixels.
+  return x.reshape(n, height // 4, width // 4, 16 * c).astype(jnp.float32)
+
+
+# The layers before their ReLU; each is linear in its input and affine in its
+# parameters.
+
+
+def _first(layer: types.Params, x: chex.Array) -> chex.Array:
+  c = x.shape[-1] // 16
+  w = layer['w'] / _MAX_PIXEL  # Fewer weights than pixels.
   w = w.reshape(2, 4, 2, 4, c, -1).transpose(0, 2, 4, 1, 3, 5)
-  x = _layer(x, w.reshape(2, 2, 16 * c, -1), first['b'])
-  _, height, width, c = x.shape
-  x = x.reshape(n, height // 2, 2, width // 2, 2, c)
-  x = x.transpose(0, 1, 3, 2, 4, 5).reshape(n, height // 2, width // 2, 4 * c)
-  w = second['w'].reshape(2, 2, 2, 2, c, -1).transpose(0, 2, 1, 3, 4, 5)
-  x = _layer(x, w.reshape(2, 2, 4 * c, -1), second['b'])
-  return _dense(params, _layer(x, third['w'], third['b']))
+  return _convolve(x, w.reshape(2, 2, 16 * c, -1)) + layer['b']
+
+
+def _second(layer: types.Params, x: chex.Array) -> chex.Array:
+  c = x.shape[-1]
+  w = layer['w'].reshape(2, 2, 2, 2, c, -1).transpose(0, 2, 1, 3, 4, 5)
+  return _convolve(_blocks(x, 2), w.reshape(2, 2, 4 * c, -1)) + layer['b']
+
+
+def _third(layer: types.Params, x: chex.Array) -> chex.Array:
+  return _convolve(x, layer['w']) + layer['b']
+
+
+def _linear(layer: types.Params, x: chex.Array) -> chex.Array:
+  return x.reshape(x.shape[0], -1) @ layer['w'] + layer['b']
+
+
+_LAYERS = (('conv_0', _first), ('conv_1', _second), ('conv_2', _third),
+           ('dense', _linear), ('head', _linear))
+
+
+def _forward(params: types.Params, frames: chex.Array
+             ) -> tuple[chex.Array, list[chex.Array]]:
+  """[N, C, H, W] uint8 to [N, outputs], and the inputs of layers 2 to 5."""
+  x, inputs = _pixel_blocks(frames), []
+  for name, layer in _LAYERS[:-1]:
+    x = jax.nn.relu(layer(params[name], x))
+    inputs.append(x)
+  name, head = _LAYERS[-1]
+  return head(params[name], x), inputs
+
+
+def _backward(params: types.Params, frames: chex.Array,
+              activations: list[chex.Array], d_rows: chex.Array
+              ) -> types.Params:
+  """From d_rows back to the parameters, with what `_forward` has kept."""
+  gradient, d_out = {}, d_rows
+  inputs = [None] + list(activations)
+  for i, (name, layer) in reversed(list(enumerate(_LAYERS))):
+    if not i:  # Nobody asks for the pixels' gradient.
+      x = _pixel_blocks(frames)
+      _, pullback = jax.vjp(lambda p: layer(p, x), params[name])
+      (gradient[name],) = pullback(d_out)
+    else:
+      # Of the layer itself nothing is computed again: it is linear.
+      _, pullback = jax.vjp(layer, params[name], inputs[i])
+      gradient[name], d_in = pullback(d_out)
+      d_out = jnp.where(inputs[i] > 0., d_in, 0.)
+  return gradient
 
 
 def apply_reference(params: types.Params, frames: chex.Array) -> chex.Array:
@@ -92,23 +139,28 @@ def apply_reference(params: types.Params, frames: chex.Array) -> chex.Array:
   x = frames.transpose(0, 2, 3, 1).astype(jnp.float32) / _MAX_PIXEL
   for i, stride in enumerate(_STRIDES):
     layer = params[f'conv_{i}']
-    x = _layer(x, layer['w'], layer['b'], stride)
-  return _dense(params, x)
+    x = jax.nn.relu(_convolve(x, layer['w'], stride) + layer['b'])
+  return _linear(params['head'], jax.nn.relu(_linear(params['dense'], x)))
 
 
 def make_network(observation_spec: specs.Array,
-                 num_outputs: int) -> agent_networks.Network:
+                 num_outputs: int) -> staged_network.StagedNetwork:
+  """See `make_network_of_shape`."""
+  return make_network_of_shape(tuple(observation_spec.shape), num_outputs)
+
+
+def make_network_of_shape(shape: tuple[int, ...], num_outputs: int
+                          ) -> staged_network.StagedNetwork:
   """The torso and one linear layer with all of an agent's outputs.
 
   Do not differentiate it inside `lax.scan`: XLA's CPU backend has no fast
   convolution there (19 ms a frame instead of 1).
 
   Args:
-    observation_spec: [C, H, W] grey levels from 0 to 255; 84 pixels a side,
+    shape: [C, H, W] of grey levels from 0 to 255; 84 pixels a side,
       or any other number that is 4 more than a multiple of 8, from 36.
     num_outputs: width of the output rows.
   """
-  shape = tuple(observation_spec.shape)
   if len(shape) != 3 or any(n % 8 != 4 or n < 36 for n in shape[1:]):
     raise ValueError(f'observations have shape {shape}; allowed: [C, H, W], H '
                      'and W 4 more than a multiple of 8, from 36')
@@ -116,9 +168,9 @@ def make_network(observation_spec: specs.Array,
 
   def apply(params, frames):
     batch = frames.shape[:-3]
-    return _apply(params, frames.reshape((-1,) + shape)).reshape(
-        *batch, num_outputs)
+    rows, _ = _forward(params, frames.reshape((-1,) + shape))
+    return rows.reshape(*batch, num_outputs)
 
-  return agent_networks.Network(
+  return staged_network.StagedNetwork(
       init=lambda key: _init(key, shape[0], num_features, num_outputs),
-      apply=apply)
+      apply=apply, forward=_forward, backward=_backward)

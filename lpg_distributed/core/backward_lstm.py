@@ -10,11 +10,16 @@ half is folded into the weights.
 
 import chex
 import jax
+from jax import ad_checkpoint
 import jax.numpy as jnp
 
 # Columns of zeros behind the gates. Rows of 4 * 256 floats would all fall on
 # the same lines of a cache, which halves the speed of matrix products.
 _PADDING = 16
+
+# What the reverse pass reads, by name: a checkpoint that saves it does not run
+# the LSTM again.
+RESIDUALS = 'backward_lstm_residuals'
 
 
 def unroll(w: chex.Array, b: chex.Array, x: chex.Array,
@@ -68,46 +73,53 @@ def _forward(w, x, discount):
     i, g, f, o = _split(a, size)
     c_t = .5 * ((1. + f) * c + (1. + i) * g)
     h_t = .5 * (1. + o) * jnp.tanh(c_t)
-    return (h_t, c_t), (h_t, c_t, a, x_and_h)
+    return (h_t, c_t), (h_t, c_t, a)
 
   zeros = jnp.zeros((x.shape[1], size), w.dtype)
-  _, (h, c, a, x_and_h) = jax.lax.scan(step, (zeros, zeros), (x, discount),
-                                       reverse=True)
-  return h, (w, discount, x_and_h, c, a)
+  _, residuals = jax.lax.scan(step, (zeros, zeros), (x, discount),
+                              reverse=True)
+  h, c, a = (ad_checkpoint.checkpoint_name(r, RESIDUALS) for r in residuals)
+  return h, (w, x, discount, h, c, a)
 
 
 def _backward(residuals, h_bar):
-  w, discount, x_and_h, c, a = residuals
-  size = c.shape[-1]
-  num_inputs = w.shape[0] - size
+  w, x, discount, h, c, a = residuals
+  num_steps, _, size = c.shape
+  num_inputs = x.shape[-1]
   w_transposed = w.T
-  # The carry that entered step t came from t + 1.
-  c_in = jnp.concatenate([c[1:], jnp.zeros_like(c[:1])])
+  # The carry that entered step t came from t + 1; into the last came zeros.
+  discount = discount.at[-1].set(0.)
 
   def step(carry, xs):
-    h_carry, c_carry, w_bar = carry
-    h_bar_t, a_t, c_t, c_in_t, x_and_h_t, discount_t = xs
+    h_carry, c_carry, w_bar, z_bar = carry
+    t, h_bar_t, a_t, c_t, x_t, discount_t = xs
     d = discount_t[:, None]
+    # Read in place: arrays shifted by one step would be copies.
+    h_in, c_in = (jax.lax.dynamic_index_in_dim(
+        r, jnp.minimum(t + 1, num_steps - 1), keepdims=False) * d
+                  for r in (h, c))
     i, g, f, o = _split(a_t, size)
     h_bar_t = h_bar_t + h_carry
     tanh_c = jnp.tanh(c_t)
     c_bar = c_carry + h_bar_t * .5 * (1. + o) * (1. - tanh_c * tanh_c)
-    z_bar = jnp.concatenate([
+    # Written gate by gate: XLA's loop for a concatenation is slow.
+    for k, part in enumerate((
         c_bar * g * .5 * (1. - i * i),
         c_bar * .5 * (1. + i) * (1. - g * g),
-        c_bar * (c_in_t * d) * .5 * (1. - f * f),
-        h_bar_t * tanh_c * .5 * (1. - o * o),
-        jnp.zeros_like(c_t, shape=(c_t.shape[0], _PADDING))], axis=-1)
+        c_bar * c_in * .5 * (1. - f * f),
+        h_bar_t * tanh_c * .5 * (1. - o * o))):
+      z_bar = jax.lax.dynamic_update_slice_in_dim(z_bar, part, k * size, 1)
     x_and_h_bar = z_bar @ w_transposed
-    w_bar = w_bar + x_and_h_t.T @ z_bar
+    w_bar = w_bar + jnp.concatenate([x_t, h_in], axis=-1).T @ z_bar
     c_carry = c_bar * .5 * (1. + f) * d
     h_carry = x_and_h_bar[:, num_inputs:] * d
-    return (h_carry, c_carry, w_bar), x_and_h_bar[:, :num_inputs]
+    return (h_carry, c_carry, w_bar, z_bar), x_and_h_bar[:, :num_inputs]
 
   zeros = jnp.zeros_like(c[0])
-  (_, _, w_bar), x_bar = jax.lax.scan(
-      step, (zeros, zeros, jnp.zeros_like(w)),
-      (h_bar, a, c, c_in, x_and_h, discount))
+  z_bar = jnp.zeros((c.shape[1], w.shape[1]), w.dtype)
+  (_, _, w_bar, _), x_bar = jax.lax.scan(
+      step, (zeros, zeros, jnp.zeros_like(w), z_bar),
+      (jnp.arange(num_steps), h_bar, a, c, x, discount))
   return w_bar, x_bar, jnp.zeros_like(discount)
 
 

@@ -19,9 +19,17 @@ from lpg_distributed import types
 from lpg_distributed.core import agent_networks
 from lpg_distributed.core import agent_update
 from lpg_distributed.core import meta_gradient
+from lpg_distributed.core import predictions as predictions_lib
 from lpg_distributed.core import rollout
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import value_function
+
+# Lifetimes times environments in a chunk, at most: rows of the rule's matrix
+# products, which more of them do not make faster on a CPU. Accelerators want
+# more at a time, and have the memory.
+_ROWS_ON_CPU, _ROWS_ELSEWHERE = 256, 4096
+# Lifetimes with convolutions, of up to 0.8 GiB each at the paper's size.
+_CONVOLVING_ON_CPU, _CONVOLVING_ELSEWHERE = 1, 8
 
 
 class ShardState(NamedTuple):
@@ -75,14 +83,16 @@ def make_kind(config: config_lib.Config,
   environment = suite.load(environment_name)
   agent_config = config.agents[environment_name]
   spec = environment.observation_spec()
+  predictions = predictions_lib.make(config.rule)
   return meta_gradient.Kind(
       environment=environment,
       agent=agent_networks.make_agent(
           agent_config, spec, environment.action_spec().num_values,
-          config.rule.num_predictions, config.meta.y_table_stddev),
+          predictions.num, config.meta.y_table_stddev),
       optimiser=agent_update.make_optimiser(agent_config.optimiser),
       value_function=value_function.make_value_function(
-          agent_config, spec, config.outer))
+          agent_config, spec, config.outer),
+      predictions=predictions)
 
 
 def draw_hyper_params(key: chex.PRNGKey, config: config_lib.Config,
@@ -123,19 +133,52 @@ def birth(config: config_lib.Config, environment_name: str,
       env_state, rollout.no_returns(num_envs), trajectory)
 
 
-def _select(choose: chex.Array, new, old, axis: int = 0):
-  """Per lifetime, the leaves of `new` or of `old`."""
-  def one(a, b):
-    shape = (1,) * axis + (-1,) + (1,) * (a.ndim - axis - 1)
-    return jnp.where(choose.reshape(shape), a, b)
-  return jax.tree_util.tree_map(one, new, old)
+def _select(choose: chex.Array, new: chex.Array, old: chex.Array,
+            axis: int) -> chex.Array:
+  """Per lifetime, `new` or `old`; `choose` [L]."""
+  shape = (1,) * axis + (-1,) + (1,) * (new.ndim - axis - 1)
+  return jnp.where(choose.reshape(shape), new, old)
 
 
-def _select_progress(choose, new, old):
-  selected = _select(choose, new._replace(trajectory=()),
-                     old._replace(trajectory=()))
-  return selected._replace(trajectory=_select(
-      choose, new.trajectory, old.trajectory, axis=1))
+def _split(num_chunks: int, x: chex.Array, axis: int = 0) -> chex.Array:
+  """[.., L, ..] to [C, .., L / C, ..]."""
+  shape = x.shape[:axis] + (num_chunks, -1) + x.shape[axis + 1:]
+  return jnp.moveaxis(x.reshape(shape), axis, 0)
+
+
+def _join(x: chex.Array, axis: int = 0) -> chex.Array:
+  """The inverse of `_split`."""
+  x = jnp.moveaxis(x, 0, axis)
+  return x.reshape(x.shape[:axis] + (-1,) + x.shape[axis + 2:])
+
+
+def _over_lifetimes(function: Callable[..., chex.Array],
+                    *states: ShardState) -> ShardState:
+  """Applies `function(*leaves, axis)`, with the axis of the lifetimes."""
+  over = lambda axis, *trees: jax.tree_util.tree_map(
+      lambda *leaves: function(*leaves, axis), *trees)
+  progress = [state.progress for state in states]
+  trajectory = over(1, *(p.trajectory for p in progress))
+  progress = over(0, *(p._replace(trajectory=()) for p in progress))
+  return over(0, *(state._replace(progress=()) for state in states))._replace(
+      progress=progress._replace(trajectory=trajectory))
+
+
+def chunk_size(config: config_lib.Config, environment_name: str,
+               num_lifetimes: int) -> int:
+  """How many of a shard's lifetimes are differentiated at a time.
+
+  The rule's residuals, 39 MiB per lifetime at the paper's size, and those of
+  agents with convolutions are kept for one chunk only.
+  """
+  on_cpu = jax.default_backend() == 'cpu'
+  if config.agents[environment_name].conv:
+    limit = _CONVOLVING_ON_CPU if on_cpu else _CONVOLVING_ELSEWHERE
+  else:
+    rows = _ROWS_ON_CPU if on_cpu else _ROWS_ELSEWHERE
+    limit = max(1, rows // config.meta.num_envs)
+  return max(n for n in range(1, min(limit, num_lifetimes) + 1)
+             if num_lifetimes % n == 0)
 
 
 # Of `birth` under vmap: a trajectory's lifetimes are behind its steps.
@@ -149,38 +192,33 @@ def make_shard(config: config_lib.Config, environment_name: str,
   windows = config.lifetime_windows(environment_name)
   num_keys = config.meta.num_updates + 2  # birth, its rollout, K rollouts
   num_arms = len(config.agents[environment_name].arms)
+  num_chunks = num_lifetimes // chunk_size(config, environment_name,
+                                           num_lifetimes)
 
   def bear(keys, arm_log_probs):
-    """[L, >=2, 2] keys to L new lifetimes with their first trajectories."""
+    """[l, >=2, 2] keys to l new lifetimes with their first trajectories."""
     task, progress = jax.vmap(
         functools.partial(birth, config, environment_name, kind),
         in_axes=(0, None), out_axes=BIRTH_AXES)(keys[:, 0], arm_log_probs)
     return task, meta_gradient.collect(kind, config.meta, task, progress,
                                        keys[:, 1])
 
-  def bear_the_ended(state, keys, arm_log_probs, shard_id, meta_step):
+  def bear_the_ended(state, keys, slots, arm_log_probs, shard_id, meta_step):
     task, progress = bear(keys, arm_log_probs)
-    slots = shard_id.first_slot + jnp.arange(num_lifetimes)
     # First lives begin at spread-out ages, so that they do not end together.
     age = jnp.where(meta_step == 0,
                     slots * windows // shard_id.kind_lifetimes, 0)
-    new = ShardState(task, progress, age, age == 0,
-                     jnp.zeros((num_lifetimes,), bool))
-    choose = state.ended
-    selected = _select(choose, new._replace(progress=()),
-                       state._replace(progress=()))
-    return selected._replace(progress=_select_progress(
-        choose, new.progress, state.progress))
+    new = ShardState(task, progress, age, age == 0, jnp.zeros_like(state.ended))
+    return _over_lifetimes(
+        functools.partial(_select, state.ended), new, state)
 
-  def advance(eta, arm_log_probs, state, shard_id, meta_step):
-    chex.assert_shape(arm_log_probs, (num_arms,))
-    key = jax.random.fold_in(jax.random.fold_in(
-        jax.random.PRNGKey(shard_id.seed), shard_id.shard_id), meta_step)
-    keys = jax.random.split(key, num_lifetimes * num_keys)
-    keys = keys.reshape(num_lifetimes, num_keys, -1)
+  def advance_chunk(eta, state, keys, slots, arm_log_probs, shard_id,
+                    meta_step):
+    """`advance` for some of the shard's lifetimes."""
     state = jax.lax.cond(
         jnp.any(state.ended),
-        lambda s: bear_the_ended(s, keys, arm_log_probs, shard_id, meta_step),
+        lambda s: bear_the_ended(s, keys, slots, arm_log_probs, shard_id,
+                                 meta_step),
         lambda s: s, state)
     progress = state.progress._replace(
         returns=rollout.open_window(state.progress.returns))
@@ -193,6 +231,28 @@ def make_shard(config: config_lib.Config, environment_name: str,
     gradient = jnp.where(gradient_finite, gradient, 0.)
     return gradient, *_close_window(
         state, progress, stats, gradient_finite, windows, config.meta)
+
+  def advance(eta, arm_log_probs, state, shard_id, meta_step):
+    chex.assert_shape(arm_log_probs, (num_arms,))
+    key = jax.random.fold_in(jax.random.fold_in(
+        jax.random.PRNGKey(shard_id.seed), shard_id.shard_id), meta_step)
+    keys = jax.random.split(key, num_lifetimes * num_keys)
+    keys = keys.reshape(num_lifetimes, num_keys, -1)
+    slots = shard_id.first_slot + jnp.arange(num_lifetimes)
+
+    def step(gradient_sum, chunk):
+      gradient, state, metrics = advance_chunk(
+          eta, *chunk, arm_log_probs, shard_id, meta_step)
+      return gradient_sum + gradient, (state, metrics)
+
+    split = functools.partial(_split, num_chunks)
+    gradient_sum, (state, metrics) = jax.lax.scan(
+        step, jnp.zeros_like(eta),
+        (_over_lifetimes(split, state), split(keys), split(slots)))
+    metrics = jax.tree_util.tree_map(
+        _join, metrics._replace(gradient_not_finite=()))._replace(
+            gradient_not_finite=jnp.any(metrics.gradient_not_finite))
+    return gradient_sum, _over_lifetimes(_join, state), metrics
 
   def empty():
     shapes = jax.eval_shape(

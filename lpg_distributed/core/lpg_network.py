@@ -32,8 +32,6 @@ class LPG(hk.Module):
     """Maps [T, N] inputs to targets; see `apply`."""
     phi = hk.nets.MLP([self._config.embedding_size, 1], name='phi')
     lstm = hk.LSTM(self._config.lstm_size, name='lstm')
-    pi_hat = hk.Linear(1, name='pi_hat')
-    y_hat = hk.Linear(self._config.num_predictions, name='y_hat')
     x = _lstm_input(inputs, phi(inputs.y)[..., 0])  # [T, N, 6]
 
     def step(xs, state):
@@ -43,7 +41,11 @@ class LPG(hk.Module):
 
     state = lstm.initial_state(x.shape[1])
     h, _ = hk.dynamic_unroll(step, (x, inputs.discount), state, reverse=True)
-    return types.LPGTargets(pi_hat(h)[..., 0], y_hat(h))
+    pi_hat = hk.Linear(1, name='pi_hat')(h)[..., 0]
+    if self._config.kind == 'lpg_v':
+      return types.LPGTargets(pi_hat, None)
+    y_hat = hk.Linear(self._config.num_predictions, name='y_hat')
+    return types.LPGTargets(pi_hat, y_hat(h))
 
 
 def _lstm_input(inputs: types.RuleInput, phi: chex.Array) -> chex.Array:
@@ -59,11 +61,17 @@ def _transformed(config: config_lib.RuleConfig) -> hk.Transformed:
 
 
 def init(config: config_lib.RuleConfig, key: chex.PRNGKey) -> Eta:
-  """Draws eta: about 278k parameters at the paper's size."""
+  """Draws eta: about 278k parameters at the paper's size.
+
+  That of an `lpg_v` has the same names, but a phi with one input, V(s), and no
+  head for y_hat.
+  """
   scalar = jnp.zeros((1, 1))
+  width = 1 if config.kind == 'lpg_v' else config.num_predictions
   inputs = types.RuleInput(scalar, scalar, scalar, scalar,
-                           jnp.zeros((2, 1, config.num_predictions)))
-  return _transformed(config).init(key, inputs)
+                           jnp.zeros((2, 1, width)))
+  # One program, where Haiku would compile each operation by itself.
+  return jax.jit(_transformed(config).init)(key, inputs)
 
 
 def apply_reference(eta: Eta, config: config_lib.RuleConfig,
@@ -86,6 +94,20 @@ def hold_phi(eta: Eta, value: chex.Numeric) -> Eta:
       'w': jnp.zeros_like(out['w']), 'b': jnp.full_like(out['b'], value)}}
 
 
+def _hidden(eta: Eta, inputs: types.RuleInput) -> chex.Array:
+  """The LSTM's outputs, [T, N, H], N the product of all batch axes."""
+  chex.assert_equal_shape(inputs[:4])
+  num_steps, *batch = inputs.reward.shape
+  num_predictions = inputs.y.shape[-1]
+  chex.assert_shape(inputs.y, (num_steps + 1, *batch, num_predictions))
+  inputs = types.RuleInput(
+      *(x.reshape(num_steps, -1) for x in inputs[:4]),
+      inputs.y.reshape(num_steps + 1, -1, num_predictions))
+  x = _lstm_input(inputs, embed(eta, inputs.y))
+  lstm = eta['lpg/lstm/linear']
+  return backward_lstm.unroll(lstm['w'], lstm['b'], x, inputs.discount)
+
+
 def apply(eta: Eta, inputs: types.RuleInput) -> types.LPGTargets:
   """Computes the targets of a batch of trajectories (Section 3.1, B.1).
 
@@ -98,21 +120,26 @@ def apply(eta: Eta, inputs: types.RuleInput) -> types.LPGTargets:
   Returns:
     `pi_hat` [T, ...] and `y_hat_logits` [T, ..., M].
   """
-  chex.assert_equal_shape(inputs[:4])
-  num_steps, *batch = inputs.reward.shape
-  num_predictions = inputs.y.shape[-1]
-  chex.assert_shape(inputs.y, (num_steps + 1, *batch, num_predictions))
-  inputs = types.RuleInput(
-      *(x.reshape(num_steps, -1) for x in inputs[:4]),
-      inputs.y.reshape(num_steps + 1, -1, num_predictions))
-  x = _lstm_input(inputs, embed(eta, inputs.y))
-  lstm = eta['lpg/lstm/linear']
-  h = backward_lstm.unroll(lstm['w'], lstm['b'], x, inputs.discount)
+  h = _hidden(eta, inputs)
   heads = [eta['lpg/pi_hat'], eta['lpg/y_hat']]
   w = jnp.concatenate([head['w'] for head in heads], axis=1)  # [H, 1+M]
   b = jnp.concatenate([head['b'] for head in heads])
   targets = h @ w + b
+  num_steps, *batch = inputs.reward.shape
+  num_predictions = inputs.y.shape[-1]
   return types.LPGTargets(
       pi_hat=targets[..., 0].reshape(num_steps, *batch),
       y_hat_logits=targets[..., 1:].reshape(num_steps, *batch,
                                             num_predictions))
+
+
+def apply_policy(eta: Eta, inputs: types.RuleInput) -> chex.Array:
+  """`pi_hat` alone, [T, ...], of a rule of kind `lpg_v`.
+
+  Args:
+    eta: without the head for y_hat, and with a phi of one input.
+    inputs: as in `apply`, but `y` is V(s), [T+1, ..., 1].
+  """
+  head = eta['lpg/pi_hat']
+  pi_hat = _hidden(eta, inputs) @ head['w'] + head['b']
+  return pi_hat.reshape(inputs.reward.shape)

@@ -1,7 +1,7 @@
 """The meta-gradient: through K agent updates to the rule, Eqs. (3) and (4)."""
 
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import chex
 import jax
@@ -13,7 +13,10 @@ from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import agent_networks
 from lpg_distributed.core import agent_update
+from lpg_distributed.core import backward_lstm
+from lpg_distributed.core import convolution
 from lpg_distributed.core import lpg_network
+from lpg_distributed.core import predictions as predictions_lib
 from lpg_distributed.core import rollout as rollout_lib
 from lpg_distributed.core import value_function as value_function_lib
 
@@ -24,6 +27,7 @@ class Kind(NamedTuple):
   agent: agent_networks.Agent
   optimiser: agent_update.AgentOptimiser
   value_function: value_function_lib.ValueFunction
+  predictions: predictions_lib.Predictions
 
 
 class Task(NamedTuple):
@@ -77,19 +81,52 @@ _isolate.defvjp(lambda x: (_zero_unless_finite(x), None),
 
 
 def compute_targets(eta: lpg_network.Eta, output: types.AgentOutput,
-                    trajectory: types.Trajectory,
-                    gamma: chex.Array) -> types.LPGTargets:
-  """The rule on L lifetimes' trajectories; `output` [T+1, L, B, .]."""
-  inputs = agent_update.rule_input(output, trajectory, gamma[:, None])
+                    trajectory: types.Trajectory, gamma: chex.Array,
+                    represent=jax.nn.softmax,
+                    values: Optional[chex.Array] = None) -> types.LPGTargets:
+  """The rule on L lifetimes' trajectories; `output` [T+1, L, B, .].
+
+  `values` [T+1, L, B] stand in place of y for LPG-V, which has no y_hat.
+  """
+  if values is not None:
+    represent = lambda _: values[..., None]
+  inputs = agent_update.rule_input(output, trajectory, gamma[:, None],
+                                   represent)
   inputs = jax.tree_util.tree_map(_isolate, inputs)
+  if values is not None:
+    return types.LPGTargets(_isolate(lpg_network.apply_policy(eta, inputs)),
+                            None)
   return jax.tree_util.tree_map(_isolate, lpg_network.apply(eta, inputs))
+
+
+def over_lifetimes(function, in_axes, out_axes, num_lifetimes: int):
+  """`jax.vmap`, but a single lifetime is computed as it is.
+
+  A batch of one would turn into batched matrix products all the same, for
+  which XLA first transposes their arguments.
+  """
+  if num_lifetimes > 1:
+    return jax.vmap(function, in_axes, out_axes)
+
+  def over_tree(change, tree, axes):
+    if axes is None:
+      return tree
+    if isinstance(axes, int):
+      return jax.tree_util.tree_map(lambda x: change(x, axes), tree)
+    return tuple(over_tree(change, x, axis) for x, axis in zip(tree, axes))
+
+  def one(*args):
+    out = function(*over_tree(jnp.squeeze, args, in_axes))
+    return over_tree(jnp.expand_dims, out, out_axes)
+
+  return one
 
 
 def agent_outputs(kind: Kind, theta: types.Params, observation: chex.Array,
                   env_params: base.EnvParams) -> types.AgentOutput:
   """L agents on [T, L, B, ...] observations."""
   mask = jax.vmap(kind.environment.action_mask)(env_params)
-  return jax.vmap(kind.agent.apply, in_axes=(0, 1, 0), out_axes=1)(
+  return over_lifetimes(kind.agent.apply, (0, 1, 0), 1, mask.shape[0])(
       theta, observation, mask)
 
 
@@ -105,43 +142,82 @@ def collect(kind: Kind, config: config_lib.MetaConfig, task: Task,
                                observation, returns, key,
                                config.trajectory_steps)
 
-  trajectory, env_state, returns = jax.vmap(one, out_axes=(1, 0, 0))(
+  trajectory, env_state, returns = over_lifetimes(
+      one, (0,) * 6, (1, 0, 0), keys.shape[0])(
       theta, task.env_params, progress.env_state,
       progress.trajectory.observation[-1], progress.returns, keys)
   return progress._replace(
       trajectory=trajectory, env_state=env_state, returns=returns)
 
 
-def update_agents(kind, config, eta, theta, opt_state, trajectory, task):
-  """One update of L agents, Eq. (2); returns also the rule's regularisers."""
+def learn_values(kind: Kind, task: Task,
+                 progress: Progress) -> tuple[Progress, chex.Array]:
+  """The critics learn from `progress.trajectory`.
+
+  Returns:
+    The new progress, and the advantages [T, L, B] of the critics before.
+  """
+  value, advantage = over_lifetimes(
+      kind.value_function.update, (0, 1, 0), (0, 1),
+      task.hyper.gamma.shape[0])(
+          progress.value, progress.trajectory, task.hyper.gamma)
+  return progress._replace(value=value), advantage
+
+
+def seen_values(kind: Kind, progress: Progress) -> Optional[chex.Array]:
+  """V(s) [T+1, L, B] of the trajectory, if the rule sees it; else None."""
+  if not kind.predictions.sees_values:
+    return None
+  observation = progress.trajectory.observation
+  return over_lifetimes(kind.value_function.evaluate, (0, 1), 1,
+                        observation.shape[1])(progress.value, observation)
+
+
+def update_agents(kind, config, eta, theta, opt_state, trajectory, task,
+                  values=None):
+  """One update of L agents, Eq. (2); returns also the rule's regularisers.
+
+  `values` are those of `seen_values`.
+  """
   gradient, output, targets = agent_update.agent_gradient(
       apply=lambda theta: agent_outputs(
           kind, theta, trajectory.observation, task.env_params),
       theta=theta,
       compute_targets=lambda output: compute_targets(
-          eta, output, trajectory, task.hyper.gamma),
+          eta, output, trajectory, task.hyper.gamma,
+          kind.predictions.represent, values),
       trajectory=trajectory,
       alpha_y=task.hyper.alpha_y[:, None],
-      steps_per_agent=config.trajectory_steps * config.num_envs)
+      steps_per_agent=config.trajectory_steps * config.num_envs,
+      distance=kind.predictions.distance)
   theta, opt_state = jax.vmap(kind.optimiser.apply)(
       gradient, opt_state, theta, task.hyper.alpha_lr)
-  y_hat = jax.nn.softmax(targets.y_hat_logits)
+  if targets.y_hat_logits is None:
+    pi_hat_square = jnp.mean(jnp.square(targets.pi_hat), axis=(0, 2))
+    nothing = jnp.zeros_like(pi_hat_square)
+    return theta, opt_state, (pi_hat_square, nothing, nothing)
+  y_hat = kind.predictions.represent(targets.y_hat_logits)
   pi_hat_square = jnp.mean(jnp.square(targets.pi_hat), axis=(0, 2))
   y_hat_square = jnp.mean(jnp.sum(jnp.square(y_hat), axis=-1), axis=(0, 2))
-  kl = jax.lax.stop_gradient(jnp.mean(agent_update.kl_divergence(
+  kl = jax.lax.stop_gradient(jnp.mean(kind.predictions.distance(
       output.y_logits[:-1], targets.y_hat_logits), axis=(0, 2)))
   return theta, opt_state, (pi_hat_square, y_hat_square, kl)
 
 
-def _policy_loss(output, action, advantage, beta_0, beta_1):
-  """A2C's loss for one lifetime's [T, B] steps; see Eq. (4)."""
+def _policy_loss(is_distribution, output, action, advantage, beta_0, beta_1):
+  """A2C's loss for one lifetime's [T, B] steps; see Eq. (4).
+
+  What is no distribution has no entropy, and counts as 0.
+  """
   flat = lambda x: x.reshape((-1,) + x.shape[2:])
   weights = jnp.ones(action.size)
-  logits, y_logits = flat(output.logits), flat(output.y_logits)
+  logits = flat(output.logits)
+  y_logits = flat(output.y_logits) if is_distribution else None
   policy_gradient = rlax.policy_gradient_loss(
       logits, flat(action), flat(advantage), weights)
   policy_entropy = -rlax.entropy_loss(logits, weights)
-  y_entropy = -rlax.entropy_loss(y_logits, weights)
+  y_entropy = (-rlax.entropy_loss(y_logits, weights) if is_distribution
+               else jnp.zeros(()))
   loss = policy_gradient - beta_0 * policy_entropy - beta_1 * y_entropy
   return loss, policy_entropy, y_entropy
 
@@ -180,17 +256,18 @@ def window_loss(
   """
   num_lifetimes = task.hyper.gamma.shape[0]
   update = jax.checkpoint(
-      functools.partial(update_agents, kind, config), prevent_cse=False)
+      functools.partial(update_agents, kind, config), prevent_cse=False,
+      policy=jax.checkpoint_policies.save_only_these_names(
+          backward_lstm.RESIDUALS, convolution.RESIDUALS))
 
   def step(progress, keys):
     theta, opt_state, costs = update(
-        eta, progress.theta, progress.opt_state, progress.trajectory, task)
+        eta, progress.theta, progress.opt_state, progress.trajectory, task,
+        seen_values(kind, progress))
     progress = progress._replace(theta=theta, opt_state=opt_state)
     progress = collect(kind, config, task, progress, keys)
-    value, advantage = jax.vmap(
-        kind.value_function.update, in_axes=(0, 1, 0), out_axes=(0, 1))(
-            progress.value, progress.trajectory, task.hyper.gamma)
-    return progress._replace(value=value), (costs, advantage)
+    progress, advantage = learn_values(kind, task, progress)
+    return progress, (costs, advantage)
 
   progress, (costs, advantages) = jax.lax.scan(
       step, progress, jnp.moveaxis(keys, 1, 0))
@@ -200,7 +277,8 @@ def window_loss(
   output = agent_outputs(kind, progress.theta, trajectory.observation[:-1],
                          task.env_params)
   loss, policy_entropy, y_entropy = jax.vmap(
-      _policy_loss, in_axes=(1, 1, 1, 0, None))(
+      functools.partial(_policy_loss, kind.predictions.is_distribution),
+      in_axes=(1, 1, 1, 0, None))(
           output, trajectory.action, advantages[-1], task.hyper.beta_0,
           config.prediction_entropy_cost)
   loss += config.pi_hat_cost * pi_hat_square + config.y_hat_cost * y_hat_square

@@ -33,8 +33,9 @@ def open_window(returns: EpisodeReturns) -> EpisodeReturns:
   return returns._replace(window_sum=zeros, window_count=zeros)
 
 
-def _count(returns: EpisodeReturns, reward: chex.Array,
-           discount: chex.Array) -> EpisodeReturns:
+def count(returns: EpisodeReturns, reward: chex.Array,
+          discount: chex.Array) -> EpisodeReturns:
+  """`returns` after one more step of each environment."""
   running = returns.running + reward
   ended = discount == 0.
   counts = jnp.logical_and(ended, returns.whole)
@@ -110,7 +111,7 @@ def rollout(
     uniform, key = xs
     action = sample_action(policy(observation), uniform, action_mask)
     env_state, timestep = env_step(env_params, env_state, action, key)
-    returns = _count(returns, timestep.reward, timestep.discount)
+    returns = count(returns, timestep.reward, timestep.discount)
     carry = env_state, timestep.observation, returns
     return carry, (observation, action, timestep.reward, timestep.discount)
 

@@ -1,11 +1,12 @@
 """Using a rule: agents live under a given eta, from birth to end.
 
 Nothing is differentiated through here. It is how a rule is judged on lifetimes
-that had no part in its training, and how it is used.
+that had no part in its training, and how it is used. `live` does the same for
+agents that learn in another way, see `baselines`.
 """
 
 import functools
-from typing import NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 import chex
 import jax
@@ -30,65 +31,136 @@ class Lifetimes(NamedTuple):
   theta: types.Params  # leaves [L, ...]
 
 
+class Learner(NamedTuple):
+  """How L agents learn from their trajectories."""
+  # (task, progress) to (progress with other theta and opt_state, a number of
+  # each lifetime [L], which `live` keeps as `phi`).
+  update: Callable[[meta_gradient.Task, meta_gradient.Progress],
+                   tuple[meta_gradient.Progress, chex.Array]]
+  # (task, progress) to progress, after each new trajectory.
+  observe: Callable[[meta_gradient.Task, meta_gradient.Progress],
+                    meta_gradient.Progress] = lambda task, progress: progress
+
+
+class Life(NamedTuple):
+  """L lifetimes as they are now; what `live` is made of."""
+  task: meta_gradient.Task
+  progress: meta_gradient.Progress
+
+
 def num_updates(config: config_lib.Config, environment: str) -> int:
   """N of a whole lifetime, Table 3."""
   return config.lifetime_windows(environment) * config.meta.num_updates
+
+
+def make_learner(config: config_lib.Config, kind: meta_gradient.Kind,
+                 eta: chex.Array) -> Learner:
+  """Eq. (2) by the rule `eta`, [P]; the same updates as in meta-training."""
+  rule = rule_vector.unravel(config.rule, eta)
+
+  def mean_phi(task, progress, values):
+    output = meta_gradient.agent_outputs(
+        kind, progress.theta, progress.trajectory.observation[:-1],
+        task.env_params)
+    y = (kind.predictions.represent(output.y_logits) if values is None
+         else values[:-1, ..., None])
+    return jnp.mean(lpg_network.embed(rule, y), axis=(0, 2))  # of [T, L, B]
+
+  def update(task, progress):
+    values = meta_gradient.seen_values(kind, progress)
+    phi = mean_phi(task, progress, values)
+    theta, opt_state, _ = meta_gradient.update_agents(
+        kind, config.meta, rule, progress.theta, progress.opt_state,
+        progress.trajectory, task, values)
+    return progress._replace(theta=theta, opt_state=opt_state), phi
+
+  def observe(task, progress):
+    if not kind.predictions.sees_values:
+      return progress
+    return meta_gradient.learn_values(kind, task, progress)[0]
+
+  return Learner(update, observe)
+
+
+def bear(config: config_lib.Config, environment: str,
+         kind: meta_gradient.Kind, key: chex.PRNGKey, num_lifetimes: int,
+         arm_log_probs: chex.Array,
+         hyper: Optional[types.HyperParams] = None) -> Life:
+  """New lifetimes with their first trajectories; see `live`."""
+  birth_key, first_key = key
+  split = functools.partial(jax.random.split, num=num_lifetimes)
+  task, progress = jax.vmap(
+      functools.partial(lifetime.birth, config, environment, kind),
+      in_axes=(0, None), out_axes=lifetime.BIRTH_AXES)(
+          split(birth_key), arm_log_probs)
+  if hyper is not None:
+    task = task._replace(hyper=hyper)
+  return Life(task, meta_gradient.collect(kind, config.meta, task, progress,
+                                          split(first_key)))
+
+
+def live(config: config_lib.Config, environment: str,
+         make: Callable[[meta_gradient.Kind], Learner], key: chex.PRNGKey,
+         num_lifetimes: int, arm_log_probs: chex.Array, updates: int,
+         alpha_y: Optional[float] = None,
+         hyper: Optional[types.HyperParams] = None
+         ) -> tuple[Lifetimes, Life]:
+  """Lives lifetimes of agents that learn in any way.
+
+  Args:
+    config: sizes and agents; static under `jit`, as are `environment`, `make`,
+      `num_lifetimes`, `updates` and `alpha_y`.
+    environment: its name.
+    make: a kind to how its agents learn.
+    key: draws layouts, hyperparameters and everything else. The same key gives
+      the same layouts, whoever learns in them.
+    num_lifetimes: L.
+    arm_log_probs: [arms], what the bandit's hyperparameters are drawn from.
+    updates: N.
+    alpha_y: overrides the drawn KL cost; 0: y is never trained.
+    hyper: leaves [L], in place of all that would be drawn.
+
+  Returns:
+    What became of them, and the lifetimes at their end.
+  """
+  kind = lifetime.make_kind(config, environment)
+  learner = make(kind)
+  birth_key, first_key, life_key = jax.random.split(key, 3)
+  task, progress = bear(config, environment, kind, (birth_key, first_key),
+                        num_lifetimes, arm_log_probs, hyper)
+  if alpha_y is not None:
+    task = task._replace(hyper=task.hyper._replace(
+        alpha_y=jnp.full_like(task.hyper.alpha_y, alpha_y)))
+
+  def step(progress, key):
+    progress, phi = learner.update(task, progress)
+    progress = progress._replace(
+        returns=rollout.open_window(progress.returns))
+    progress = meta_gradient.collect(
+        kind, config.meta, task, progress,
+        jax.random.split(key, num_lifetimes))
+    progress = learner.observe(task, progress)
+    episodes = jnp.sum(progress.returns.window_count, axis=1)
+    total = jnp.sum(progress.returns.window_sum, axis=1)
+    return progress, (total / jnp.maximum(episodes, 1.), episodes, phi)
+
+  progress, (episode_return, episodes, phi) = jax.lax.scan(
+      step, progress, jax.random.split(life_key, updates))
+  return Lifetimes(
+      jax.vmap(rollout.final_return)(progress.returns), episode_return,
+      episodes, phi, task.hyper, progress.theta), Life(task, progress)
 
 
 def train_agents(config: config_lib.Config, environment: str, eta: chex.Array,
                  key: chex.PRNGKey, num_lifetimes: int,
                  arm_log_probs: chex.Array, updates: Optional[int] = None,
                  alpha_y: Optional[float] = None) -> Lifetimes:
-  """Lives `num_lifetimes` lifetimes of one kind, all of their length.
+  """Lives `num_lifetimes` lifetimes of one kind by the rule `eta`, [P].
 
-  Args:
-    config: sizes and agents; static under `jit`, as are the next and the last
-      two arguments.
-    environment: its name.
-    eta: [P].
-    key: draws layouts, hyperparameters and everything else.
-    num_lifetimes: L.
-    arm_log_probs: [arms], what the bandit's hyperparameters are drawn from.
-    updates: N; None: a whole lifetime.
-    alpha_y: overrides the drawn KL cost; 0: y is never trained.
+  The other arguments are those of `live`; `updates` None is a whole lifetime.
   """
-  kind = lifetime.make_kind(config, environment)
-  rule = rule_vector.unravel(config.rule, eta)
-  birth_key, first_key, life_key = jax.random.split(key, 3)
-  split = functools.partial(jax.random.split, num=num_lifetimes)
-  task, progress = jax.vmap(
-      functools.partial(lifetime.birth, config, environment, kind),
-      in_axes=(0, None), out_axes=lifetime.BIRTH_AXES)(
-          split(birth_key), arm_log_probs)
-  if alpha_y is not None:
-    task = task._replace(hyper=task.hyper._replace(
-        alpha_y=jnp.full_like(task.hyper.alpha_y, alpha_y)))
-  progress = meta_gradient.collect(kind, config.meta, task, progress,
-                                   split(first_key))
-
-  def mean_phi(progress):
-    output = meta_gradient.agent_outputs(
-        kind, progress.theta, progress.trajectory.observation[:-1],
-        task.env_params)
-    phi = lpg_network.embed(rule, jax.nn.softmax(output.y_logits))
-    return jnp.mean(phi, axis=(0, 2))  # of [T, L, B]
-
-  def step(progress, key):
-    phi = mean_phi(progress)
-    theta, opt_state, _ = meta_gradient.update_agents(
-        kind, config.meta, rule, progress.theta, progress.opt_state,
-        progress.trajectory, task)
-    progress = progress._replace(
-        theta=theta, opt_state=opt_state,
-        returns=rollout.open_window(progress.returns))
-    progress = meta_gradient.collect(kind, config.meta, task, progress,
-                                     split(key))
-    episodes = jnp.sum(progress.returns.window_count, axis=1)
-    total = jnp.sum(progress.returns.window_sum, axis=1)
-    return progress, (total / jnp.maximum(episodes, 1.), episodes, phi)
-
-  length = num_updates(config, environment) if updates is None else updates
-  progress, (episode_return, episodes, phi) = jax.lax.scan(
-      step, progress, jax.random.split(life_key, length))
-  return Lifetimes(jax.vmap(rollout.final_return)(progress.returns),
-                   episode_return, episodes, phi, task.hyper, progress.theta)
+  if updates is None:
+    updates = num_updates(config, environment)
+  return live(config, environment,
+              lambda kind: make_learner(config, kind, eta), key, num_lifetimes,
+              arm_log_probs, updates, alpha_y)[0]

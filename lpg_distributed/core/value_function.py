@@ -29,6 +29,8 @@ class ValueState(NamedTuple):
 class ValueFunction(NamedTuple):
   """Pure functions of one lifetime's critic."""
   init: Callable[[chex.PRNGKey], ValueState]
+  # (state, observation [..., *shape]) -> V(s) [...]
+  evaluate: Callable[[ValueState, chex.Array], chex.Array]
   # (state, trajectory, gamma) -> (state, advantage [T, B]); the advantage is
   # that of the critic before it learns from this trajectory.
   update: Callable[[ValueState, types.Trajectory, chex.Array],
@@ -105,4 +107,7 @@ def make_value_function(agent_config: config_lib.AgentConfig,
       advantage = advantage / scale
     return ValueState(params, opt_state, square, count), advantage
 
-  return ValueFunction(init, update)
+  def evaluate(state, observation):
+    return network.apply(state.params, observation)[..., 0]
+
+  return ValueFunction(init, evaluate, update)

@@ -1,30 +1,34 @@
-"""The convolution as a product of rows against `lax.conv`."""
+"""Convolutions as matrix products against `lax.conv`, to second order."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from lpg_distributed.core import agent_networks
+from lpg_distributed.core import convolution
+
+# Not square, so that rows and columns cannot be taken for each other; of even
+# and of odd width, since later layers pair the columns.
+SIZES = [(5, 7), (4, 6)]
+# One layer to four: blocks begin at another column in every second one.
+FILTERS = [(6,), (6, 4), (5, 4, 3), (2, 3, 4, 5)]
 
 
-def make_arguments(seed=0):
+def make_arguments(size, filters, seed=0):
   rng = np.random.default_rng(seed)
   draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
-  # Not square, so that rows and columns cannot be taken for each other.
-  return draw(4, 5, 7, 3), draw(27, 6), draw(6), draw(4, 5, 7, 6)
+  channels = (3,) + filters
+  layers = [(draw(9 * c, f) / 3., draw(f)) for c, f in
+            zip(channels, filters)]
+  return draw(4, *size, 3), layers, draw(4, *size, filters[-1])
 
 
-def ours(x, w, b):
-  n, height, width, _ = x.shape
-  y = agent_networks.convolve(x.reshape(n, height, -1), w, b)
-  return y.reshape(n, height, width, -1)
-
-
-def plain(x, w, b):
-  kernel = w.reshape(3, 3, x.shape[-1], -1)
-  return b + jax.lax.conv_general_dilated(
-      x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-      precision='highest')
+def plain(x, layers):
+  for w, b in layers:
+    x = jax.nn.relu(b + jax.lax.conv_general_dilated(
+        x, w.reshape(3, 3, x.shape[-1], -1), (1, 1), 'SAME',
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'), precision='highest'))
+  return x
 
 
 def assert_close(one, other):
@@ -33,20 +37,34 @@ def assert_close(one, other):
                                atol=1e-5 * np.abs(b).max())
 
 
-def test_equals_lax_conv():
-  x, w, b, _ = make_arguments()
-  assert_close(ours(x, w, b), plain(x, w, b))
+@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('filters', FILTERS)
+def test_equals_lax_conv(size, filters):
+  x, layers, _ = make_arguments(size, filters)
+  assert_close(convolution.convolve(x, layers), plain(x, layers))
 
 
-def test_gradients_equal_to_second_order():
-  x, w, b, y_bar = make_arguments()
+@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('filters', FILTERS)
+def test_gradients_equal_to_second_order(size, filters):
+  x, layers, y_bar = make_arguments(size, filters)
 
   def derivatives(convolve):
     def loss(*args):
       return jnp.sum(y_bar * jnp.tanh(0.2 * convolve(*args)))
 
-    first = jax.grad(loss, argnums=(0, 1, 2))
-    square = lambda *args: sum(jnp.sum(jnp.square(g)) for g in first(*args))
-    return first(x, w, b), jax.grad(square, argnums=(0, 1, 2))(x, w, b)
+    first = jax.jit(jax.grad(loss, argnums=(0, 1)))
+    square = lambda *args: sum(jnp.sum(jnp.square(g)) for g in
+                               jax.tree_util.tree_leaves(first(*args)))
+    second = jax.jit(jax.grad(square, argnums=(0, 1)))
+    return first(x, layers), second(x, layers)
 
-  assert_close(derivatives(ours), derivatives(plain))
+  assert_close(derivatives(convolution.convolve), derivatives(plain))
+
+
+def test_agents_with_weights_of_their_own():
+  """Under `vmap`, as lifetimes run."""
+  x, layers, _ = make_arguments((5, 7), (5, 4, 3))
+  both = jax.tree_util.tree_map(lambda a: jnp.stack([a, -a]), layers)
+  out = jax.vmap(convolution.convolve, in_axes=(None, 0))(x, both)
+  assert_close(out[1], plain(x, jax.tree_util.tree_map(jnp.negative, layers)))

@@ -3,18 +3,14 @@
 import functools
 from typing import NamedTuple
 
-from dm_env import specs
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import host
-from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import agent_networks
-from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_test
+from lpg_distributed.core import rules
 
 FEATURES, A, M = 3, 2, 4
 NUM_OUTPUTS = A + M + 1  # policy, predictions, f(s)
@@ -41,10 +37,12 @@ def fixed_rule(eta, inputs):
 
 
 @functools.lru_cache(None)
-def make_learner(use_baseline=True, rule=fixed_rule, **settings):
-  return meta_test.make_learner(make_linear, A, meta_test.Settings(
+def make_learner(use_baseline=True, apply=fixed_rule, **settings):
+  settings = meta_test.Settings(
       num_predictions=M, optimiser='sgd', learning_rate=RATE, kl_cost=ALPHA_Y,
-      trajectory_steps=T, use_baseline=use_baseline, **settings), rule)
+      trajectory_steps=T, use_baseline=use_baseline, **settings)
+  return meta_test.make_learner(make_linear, A, settings,
+                                rules.lpg(settings, apply))
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -108,37 +106,6 @@ def test_update_by_hand(use_baseline):
                              np.mean(np.square(targets.pi_hat)), rtol=1e-5)
 
 
-def test_parts_of_the_gradient_add_up():
-  learner = make_learner()
-  state, experience, targets = make_case(learner)
-  targets, _ = learner.compute_targets(targets, experience)
-  zeros = jnp.zeros_like(state.theta)
-  trajectory = experience.trajectory
-
-  def gradient(size):
-    total = zeros
-    for i in range(0, T, size):
-      total = learner.add_gradient(total, state.theta, meta_test.Part(
-          trajectory.observation[i:i + size], trajectory.action[i:i + size],
-          jax.tree_util.tree_map(lambda x, i=i: x[i:i + size], targets)))
-    return total
-
-  whole = gradient(T)
-  for size in (1, 2):
-    np.testing.assert_allclose(gradient(size), whole, rtol=1e-4, atol=1e-5)
-  new = learner.update(state, whole, T * B)
-  np.testing.assert_allclose(
-      new.theta, hand_update(state.theta, trajectory, targets, True),
-      rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize('num_steps, num_envs, expected', [
-    (20, 30, 5), (20, 8, 20), (20, 16, 10), (20, 160, 1), (20, 500, 1),
-    (7, 30, 1), (7, 20, 7), (1, 1, 1)])
-def test_part_steps(num_steps, num_envs, expected):
-  assert meta_test.part_steps(num_steps, num_envs) == expected
-
-
 def test_the_rule_sees_the_trajectory():
   """Clipped rewards, d, gamma, pi(a|s) and y of T + 1 states."""
   seen = []
@@ -147,7 +114,7 @@ def test_the_rule_sees_the_trajectory():
     jax.debug.callback(lambda *x: seen.append(types.RuleInput(*x)), *inputs)
     return fixed_rule(eta, inputs)
 
-  learner = make_learner(rule=rule, discount=0.9, max_abs_reward=0.5)
+  learner = make_learner(apply=rule, discount=0.9, max_abs_reward=0.5)
   state, experience, targets = make_case(learner)
   learner.learn(targets, state, experience)
   jax.effects_barrier()
@@ -169,79 +136,6 @@ def test_the_rule_sees_the_trajectory():
             softmax(out[t, b, :A])[trajectory.action[t, b]], rtol=1e-4)
 
 
-class Corridor:
-  """Reward for action 1; episodes of different lengths; raw rewards of 3."""
-  num_envs, frames_per_step = B, 1
-
-  def observation_spec(self):
-    return specs.BoundedArray((FEATURES,), np.float32, -1., 1.)
-
-  def action_spec(self):
-    return specs.DiscreteArray(A)
-
-  def _observe(self):
-    return np.stack([np.cos(self.time), np.sin(self.time),
-                     np.ones(B)], axis=1).astype(np.float32)
-
-  def reset(self, seed):
-    del seed
-    self.time, self.returns = np.zeros(B), np.zeros(B)
-    self.log = [(self._observe(), None, None, None)]
-    return self._observe()
-
-  def step(self, actions):
-    reward = 3. * actions.astype(np.float32)
-    self.time += 1
-    self.returns += reward
-    ended = self.time >= 3 + np.arange(B)
-    episode_returns = tuple(self.returns[ended].tolist())
-    self.time[ended] = self.returns[ended] = 0.
-    discount = 1. - ended.astype(np.float32)
-    self.log.append((self._observe(), actions.copy(), reward, discount))
-    return host.HostStep(self._observe(), reward, discount, episode_returns)
-
-
-def test_the_loop_learns_from_what_was_lived():
-  """Replays the environment's own log through `learn`."""
-  learner = make_learner(rule=lpg_network.apply)
-  settings = meta_test.Settings(num_predictions=M, optimiser='sgd',
-                                learning_rate=RATE, kl_cost=ALPHA_Y,
-                                trajectory_steps=T)
-  eta = lpg_network.init(config_lib.RuleConfig(
-      num_predictions=M, embedding_size=3, lstm_size=3),
-      jax.random.PRNGKey(3))
-  environment = Corridor()
-  progress = list(meta_test.train(
-      environment, learner, settings, eta, seed=1, env_steps=3 * T * B - 1))
-  assert progress[-1].env_steps == 3 * T * B
-  updates = [p for p in progress if p.metrics is not None]
-  assert len(updates) == 3
-  state = progress[0].state
-  for k, update in enumerate(updates):
-    log = environment.log[k * T:(k + 1) * T + 1]
-    observation = np.stack([row[0] for row in log])
-    action, reward, discount = (
-        np.stack([row[i] for row in log[1:]]) for i in (1, 2, 3))
-    output = learner.evaluate(state.theta, observation)
-    experience = meta_test.Experience(types.Trajectory(
-        observation, action, reward, discount), output)
-    state, metrics = learner.learn(eta, state, experience)
-    np.testing.assert_allclose(update.state.theta, state.theta, rtol=1e-4,
-                               atol=1e-5)
-    for name, value in metrics.items():
-      np.testing.assert_allclose(update.metrics[name], value, rtol=1e-3,
-                                 atol=1e-5, err_msg=name)
-    np.testing.assert_allclose(update.metrics['clipped_reward'],
-                               np.mean(np.minimum(reward, 1.)), rtol=1e-5)
-  returns = [r for p in progress for r in p.episode_returns]
-  discounts = np.stack([row[3] for row in environment.log[1:]])
-  assert len(returns) == np.sum(discounts == 0.) and max(returns) > 1.
-  again = list(meta_test.train(Corridor(), learner, settings, eta, seed=1,
-                               env_steps=3 * T * B))
-  np.testing.assert_array_equal(again[-1].state.theta,
-                                progress[-1].state.theta)
-
-
 def test_act_samples_from_the_policy_and_keeps_its_outputs():
   learner = make_learner()
   state, experience, _ = make_case(learner)
@@ -253,7 +147,7 @@ def test_act_samples_from_the_policy_and_keeps_its_outputs():
   out = np.asarray(row @ state.theta, np.float64)
   np.testing.assert_allclose(output.agent.logits[0], out[:A], rtol=1e-4)
   np.testing.assert_allclose(output.agent.y_logits[0], out[A:-1], rtol=1e-4)
-  np.testing.assert_allclose(output.value[0], out[-1], rtol=1e-4)
+  np.testing.assert_allclose(output.baseline[0], out[-1], rtol=1e-4)
   p = softmax(out[:A])[1]
   assert abs(np.mean(action) - p) < 5 * np.sqrt(p * (1 - p) / num)
   other, _ = learner.act(state.theta, observation, key, np.int32(1))

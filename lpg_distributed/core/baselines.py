@@ -1,0 +1,84 @@
+"""A2C on the training environments, Section 4.1; as fair as we know how.
+
+The agent's policy is that of Table 3, with its optimiser; the critic is the
+one that serves the meta-gradient (`value_function`), so that A2C here is the
+outer algorithm by itself. The paper does not say how its A2C was tuned: here
+per environment, over `grid`, on lifetimes that the comparison does not see.
+"""
+
+from typing import Optional
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import types
+from lpg_distributed.core import agent_update
+from lpg_distributed.core import meta_gradient
+from lpg_distributed.core import rules
+from lpg_distributed.core import train_agents
+
+# Beyond the bandit's largest learning rate: targets of LPG have a scale that
+# was learned for these rates, those of A2C have not.
+LARGER_RATES = (2., 4., 8.)
+# Table 2's beta_0 and none.
+ENTROPY_COSTS = (0., 0.01, 0.02)
+
+
+def grid(agent: config_lib.AgentConfig) -> tuple[tuple[float, float], ...]:
+  """(learning rate, entropy cost) pairs: the bandit's rates and larger ones."""
+  rates = (*agent.learning_rates,
+           *(max(agent.learning_rates) * factor for factor in LARGER_RATES))
+  return tuple((rate, cost) for rate in rates for cost in ENTROPY_COSTS)
+
+
+def a2c(config: config_lib.Config,
+        kind: meta_gradient.Kind) -> train_agents.Learner:
+  """Advantage actor-critic (Mnih et al., 2016); beta_0 weighs its entropy."""
+  num_steps = config.meta.trajectory_steps * config.meta.num_envs
+
+  def update(task, progress):
+    progress, advantage = meta_gradient.learn_values(kind, task, progress)
+    trajectory = progress.trajectory
+
+    def loss(theta):
+      """Sum over lifetimes, which are independent, of their means."""
+      logits = meta_gradient.agent_outputs(
+          kind, theta, trajectory.observation[:-1], task.env_params).logits
+      log_pi = agent_update.log_probability(logits, trajectory.action)
+      bonus = task.hyper.beta_0[:, None] * rules.entropy(logits)
+      return -jnp.sum(log_pi * advantage + bonus) / num_steps
+
+    theta, opt_state = jax.vmap(kind.optimiser.apply)(
+        jax.grad(loss)(progress.theta), progress.opt_state, progress.theta,
+        task.hyper.alpha_lr)
+    return (progress._replace(theta=theta, opt_state=opt_state),
+            jnp.zeros_like(task.hyper.gamma))
+
+  return train_agents.Learner(update)
+
+
+def hyper_params(pairs: chex.Array, gamma: float) -> types.HyperParams:
+  """Lifetimes of A2C with [L, 2] learning rates and entropy costs."""
+  zeros = jnp.zeros(len(pairs))
+  return types.HyperParams(zeros.astype(jnp.int32), pairs[:, 0], zeros,
+                           jnp.full(len(pairs), gamma), pairs[:, 1])
+
+
+def train_a2c(config: config_lib.Config, environment: str, key: chex.PRNGKey,
+              pairs: chex.Array, updates: Optional[int] = None
+              ) -> train_agents.Lifetimes:
+  """Lives a lifetime for each of the `pairs` [L, 2] of `hyper_params`.
+
+  The discount factor is the largest of `config.meta.discounts`: returns are
+  judged undiscounted. The other arguments are those of
+  `train_agents.train_agents`; the same key gives the same layouts.
+  """
+  if updates is None:
+    updates = train_agents.num_updates(config, environment)
+  arms = jnp.zeros(len(config.agents[environment].arms))
+  return train_agents.live(
+      config, environment, lambda kind: a2c(config, kind), key, len(pairs),
+      arms, updates, hyper=hyper_params(
+          jnp.asarray(pairs, jnp.float32), max(config.meta.discounts)))[0]

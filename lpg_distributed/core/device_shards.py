@@ -1,0 +1,109 @@
+"""Shards of one kind, advanced at the same time on all local devices.
+
+Each device runs the same compiled program on a shard of its own and nothing is
+summed over devices: gradients come back shard by shard. So the number of
+devices, like that of workers, changes no number.
+"""
+
+from typing import Any, Sequence
+
+import chex
+import jax
+import numpy as np
+
+from lpg_distributed.core import lifetime
+
+_AXIS = 'shards'
+
+
+def _shard_map(function, mesh, in_specs, out_specs):
+  """`shard_map`, whose place and one argument's name differ by JAX."""
+  if hasattr(jax, 'shard_map'):
+    return jax.shard_map(function, mesh=mesh, in_specs=in_specs,
+                         out_specs=out_specs, check_vma=False)
+  from jax.experimental import shard_map
+  return shard_map.shard_map(function, mesh, in_specs, out_specs,
+                             check_rep=False)
+
+
+class DeviceShards:
+  """`Shard.advance` for up to as many shards as there are devices."""
+
+  def __init__(self, shard: lifetime.Shard, devices: Sequence[jax.Device]):
+    """Compiles nothing yet.
+
+    Args:
+      shard: the kind.
+      devices: at least one.
+    """
+    self._devices = tuple(devices)
+    if len(self._devices) == 1:
+      self.compiled = jax.jit(shard.advance)
+      return
+
+    def advance_one(eta, arm_log_probs, state, numbers):
+      *shard_id, step = numbers[0]
+      gradient, state, metrics = shard.advance(
+          eta, arm_log_probs, state, lifetime.ShardId(*shard_id), step)
+      return gradient, state, metrics._replace(
+          gradient_not_finite=metrics.gradient_not_finite[None])
+
+    # Arrays of all shards are joined at their first axes: then each device
+    # holds a shard's own arrays, and nothing is copied or reshaped.
+    mesh = jax.sharding.Mesh(np.array(self._devices), (_AXIS,))
+    everywhere = jax.sharding.PartitionSpec()
+    spread = jax.sharding.PartitionSpec(_AXIS)
+    self._sharding = jax.sharding.NamedSharding(mesh, spread)
+    self.compiled = jax.jit(_shard_map(
+        advance_one, mesh, (everywhere, everywhere, spread, spread), spread))
+
+  def __len__(self) -> int:
+    return len(self._devices)
+
+  def advance(
+      self, eta: chex.Array, arm_log_probs: chex.Array,
+      states: Sequence[lifetime.ShardState],
+      shard_ids: Sequence[lifetime.ShardId], steps: Sequence[int],
+  ) -> list[tuple[chex.Array, lifetime.ShardState, lifetime.ShardMetrics]]:
+    """One window of each shard; see `lifetime.Shard.advance`.
+
+    Args:
+      eta: [P].
+      arm_log_probs: [arms].
+      states: of one to as many shards as there are devices.
+      shard_ids: theirs.
+      steps: the window that each is to do.
+
+    Returns:
+      What `Shard.advance` does, per shard, on the shard's device.
+    """
+    count = len(states)
+    if not 0 < count <= len(self):
+      raise ValueError(f'{count} shards for {len(self)} devices; allowed: 1 '
+                       f'to {len(self)}')
+    if len(self) == 1:
+      return [self.compiled(eta, arm_log_probs, states[0], shard_ids[0],
+                            np.int32(steps[0]))]
+    # Devices without a shard repeat the last one: one program serves all.
+    order = list(range(count)) + [count - 1] * (len(self) - count)
+    numbers = np.array([(*shard_ids[i], steps[i]) for i in order], np.int32)
+    joined = jax.tree_util.tree_map(lambda *xs: self._join(xs),
+                                    *(states[i] for i in order))
+    out = self.compiled(eta, arm_log_probs, joined, numbers)
+    return [self._take(out, device) for device in self._devices[:count]]
+
+  def _join(self, leaves):
+    placed = [jax.device_put(x, device)
+              for x, device in zip(leaves, self._devices)]
+    shape = (len(placed) * placed[0].shape[0],) + placed[0].shape[1:]
+    return jax.make_array_from_single_device_arrays(
+        shape, self._sharding, placed)
+
+  def _take(self, out: Any, device: jax.Device):
+    def one(x):
+      (shard,) = (s for s in x.addressable_shards if s.device == device)
+      return shard.data
+
+    gradient, state, metrics = jax.tree_util.tree_map(one, out)
+    return gradient, state, metrics._replace(
+        gradient_not_finite=np.asarray(metrics.gradient_not_finite)[0])

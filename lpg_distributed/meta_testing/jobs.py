@@ -1,0 +1,203 @@
+"""What shall be meta-tested: environment, rule, settings, seeds, length."""
+
+import dataclasses
+import hashlib
+import math
+import os
+import re
+from typing import Any, Mapping, Optional, Sequence
+
+from envs import registry
+from lpg_distributed import config as config_lib
+from lpg_distributed import errors
+from lpg_distributed.core import rules
+
+
+class JobError(errors.UserError, ValueError):
+  """A job that cannot be done; the message is one line."""
+
+
+# Per kind of environment: how many are parallel, and what is not Table 4's.
+# A flag or an argument overrides each.
+NUM_ENVS: Mapping[str, int] = {
+    'atari': 30,  # Table 4
+    'gymnax': 32,  # near Table 4's; a power of two fills vectors
+    'bsuite': 16,  # stepped one after another in Python
+    'gymnasium': 16,
+    'module': 16,
+}
+DEFAULT_ENV_STEPS: Mapping[str, int] = {
+    'atari': 2_500_000,  # 10 million frames
+    'gymnax': 500_000, 'bsuite': 100_000, 'gymnasium': 100_000,
+    'module': 100_000,
+}
+# Rewards are clipped on Atari only: those of the others are of order 1 as
+# they come, and small costs and large prizes shall stay apart.
+_MAX_ABS_REWARD = {'atari': 1.}
+# The learning rate of Table 4 belongs to its network of 1.7 million weights.
+# Small networks learn with larger ones: between the rates of Table 3's
+# networks, 0.0005 to 0.01.
+_LEARNING_RATE = {'atari': 5e-4}
+_SMALL_LEARNING_RATE = 2e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """One result file: some agents, alike but for their seeds."""
+  environment: str  # see `envs.registry`
+  rule: str  # see `core.rules`
+  env_steps: int  # of each agent, over its parallel environments
+  num_envs: int
+  settings: rules.Settings
+  seeds: tuple[int, ...] = (0,)
+  preset: Optional[str] = None  # of Atari only
+  eta: Optional[str] = None  # file
+  # Of what `eta` holds, or of what is drawn for the rule `random`.
+  rule_config: Optional[config_lib.RuleConfig] = None
+  eta_sha256: Optional[str] = None
+
+
+def default_settings(kind: str) -> rules.Settings:
+  """Table 4, with what the kind of environment changes."""
+  return rules.Settings(
+      learning_rate=_LEARNING_RATE.get(kind, _SMALL_LEARNING_RATE),
+      max_abs_reward=_MAX_ABS_REWARD.get(kind, 0.))
+
+
+def _require(condition: bool, message: str) -> None:
+  if not condition:
+    raise JobError(message)
+
+
+_POSITIVE = ('learning_rate',)
+_NOT_NEGATIVE = ('kl_cost', 'discount', 'max_abs_reward', 'value_cost',
+                 'entropy_cost', 'td_lambda')
+_AT_MOST_ONE = ('discount', 'td_lambda')
+
+
+def check_settings(settings: rules.Settings) -> None:
+  """Raises JobError where a number is not allowed."""
+  for name in _POSITIVE + _NOT_NEGATIVE:
+    value = getattr(settings, name)
+    low = 'more than 0' if name in _POSITIVE else '0 or more'
+    high = ', at most 1' if name in _AT_MOST_ONE else ''
+    fits = (isinstance(value, (int, float)) and math.isfinite(value)
+            and value >= 0 and (value > 0 or name not in _POSITIVE)
+            and (value <= 1 or name not in _AT_MOST_ONE))
+    _require(fits, f'{name} is {value!r}; allowed: a number, {low}{high}')
+  _require(settings.trajectory_steps >= 1,
+           f'trajectory_steps is {settings.trajectory_steps}; allowed: 1 or '
+           'more')
+  _require(settings.optimiser in ('adam', 'sgd'),
+           f'optimiser is {settings.optimiser!r}; allowed: adam, sgd')
+
+
+def apply_overrides(settings: rules.Settings,
+                    overrides: Sequence[str]) -> rules.Settings:
+  """`settings` with texts as `learning_rate=0.001` applied.
+
+  Raises:
+    JobError: there is no such setting, or the value is not allowed.
+  """
+  fields = {f.name: f.type for f in dataclasses.fields(rules.Settings)
+            if f.name != 'num_predictions'}  # eta says it.
+  changes = {}
+  for text in overrides:
+    name, found, value = text.partition('=')
+    _require(bool(found) and name in fields,
+             f'{text!r} sets nothing; allowed: NAME=VALUE with NAME one of '
+             f'{", ".join(fields)}')
+    try:
+      changes[name] = _convert(fields[name], value)
+    except ValueError:
+      kind = getattr(fields[name], '__name__', str(fields[name]))
+      raise JobError(f'{name} is {value!r}; allowed: a value of type '
+                     f'{kind}') from None
+  settings = dataclasses.replace(settings, **changes)
+  check_settings(settings)
+  return settings
+
+
+def _convert(kind: type, text: str) -> Any:
+  if kind is bool:
+    if text.lower() not in ('true', 'false', '1', '0'):
+      raise ValueError(text)
+    return text.lower() in ('true', '1')
+  return kind(text)
+
+
+def _load_rule(rule: str, eta: Optional[str], lstm_size: int
+               ) -> tuple[Optional[config_lib.RuleConfig], Optional[str]]:
+  """The shape of the rule's eta, and the sum of its file."""
+  if rule == 'a2c':
+    _require(eta is None, 'a2c has no eta; allowed: none')
+    return None, None
+  if eta is None:
+    _require(rule == 'random',
+             f'the rule {rule} needs an eta; allowed: the file of one, as '
+             'runs/demo_seed0/eta.npz')
+    return config_lib.RuleConfig(lstm_size=lstm_size), None
+  from lpg_distributed import eta_file
+  config = eta_file.load(eta).rule
+  wanted = 'lpg_v' if rule == 'lpg_v' else 'lpg'
+  _require(config.kind == wanted,
+           f'{eta} holds a rule of kind {config.kind}; allowed for {rule}: '
+           f'{wanted}')
+  with open(eta, 'rb') as f:
+    return config, hashlib.sha256(f.read()).hexdigest()
+
+
+def make_job(environment: str, rule: str, *, eta: Optional[str] = None,
+             seeds: Sequence[int] = (0,), env_steps: Optional[int] = None,
+             num_envs: Optional[int] = None, preset: Optional[str] = None,
+             overrides: Sequence[str] = (), lstm_size: int = 256) -> Job:
+  """Checks what can be checked without the environment, and fills in the rest.
+
+  Args:
+    environment: identifier.
+    rule: name.
+    eta: file; none for a2c; for random only its shape is used.
+    seeds: one agent each.
+    env_steps: of each agent; None: that of its kind.
+    num_envs: None: that of its kind.
+    preset: of Atari; None: `dm_noop` there.
+    overrides: see `apply_overrides`.
+    lstm_size: of the eta that is drawn where none is given.
+
+  Raises:
+    JobError: it cannot be done; the message is one line.
+    EtaFileError: the file is no rule.
+  """
+  try:
+    kind, _ = registry.split(environment)
+  except ValueError as error:
+    raise JobError(str(error)) from None
+  _require(rule in rules.NAMES, f'there is no rule {rule!r}; allowed: '
+           f'{", ".join(rules.NAMES)}')
+  _require(preset is None or kind == 'atari',
+           f'{environment} has no presets; allowed: on Atari only')
+  if kind == 'atari':
+    preset = preset or 'dm_noop'
+  env_steps = DEFAULT_ENV_STEPS[kind] if env_steps is None else env_steps
+  num_envs = NUM_ENVS[kind] if num_envs is None else num_envs
+  seeds = tuple(seeds)
+  _require(env_steps >= 1, f'env_steps is {env_steps}; allowed: 1 or more')
+  _require(1 <= num_envs < 2 ** 16,
+           f'num_envs is {num_envs}; allowed: 1 to 65535')
+  _require(bool(seeds) and len(set(seeds)) == len(seeds)
+           and all(0 <= s < 2 ** 31 for s in seeds),
+           f'seeds is {seeds}; allowed: different whole numbers, 0 or more')
+  rule_config, sha256 = _load_rule(rule, eta, lstm_size)
+  settings = apply_overrides(default_settings(kind), overrides)
+  if rule_config is not None:
+    settings = dataclasses.replace(
+        settings, num_predictions=rule_config.num_predictions)
+  return Job(environment, rule, env_steps, num_envs, settings, seeds, preset,
+             eta, rule_config, sha256)
+
+
+def default_directory(job: Job) -> str:
+  """Where a job's files go unless told otherwise."""
+  name = re.sub(r'[^\w.-]+', '_', job.environment)
+  return os.path.join('runs', 'meta_test',
+                      f'{name}_{job.rule}_seed{job.seeds[0]}')

@@ -1,0 +1,252 @@
+"""The `mini` benchmark: small pure-JAX environments, three rules, one table.
+
+LPG with a given eta, A2C, and an eta of the same shape that was drawn and
+never trained. Each rule gets the same: its learning rate is tuned over the
+same rates, with the same steps and seeds, and then judged on other seeds.
+"""
+
+import dataclasses
+import json
+import os
+import time
+from typing import Any, Mapping, Optional, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lpg_distributed import eta_file
+from lpg_distributed import files
+from lpg_distributed.core import jitted_loop
+from lpg_distributed.core import rules
+from lpg_distributed.meta_testing import jobs
+from lpg_distributed.meta_testing import results
+from lpg_distributed.meta_testing import session
+from lpg_distributed.meta_testing import summary
+
+RULES = ('lpg', 'a2c', 'random')
+# Environments, with the steps of each agent: enough for A2C to learn, as far
+# as the half hour allows. Freeway's episodes have 2500 steps.
+ENV_STEPS: Mapping[str, int] = {
+    'gymnax/Freeway-MinAtar': 160_000,
+    'gymnax/SpaceInvaders-MinAtar': 100_000,
+    'gymnax/Asterix-MinAtar': 100_000,
+    'gymnax/Breakout-MinAtar': 100_000,
+    'gymnax/CartPole-v1': 200_000,
+    'gymnax/Catch-bsuite': 100_000,
+    'gymnax/DeepSea-bsuite': 100_000,
+    'gymnax/UmbrellaChain-bsuite': 100_000,
+}
+LEARNING_RATES = (5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
+SEEDS = (0, 1, 2)
+_FIRST_TUNING_SEED = 1000
+_NUM_TUNING_SEEDS = 3
+# Of a tuning run, whose second half counts: with few seeds the end alone would
+# choose by luck.
+_NUM_WINDOWS = 20
+TUNING_FILE, CONFIG_FILE = 'tuning.json', 'config.json'
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """What a table is made of; another one needs another directory."""
+  eta_file: str
+  seeds: tuple[int, ...] = SEEDS
+  environments: tuple[str, ...] = tuple(ENV_STEPS)
+  scale: float = 1.  # of all ENV_STEPS
+
+  def env_steps(self, environment: str) -> int:
+    return max(1, round(ENV_STEPS[environment] * self.scale))
+
+
+class Item:
+  """One rule on one environment: a directory of its own."""
+
+  def __init__(self, config: Config, environment: str, rule: str, root: str):
+    self.config, self.environment, self.rule = config, environment, rule
+    name = f'{environment.partition("/")[2]}_{rule}'
+    self.directory = os.path.join(root, name)
+
+  def job(self, learning_rate: float, seeds: Sequence[int]) -> jobs.Job:
+    return jobs.make_job(
+        self.environment, self.rule, seeds=seeds,
+        eta=None if self.rule == 'a2c' else self.config.eta_file,
+        env_steps=self.config.env_steps(self.environment),
+        overrides=[f'learning_rate={learning_rate}'])
+
+  @property
+  def tuning_file(self) -> str:
+    return os.path.join(self.directory, TUNING_FILE)
+
+  def tuning(self) -> Optional[dict[str, Any]]:
+    """What `_tune` found; None if it has not been."""
+    try:
+      with open(self.tuning_file, encoding='utf-8') as f:
+        return json.load(f)
+    except FileNotFoundError:
+      return None
+
+  def result(self) -> Optional[results.Result]:
+    """The result, once there is one of all steps."""
+    if not os.path.exists(os.path.join(self.directory, results.FILE)):
+      return None
+    result = results.read(self.directory)
+    agents = summary.by_seed(result).values()
+    done = all(rows and rows[-1]['env_steps'] >= result.job.env_steps
+               for rows in agents)
+    return result if done else None
+
+
+def items(config: Config, root: str) -> list[Item]:
+  """The longest first."""
+  return [Item(config, environment, rule, root)
+          for environment in config.environments for rule in RULES]
+
+
+def check(config: Config, root: str) -> None:
+  """Begins a directory, or makes sure that it is of the same table.
+
+  Raises:
+    JobError: it is of another one, or the configuration is of no use.
+    EtaFileError: no such rule.
+  """
+  unknown = [e for e in config.environments if e not in ENV_STEPS]
+  if unknown or not config.environments:
+    raise jobs.JobError(f'environments are {", ".join(config.environments)}; '
+                        f'allowed: some of {", ".join(ENV_STEPS)}')
+  if len(config.seeds) < 3:
+    raise jobs.JobError(f'seeds are {config.seeds}; allowed: 3 or more')
+  for item in items(config, root)[:len(RULES)]:
+    item.job(LEARNING_RATES[0], config.seeds)
+  wanted = json.loads(json.dumps(dataclasses.asdict(config)))
+  wanted.pop('environments')  # Each is by itself; others may come later.
+  # Not where it lies, but what it is.
+  eta = eta_file.load(wanted.pop('eta_file'))
+  wanted['eta_sum'] = float(np.sum(np.abs(eta.eta, dtype=np.float64)))
+  wanted['learning_rates'] = list(LEARNING_RATES)
+  path = os.path.join(root, CONFIG_FILE)
+  if os.path.exists(path):
+    with open(path, encoding='utf-8') as f:
+      found = json.load(f)
+    if found != wanted:
+      raise jobs.JobError(f'{root} has a table of another kind; choose another '
+                          'directory')
+    return
+  try:
+    os.makedirs(root, exist_ok=True)
+  except OSError as error:
+    raise jobs.JobError(f'{root} cannot be written: {error.strerror}'
+                        ) from None
+  files.write_whole(path, json.dumps(wanted, indent=1).encode())
+
+
+def _tune(item: Item) -> dict[str, Any]:
+  """Trains with all learning rates at once; returns per rate and seed."""
+  seeds = [_FIRST_TUNING_SEED + i for i in range(_NUM_TUNING_SEEDS)]
+  job = item.job(LEARNING_RATES[0], seeds)
+  environment = session.load_environment(job).jax
+  loop = jitted_loop.make_loop(
+      environment, session.make_network(environment.observation_spec()),
+      job.settings, lambda settings: rules.make(job.rule, settings),
+      job.num_envs)
+  grid = [(rate, seed) for rate in LEARNING_RATES for seed in seeds]
+  num = len(grid)
+  hyper = jitted_loop.Hyper(
+      jnp.array([rate for rate, _ in grid], jnp.float32),
+      jnp.full(num, job.settings.kl_cost, jnp.float32))
+  keys = jnp.stack([jax.random.PRNGKey(seed) for _, seed in grid])
+  updates = -(-job.env_steps
+              // (job.settings.trajectory_steps * job.num_envs))
+  size = -(-updates // _NUM_WINDOWS)
+  own_eta = item.rule == 'random'
+  etas = [session.load_eta(job, seed) for _, seed in grid]
+  eta = (jax.tree_util.tree_map(lambda *xs: jnp.stack(xs), *etas) if own_eta
+         else etas[0])
+  advance = jax.jit(jax.vmap(
+      lambda eta, hyper, state: loop.advance(eta, hyper, state, size),
+      in_axes=(0 if own_eta else None, 0, 0)), donate_argnums=2)
+  state = jax.jit(jax.vmap(loop.init))(hyper, keys)
+  sums, counts = [], []
+  for _ in range(_NUM_WINDOWS):
+    state, window = advance(eta, hyper, state)
+    sums.append(np.asarray(window.return_sum))
+    counts.append(np.asarray(window.episodes))
+  returns = _late_returns(np.array(sums), np.array(counts)).reshape(
+      len(LEARNING_RATES), len(seeds))
+  means = returns.mean(axis=1)  # NaN where an agent never ended an episode.
+  best = int(np.nanargmax(means)) if np.isfinite(means).any() else 0
+  return {'learning_rates': list(LEARNING_RATES), 'seeds': seeds,
+          'returns': returns.tolist(), 'best': LEARNING_RATES[best],
+          'at_edge': best in (0, len(LEARNING_RATES) - 1)}
+
+
+def _late_returns(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+  """[agents] from [windows, agents]: of all episodes of the second half.
+
+  Where none ended in it, of the last window in which some did; else NaN.
+  """
+  half = len(sums) // 2
+  result = np.full(sums.shape[1], np.nan)
+  for i in range(sums.shape[1]):
+    ended = np.nonzero(counts[:, i])[0]
+    if len(ended):
+      late = slice(min(half, ended[-1]), None)
+      result[i] = sums[late, i].sum() / counts[late, i].sum()
+  return result
+
+
+def do(item: Item) -> None:
+  """Tunes and trains; whatever is done already stays as it is."""
+  os.makedirs(item.directory, exist_ok=True)
+  if item.tuning() is None:
+    begin = time.process_time()
+    found = _tune(item)
+    found['process_seconds'] = time.process_time() - begin
+    files.write_whole(item.tuning_file, json.dumps(found, indent=1).encode())
+  if item.result() is None:
+    session.run(item.job(item.tuning()['best'], item.config.seeds),
+                item.directory)
+
+
+def table(config: Config, root: str) -> dict[str, dict[str, Any]]:
+  """Per environment and rule what came of it, of items that are done."""
+  rows: dict[str, dict[str, Any]] = {}
+  for item in items(config, root):
+    result, tuning = item.result(), item.tuning()
+    if result is None or tuning is None:
+      continue
+    found = summary.final_score(result)
+    rows.setdefault(item.environment, {})[item.rule] = {
+        'mean': found and found.mean,
+        'standard_error': found and found.standard_error,
+        'returns': [summary.final_return(rows) for rows
+                    in summary.by_seed(result).values()],
+        'learning_rate': tuning['best'], 'at_edge': tuning['at_edge'],
+        'env_steps': result.job.env_steps}
+  return rows
+
+
+def markdown(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+  """The table as lines."""
+  lines = ['| environment | steps | ' + ' | '.join(RULES) + ' |',
+           '|---|---|' + '---|' * len(RULES)]
+  marked = False
+  for environment, found in rows.items():
+    cells = []
+    for rule in RULES:
+      cell = found.get(rule)
+      if cell is None or cell['mean'] is None:
+        cells.append('-')
+        continue
+      edge = '*' if cell['at_edge'] else ''
+      marked = marked or bool(edge)
+      cells.append(f'{cell["mean"]:.3g} ± {cell["standard_error"]:.2g} '
+                   f'({cell["learning_rate"]:g}{edge})')
+    steps = next(iter(found.values()))['env_steps']
+    name = environment.partition('/')[2]
+    lines.append(f'| `{name}` | {steps:,} | ' + ' | '.join(cells) + ' |')
+  lines.append('')
+  lines.append('Return at the end ± standard error over seeds (learning rate).')
+  if marked:
+    lines.append('* the largest or smallest of the rates that were tried.')
+  return lines

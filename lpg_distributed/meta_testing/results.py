@@ -1,0 +1,146 @@
+"""Results of meta-testing as JSON lines: a header, then rows as they come.
+
+The header says all that the rows depend on. A row is of one agent (`seed`) at
+one time (`env_steps`): `return`, the mean of the raw, undiscounted returns of
+the episodes that ended since its last row, and `episodes`, how many those are
+(`return` is null if none); `frames`; `updates`; `seconds`, of the clock, since
+this launch began; and means of the update's metrics.
+"""
+
+import dataclasses
+import json
+import math
+import os
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import errors
+from lpg_distributed import files
+from lpg_distributed.core import rules
+from lpg_distributed.meta_testing import jobs
+from lpg_distributed.nodes import run_directory
+
+FORMAT = 'lpg-meta-test-1'
+FILE = 'result.jsonl'
+
+
+class ResultError(errors.UserError, ValueError):
+  """A file that is no result, or of another job; the message is one line."""
+
+
+class Result(NamedTuple):
+  job: jobs.Job
+  header: Mapping[str, Any]
+  rows: list[dict[str, Any]]
+
+
+def make_header(job: jobs.Job, frames_per_step: int) -> dict[str, Any]:
+  """All that the rows depend on."""
+  return {'format': FORMAT, **dataclasses.asdict(job),
+          'frames_per_step': frames_per_step,
+          'versions': run_directory.versions()}
+
+
+def _job(header: Mapping[str, Any]) -> jobs.Job:
+  values = {f.name: header[f.name] for f in dataclasses.fields(jobs.Job)}
+  config = values['rule_config']
+  return jobs.Job(**{
+      **values, 'seeds': tuple(values['seeds']),
+      'settings': rules.Settings(**values['settings']),
+      'rule_config': config and config_lib.RuleConfig(**config)})
+
+
+def read(path: str) -> Result:
+  """Reads a result file, or the one in a directory; torn lines are left out.
+
+  Raises:
+    ResultError: there is none, or it is something else.
+  """
+  if os.path.isdir(path):
+    path = os.path.join(path, FILE)
+  try:
+    with open(path, encoding='utf-8', errors='replace') as f:
+      lines = f.read().split('\n')
+  except OSError as error:
+    raise ResultError(f'{path} cannot be read: {error.strerror}') from None
+  try:
+    header = json.loads(lines[0])
+    if header['format'] != FORMAT:
+      raise ValueError('format')
+    job = _job(header)
+  except (ValueError, KeyError, TypeError):
+    raise ResultError(f'{path} is no result of meta-testing') from None
+  return Result(job, header, list(_rows(lines[1:-1])))
+
+
+def _rows(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+  for line in lines:
+    try:
+      row = json.loads(line)
+      row['env_steps'], row['seed'], row['return']
+    except (ValueError, KeyError, TypeError):
+      continue
+    yield row
+
+
+def _plain(value: Any) -> Any:
+  """As JSON knows it; numbers that are not finite become null."""
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
+
+
+class Writer:
+  """Appends rows to a directory's result file."""
+
+  def __init__(self, directory: str, header: Mapping[str, Any],
+               done: Mapping[int, float]):
+    """Begins the file, or goes on with it.
+
+    Args:
+      directory: of the job.
+      header: see `make_header`.
+      done: per seed, the steps up to which a checkpoint reaches; later rows
+        are dropped, since they will be written again.
+
+    Raises:
+      ResultError: the file there is of another job.
+    """
+    self._path = os.path.join(directory, FILE)
+    rows = []
+    if os.path.exists(self._path):
+      found = read(self._path)
+      check_same(self._path, found.header, header)
+      header = found.header  # With the versions that it was begun with.
+      rows = [row for row in found.rows
+              if row['env_steps'] <= done.get(row['seed'], 0)]
+    text = ''.join(json.dumps(x) + '\n' for x in [header, *rows])
+    files.write_whole(self._path, text.encode())
+    self._file = open(self._path, 'a', encoding='utf-8')
+    self.rows = rows
+
+  def write(self, row: Mapping[str, Any]) -> None:
+    row = {name: _plain(value) for name, value in row.items()}
+    self.rows.append(row)
+    self._file.write(json.dumps(row) + '\n')
+    self._file.flush()
+
+  def sync(self) -> None:
+    """Waits until the rows are on the disk."""
+    os.fsync(self._file.fileno())
+
+  def close(self) -> None:
+    self._file.close()
+
+
+def check_same(path: str, found: Mapping[str, Any],
+               wanted: Mapping[str, Any]) -> None:
+  """Raises ResultError if two headers are of different jobs."""
+  wanted = json.loads(json.dumps(wanted))
+  changes = [f'{name} {found.get(name)!r} there, {wanted[name]!r} here'
+             for name in wanted
+             if name not in ('versions', 'eta')
+             and found.get(name) != wanted[name]]
+  if changes:
+    raise ResultError(f'{path} is of another job ({"; ".join(changes[:3])}); '
+                      'choose another directory')

@@ -1,0 +1,122 @@
+"""Selects an agent's hyperparameters on validation environments (B.2).
+
+Every pair of Table 4's searched values is tried on every environment, and the
+pair with the best mean score is chosen. A score is human-normalised on Atari;
+elsewhere it is 0 for the worst pair on that environment and 1 for the best.
+"""
+
+import itertools
+import os
+import re
+from typing import Mapping, NamedTuple, Optional, Sequence
+
+from envs import atari
+from envs import registry
+from lpg_distributed.meta_testing import jobs
+from lpg_distributed.meta_testing import results
+from lpg_distributed.meta_testing import session
+from lpg_distributed.meta_testing import summary
+
+ENVIRONMENTS = ('atari/breakout', 'atari/boxing')  # B.2
+LEARNING_RATES = (0.001, 0.0005, 0.0003)  # Table 4
+KL_COSTS = (1., 0.5, 0.1)  # Table 4
+
+
+class Pair(NamedTuple):
+  learning_rate: float  # alpha_lr
+  kl_cost: float  # alpha_y
+
+
+class Trial(NamedTuple):
+  """One pair on one environment."""
+  pair: Pair
+  job: jobs.Job
+  directory: str
+
+
+class Choice(NamedTuple):
+  best: Pair
+  scores: Mapping[Pair, float]  # means over environments
+  returns: Mapping[Pair, Mapping[str, Optional[float]]]  # by environment
+
+
+def trials(root: str, environments: Sequence[str],
+           learning_rates: Sequence[float], kl_costs: Sequence[float],
+           **arguments) -> list[Trial]:
+  """All that is to be tried; `arguments` are those of `jobs.make_job`.
+
+  Raises:
+    JobError: something of it cannot be done.
+  """
+  if not environments or not learning_rates or not kl_costs:
+    raise jobs.JobError('there is nothing to select from; allowed: at least '
+                        'one environment, learning rate and KL cost')
+  found = []
+  for environment, *pair in itertools.product(
+      dict.fromkeys(environments), learning_rates, kl_costs):
+    pair = Pair(*pair)
+    job = jobs.make_job(environment, overrides=[
+        f'{name}={value}' for name, value in pair._asdict().items()],
+        **arguments)
+    name = re.sub(r'[^\w.-]+', '_', environment)
+    found.append(Trial(pair, job, os.path.join(
+        root, f'{name}_lr{pair.learning_rate:g}_kl{pair.kl_cost:g}')))
+  return found
+
+
+def do(trial: Trial) -> None:
+  """Trains a trial's agents, or goes on with them, in one thread."""
+  session.run(trial.job, trial.directory, num_threads=1)
+
+
+def _score(environment: str, value: float, others: Sequence[float]) -> float:
+  kind, name = registry.split(environment)
+  if kind == 'atari':
+    return atari.human_normalised(name, value)
+  low, high = min(others), max(others)
+  return (value - low) / (high - low) if high > low else 0.
+
+
+def choose(found: Sequence[Trial]) -> Choice:
+  """The best pair; an environment where no episode ended scores nothing.
+
+  Raises:
+    JobError: no episode ended in any trial.
+  """
+  returns: dict[Pair, dict[str, Optional[float]]] = {}
+  for trial in found:
+    score = summary.final_score(results.read(trial.directory))
+    returns.setdefault(trial.pair, {})[trial.job.environment] = (
+        score and score.mean)
+  scores = {}
+  for pair, by_environment in returns.items():
+    values = []
+    for environment, value in by_environment.items():
+      others = [r[environment] for r in returns.values()
+                if r[environment] is not None]
+      if value is not None:
+        values.append(_score(environment, value, others))
+      elif others:
+        values.append(min(_score(environment, x, others) for x in others))
+    if values:
+      scores[pair] = sum(values) / len(values)
+  if not scores:
+    raise jobs.JobError('no episode has ended yet; give the agents more steps')
+  return Choice(max(scores, key=scores.get), scores, returns)
+
+
+def markdown(choice: Choice) -> list[str]:
+  """A table of all pairs, best first, and the choice."""
+  environments = list(next(iter(choice.returns.values())))
+  lines = ['| learning rate | KL cost | score | '
+           + ' | '.join(environments) + ' |',
+           '|---|---|---|' + '---|' * len(environments)]
+  for pair in sorted(choice.scores, key=choice.scores.get, reverse=True):
+    cells = ['-' if (x := choice.returns[pair][e]) is None else f'{x:.3g}'
+             for e in environments]
+    lines.append(f'| {pair.learning_rate:g} | {pair.kl_cost:g} | '
+                 f'{choice.scores[pair]:.3g} | ' + ' | '.join(cells) + ' |')
+  best = choice.best
+  lines += ['', f'choice: --set=learning_rate={best.learning_rate:g} '
+            f'--set=kl_cost={best.kl_cost:g}']
+  return lines

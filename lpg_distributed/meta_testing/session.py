@@ -1,0 +1,363 @@
+"""Does a job: trains its agents, writes rows and checkpoints, resumes.
+
+A pure-JAX environment runs all seeds at once in one compiled loop, and resumes
+exactly. An environment on the host runs one seed after another; its own state
+cannot be saved, so after a resume the agent, its optimiser, its counters and
+its random numbers go on, and the environments begin new episodes.
+"""
+
+import fcntl
+import math
+import os
+import threading
+import time
+from typing import Any, Callable, Mapping, NamedTuple, Optional
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs import base
+from envs import registry
+from lpg_distributed import eta_file
+from lpg_distributed.core import host_loop
+from lpg_distributed.core import jitted_loop
+from lpg_distributed.core import lpg_network
+from lpg_distributed.core import meta_test
+from lpg_distributed.core import observation_networks
+from lpg_distributed.core import rule_vector
+from lpg_distributed.core import rules
+from lpg_distributed.meta_testing import checkpoint as checkpoint_lib
+from lpg_distributed.meta_testing import jobs
+from lpg_distributed.meta_testing import results
+
+_ROWS = 50  # of an agent, at least
+_MOST_UPDATES = 100  # in one compiled chunk, which cannot be interrupted
+_CHECKPOINT_PERIOD_S = 30.
+# Folded into an agent's key to draw the eta of the rule `random`.
+_ETA_FOLD = 0x657461
+
+
+class InUseError(jobs.JobError):
+  """Another process works in the directory."""
+
+
+class Status(NamedTuple):
+  """One look at a job."""
+  seed: Optional[int]  # None: all at once
+  env_steps: int  # of each agent that is being trained
+  env_steps_per_s: float  # over all agents; since this launch began
+  seconds_left: Optional[float]  # of all that is left to do
+  last_return: Optional[float]  # mean of the last rows' returns
+
+
+Watch = Callable[[Status], None]
+
+
+def load_eta(job: jobs.Job, seed: int) -> Any:
+  """The parameters of the job's rule for one agent."""
+  if job.rule == 'a2c':
+    return ()
+  if job.rule == 'random':
+    key = jax.random.fold_in(jax.random.PRNGKey(seed), _ETA_FOLD)
+    return lpg_network.init(job.rule_config, key)
+  saved = eta_file.load(job.eta)
+  return rule_vector.unravel(saved.rule, jnp.asarray(saved.eta))
+
+
+def load_environment(job: jobs.Job) -> registry.Loaded:
+  """The job's environment.
+
+  Raises:
+    JobError: there is none, or agents cannot live in it.
+  """
+  try:
+    loaded = registry.load(job.environment, job.preset or 'dm_noop')
+    if loaded.jax is not None:
+      jitted_loop.check(loaded.jax)
+      observation_networks.kind(loaded.jax.observation_spec())
+    return loaded
+  except (ValueError, ImportError) as error:
+    raise jobs.JobError(f'{job.environment}: {error}') from None
+
+
+def make_network(spec) -> Callable[[int], Any]:
+  """From the number of outputs to the network for observations of `spec`."""
+  return lambda num_outputs: observation_networks.make_network(
+      spec, num_outputs)
+
+
+def agent_file(directory: str, seed: int) -> str:
+  """Where a trained agent's parameters are kept, as a directory."""
+  return os.path.join(directory, f'agent_seed{seed}')
+
+
+def _save_agent(directory: str, seed: int, theta: Any) -> None:
+  path = agent_file(directory, seed)
+  os.makedirs(path, exist_ok=True)
+  checkpoint_lib.save(path, {'seed': seed}, theta)
+
+
+def _finite(metrics: Mapping[str, Any]) -> bool:
+  return all(math.isfinite(float(x)) for x in metrics.values())
+
+
+class _Run:
+  """What both loops share: files, clock, status."""
+
+  def __init__(self, job: jobs.Job, directory: str, stop: threading.Event,
+               watch: Watch, frames_per_step: int):
+    self.job, self.directory = job, directory
+    self.stop, self._watch = stop, watch
+    self._frames_per_step = frames_per_step
+    self._header = results.make_header(job, frames_per_step)
+    path = os.path.join(directory, results.FILE)
+    if os.path.exists(path):
+      results.check_same(path, results.read(path).header, self._header)
+    self.checkpoint = checkpoint_lib.load(directory)
+    self._writer = None
+    self._start = self._last_save = time.monotonic()
+    self._done_before = None
+
+  def open(self, done: Mapping[int, float]) -> None:
+    """`done`: per seed, the steps that a checkpoint has."""
+    self._writer = results.Writer(self.directory, self._header, done)
+    self._returns = {}
+    for row in self._writer.rows:
+      if row['return'] is not None:
+        self._returns[row['seed']] = row['return']
+
+  def write(self, seed: int, env_steps: int, updates: int, return_sum: float,
+            episodes: int, metrics: Mapping[str, float]) -> None:
+    mean = return_sum / episodes if episodes else None
+    if mean is not None:
+      self._returns[seed] = mean
+    row = {'seed': seed, 'env_steps': env_steps,
+           'frames': env_steps * self._frames_per_step, 'updates': updates,
+           'seconds': round(time.monotonic() - self._start, 3),
+           'return': mean, 'episodes': int(episodes),
+           **{name: float(x) for name, x in metrics.items()}}
+    if not _finite(metrics):
+      row['diverged'] = True
+    self._writer.write(row)
+
+  def show(self, seed: Optional[int], env_steps: int, total: int) -> None:
+    """`total`: steps done over all agents, of all launches."""
+    if self._done_before is None:  # The first look comes before a step.
+      self._done_before, self._start = total, time.monotonic()
+    seconds = time.monotonic() - self._start
+    speed = (total - self._done_before) / max(seconds, 1e-6)
+    left = self.job.env_steps * len(self.job.seeds) - total
+    returns = ([self._returns[seed]] if seed in self._returns
+               else list(self._returns.values()) if seed is None else [])
+    self._watch(Status(seed, env_steps, speed,
+                       max(left, 0) / speed if speed > 0 else None,
+                       float(np.mean(returns)) if returns else None))
+
+  def save(self, header: Mapping[str, Any], tree: Any,
+           now: bool = False) -> None:
+    """Every half minute, or `now`."""
+    if now or time.monotonic() - self._last_save > _CHECKPOINT_PERIOD_S:
+      self._writer.sync()  # Before there is a checkpoint that is past them.
+      checkpoint_lib.save(self.directory, header, tree)
+      self._last_save = time.monotonic()
+
+  def close(self) -> None:
+    if self._writer is not None:
+      self._writer.close()
+
+
+def _run_jitted(run: _Run, environment: base.Environment) -> bool:
+  job = run.job
+  seeds = len(job.seeds)
+  loop = jitted_loop.make_loop(
+      environment, make_network(environment.observation_spec()), job.settings,
+      lambda settings: rules.make(job.rule, settings), job.num_envs)
+  etas = [load_eta(job, seed) for seed in job.seeds]
+  own_eta = job.rule == 'random'
+  eta = (jax.tree_util.tree_map(lambda *xs: jnp.stack(xs), *etas) if own_eta
+         else etas[0])
+  hyper = jitted_loop.Hyper(
+      jnp.full(seeds, job.settings.learning_rate, jnp.float32),
+      jnp.full(seeds, job.settings.kl_cost, jnp.float32))
+  keys = jnp.stack([jax.random.PRNGKey(seed) for seed in job.seeds])
+  steps_per_update = job.settings.trajectory_steps * job.num_envs
+  updates = -(-job.env_steps // steps_per_update)
+  chunks = max(min(_ROWS, updates), -(-updates // _MOST_UPDATES))
+  size = -(-updates // chunks)
+  init = jax.jit(jax.vmap(loop.init))
+  advance = jax.jit(jax.vmap(
+      lambda eta, hyper, state: loop.advance(eta, hyper, state, size),
+      in_axes=(0 if own_eta else None, 0, 0)), donate_argnums=2)
+  if run.checkpoint is None:
+    done, state = 0, init(hyper, keys)
+  else:
+    done = run.checkpoint.header['chunks']
+    state = jax.device_put(checkpoint_lib.restore(
+        run.directory, run.checkpoint, jax.eval_shape(init, hyper, keys)))
+  env_steps = done * size * steps_per_update
+  run.open(dict.fromkeys(job.seeds, env_steps))
+  run.show(None, env_steps, env_steps * seeds)
+  while done * size < updates and not run.stop.is_set():
+    state, window = advance(eta, hyper, state)
+    window = jax.tree_util.tree_map(np.asarray, window)
+    done += 1
+    env_steps = done * size * steps_per_update
+    for i, seed in enumerate(job.seeds):
+      run.write(seed, env_steps, done * size, float(window.return_sum[i]),
+                int(window.episodes[i]),
+                {name: x[i] for name, x in window.metrics.items()})
+    run.save({'chunks': done}, state)
+    run.show(None, env_steps, env_steps * seeds)
+  run.save({'chunks': done}, state, now=True)
+  finished = done * size >= updates
+  if finished:
+    for i, seed in enumerate(job.seeds):
+      _save_agent(run.directory, seed, jax.tree_util.tree_map(
+          lambda x, i=i: x[i], state.agent.theta))
+  return finished
+
+
+def _make_batches(loaded: registry.Loaded, num_envs: int,
+                  num_threads: Optional[int]) -> list[Any]:
+  if loaded.make_groups is None:
+    return [loaded.make_host(num_envs)]
+  return loaded.make_groups(num_envs,
+                            num_threads or len(os.sched_getaffinity(0)))
+
+
+def _run_host(run: _Run, batches: list[Any]) -> bool:
+  job = run.job
+  spec = batches[0].observation_spec()
+  learner = meta_test.make_learner(
+      make_network(spec), int(batches[0].action_spec().num_values),
+      job.settings, rules.make(job.rule, job.settings))
+  index, snapshot, updates = 0, None, 0
+  if run.checkpoint is not None:
+    index, env_steps, updates = (
+        run.checkpoint.header[k] for k in ('index', 'env_steps', 'updates'))
+    if env_steps:
+      like = jax.eval_shape(learner.init, jax.random.PRNGKey(0))
+      snapshot = host_loop.Snapshot(jax.device_put(checkpoint_lib.restore(
+          run.directory, run.checkpoint, like)), env_steps)
+  done = dict.fromkeys(job.seeds[:index], np.inf)
+  if snapshot is not None:
+    done[job.seeds[index]] = snapshot.env_steps
+  run.open(done)
+  for i in range(index, len(job.seeds)):
+    if not _train_on_host(run, batches, learner, i, snapshot, updates):
+      return False
+    snapshot, updates = None, 0
+  return True
+
+
+def _train_on_host(run: _Run, batches, learner, index: int,
+                   snapshot: Optional[host_loop.Snapshot],
+                   updates: int) -> bool:
+  """One agent's life, or the rest of it; False if it was stopped."""
+  job, seed = run.job, run.job.seeds[index]
+  before = index * job.env_steps  # of the agents that came before it
+  period = max(1, job.env_steps // _ROWS)
+  next_row = period * ((snapshot.env_steps if snapshot else 0) // period + 1)
+  return_sum, episodes, sums, count = 0., 0, {}, 0
+  # Of the last row; what came after is trained again.
+  kept = snapshot
+  header = lambda: {'index': index, 'env_steps': kept.env_steps,
+                    'updates': kept_updates}
+  kept_updates = updates
+  training = host_loop.train(batches, learner, job.settings,
+                             load_eta(job, seed), seed, job.env_steps,
+                             snapshot)
+  try:
+    for progress in training:
+      run.show(seed, progress.env_steps, before + progress.env_steps)
+      if progress.metrics is not None:
+        updates += 1
+        count += 1
+        episodes += len(progress.episode_returns)
+        return_sum += sum(progress.episode_returns)
+        for name, x in progress.metrics.items():
+          sums[name] = sums.get(name, 0.) + x
+        last = progress.env_steps >= job.env_steps
+        broken = not _finite(progress.metrics)
+        if (progress.env_steps >= next_row or last or broken
+            or run.stop.is_set()):
+          run.write(seed, progress.env_steps, updates, return_sum, episodes,
+                    {name: x / count for name, x in sums.items()})
+          return_sum, episodes, sums, count = 0., 0, {}, 0
+          next_row = period * (progress.env_steps // period + 1)
+          kept = host_loop.Snapshot(progress.state, progress.env_steps)
+          kept_updates = updates
+          if last or broken:
+            break
+          run.save(header(), kept.state)
+      if run.stop.is_set() and not count:  # Else after the next update.
+        if kept is not None:
+          run.save(header(), kept.state, now=True)
+        return False
+  finally:
+    training.close()
+  _save_agent(run.directory, seed, kept.state.theta)
+  kept_state, index, kept = kept.state, index + 1, kept._replace(env_steps=0)
+  run.save(header(), kept_state, now=True)
+  return True
+
+
+def _hold(directory: str):
+  """The directory's lock; dies with its process."""
+  try:
+    os.makedirs(directory, exist_ok=True)
+    lock = open(os.path.join(directory, 'lock'), 'w', encoding='utf-8')
+  except OSError as error:
+    raise jobs.JobError(f'{directory} cannot be written: {error.strerror}; '
+                        'choose another directory') from None
+  try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError:
+    lock.close()
+    raise InUseError(f'{directory} is in use by another launch') from None
+  return lock
+
+
+def run(job: jobs.Job, directory: str, stop: Optional[threading.Event] = None,
+        watch: Watch = lambda status: None,
+        num_threads: Optional[int] = None) -> bool:
+  """Begins a job, or goes on with it.
+
+  Args:
+    job: see `jobs.make_job`.
+    directory: of its files: `result.jsonl`, `checkpoint.npz`, agents.
+    stop: once set, the job ends soon, with a checkpoint.
+    watch: called with what there is to see.
+    num_threads: that act, emulate and learn, on Atari; None: one for each
+      processor.
+
+  Returns:
+    Whether the job is done; False if it was stopped.
+
+  Raises:
+    JobError, ResultError, CheckpointError: one line each; `InUseError` if
+      another process has the directory.
+  """
+  stop = stop or threading.Event()
+  loaded = load_environment(job)
+  batches = []
+  try:
+    if loaded.jax is None:
+      try:
+        batches = _make_batches(loaded, job.num_envs, num_threads)
+        observation_networks.kind(batches[0].observation_spec())
+      except (ValueError, ImportError) as error:
+        raise jobs.JobError(f'{job.environment}: {error}') from None
+    with _hold(directory):
+      running = _Run(job, directory, stop, watch,
+                     batches[0].frames_per_step if batches else 1)
+      try:
+        if loaded.jax is not None:
+          return _run_jitted(running, loaded.jax)
+        return _run_host(running, batches)
+      finally:
+        running.close()
+  finally:
+    for batch in batches:
+      batch.close()

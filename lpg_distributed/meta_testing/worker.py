@@ -1,0 +1,136 @@
+"""Works on a list of jobs together with others who have the same list.
+
+Who holds the lock of a job's directory works on it. Locks die with their
+process, so a job whose worker was killed is taken up by whoever looks next.
+"""
+
+import contextlib
+import json
+import os
+import threading
+import time
+from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence
+
+from absl import logging
+
+from lpg_distributed import files
+from lpg_distributed.meta_testing import jobs as jobs_lib
+from lpg_distributed.meta_testing import results
+from lpg_distributed.meta_testing import session
+
+ERROR_FILE, STATUS_FILE = 'error.txt', 'status.json'
+_STATUS_PERIOD_S = 2.
+
+
+class Task(NamedTuple):
+  """A job and where it is done."""
+  job: jobs_lib.Job
+  directory: str
+
+
+def is_done(task: Task) -> bool:
+  """Whether nothing is left to do.
+
+  Raises:
+    ResultError: the directory holds another job.
+  """
+  path = os.path.join(task.directory, results.FILE)
+  if not os.path.exists(path):
+    return False
+  found = results.read(path)
+  results.check_same(path, found.header, results.make_header(
+      task.job, found.header['frames_per_step']))
+  last = {row['seed']: row for row in found.rows}
+  return all(seed in last and (last[seed].get('diverged') or
+                               last[seed]['env_steps'] >= task.job.env_steps)
+             for seed in task.job.seeds)
+
+
+def read_status(task: Task) -> Optional[Mapping[str, Any]]:
+  """What its worker said last; None if nothing yet."""
+  try:
+    with open(os.path.join(task.directory, STATUS_FILE),
+              encoding='utf-8') as f:
+      return json.load(f)
+  except (OSError, ValueError):
+    return None
+
+
+def read_error(task: Task) -> Optional[str]:
+  """Why it failed last; None if it did not."""
+  try:
+    with open(os.path.join(task.directory, ERROR_FILE),
+              encoding='utf-8') as f:
+      return f.read().strip()
+  except OSError:
+    return None
+
+
+class Worker:
+  """One of several that share a list."""
+
+  def __init__(self, tasks: Sequence[Task], stop: threading.Event,
+               num_threads: int = 1,
+               run: Callable[..., bool] = session.run):
+    """Does no work yet.
+
+    Args:
+      tasks: all of them, the same list for every worker.
+      stop: set from outside; the job at hand is saved then.
+      num_threads: of one job.
+      run: see `session.run`.
+    """
+    self._tasks = tasks
+    self._stop = stop
+    self._num_threads = num_threads
+    self._run = run
+
+  def work(self) -> int:
+    """Works until nothing is left or `stop`; returns how many jobs failed.
+
+    A job that fails does not hold up the others; its error stands in its
+    directory, and the next launch tries it again.
+    """
+    failed = 0
+    for task in self._tasks:
+      if self._stop.is_set():
+        break
+      try:
+        if not is_done(task):
+          self._do(task)
+      except session.InUseError:  # By another worker: it is done there.
+        continue
+      except Exception as error:  # pylint: disable=broad-except
+        failed += self._report(task, error)
+    return failed
+
+  def _do(self, task: Task) -> None:
+    with contextlib.suppress(FileNotFoundError):
+      os.remove(os.path.join(task.directory, ERROR_FILE))
+    last = [0.]
+
+    def watch(status: session.Status) -> None:
+      now = time.monotonic()
+      if now - last[0] >= _STATUS_PERIOD_S:
+        last[0] = now
+        _write_status(task, {'state': 'training', **status._asdict()})
+
+    done = self._run(task.job, task.directory, self._stop, watch,
+                     num_threads=self._num_threads)
+    _write_status(task, {**(read_status(task) or {}),
+                         'state': 'done' if done else 'stopped'})
+
+  def _report(self, task: Task, error: Exception) -> int:
+    message = f'{type(error).__name__}: {" ".join(str(error).split())}'
+    logging.warning('%s failed: %s', task.directory, message)
+    os.makedirs(task.directory, exist_ok=True)
+    files.write_whole(os.path.join(task.directory, ERROR_FILE),
+                      (message + '\n').encode())
+    return 1
+
+
+def _write_status(task: Task, status: Mapping[str, Any]) -> None:
+  path = os.path.join(task.directory, STATUS_FILE)
+  with open(path + '.aside', 'w', encoding='utf-8') as f:
+    json.dump(status, f)
+  os.replace(path + '.aside', path)

@@ -1,0 +1,46 @@
+"""A2C, through the same learner as LPG, learns two small environments."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from envs import gymnax_adapter
+from lpg_distributed.core import jitted_loop
+from lpg_distributed.core import observation_networks
+from lpg_distributed.core import rules
+
+
+def final_returns(name, learning_rate, updates, seeds=6):
+  """Mean returns of each agent: of the first tenth and of the last."""
+  settings = rules.Settings(learning_rate=learning_rate, max_abs_reward=0.)
+  environment = gymnax_adapter.load(name)
+  spec = environment.observation_spec()
+  loop = jitted_loop.make_loop(
+      environment, lambda n: observation_networks.make_network(spec, n),
+      settings, rules.a2c, 32)
+  hyper = jitted_loop.Hyper(jnp.full(seeds, learning_rate), jnp.zeros(seeds))
+  keys = jnp.stack([jax.random.PRNGKey(s) for s in range(seeds)])
+  state = jax.jit(jax.vmap(loop.init))(hyper, keys)
+  advance = jax.jit(jax.vmap(
+      lambda h, s: loop.advance((), h, s, updates // 10)))
+  windows = []
+  for _ in range(10):
+    state, window = advance(hyper, state)
+    windows.append(np.asarray(window.return_sum / window.episodes))
+  return windows[0], windows[-1]
+
+
+# An agent that does not learn has about -0.6 and 22. Of twelve seeds Catch
+# ended at 0.987 to 0.998, CartPole at 88 to 181, 138 on average.
+@pytest.mark.parametrize('name, rate, updates, least_mean, least', [
+    ('Catch-bsuite', 0.005, 160, 0.9, 0.7),
+    ('CartPole-v1', 0.001, 300, 70., 40.),
+])
+def test_a2c_learns(name, rate, updates, least_mean, least):
+  pytest.importorskip('gymnax')
+  first, last = final_returns(name, rate, updates)
+  error = np.std(last, ddof=1) / np.sqrt(len(last))
+  assert np.mean(last) - 2. * error > least_mean, last
+  assert np.min(last) > least, last
+  assert np.mean(first) < 0.5 * least_mean, first

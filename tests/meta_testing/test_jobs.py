@@ -1,0 +1,93 @@
+"""What a job is made of, and what is refused before anything starts."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import eta_file
+from lpg_distributed.core import lpg_network
+from lpg_distributed.core import rules
+from lpg_distributed.meta_testing import jobs
+
+CARTPOLE = 'gymnax/CartPole-v1'
+
+
+@pytest.fixture(scope='module')
+def etas(tmp_path_factory):
+  """Files of a small rule of each kind."""
+  root = tmp_path_factory.mktemp('etas')
+  for kind in config_lib.RULE_KINDS:
+    config = config_lib.RuleConfig(num_predictions=5, lstm_size=3, kind=kind)
+    eta_file.save(str(root / f'{kind}.npz'),
+                  lpg_network.init(config, jax.random.PRNGKey(0)), config)
+  return root
+
+
+def test_atari_has_table_4():
+  job = jobs.make_job('atari/breakout', 'a2c')
+  assert (job.num_envs, job.preset) == (30, 'dm_noop')
+  assert job.settings == rules.Settings()
+  s = job.settings
+  assert (s.learning_rate, s.kl_cost, s.discount, s.trajectory_steps,
+          s.optimiser, s.use_baseline, s.max_abs_reward) == (
+              0.0005, 0.5, 0.995, 20, 'adam', True, 1.)
+
+
+def test_others_differ_where_data_says_so():
+  job = jobs.make_job(CARTPOLE, 'a2c', overrides=['entropy_cost=0.5',
+                                                  'use_baseline=false'])
+  assert job.preset is None and job.eta is None and job.rule_config is None
+  assert job.settings == dataclasses.replace(
+      rules.Settings(), learning_rate=2e-3, max_abs_reward=0.,
+      entropy_cost=0.5, use_baseline=False)
+
+
+def test_eta_decides_the_predictions(etas):
+  job = jobs.make_job(CARTPOLE, 'lpg', eta=str(etas / 'lpg.npz'))
+  assert job.settings.num_predictions == 5
+  assert len(job.eta_sha256) == 64
+  assert jobs.make_job(CARTPOLE, 'random').rule_config.lstm_size == 256
+  jobs.make_job(CARTPOLE, 'lpg_v', eta=str(etas / 'lpg_v.npz'))
+
+
+@pytest.mark.parametrize('arguments, message', [
+    ({'environment': 'CartPole-v1'}, "'CartPole-v1' names no environment"),
+    ({'rule': 'ppo'}, "no rule 'ppo'; allowed: lpg, random, a2c, lpg_v"),
+    ({'rule': 'lpg'}, 'the rule lpg needs an eta'),
+    ({'rule': 'lpg', 'eta': 'lpg_v.npz'}, 'holds a rule of kind lpg_v; allowed '
+     'for lpg: lpg'),
+    ({'rule': 'lpg_v', 'eta': 'lpg.npz'}, 'allowed for lpg_v: lpg_v'),
+    ({'rule': 'lpg', 'eta': 'none.npz'}, 'there is no file'),
+    ({'eta': 'lpg.npz'}, 'a2c has no eta'),
+    ({'preset': 'machado'}, 'has no presets; allowed: on Atari only'),
+    ({'env_steps': 0}, 'env_steps is 0; allowed: 1 or more'),
+    ({'num_envs': 0}, 'num_envs is 0; allowed: 1 to 65535'),
+    ({'seeds': (1, 1)}, 'seeds is (1, 1); allowed: different'),
+    ({'seeds': ()}, 'seeds is (); allowed'),
+    ({'overrides': ['learning_rate=-1']}, 'learning_rate is -1.0; allowed: a '
+     'number, more than 0'),
+    ({'overrides': ['discount=1.5']}, 'discount is 1.5; allowed: a number, 0 '
+     'or more, at most 1'),
+    ({'overrides': ['kl_cost=nan']}, 'kl_cost is nan; allowed'),
+    ({'overrides': ['trajectory_steps=0']}, 'trajectory_steps is 0'),
+    ({'overrides': ['trajectory_steps=x']}, "trajectory_steps is 'x'; allowed"),
+    ({'overrides': ['optimiser=rms']}, "optimiser is 'rms'; allowed: adam"),
+    ({'overrides': ['use_baseline=maybe']}, "use_baseline is 'maybe'"),
+    ({'overrides': ['num_predictions=3']}, "'num_predictions=3' sets nothing"),
+    ({'overrides': ['rate=3']}, "'rate=3' sets nothing; allowed: NAME=VALUE"),
+])
+def test_refusals(etas, arguments, message):
+  arguments = {'environment': CARTPOLE, 'rule': 'a2c', **arguments}
+  if 'eta' in arguments:
+    arguments['eta'] = str(etas / arguments['eta'])
+  with pytest.raises(ValueError) as info:
+    jobs.make_job(**arguments)
+  assert message in str(info.value) and '\n' not in str(info.value)
+
+
+def test_directories_tell_jobs_apart():
+  first = jobs.make_job(CARTPOLE, 'a2c', seeds=(3, 4))
+  assert jobs.default_directory(first) == (
+      'runs/meta_test/gymnax_CartPole-v1_a2c_seed3')

@@ -1,0 +1,91 @@
+"""The mini benchmark in miniature: tuning, training, table, going on."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from envs import registry
+from envs import suite
+from lpg_distributed import config as config_lib
+from lpg_distributed import eta_file
+from lpg_distributed.core import lpg_network
+from lpg_distributed.meta_testing import jobs
+from lpg_distributed.meta_testing import mini
+from lpg_distributed.meta_testing import session
+
+CHAIN = 'gymnax/Catch-bsuite'  # By its name only; a chain stands in for it.
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _quick(quick_compilation):
+  yield
+
+
+@pytest.fixture
+def config(tmp_path):
+  rule = config_lib.RuleConfig(num_predictions=3, lstm_size=2)
+  path = str(tmp_path / 'eta.npz')
+  eta_file.save(path, lpg_network.init(rule, jax.random.PRNGKey(0)), rule)
+  return mini.Config(path, environments=(CHAIN,), scale=0.06)
+
+
+def test_late_returns_by_hand():
+  sums = np.array([[9., 5., 0.], [9., 3., 0.], [4., 0., 0.], [2., 0., 0.]])
+  counts = np.array([[1, 1, 0], [1, 1, 0], [1, 0, 0], [2, 0, 0]])
+  late = mini._late_returns(sums, counts)
+  assert late[:2].tolist() == [2., 3.] and np.isnan(late[2])
+
+
+def test_an_item_is_tuned_and_trained_once(config, tmp_path, monkeypatch):
+  monkeypatch.setattr(mini, 'LEARNING_RATES', (1e-6, 0.02))
+  monkeypatch.setattr(
+      session, 'load_environment', lambda job: registry.Loaded(
+          'gymnax', suite.load('chain_short'), None))
+  root = str(tmp_path / 'root')
+  mini.check(config, root)
+  item = mini.Item(config, CHAIN, 'a2c', root)
+  assert item.result() is None and mini.table(config, root) == {}
+  mini.do(item)
+  tuning = item.tuning()
+  assert tuning['learning_rates'] == [1e-6, 0.02] and tuning['at_edge']
+  assert np.shape(tuning['returns']) == (2, 3)
+  # Agents that do not learn stay near 0; two of three others learned by 0.79.
+  means = np.mean(tuning['returns'], axis=1)
+  assert tuning['best'] == 0.02 and means[1] > means[0] + 0.2
+  assert tuning['seeds'] == [1000, 1001, 1002]
+  assert item.result().job.settings.learning_rate == 0.02
+  rows = mini.table(config, root)
+  cell = rows[CHAIN]['a2c']
+  assert len(cell['returns']) == 3
+  np.testing.assert_allclose(cell['mean'], np.mean(cell['returns']))
+  lines = mini.markdown(rows)
+  assert lines[2].startswith('| `Catch-bsuite` | 6,000 | - | ')
+  assert '(0.02*)' in lines[2] and lines[-1].startswith('* the largest')
+  monkeypatch.setattr(mini, '_tune', None)  # Neither is done again.
+  mini.do(item)
+
+
+def test_a_directory_is_of_one_table(config, tmp_path):
+  root = str(tmp_path / 'root')
+  mini.check(config, root)
+  mini.check(mini.Config(config.eta_file, scale=0.06), root)  # All eight.
+  with pytest.raises(jobs.JobError, match='has a table of another kind'):
+    mini.check(mini.Config(config.eta_file, scale=0.5), root)
+  with open(tmp_path / 'root' / mini.CONFIG_FILE, encoding='utf-8') as f:
+    assert json.load(f)['seeds'] == [0, 1, 2]
+  with pytest.raises(jobs.JobError, match='seeds are .0, 1.; allowed: 3'):
+    mini.check(mini.Config(config.eta_file, seeds=(0, 1)), root)
+  with pytest.raises(jobs.JobError, match='allowed: some of gymnax/Freeway'):
+    mini.check(mini.Config(config.eta_file, environments=('x',)), root)
+
+
+def test_what_it_is_made_of():
+  assert len(mini.ENV_STEPS) == 8
+  assert {e.split('/')[1] for e in mini.ENV_STEPS} == {
+      'Catch-bsuite', 'CartPole-v1', 'DeepSea-bsuite', 'UmbrellaChain-bsuite',
+      'Asterix-MinAtar', 'Breakout-MinAtar', 'Freeway-MinAtar',
+      'SpaceInvaders-MinAtar'}
+  assert set(mini.RULES) == {'lpg', 'a2c', 'random'} and len(mini.SEEDS) >= 3
+  assert not set(mini.SEEDS) & set(range(1000, 1003))

@@ -1,0 +1,163 @@
+"""Result files, and the few numbers and curves that are made of them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lpg_distributed.meta_testing import figures
+from lpg_distributed.meta_testing import jobs
+from lpg_distributed.meta_testing import results
+from lpg_distributed.meta_testing import selection
+from lpg_distributed.meta_testing import summary
+
+
+def make_job(seeds=(0, 1), rule='a2c', environment='gymnax/CartPole-v1',
+             **arguments):
+  return jobs.make_job(environment, rule, seeds=seeds, env_steps=100,
+                       **arguments)
+
+
+def row(seed, env_steps, mean, episodes=1, **others):
+  return {'seed': seed, 'env_steps': env_steps, 'frames': env_steps,
+          'updates': 1, 'seconds': 0.5, 'return': mean,
+          'episodes': episodes, **others}
+
+
+def write(directory, job, rows, done=None):
+  directory.mkdir(exist_ok=True, parents=True)
+  writer = results.Writer(str(directory), results.make_header(job, 1),
+                          done or {})
+  for x in rows:
+    writer.write(x)
+  writer.close()
+  return str(directory)
+
+
+def test_round_trip(tmp_path):
+  job = make_job()
+  rows = [row(0, 10, 1.5, value=float('nan')), row(1, 10, None, 0)]
+  found = results.read(write(tmp_path, job, rows))
+  assert found.job == job
+  assert found.rows == [{**rows[0], 'value': None}, rows[1]]
+  header = found.header
+  assert header['format'] == 'lpg-meta-test-1' and header['rule'] == 'a2c'
+  assert header['environment'] == 'gymnax/CartPole-v1'
+  assert header['versions']['jax'] and header['settings']['discount'] == 0.995
+
+
+def test_going_on_drops_what_no_checkpoint_has(tmp_path):
+  job = make_job()
+  rows = [row(s, n, 1.) for n in (10, 20, 30) for s in (0, 1)]
+  write(tmp_path, job, rows)
+  path = write(tmp_path, job, [row(0, 40, 2.)], done={0: 20, 1: 10})
+  assert [(r['seed'], r['env_steps']) for r in results.read(path).rows] == [
+      (0, 10), (1, 10), (0, 20), (0, 40)]
+
+
+def test_a_torn_line_is_left_out(tmp_path):
+  path = write(tmp_path, make_job(), [row(0, 10, 1.), row(0, 20, 1.)])
+  file = tmp_path / results.FILE
+  file.write_text(file.read_text()[:-9])
+  assert [r['env_steps'] for r in results.read(path).rows] == [10]
+
+
+def test_another_job_is_refused(tmp_path):
+  write(tmp_path, make_job(), [])
+  with pytest.raises(results.ResultError, match="is of another job .rule 'a2c'"
+                     " there, 'random' here"):
+    write(tmp_path, make_job(rule='random'), [])
+  for text in ('', '{}\n', 'x\n', json.dumps({'format': 'lpg-result-1'})):
+    (tmp_path / results.FILE).write_text(text)
+    with pytest.raises(results.ResultError, match='is no result of'):
+      results.read(str(tmp_path))
+  with pytest.raises(results.ResultError, match='cannot be read'):
+    results.read(str(tmp_path / 'none'))
+
+
+def test_final_return_by_hand():
+  rows = [row(0, 50, 9., 4), row(0, 95, 1., 1), row(0, 100, 4., 3)]
+  assert summary.final_return(rows) == (1. + 3 * 4.) / 4
+  assert summary.final_return(rows, last=0.6) == (9. * 4 + 1. + 12.) / 8
+  # None ended in the last part, or at all.
+  assert summary.final_return([row(0, 50, 2., 5), row(0, 100, None, 0)]) == 2.
+  assert summary.final_return([row(0, 100, None, 0)]) is None
+
+
+def test_scores(tmp_path):
+  score = summary.score([1., 2., 6.])
+  assert score.mean == 3.
+  np.testing.assert_allclose(score.standard_error, np.sqrt(7. / 3.))
+  assert str(score) == '3 ± 1.5' and str(summary.score([2.])) == '2'
+  path = write(tmp_path, make_job(), [
+      row(0, 100, 1.), row(1, 100, 3., diverged=True)])
+  assert summary.lines(path) == [
+      'gymnax/CartPole-v1 by a2c: return 2 ± 1 (standard error over 2 seeds); '
+      'diverged: seeds [1]']
+
+
+def test_curves_share_a_grid(tmp_path):
+  path = write(tmp_path, make_job(), [
+      row(0, 0, 0.), row(0, 50, None, 0), row(0, 100, 100.),
+      row(1, 20, 10.), row(1, 80, 10.)])
+  steps, returns = figures.curve(results.read(path))
+  assert (steps[0], steps[-1]) == (20., 80.)
+  np.testing.assert_allclose(returns[:, 0], steps)
+  np.testing.assert_allclose(returns[:, 1], 10.)
+
+
+def test_a_figure(tmp_path):
+  rows = [row(s, n, float(n + s)) for n in (10, 100) for s in (0, 1)]
+  found = [results.read(write(tmp_path / str(i), job, rows)) for i, job in
+           enumerate([make_job(), make_job(rule='random'),
+                      make_job(overrides=['learning_rate=0.1'])])]
+  labels = figures._labels(found)
+  assert labels == ['a2c learning_rate=0.002', 'random',
+                    'a2c learning_rate=0.1']
+  path = str(tmp_path / 'figures' / 'all.png')
+  assert figures.draw(found, path) == path
+  with open(path, 'rb') as f:
+    assert f.read(4) == b'\x89PNG'
+  with pytest.raises(results.ResultError, match='cannot be drawn'):
+    figures.draw(found, str(tmp_path / 'x.abc'))
+
+
+def make_trials(root, returns):
+  """`returns`: by environment and pair, of agents that end one episode."""
+  trials = selection.trials(
+      str(root), list(returns), (0.1, 0.2), (1.,), rule='a2c', env_steps=100)
+  for trial in trials:
+    value = returns[trial.job.environment][trial.pair.learning_rate]
+    write(root / trial.directory, trial.job,
+          [row(0, 100, value, value is not None)])
+  return trials
+
+
+def test_selection_by_hand(tmp_path):
+  """Human-normalised on Atari, else between the worst and the best."""
+  choice = selection.choose(make_trials(tmp_path, {
+      'atari/breakout': {0.1: 1.7 + 28.8, 0.2: 1.7},  # human and random
+      'gymnax/CartPole-v1': {0.1: 10., 0.2: 30.}}))
+  pairs = [selection.Pair(rate, 1.) for rate in (0.1, 0.2)]
+  np.testing.assert_allclose([choice.scores[p] for p in pairs], [0.5, 0.5])
+  choice = selection.choose(make_trials(tmp_path / 'b', {
+      'atari/breakout': {0.1: 1.7, 0.2: 1.7 + 14.4},
+      'gymnax/CartPole-v1': {0.1: None, 0.2: 5.}}))
+  assert choice.best == pairs[1]
+  np.testing.assert_allclose([choice.scores[p] for p in pairs], [0., 0.25])
+  assert selection.markdown(choice)[-1] == (
+      'choice: --set=learning_rate=0.2 --set=kl_cost=1')
+  with pytest.raises(jobs.JobError, match='no episode has ended yet'):
+    selection.choose(make_trials(tmp_path / 'c', {
+        'gymnax/CartPole-v1': {0.1: None, 0.2: None}}))
+
+
+def test_selection_has_table_4_and_b2():
+  trials = selection.trials('x', selection.ENVIRONMENTS,
+                            selection.LEARNING_RATES, selection.KL_COSTS,
+                            rule='random')
+  assert len(trials) == 18 == len({t.directory for t in trials})
+  assert {t.job.environment for t in trials} == {'atari/breakout',
+                                                 'atari/boxing'}
+  assert {t.job.settings.learning_rate for t in trials} == {1e-3, 5e-4, 3e-4}
+  assert {t.job.settings.kl_cost for t in trials} == {1., 0.5, 0.1}

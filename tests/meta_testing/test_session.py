@@ -1,0 +1,188 @@
+"""Jobs are done, stopped, killed and gone on with, on both seams."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from lpg_distributed.meta_testing import checkpoint
+from lpg_distributed.meta_testing import jobs
+from lpg_distributed.meta_testing import render
+from lpg_distributed.meta_testing import results
+from lpg_distributed.meta_testing import session
+from lpg_distributed.meta_testing import summary
+from tests.meta_testing import session_testing
+
+HOST, JITTED = session_testing.HOST, session_testing.JITTED
+make_job = session_testing.make_job
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
+    os.path.abspath(__file__))))
+both = pytest.mark.parametrize('environment', [HOST, JITTED])
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _quick(quick_compilation):
+  yield
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """Jobs that nothing came in between."""
+  paths = {}
+  for environment in (HOST, JITTED):
+    paths[environment] = str(tmp_path_factory.mktemp('whole'))
+    assert session.run(make_job(environment), paths[environment])
+  return paths
+
+
+def without_clock(rows):
+  return [{k: v for k, v in row.items() if k != 'seconds'} for row in rows]
+
+
+def leaves(directory):
+  return checkpoint.load(directory).leaves
+
+
+@both
+def test_a_whole_job(whole, environment):
+  result = results.read(whole[environment])
+  agents = summary.by_seed(result)
+  assert set(agents) == {0, 1}
+  for rows in agents.values():
+    steps = [row['env_steps'] for row in rows]
+    assert steps == sorted(set(steps)) and steps[-1] == 1000
+    assert 40 <= len(rows) <= 60
+    assert rows[-1]['updates'] == 100
+    assert sum(row['episodes'] for row in rows) > 20
+    assert all(np.isfinite(row['policy_entropy']) for row in rows)
+  assert without_clock(agents[0])[-1] != without_clock(agents[1])[-1]
+  for seed in (0, 1):
+    assert leaves(session.agent_file(whole[environment], seed))
+
+
+@both
+def test_it_is_done_only_once(whole, environment):
+  before = results.read(whole[environment]).rows
+  assert session.run(make_job(environment), whole[environment])
+  assert results.read(whole[environment]).rows == before
+
+
+@both
+def test_the_same_seed_gives_the_same_curve(whole, environment, tmp_path):
+  """Also on the host, where the environment has no randomness."""
+  session.run(make_job(environment), str(tmp_path))
+  assert without_clock(results.read(str(tmp_path)).rows) == without_clock(
+      results.read(whole[environment]).rows)
+
+
+def kill_within(environment, directory, seed, env_steps):
+  """Runs a job in a process and kills it once it is so far."""
+  with subprocess.Popen(
+      [sys.executable, '-m', 'tests.meta_testing.session_testing', environment,
+       directory], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+      env={**os.environ, 'PYTHONPATH': ROOT}) as process:
+    for line in process.stdout:
+      if line.split()[0] == seed and int(line.split()[1]) >= env_steps:
+        break
+    process.send_signal(signal.SIGKILL)
+  assert process.returncode == -signal.SIGKILL
+
+
+def test_a_killed_job_goes_on_jitted(whole, tmp_path):
+  """To the same numbers as if nothing had happened."""
+  path = str(tmp_path)
+  kill_within(JITTED, path, 'None', 400)
+  rows = results.read(path).rows
+  assert 400 <= rows[-1]['env_steps'] < 1000
+  seen = []
+  assert session.run(make_job(JITTED), path, watch=seen.append)
+  assert seen[0].env_steps >= 380  # It did not begin anew.
+  assert without_clock(results.read(path).rows) == without_clock(
+      results.read(whole[JITTED]).rows)
+  for x, y in zip(leaves(path), leaves(whole[JITTED])):
+    np.testing.assert_array_equal(x, y)
+
+
+def test_a_killed_job_goes_on_on_the_host(whole, tmp_path):
+  """The agent that was done stays; the other goes on from its last row."""
+  path = str(tmp_path)
+  kill_within(HOST, path, '1', 300)
+  saved = checkpoint.load(path)
+  assert saved.header['index'] == 1 and saved.header['env_steps'] >= 200
+  rows = results.read(path).rows
+  seen = []
+  assert session.run(make_job(HOST), path, watch=seen.append)
+  assert (seen[0].seed, seen[0].env_steps) == (1, saved.header['env_steps'])
+  agents = summary.by_seed(results.read(path))
+  assert agents[0] == [row for row in rows if row['seed'] == 0]
+  steps = [row['env_steps'] for row in agents[1]]
+  assert steps == sorted(set(steps)) and steps[-1] == 1000
+  assert agents[1][-1]['updates'] == 100
+  # Not what a new agent would have become, nor one of another seed.
+  whole_rows = summary.by_seed(results.read(whole[HOST]))[1]
+  before = [r for r in agents[1] if r['env_steps'] <= saved.header['env_steps']]
+  assert without_clock(before) == without_clock(whole_rows[:len(before)])
+
+
+@both
+def test_a_stop_loses_nothing(environment, tmp_path):
+  path, stop = str(tmp_path), threading.Event()
+
+  def watch(status):
+    if status.env_steps >= 500:
+      stop.set()
+
+  assert not session.run(make_job(environment), path, stop, watch)
+  rows, state = results.read(path).rows, leaves(path)
+  assert 500 <= rows[-1]['env_steps'] < 1000
+  # Stopped again before it has done anything.
+  assert not session.run(make_job(environment), path, stop)
+  assert results.read(path).rows == rows
+  for x, y in zip(leaves(path), state):
+    np.testing.assert_array_equal(x, y)
+  assert session.run(make_job(environment), path)
+
+
+def test_refusals(whole, tmp_path):
+  with pytest.raises(results.ResultError, match='is of another job'):
+    session.run(make_job(JITTED, num_envs=3), whole[JITTED])
+  with session._hold(str(tmp_path)), pytest.raises(
+      session.InUseError, match='is in use by another launch'):
+    session.run(make_job(JITTED), str(tmp_path))
+  with pytest.raises(jobs.JobError, match='cannot be imported'):
+    session.run(make_job('module/no.such:thing'), str(tmp_path / 'x'))
+  with pytest.raises(jobs.JobError, match='masks some of its actions'):
+    session.run(make_job(
+        'module/tests.meta_testing.test_session:grid'), str(tmp_path / 'y'))
+  path = tmp_path / 'damaged'
+  session.run(make_job(JITTED, env_steps=20), str(path))
+  file = path / checkpoint.FILE
+  file.write_bytes(file.read_bytes()[:200])
+  with pytest.raises(checkpoint.CheckpointError, match='is damaged'):
+    session.run(make_job(JITTED, env_steps=20), str(path))
+
+
+def grid():
+  from envs import suite
+  return suite.load('tabular_dense')
+
+
+def test_an_agent_is_drawn(whole, tmp_path):
+  from PIL import Image
+  path = str(tmp_path / 'new' / 'agent.gif')
+  frames = render.render(make_job(HOST), whole[HOST], path, seed=1)
+  assert 4 <= frames <= 20
+  with Image.open(path) as image:
+    assert image.format == 'GIF' and 1 < image.n_frames <= frames
+    assert min(image.size) >= 160
+  assert render.render(make_job(HOST), whole[HOST], path, max_steps=2) == 2
+  with pytest.raises(render.RenderError, match='ends with .gif'):
+    render.render(make_job(HOST), whole[HOST], 'agent.png')
+  with pytest.raises(render.RenderError, match='no trained agent of seed 7'):
+    render.render(make_job(HOST), whole[HOST], path, seed=7)
+  with pytest.raises(render.RenderError, match='are no image'):
+    render.render(make_job(JITTED), whole[JITTED], path)

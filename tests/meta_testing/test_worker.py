@@ -1,0 +1,102 @@
+"""A list of jobs and several workers; the work itself is made up."""
+
+import os
+import threading
+
+import pytest
+
+from lpg_distributed.meta_testing import jobs
+from lpg_distributed.meta_testing import results
+from lpg_distributed.meta_testing import session
+from lpg_distributed.meta_testing import worker
+
+STEPS = 100
+
+
+def make_tasks(root, number=3, env_steps=STEPS):
+  return [worker.Task(
+      jobs.make_job('atari/pong', 'a2c', seeds=[seed], env_steps=env_steps),
+      os.path.join(root, f'seed{seed}')) for seed in range(number)]
+
+
+class Session:
+  """In place of `session.run`."""
+
+  def __init__(self, fail=(), in_use=(), stop_in=None, **row):
+    self.fail, self.in_use, self.row = fail, in_use, row
+    self.stop_in, self.seen, self.threads = stop_in, [], []
+
+  def __call__(self, job, directory, stop, watch, num_threads):
+    (seed,) = job.seeds
+    self.threads.append(num_threads)
+    if seed in self.in_use:
+      raise session.InUseError(f'{directory} is in use by another launch')
+    self.seen.append(seed)
+    os.makedirs(directory, exist_ok=True)
+    watch(session.Status(seed, 50, 10., 5., 1.5))
+    if seed in self.fail:
+      raise OSError('the emulator\nis gone')
+    if seed == self.stop_in:
+      stop.set()
+      return False
+    writer = results.Writer(directory, results.make_header(job, 4), {})
+    writer.write({'seed': seed, 'env_steps': job.env_steps, 'return': 1.,
+                  'episodes': 1, 'frames': 4 * job.env_steps, **self.row})
+    writer.close()
+    return True
+
+
+def work(tasks, run, stop=None):
+  return worker.Worker(tasks, stop or threading.Event(), 2, run).work()
+
+
+def test_all_jobs_are_done_once(tmp_path):
+  tasks, run = make_tasks(str(tmp_path)), Session()
+  assert not any(map(worker.is_done, tasks))
+  assert work(tasks, run) == 0
+  assert run.seen == [0, 1, 2] and run.threads == [2, 2, 2]
+  assert all(map(worker.is_done, tasks))
+  status = worker.read_status(tasks[0])
+  assert status['state'] == 'done' and status['env_steps'] == 50
+  again = Session()
+  assert work(tasks, again) == 0 and again.seen == []
+
+
+def test_a_job_that_fails_holds_up_no_other(tmp_path):
+  tasks = make_tasks(str(tmp_path))
+  assert work(tasks, Session(fail=[1])) == 1
+  assert list(map(worker.is_done, tasks)) == [True, False, True]
+  assert worker.read_error(tasks[1]) == 'OSError: the emulator is gone'
+  assert worker.read_error(tasks[0]) is None
+  run = Session()
+  assert work(tasks, run) == 0 and run.seen == [1]
+  assert worker.read_error(tasks[1]) is None
+
+
+def test_what_another_works_on_is_left_to_it(tmp_path):
+  tasks, run = make_tasks(str(tmp_path)), Session(in_use=[0])
+  assert work(tasks, run) == 0
+  assert run.seen == [1, 2] and worker.read_error(tasks[0]) is None
+
+
+def test_a_stop_ends_the_work(tmp_path):
+  tasks, run = make_tasks(str(tmp_path)), Session(stop_in=1)
+  assert work(tasks, run) == 0 and run.seen == [0, 1]
+  assert worker.read_status(tasks[1])['state'] == 'stopped'
+
+
+def test_what_counts_as_done(tmp_path):
+  root = str(tmp_path)
+  (task,) = make_tasks(root, 1)
+  Session(env_steps=STEPS - 1)(*task, threading.Event(), lambda s: None, 1)
+  assert not worker.is_done(task)
+  Session(env_steps=7, diverged=True)(*task, threading.Event(),
+                                      lambda s: None, 1)
+  assert worker.is_done(task)
+  (other,) = make_tasks(root, 1, env_steps=STEPS + 1)
+  with pytest.raises(results.ResultError, match='env_steps 100 there'):
+    worker.is_done(other)
+  # As a worker meets it: it is told of, and the file is left alone.
+  assert work([other], Session()) == 1
+  assert 'ResultError' in worker.read_error(other)
+  assert worker.is_done(task)
