@@ -1,5 +1,7 @@
 """Which worker owns which shards; a matter of speed only, never of results."""
 
+from typing import Optional
+
 from lpg_distributed import config as config_lib
 
 # Seconds per environment step relative to a table's, by the largest
@@ -18,20 +20,29 @@ def relative_cost(agent: config_lib.AgentConfig) -> float:
   return _CONV_COST.get(width, width / 2)
 
 
+def learner_worker(config: config_lib.Config) -> Optional[int]:
+  """The worker that is in the learner's process: the last one, or None."""
+  return config.run.num_workers if config.run.learner_speed else None
+
+
 def assign(config: config_lib.Config) -> list[list[config_lib.ShardSpec]]:
-  """Gives each worker its shards: the dearest first, to who has least to do.
+  """Gives each worker its shards: the dearest first, to who is done first.
 
   Returns:
-    One list per worker, in shard order. Some are empty where there are more
-    workers than shards.
+    One list per worker, in shard order; the last is the learner's own, if it
+    has one. Some are empty where there are more workers than shards.
   """
   def cost(spec):
     return spec.num_lifetimes * relative_cost(config.agents[spec.environment])
 
-  load = [0.] * config.run.num_workers
+  speeds = [1.] * config.run.num_workers
+  if learner_worker(config) is not None:
+    speeds.append(config.run.learner_speed)
+  load = [0.] * len(speeds)
   owned = [[] for _ in load]
   for spec in sorted(config.shards(), key=lambda s: (-cost(s), s.shard_id)):
-    worker = load.index(min(load))
+    worker = min(range(len(load)), key=lambda w: (
+        (load[w] + cost(spec)) / speeds[w], w))
     load[worker] += cost(spec)
     owned[worker].append(spec)
   return [sorted(specs, key=lambda s: s.shard_id) for specs in owned]

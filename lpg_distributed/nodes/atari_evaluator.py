@@ -1,31 +1,24 @@
-"""The node that tries eta on an Atari game while it is trained.
+"""The node that tries eta on Atari games while it is trained.
 
-It takes a snapshot of eta, lets an agent learn a game by it from scratch, says
-how that goes in `metrics/evaluator.jsonl`, and starts over with the next
-snapshot. Nothing waits for it and it changes nothing of the run.
+It takes a snapshot of eta, lets an agent learn each of the configured games by
+it from scratch, says how that goes in `metrics/evaluator.jsonl`, and starts
+over with a later snapshot. Nothing waits for it and it changes nothing of the
+run. A game that fails is tried again, ever later, and holds up no other.
 """
 
-import collections
-import math
 import threading
 import time
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Sequence
 
 from absl import logging
-import jax
 import numpy as np
 
 from envs import atari
 from envs import host
 from lpg_distributed import config as config_lib
-from lpg_distributed.core import atari_network
-from lpg_distributed.core import meta_test
-from lpg_distributed.core import rule_vector
+from lpg_distributed.nodes import atari_evaluation
 from lpg_distributed.nodes import loggers
 
-# Episodes in the mean of a row's return, the latest ones.
-_RETURN_WINDOW = 100
-_PROGRESS_PERIOD_S = 5.
 # Between two looks for a new eta.
 _ETA_PERIOD_S = 1.
 # Pauses after failures double between these.
@@ -34,9 +27,28 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1., 300.
 _LEAVE_S = 0.8
 
 
-def load_game(config: config_lib.EvaluatorConfig) -> host.HostEnvironment:
-  """The configured game, its emulators in one thread."""
-  return atari.AtariEnvironment(config.game, config.num_envs, config.preset)
+def load_game(config: config_lib.EvaluatorConfig, game: str,
+              num_threads: int) -> Sequence[host.HostEnvironment]:
+  """A game's environments, for so many threads."""
+  return atari.make_groups(game, config.num_envs, num_threads, config.preset)
+
+
+class _Failures:
+  """Of one game, or of getting eta."""
+
+  def __init__(self):
+    self.count, self.not_before = 0, 0.
+
+  def add(self) -> float:
+    """Counts one; returns the pause that follows."""
+    self.count += 1
+    pause_s = min(_FIRST_PAUSE_S * 2. ** min(self.count - 1, 20),
+                  _LONGEST_PAUSE_S)
+    self.not_before = time.monotonic() + pause_s
+    return pause_s
+
+  def wait_s(self) -> float:
+    return max(0., self.not_before - time.monotonic())
 
 
 class AtariEvaluator:
@@ -51,37 +63,38 @@ class AtariEvaluator:
       stop: threading.Event,
       seed: int,
       on_closed: Callable[[], None] = lambda: None,
-      make_environment: Callable[..., host.HostEnvironment] = load_game,
+      make_environments: Callable[
+          ..., Sequence[host.HostEnvironment]] = load_game,
   ):
     """Does no work yet.
 
     Args:
-      config: the game and how an agent learns it.
+      config: the games and how an agent learns them.
       rule: the shape of eta.
       get_eta: the newest (meta-step, eta [P]), or None for not now.
-      run_dir: where the metrics go.
+      run_dir: where the metrics go, and the agent at hand.
       stop: set from outside when the program ends.
       seed: the run's; each evaluation derives its own from it.
       on_closed: called when `run` ends, perhaps while something is still
         being compiled; a process of its own may leave then.
-      make_environment: from `config` to the environment.
+      make_environments: from `config`, a game and a number of threads to
+        environments that are one batch together.
     """
     self._config = config
-    self._rule = rule
     self._get_eta = get_eta
     self._run_dir = run_dir
     self._stop = stop
-    self._seed = seed
     self._on_closed = on_closed
-    self._make_environment = make_environment
-    self._settings = meta_test.Settings(
-        num_predictions=rule.num_predictions,
-        learning_rate=config.learning_rate, kl_cost=config.kl_cost,
-        discount=config.discount, trajectory_steps=config.trajectory_steps,
-        use_baseline=config.use_baseline)
-    self._learner: Optional[meta_test.Learner] = None
-    self._status = {'state': 'starting', 'game': config.game, 'meta_step': -1,
-                    'frames': 0, 'frames_per_s': 0., 'return': None}
+    self._evaluations = atari_evaluation.Evaluations(
+        config, rule, run_dir, seed, make_environments)
+    self._tasks: list[atari_evaluation.Task] = []  # of one snapshot
+    self._failures = {name: _Failures() for name in ('', *config.games)}
+    self._last_step: Optional[int] = None
+    self._done: set[tuple[int, str]] = set()
+    self._logger: Optional[loggers.MetricsLogger] = None
+    self._status = {'state': 'starting', 'game': config.games[0],
+                    'meta_step': -1, 'frames': 0, 'frames_per_s': 0.,
+                    'return': None}
 
   def get_status(self) -> dict[str, Any]:
     """What it does now: state, game, meta-step, frames, speed and return."""
@@ -100,146 +113,86 @@ class AtariEvaluator:
     self._on_closed()
 
   def _work(self) -> None:
-    logger = loggers.MetricsLogger(self._run_dir, 'evaluator')
+    self._done = {(row['step'], row.get('game'))
+                  for row in loggers.read_metrics(self._run_dir, 'evaluator')
+                  if row.get('event') in ('end', 'diverged')}
+    self._logger = loggers.MetricsLogger(self._run_dir, 'evaluator')
     try:
-      self._evaluate_until_stopped(logger)
+      self._go_on()
+      while not self._stop.is_set():
+        self._take_snapshot()
+        self._do_next()
     finally:
-      logger.close()
+      self._logger.close()
 
-  def _evaluate_until_stopped(self, logger: loggers.MetricsLogger) -> None:
-    last_step, failures = None, 0
-    while not self._stop.is_set():
-      step = -1
-      try:
-        snapshot = self._get_eta()
-        if snapshot is None or snapshot[0] == last_step:
-          self._stop.wait(_ETA_PERIOD_S)
-          continue
-        step, eta = snapshot
-        self._evaluate(int(step), np.asarray(eta), logger)
-        last_step, failures = step, 0
+  def _begin_round(self, step: int, eta: np.ndarray) -> None:
+    """All games that are not done yet with this eta."""
+    self._last_step = step
+    self._tasks = [atari_evaluation.Task(step, game, eta)
+                   for game in self._config.games
+                   if (step, game) not in self._done]
+
+  def _go_on(self) -> None:
+    """With the agent that was interrupted, first of its round."""
+    task = self._evaluations.interrupted()
+    if task is None or (task.meta_step, task.game) in self._done:
+      return
+    self._begin_round(task.meta_step, task.eta)
+    self._tasks.sort(key=lambda other: other.game != task.game)
+
+  def _take_snapshot(self) -> None:
+    """Where only games that fail are left, or none, and a new eta is due."""
+    if (any(not self._failures[t.game].count for t in self._tasks)
+        or self._failures[''].wait_s()):
+      return
+    try:
+      snapshot = self._get_eta()
+      if snapshot is None:
+        return
+      step, eta = int(snapshot[0]), np.asarray(snapshot[1], np.float32)
+      if self._last_step is None or (
+          step >= self._last_step + max(1, self._config.period_meta_steps)):
+        self._begin_round(step, eta)
+    except Exception as error:  # pylint: disable=broad-except
+      self._report_failure(-1, '', error)
+
+  def _do_next(self) -> None:
+    """One game, or a pause until something may have changed."""
+    self._tasks.sort(key=lambda t: self._failures[t.game].wait_s())
+    if not self._tasks or self._failures[self._tasks[0].game].wait_s():
+      if not self._tasks:
         self._status['state'] = 'waiting'
-        self._stop.wait(self._config.pause_s)
-      except Exception as error:  # pylint: disable=broad-except
-        if self._stop.is_set():
-          return
-        failures += 1
-        pause_s = min(_FIRST_PAUSE_S * 2. ** min(failures - 1, 20),
-                      _LONGEST_PAUSE_S)
-        self._report_failure(int(step), error, failures, pause_s, logger)
-        self._stop.wait(pause_s)
+      waits = [self._failures[t.game].wait_s() for t in self._tasks[:1]]
+      self._stop.wait(min([_ETA_PERIOD_S, *waits]))
+      return
+    task = self._tasks[0]
+    self._status.update({'state': 'compiling', 'game': task.game,
+                         'meta_step': task.meta_step, 'frames': 0,
+                         'frames_per_s': 0., 'return': None})
+    try:
+      ended = self._evaluations.run(
+          task, self._stop,
+          lambda status: self._status.update(state='training', **status),
+          lambda row: self._logger.write(task.meta_step, row))
+    except Exception as error:  # pylint: disable=broad-except
+      if not self._stop.is_set():
+        self._report_failure(task.meta_step, task.game, error)
+      return
+    if ended:
+      self._tasks.remove(task)
+      self._failures[task.game].count = 0
+      self._done.add((task.meta_step, task.game))
+      self._status['state'] = 'waiting'
+      self._stop.wait(self._config.pause_s)
 
-  def _report_failure(self, step, error, failures, pause_s, logger):
+  def _report_failure(self, step: int, game: str, error: Exception) -> None:
     lines = str(error).splitlines() or ['']
     message = f'{type(error).__name__}: {lines[0]}'
-    logging.warning('atari_evaluator: %s; attempt %d, next in %.0f s',
-                    message, failures, pause_s)
+    failures = self._failures[game]
+    pause_s = failures.add()
+    logging.warning('atari_evaluator: %s %s; attempt %d, next in %.0f s',
+                    game, message, failures.count, pause_s)
     self._status['state'] = f'failed: {message}'
-    logger.write(step, {'event': 'error', 'game': self._config.game,
-                        'preset': self._config.preset, 'error': message,
-                        'attempt': failures, 'retry_in_s': pause_s})
-
-  def _make_learner(self, environment) -> meta_test.Learner:
-    """Compiled once; all evaluations are of the same game."""
-    if self._learner is None:
-      spec = environment.observation_spec()
-      self._learner = meta_test.make_learner(
-          lambda outputs: atari_network.make_network(spec, outputs),
-          int(environment.action_spec().num_values), self._settings)
-    return self._learner
-
-  def _evaluate(self, meta_step: int, eta: np.ndarray, logger) -> None:
-    """One agent's life under one eta."""
-    self._status.update({'state': 'compiling', 'meta_step': meta_step,
-                         'frames': 0, 'frames_per_s': 0., 'return': None})
-    seed = _evaluation_seed(self._seed, meta_step)
-    environment = self._make_environment(self._config)
-    try:
-      record = _Record(self._config, meta_step, seed)
-      training = meta_test.train(
-          environment, self._make_learner(environment), self._settings,
-          jax.device_put(rule_vector.unravel(self._rule, eta)), seed,
-          math.ceil(self._config.frames / environment.frames_per_step))
-      for progress in training:
-        if self._stop.is_set():
-          return
-        record.add(progress, environment.frames_per_step)
-        self._status.update(state='training', **record.status())
-        if record.diverged:
-          break
-        if record.seconds_since_row() >= _PROGRESS_PERIOD_S:
-          logger.write(meta_step, record.row('progress'))
-      logger.write(meta_step, record.row(
-          'diverged' if record.diverged else 'end'))
-    finally:
-      environment.close()
-
-
-def _evaluation_seed(seed: int, meta_step: int) -> int:
-  """Differs between the evaluations of a run, is the same in a second run."""
-  sequence = np.random.SeedSequence([seed, meta_step])
-  return int(sequence.generate_state(1)[0] >> 1)
-
-
-class _Record:
-  """What is known of one evaluation."""
-
-  def __init__(self, config: config_lib.EvaluatorConfig, meta_step: int,
-               seed: int):
-    self._config = config
-    self._meta_step = meta_step
-    self._seed = seed
-    self._returns = collections.deque(maxlen=_RETURN_WINDOW)
-    self._episodes = 0
-    self._frames = 0
-    self._updates = 0
-    self._metrics = {}
-    self._start = self._row_time = time.monotonic()
-    self._row_frames = 0
-    self._scores = atari.scores().get(config.game)
-
-  def add(self, progress: meta_test.Progress, frames_per_step: int) -> None:
-    self._frames = progress.env_steps * frames_per_step
-    self._returns.extend(progress.episode_returns)
-    self._episodes += len(progress.episode_returns)
-    if progress.metrics is not None:
-      self._updates += 1
-      self._metrics = progress.metrics
-
-  @property
-  def diverged(self) -> bool:
-    """Whether the agent's outputs are no longer numbers."""
-    return not all(math.isfinite(x) for x in self._metrics.values())
-
-  def seconds_since_row(self) -> float:
-    return time.monotonic() - self._row_time
-
-  def _mean_return(self) -> Optional[float]:
-    return float(np.mean(self._returns)) if self._returns else None
-
-  def status(self) -> dict[str, Any]:
-    seconds = max(time.monotonic() - self._start, 1e-6)
-    return {'frames': self._frames, 'return': self._mean_return(),
-            'frames_per_s': self._frames / seconds}
-
-  def row(self, event: str) -> dict[str, Any]:
-    """Of a progress row the speed is that since the last row, else that of
-    the whole evaluation; return is None until an episode has ended."""
-    now = time.monotonic()
-    frames, since = self._frames - self._row_frames, self._row_time
-    if event != 'progress':
-      frames, since = self._frames, self._start
-    self._row_time, self._row_frames = now, self._frames
-    mean_return = self._mean_return()
-    row = {'event': event, 'game': self._config.game,
-           'preset': self._config.preset, 'seed': self._seed,
-           'frames': self._frames, 'updates': self._updates,
-           'seconds': now - self._start,
-           'frames_per_s': frames / max(now - since, 1e-6),
-           'return': mean_return, 'episodes': self._episodes}
-    if self._scores is not None:
-      random, human = self._scores
-      row.update(random_score=random, human_score=human,
-                 human_normalised=None if mean_return is None else
-                 atari.human_normalised(self._config.game, mean_return))
-    return {**row, **self._metrics}
+    self._logger.write(step, {
+        'event': 'error', 'game': game, 'preset': self._config.preset,
+        'error': message, 'attempt': failures.count, 'retry_in_s': pause_s})

@@ -11,19 +11,25 @@ import json
 import os
 import re
 import shutil
-from typing import Any, NamedTuple, Optional, Sequence
+from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
 from absl import logging
 import jax
 import numpy as np
 
+from lpg_distributed import config as config_lib
+from lpg_distributed import config_io
 from lpg_distributed import errors
 from lpg_distributed import files
 
-_FORMAT = 1
+_FORMAT = 2
 _MANIFEST = 'manifest.json'
 _COMPLETE = re.compile(r'step_(\d{8,})')
 _OPEN_SUFFIX = '.incomplete'
+# What the manifest may name; nothing else is ever opened.
+_PART = re.compile(r'learner|bandit|shard_\d{5,12}')
+_SHA256 = re.compile(r'[0-9a-f]{64}')
+_LARGEST_MANIFEST = 1 << 26  # bytes
 
 
 class CheckpointError(errors.UserError, RuntimeError):
@@ -42,6 +48,8 @@ class Checkpoint(NamedTuple):
   path: str
   meta_step: int
   parts: tuple[PartRecord, ...]
+  # What the manifest says of the run: `config`.
+  about: Mapping[str, Any] = {}
 
 
 def shard_part_name(shard_id: int) -> str:
@@ -63,24 +71,31 @@ def load_tree(data: bytes, like: Any) -> Any:
   Raises:
     CheckpointError: other names, shapes or types than those of `like`.
   """
+  leaves, tree = jax.tree_util.tree_flatten_with_path(like)
+  names = [jax.tree_util.keystr(path) for path, _ in leaves]
+  expected = {name: np.asarray(leaf) for name, (_, leaf) in zip(names, leaves)}
+
+  def check(name, shape, dtype):
+    if name not in expected:
+      raise CheckpointError('the saved arrays are others than this run\'s, '
+                            f'for example {name}')
+    wanted = expected[name]
+    if (wanted.shape, wanted.dtype) != (shape, dtype):
+      raise CheckpointError(
+          f'{name} is saved as {dtype}{list(shape)}; this run '
+          f'needs {wanted.dtype}{list(wanted.shape)}')
+
   try:
-    saved = np.load(io.BytesIO(data), allow_pickle=False)
-    arrays = {name: saved[name] for name in saved.files}
+    arrays = files.read_arrays(data, check)
+  except CheckpointError:
+    raise
   # Damage shows as nearly any error of zipfile, zlib or NumPy.
   except Exception as error:  # pylint: disable=broad-except
     raise CheckpointError(f'not an array file: {error}') from None
-  leaves, tree = jax.tree_util.tree_flatten_with_path(like)
-  names = [jax.tree_util.keystr(path) for path, _ in leaves]
-  unlike = set(names) ^ set(arrays)
-  if unlike:
+  missing = set(names) - set(arrays)
+  if missing:
     raise CheckpointError('the saved arrays are others than this run\'s, '
-                          f'for example {sorted(unlike)[0]}')
-  for name, (_, leaf) in zip(names, leaves):
-    expected, found = np.asarray(leaf), arrays[name]
-    if (expected.shape, expected.dtype) != (found.shape, found.dtype):
-      raise CheckpointError(
-          f'{name} is saved as {found.dtype}{list(found.shape)}; this run '
-          f'needs {expected.dtype}{list(expected.shape)}')
+                          f'for example {sorted(missing)[0]}')
   return jax.tree_util.tree_unflatten(tree, [arrays[name] for name in names])
 
 
@@ -102,8 +117,15 @@ def write_part(run_dir: str, meta_step: int, name: str,
 
 
 def commit(run_dir: str, meta_step: int, records: Sequence[PartRecord],
-           kept: int) -> Checkpoint:
+           kept: int, about: Optional[Mapping[str, Any]] = None) -> Checkpoint:
   """Makes a checkpoint complete, and removes all but the newest `kept`.
+
+  Args:
+    run_dir: an opened run directory.
+    meta_step: the checkpoint's.
+    records: all parts.
+    kept: how many checkpoints stay.
+    about: further fields of the manifest, as JSON.
 
   Raises:
     CheckpointError: a part is missing or has another size.
@@ -117,7 +139,7 @@ def commit(run_dir: str, meta_step: int, records: Sequence[PartRecord],
       raise CheckpointError(f'part {record.name} of checkpoint {meta_step} '
                             f'has {size} bytes, and not {record.size}')
   records = sorted(records)
-  manifest = {'format': _FORMAT, 'meta_step': meta_step,
+  manifest = {**(about or {}), 'format': _FORMAT, 'meta_step': meta_step,
               'parts': [record._asdict() for record in records]}
   files.write_whole(os.path.join(directory, _MANIFEST),
              json.dumps(manifest, indent=1).encode())
@@ -126,7 +148,7 @@ def commit(run_dir: str, meta_step: int, records: Sequence[PartRecord],
   os.replace(directory, final)
   files.sync_directory(_root(run_dir))
   _remove_old(run_dir, meta_step, kept)
-  return Checkpoint(final, meta_step, tuple(records))
+  return Checkpoint(final, meta_step, tuple(records), about or {})
 
 
 def _steps(run_dir: str) -> list[int]:
@@ -147,25 +169,48 @@ def _remove_old(run_dir: str, meta_step: int, kept: int) -> None:
         shutil.rmtree(os.path.join(_root(run_dir), name), ignore_errors=True)
 
 
-def _open(run_dir: str, meta_step: int) -> Checkpoint:
-  """Reads and verifies a whole checkpoint."""
+def open_step(run_dir: str, meta_step: int,
+              verify: bool = True) -> Checkpoint:
+  """The checkpoint of a meta-step.
+
+  Args:
+    run_dir: an opened run directory.
+    meta_step: the checkpoint's.
+    verify: whether to read all parts; a part that is read is verified anyway.
+
+  Raises:
+    CheckpointError: it is not there, damaged, or of another version.
+  """
   path = _directory(run_dir, meta_step)
   try:
     with open(os.path.join(path, _MANIFEST), 'rb') as f:
-      manifest = json.load(f)
+      manifest = json.loads(f.read(_LARGEST_MANIFEST))
     if manifest['format'] != _FORMAT:
       raise CheckpointError(f'{path} has format {manifest["format"]}; allowed:'
                             f' {_FORMAT}')
     if manifest['meta_step'] != meta_step:
       raise CheckpointError(f'{path} holds meta-step {manifest["meta_step"]}')
-    parts = tuple(PartRecord(**part) for part in manifest['parts'])
-  except (OSError, ValueError, KeyError, TypeError) as error:
+    parts = tuple(_check_record(PartRecord(**part))
+                  for part in manifest['parts'])
+    about = {'config': manifest['config']} if 'config' in manifest else {}
+  except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
     raise CheckpointError(
         f'{path} has no readable manifest ({error})') from None
-  checkpoint = Checkpoint(path, meta_step, parts)
-  for part in parts:
+  checkpoint = Checkpoint(path, meta_step, parts, about)
+  for part in parts if verify else ():
     read_part(checkpoint, part.name)
   return checkpoint
+
+
+def _check_record(record: PartRecord) -> PartRecord:
+  """Raises ValueError for what no program of this kind has written."""
+  if not _PART.fullmatch(record.name):
+    raise ValueError(f'a part is called {record.name!r}')
+  if not _SHA256.fullmatch(record.sha256):
+    raise ValueError(f'the sum of {record.name} is none')
+  if type(record.size) is not int or record.size < 0:
+    raise ValueError(f'the size of {record.name} is {record.size!r}')
+  return record
 
 
 def latest(run_dir: str) -> Optional[Checkpoint]:
@@ -179,7 +224,7 @@ def latest(run_dir: str) -> Optional[Checkpoint]:
   damaged = []
   for step in reversed(_steps(run_dir)):
     try:
-      checkpoint = _open(run_dir, step)
+      checkpoint = open_step(run_dir, step)
     except CheckpointError as error:
       damaged.append(str(error))
       continue
@@ -190,6 +235,26 @@ def latest(run_dir: str) -> Optional[Checkpoint]:
     raise CheckpointError(f'no checkpoint is whole: {"; ".join(damaged)}; '
                           f'remove {_root(run_dir)} to begin anew')
   return None
+
+
+def require_same_config(checkpoint: Checkpoint,
+                        config: config_lib.Config) -> None:
+  """Refuses a checkpoint of another run, for example one that was copied.
+
+  Raises:
+    CheckpointError: names the fields that differ.
+  """
+  if 'config' not in checkpoint.about:
+    return
+  try:
+    saved = config_io.from_dict(checkpoint.about['config'])
+  except config_lib.ConfigError as error:
+    raise CheckpointError(
+        f'{checkpoint.path} is of another version: {error}') from None
+  changes = config_io.difference(saved, config)
+  if changes:
+    raise CheckpointError(f'{checkpoint.path} is of another configuration: '
+                          f'{"; ".join(changes[:6])}')
 
 
 def read_part(checkpoint: Checkpoint, name: str) -> bytes:

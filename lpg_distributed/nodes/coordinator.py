@@ -2,7 +2,7 @@
 
 import threading
 import time
-from typing import Iterable, Mapping
+from typing import Iterable, Mapping, Optional
 
 from absl import logging
 
@@ -10,19 +10,34 @@ from lpg_distributed.nodes import checkpointing
 
 
 class CheckpointCoordinator:
-  """At most one checkpoint is open; it is complete or it does not exist."""
+  """At most one checkpoint is open; it is complete or it does not exist.
+
+  A disk that is full or read-only costs the checkpoint and no more: it is
+  given up with an error in the log, and the next one is tried in its time.
+  """
 
   def __init__(self, run_dir: str, shard_parts: Iterable[str], kept: int,
-               last_committed: int = -1):
-    """For a run whose workers write `shard_parts`; keeps the newest `kept`."""
+               last_committed: int = -1,
+               manifest: Optional[Mapping[str, object]] = None):
+    """For a run whose workers write `shard_parts`; keeps the newest `kept`.
+
+    Args:
+      run_dir: an opened run directory.
+      shard_parts: what must be there beside the learner's own parts.
+      kept: how many checkpoints stay.
+      last_committed: the meta-step of the newest one on disk, or -1.
+      manifest: what is said of the run in each; see `checkpointing.commit`.
+    """
     self._run_dir = run_dir
     self._shard_parts = frozenset(shard_parts)
     self._kept = kept
+    self._manifest = manifest or {}
     self._changed = threading.Condition()
     self._open_step = -1
     self._records: dict[str, checkpointing.PartRecord] = {}
     self._committed_time = time.monotonic()
     self.last_committed = last_committed
+    self.num_failures = 0
 
   @property
   def open_step(self) -> int:
@@ -44,10 +59,13 @@ class CheckpointCoordinator:
                         self._open_step, ', '.join(self._missing()))
         self._records = {}
       self._open_step = meta_step
-      for name, data in own_parts.items():
-        self._records[name] = checkpointing.write_part(
-            self._run_dir, meta_step, name, data)
-      self._commit_if_complete()
+      try:
+        for name, data in own_parts.items():
+          self._records[name] = checkpointing.write_part(
+              self._run_dir, meta_step, name, data)
+        self._commit_if_complete()
+      except OSError as error:
+        self._fail(str(error))
 
   def record(self, meta_step: int,
              record: checkpointing.PartRecord) -> bool:
@@ -56,14 +74,40 @@ class CheckpointCoordinator:
       if meta_step != self._open_step or record.name not in self._shard_parts:
         return False
       self._records[record.name] = record
-      self._commit_if_complete()
+      try:
+        self._commit_if_complete()
+      except (OSError, checkpointing.CheckpointError) as error:
+        self._fail(str(error))
+        return False
       return True
+
+  def give_up(self, meta_step: int, reason: str) -> None:
+    """A part of the checkpoint could not be written."""
+    with self._changed:
+      if meta_step == self._open_step:
+        self._fail(reason)
+
+  def abandon(self, last_committed: int) -> None:
+    """Forgets the open checkpoint; the run goes on from `last_committed`."""
+    with self._changed:
+      self._open_step, self._records = -1, {}
+      self.last_committed = last_committed
+      self._committed_time = time.monotonic()
+      self._changed.notify_all()
 
   def wait(self, timeout_s: float) -> list[str]:
     """Waits for the open checkpoint; returns the parts still missing."""
     with self._changed:
       self._changed.wait_for(lambda: self._open_step == -1, timeout_s)
       return [] if self._open_step == -1 else self._missing()
+
+  def _fail(self, reason: str) -> None:
+    logging.error('checkpoint %d could not be written: %s; training goes on',
+                  self._open_step, reason)
+    self.num_failures += 1
+    self._open_step, self._records = -1, {}
+    self._committed_time = time.monotonic()  # The next one in its time.
+    self._changed.notify_all()
 
   def _missing(self) -> list[str]:
     return sorted(self._shard_parts - self._records.keys())
@@ -72,7 +116,8 @@ class CheckpointCoordinator:
     if self._missing():
       return
     checkpointing.commit(self._run_dir, self._open_step,
-                         list(self._records.values()), self._kept)
+                         list(self._records.values()), self._kept,
+                         self._manifest)
     self.last_committed = self._open_step
     self._committed_time = time.monotonic()
     self._open_step = -1

@@ -10,20 +10,30 @@ import json
 import queue
 import sys
 import threading
-from typing import Optional, Protocol
+import time
+from typing import NamedTuple, Optional, Protocol
 
+from absl import logging
 import numpy as np
 
 from lpg_distributed import types
 
 TABLE = 'meta_gradients'
+_AWAY_PAUSE_S = 0.5
+
+
+class QueueBooks(NamedTuple):
+  """Numbers of items, since the queue began."""
+  inserted: int
+  waiting: int  # in the queue
+  held: int  # taken out by the reader, and not asked for yet
 
 
 class GradientWriter(Protocol):
   """Where workers put their gradients."""
 
   def put(self, gradient: types.MetaGradient, timeout_s: float) -> bool:
-    """Returns False if there was no room in time; nothing was put then."""
+    """Returns False if there was no room in time; then, call again."""
 
 
 class GradientReader(Protocol):
@@ -32,18 +42,25 @@ class GradientReader(Protocol):
   def get(self, timeout_s: float) -> Optional[types.MetaGradient]:
     """Returns None if none arrived in time."""
 
+  def books(self) -> Optional[QueueBooks]:
+    """What came in and is still there; None if nobody knows."""
+
 
 class LocalGradientQueue:
   """A queue within one process, both reader and writer."""
 
   def __init__(self, capacity: int):
     self._queue: queue.Queue = queue.Queue(capacity)
+    self._lock = threading.Lock()
+    self._inserted = 0
 
   def put(self, gradient: types.MetaGradient, timeout_s: float) -> bool:
     try:
       self._queue.put(gradient, timeout=timeout_s)
     except queue.Full:
       return False
+    with self._lock:
+      self._inserted += 1
     return True
 
   def get(self, timeout_s: float) -> Optional[types.MetaGradient]:
@@ -51,6 +68,9 @@ class LocalGradientQueue:
       return self._queue.get(timeout=timeout_s)
     except queue.Empty:
       return None
+
+  def books(self) -> QueueBooks:
+    return QueueBooks(self._inserted, self._queue.qsize(), 0)
 
 
 def import_reverb():
@@ -77,7 +97,7 @@ def make_table(capacity: int, num_parameters: int):
   import tensorflow as tf  # pylint: disable=g-import-not-at-top
   signature = {
       'gradient_sum': tf.TensorSpec((num_parameters,), tf.float32),
-      'header': tf.TensorSpec((3,), tf.int64),
+      'header': tf.TensorSpec((6,), tf.int64),
       'metrics': tf.TensorSpec((), tf.string),
   }
   return reverb.Table.queue(TABLE, capacity, signature=signature)
@@ -88,21 +108,26 @@ def encode(gradient: types.MetaGradient) -> dict[str, np.ndarray]:
   return {
       'gradient_sum': np.asarray(gradient.gradient_sum, np.float32),
       'header': np.array([gradient.meta_step, gradient.shard_id,
-                          gradient.num_lifetimes], np.int64),
+                          gradient.num_lifetimes, gradient.epoch,
+                          gradient.writer, gradient.sequence], np.int64),
       'metrics': np.array(json.dumps(gradient.metrics).encode(), object),
   }
 
 
 def decode(item: dict[str, np.ndarray]) -> types.MetaGradient:
   """The reverse of `encode`."""
-  meta_step, shard_id, num_lifetimes = (int(x) for x in item['header'])
+  meta_step, shard_id, num_lifetimes, *origin = (
+      int(x) for x in item['header'])
   return types.MetaGradient(
       meta_step, shard_id, item['gradient_sum'], num_lifetimes,
-      json.loads(item['metrics'].item()))
+      json.loads(item['metrics'].item()), *origin)
 
 
 class ReverbGradientWriter:
-  """Puts gradients into the Reverb queue; one per worker, one thread."""
+  """Puts gradients into the Reverb queue; one per worker, one thread.
+
+  Reverb's writer holds an item until its server, perhaps a new one, has it.
+  """
 
   def __init__(self, address: str):
     self._client = import_reverb().Client(address)
@@ -111,19 +136,22 @@ class ReverbGradientWriter:
 
   def put(self, gradient: types.MetaGradient, timeout_s: float) -> bool:
     """See `GradientWriter`; after False, call again with the same gradient."""
-    if self._writer is None:
-      self._writer = self._client.trajectory_writer(num_keep_alive_refs=1)
-    if not self._pending:
-      self._writer.append(encode(gradient))
-      self._writer.create_item(TABLE, 1., {
-          name: column[-1] for name, column in self._writer.history.items()})
-      self._pending = True
     try:
+      if self._writer is None:
+        self._writer = self._client.trajectory_writer(num_keep_alive_refs=1)
+      if not self._pending:
+        self._writer.append(encode(gradient))
+        self._writer.create_item(TABLE, 1., {
+            name: column[-1] for name, column
+            in self._writer.history.items()})
+        self._pending = True
       self._writer.flush(timeout_ms=int(timeout_s * 1000))
     except Exception as error:  # Reverb has its own class for a timeout.
-      if type(error).__name__ == 'DeadlineExceededError':
-        return False
-      raise
+      if type(error).__name__ != 'DeadlineExceededError':
+        logging.warning('the gradient queue is away: %s', error)
+        self._writer, self._pending = None, False
+        time.sleep(_AWAY_PAUSE_S)
+      return False
     self._pending = False
     return True
 
@@ -132,35 +160,58 @@ class ReverbGradientReader:
   """Takes gradients out of the Reverb queue.
 
   Reverb's client blocks without a limit, so a thread of its own waits there
-  and hands over one item at a time.
+  and hands over one item at a time. It takes no item before the one before is
+  handed over, so that little is lost with this process. While the queue's
+  server is away it waits for the next one at the same address.
+
+  It is also the `GradientWriter` of a worker in the same process, whose
+  gradients need not leave it.
   """
 
   def __init__(self, address: str):
     self._client = import_reverb().Client(address)
     self._handed_over: queue.Queue = queue.Queue(1)
-    self._error: Optional[Exception] = None
+    # How many came from the queue, from here, and went to the learner.
+    self._taken = self._put_here = self._given = 0
     threading.Thread(target=self._read, daemon=True,
                      name='gradient_reader').start()
 
   def _read(self):
-    try:
-      while True:
+    while True:
+      try:
         for sample in self._client.sample(TABLE, emit_timesteps=False,
                                           unpack_as_table_signature=True):
+          self._taken += 1
           self._handed_over.put(decode(sample.data))
-    except Exception as error:  # Shown to whoever calls `get`.
-      self._error = error
+      except Exception as error:  # Of Reverb or of its gRPC.
+        logging.warning('the gradient queue is away: %s', error)
+        time.sleep(_AWAY_PAUSE_S)
+
+  def put(self, gradient: types.MetaGradient, timeout_s: float) -> bool:
+    """See `GradientWriter`; for one worker, one thread."""
+    try:
+      self._handed_over.put(gradient, timeout=timeout_s)
+    except queue.Full:
+      return False
+    self._put_here += 1
+    return True
 
   def get(self, timeout_s: float) -> Optional[types.MetaGradient]:
-    """See `GradientReader`.
-
-    Raises:
-      RuntimeError: the queue's server is gone.
-    """
+    """See `GradientReader`."""
     try:
-      return self._handed_over.get(timeout=timeout_s)
+      gradient = self._handed_over.get(timeout=timeout_s)
     except queue.Empty:
-      if self._error is not None:
-        raise RuntimeError(
-            f'the gradient queue is gone: {self._error}') from None
       return None
+    self._given += 1
+    return gradient
+
+  def books(self, timeout_s: int = 5) -> Optional[QueueBooks]:
+    """What the present server and this reader count; None if it is away."""
+    try:
+      table = self._client.server_info(timeout=timeout_s)[TABLE]
+    except Exception as error:  # As above.
+      logging.warning('the gradient queue is away: %s', error)
+      return None
+    return QueueBooks(
+        table.rate_limiter_info.insert_stats.completed + self._put_here,
+        table.current_size, self._taken + self._put_here - self._given)

@@ -8,7 +8,9 @@ workers there are.
 
 import dataclasses
 import functools
+import secrets
 import threading
+import time
 from typing import Any, Callable, Optional, Sequence
 
 from absl import logging
@@ -17,21 +19,26 @@ import numpy as np
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
+from lpg_distributed.core import device_shards
 from lpg_distributed.core import lifetime
 from lpg_distributed.nodes import checkpointing
 from lpg_distributed.nodes import gradient_queue
+from lpg_distributed.nodes import not_finite
 from lpg_distributed.nodes import step_metrics
+from lpg_distributed.nodes import traced_programs
 
 # How long one wait for eta or for room in the queue may be; then `stop` is
 # looked at again.
 _WAIT_S = 5.
+_PAUSE_S = 0.2  # before asking again for what is not there yet
+_FULL_S = 60.  # a queue that is full for so long is worth a warning
 
 
 @dataclasses.dataclass
 class _Slot:
   """A shard and where it is."""
   spec: config_lib.ShardSpec
-  advance: Callable[..., Any]
+  shards: device_shards.DeviceShards  # of its kind
   shard_id: lifetime.ShardId
   step: int  # windows done; in synchronous mode the meta-step to do next
   state: lifetime.ShardState
@@ -49,7 +56,11 @@ class _Slot:
 
 
 class LifetimeWorker:
-  """Advances its shards until the learner has finished or `stop` is set."""
+  """Advances its shards until the learner has finished or `stop` is set.
+
+  It has no shards until the learner says from which checkpoint to take them,
+  and takes them again whenever the learner has begun a new epoch.
+  """
 
   def __init__(
       self,
@@ -60,11 +71,10 @@ class LifetimeWorker:
       bandit: Any,
       queue: gradient_queue.GradientWriter,
       run_dir: str,
-      checkpoint: Optional[checkpointing.Checkpoint],
       stop: threading.Event,
       on_closed: Callable[[], None] = lambda: None,
   ):
-    """Builds the shards, at birth or as `checkpoint` has them.
+    """Compiles nothing yet.
 
     Args:
       config: the run.
@@ -73,14 +83,14 @@ class LifetimeWorker:
       learner: a `MetaLearner` or a client of one.
       bandit: a `BanditServer` or a client of one.
       queue: where gradients go.
-      run_dir: where checkpoints are written to.
-      checkpoint: where to go on, or None.
+      run_dir: where checkpoints are read from and written to.
       stop: set from outside when the program ends.
       on_closed: called once the shards are saved after `stop`, perhaps while
         a computation is still running.
     """
     self._config = config
     self._worker_id = worker_id
+    self._specs = shards
     self._learner = learner
     self._bandit = bandit
     self._queue = queue
@@ -91,15 +101,23 @@ class LifetimeWorker:
     self._closed = False
     self._saved_meta_step = -1
     self._synchronous = config.run.mode == 'sync'
-    make = functools.lru_cache(maxsize=None)(self._make_shard)
-    self._slots = [self._make_slot(spec, make, checkpoint) for spec in shards]
+    self._make = functools.lru_cache(maxsize=None)(self._make_shard)
+    self._epoch = 0  # Of none yet.
+    self._slots: list[_Slot] = []
+    # Of the last window; the queue may lose them.
+    self._sent: dict[int, types.MetaGradient] = {}
+    self._writer = 1 + secrets.randbits(60)
+    self._sequence = 0
 
   def _make_shard(self, environment, num_lifetimes):
-    shard = lifetime.make_shard(self._config, environment, num_lifetimes)
-    return shard.empty(), jax.jit(shard.advance)
+    shard = traced_programs.traced(
+        lifetime.make_shard(self._config, environment, num_lifetimes),
+        self._config, environment, num_lifetimes)
+    return shard.empty(), device_shards.DeviceShards(
+        shard, jax.local_devices())
 
-  def _make_slot(self, spec, make, checkpoint):
-    state, advance = make(spec.environment, spec.num_lifetimes)
+  def _make_slot(self, spec, checkpoint):
+    state, shards = self._make(spec.environment, spec.num_lifetimes)
     step = 0
     if checkpoint is not None:
       name = checkpointing.shard_part_name(spec.shard_id)
@@ -110,60 +128,121 @@ class LifetimeWorker:
     shard_id = lifetime.ShardId(*(np.int32(x) for x in (
         self._config.run.seed, spec.shard_id, spec.first_slot,
         spec.kind_lifetimes)))
-    return _Slot(spec, advance, shard_id, step, state)
+    return _Slot(spec, shards, shard_id, step, state)
+
+  def _restore(self, epoch: int, meta_step: int) -> None:
+    """Takes the shards from a checkpoint; -1: at birth."""
+    logging.info('worker %d takes its shards from checkpoint %d',
+                 self._worker_id, meta_step)
+    checkpoint = None if meta_step == -1 else checkpointing.open_step(
+        self._run_dir, meta_step, verify=False)
+    slots = [self._make_slot(spec, checkpoint) for spec in self._specs]
+    with self._close_lock:
+      self._slots, self._epoch = slots, epoch
+      self._saved_meta_step = -1
+      self._sent = {}
 
   def run(self) -> None:
     """Works until the end; saves the shards when the learner asks for it."""
-    if not self._slots:  # More workers than shards; the others go on.
+    if not self._specs:  # More workers than shards; the others go on.
       return
     watcher = threading.Thread(target=self._close_when_stopped, daemon=True,
                                name=f'stop_watcher_{self._worker_id}')
     watcher.start()
+    for spec in self._specs:  # While the learner gets ready.
+      self._make(spec.environment, spec.num_lifetimes)
     while not self._stop.is_set():
+      wanted = self._slots[0].step if self._slots and self._synchronous else 0
       update = self._learner.get_update(
-          self._worker_id, self._slots[0].step if self._synchronous else 0,
-          _WAIT_S)
-      if update is None:
+          self._worker_id, self._epoch, wanted, _WAIT_S)
+      if update['epoch'] != self._epoch:
+        self._restore(update['epoch'], update['restore_step'])
         continue
       if update['finished']:
-        break
+        return
       self._save_if_asked(update['save_meta_step'])
-      self._advance(update['meta_step'], update['eta'])
+      if not update['reached']:
+        self._put_again(update['missing'])
+      elif not (update['go_on']
+                and self._advance(update['meta_step'], update['eta'])):
+        self._stop.wait(_PAUSE_S)
     self._close()
 
-  def _advance(self, meta_step: int, eta: np.ndarray) -> None:
-    """One window of every shard."""
+  def _advance(self, meta_step: int, eta: np.ndarray) -> bool:
+    """One window of every shard; False if the bandit is not there yet."""
     arm_log_probs = self._get_arm_log_probs(meta_step)
+    if arm_log_probs is None:
+      return False
     eta = jax.device_put(eta)
-    for slot in self._slots:
+    self._sent = {}
+    for slots in self._rounds():
       if self._stop.is_set():
-        return
-      if self._synchronous and slot.step != meta_step:
-        raise RuntimeError(f'shard {slot.spec.shard_id} is at window '
-                           f'{slot.step}, the learner at {meta_step}')
-      gradient, state, metrics = jax.block_until_ready(slot.advance(
-          eta, arm_log_probs[slot.spec.environment], slot.state,
-          slot.shard_id, np.int32(slot.step)))
-      message = types.MetaGradient(
-          meta_step, slot.spec.shard_id, np.asarray(gradient),
-          slot.spec.num_lifetimes,
-          step_metrics.encode(jax.device_get(metrics)))
-      # The state moves on before the gradient leaves: whoever has seen the
-      # gradient may ask for the state after it.
-      with self._close_lock:
-        slot.previous = slot.step, slot.state
-        slot.state, slot.step = state, slot.step + 1
-      while not self._queue.put(message, _WAIT_S):
-        if self._stop.is_set():
-          return
+        return True
+      for slot in slots:
+        if self._synchronous and slot.step != meta_step:
+          raise RuntimeError(f'shard {slot.spec.shard_id} is at window '
+                             f'{slot.step}, the learner at {meta_step}')
+      results = jax.block_until_ready(slots[0].shards.advance(
+          eta, arm_log_probs[slots[0].spec.environment],
+          *zip(*((slot.state, slot.shard_id, slot.step) for slot in slots))))
+      for slot, (gradient, state, metrics) in zip(slots, results):
+        message = types.MetaGradient(
+            meta_step, slot.spec.shard_id, np.asarray(gradient),
+            slot.spec.num_lifetimes, self._encode(metrics, state),
+            self._epoch)
+        # The state moves on before the gradient leaves: whoever has seen the
+        # gradient may ask for the state after it.
+        with self._close_lock:
+          slot.previous = slot.step, slot.state
+          slot.state, slot.step = state, slot.step + 1
+        self._sent[slot.spec.shard_id] = message
+        self._put(message)
+    return True
 
-  def _get_arm_log_probs(self, meta_step: int) -> dict[str, np.ndarray]:
+  def _rounds(self) -> list[list[_Slot]]:
+    """The shards in groups that the local devices can do at once."""
+    kinds: dict[int, list[_Slot]] = {}
+    for slot in self._slots:
+      kinds.setdefault(id(slot.shards), []).append(slot)
+    return [slots[i:i + len(slots[0].shards)] for slots in kinds.values()
+            for i in range(0, len(slots), len(slots[0].shards))]
+
+  def _encode(self, metrics, state) -> dict[str, Any]:
+    encoded = step_metrics.encode(jax.device_get(metrics))
+    if (any(encoded.get('not_finite', ()))
+        or encoded.get('gradient_not_finite')):
+      encoded['hyper'] = not_finite.describe_hyper(state.task.hyper)
+    return encoded
+
+  def _put(self, message: types.MetaGradient) -> None:
+    """Waits for room in the queue, unless the program stops."""
+    message = message._replace(writer=self._writer, sequence=self._sequence)
+    self._sequence += 1
+    begin = time.monotonic()
+    warned = False
+    while not self._queue.put(message, _WAIT_S) and not self._stop.is_set():
+      if time.monotonic() - begin > _FULL_S and not warned:
+        warned = True
+        logging.warning('worker %d waits for room in the gradient queue since '
+                        '%.0f s', self._worker_id, _FULL_S)
+
+  def _put_again(self, missing: Sequence[int]) -> None:
+    """What the learner still waits for though it was put: it is lost."""
+    for shard_id in missing:
+      if shard_id in self._sent:
+        logging.warning('worker %d puts the gradient of shard %d again',
+                        self._worker_id, shard_id)
+        self._put(self._sent[shard_id])
+
+  def _get_arm_log_probs(self, meta_step: int
+                         ) -> Optional[dict[str, np.ndarray]]:
+    """None if the bandit is not where the learner is: one was restarted."""
     result = {}
     for name in {slot.spec.environment for slot in self._slots}:
       answer = self._bandit.get_log_probabilities(name)
-      if self._synchronous and answer['meta_step'] != meta_step:
-        raise RuntimeError(f'the bandit is at meta-step {answer["meta_step"]},'
-                           f' the learner at {meta_step}')
+      if answer['epoch'] != self._epoch or (
+          self._synchronous and answer['meta_step'] != meta_step):
+        return None
       result[name] = np.asarray(answer['log_probabilities'], np.float32)
     return result
 
@@ -175,14 +254,20 @@ class LifetimeWorker:
       self._save(meta_step)
 
   def _save(self, meta_step: int) -> None:
-    for slot in self._slots:
-      step, state = slot.at(meta_step if self._synchronous else None)
-      data = checkpointing.save_tree({'step': step, 'state': state})
-      record = checkpointing.write_part(
-          self._run_dir, meta_step,
-          checkpointing.shard_part_name(slot.spec.shard_id), data)
-      self._learner.record_part(
-          meta_step, record.name, record.sha256, record.size)
+    try:
+      for slot in self._slots:
+        step, state = slot.at(meta_step if self._synchronous else None)
+        data = checkpointing.save_tree({'step': step, 'state': state})
+        record = checkpointing.write_part(
+            self._run_dir, meta_step,
+            checkpointing.shard_part_name(slot.spec.shard_id), data)
+        self._learner.record_part(meta_step, record.name, record.sha256,
+                                  record.size, self._epoch)
+    except OSError as error:  # A full disk, for example.
+      logging.error('worker %d cannot save its shards: %s', self._worker_id,
+                    error)
+      self._learner.give_up_checkpoint(meta_step, str(error), self._epoch)
+      return
     self._saved_meta_step = meta_step
 
   def _close_when_stopped(self) -> None:
@@ -197,9 +282,10 @@ class LifetimeWorker:
   def _close(self) -> None:
     """Saves the shards as they are where the learner has come to a halt."""
     with self._close_lock:
-      if self._closed:
+      if self._closed or not self._slots:
         return
       self._closed = True
-      meta_step = self._learner.stop_training()
-      if meta_step != self._saved_meta_step:
-        self._save(meta_step)
+      halt = self._learner.stop_training()
+      if (halt['epoch'] == self._epoch
+          and halt['meta_step'] != self._saved_meta_step):
+        self._save(halt['meta_step'])

@@ -6,6 +6,8 @@ import math
 import os
 from typing import Any, Iterator, Mapping
 
+from absl import logging
+
 
 def _path(run_dir: str, name: str) -> str:
   return os.path.join(run_dir, 'metrics', f'{name}.jsonl')
@@ -46,23 +48,28 @@ class MetricsLogger:
     self._file = open(path, 'a', encoding='utf-8')
     self._events = None
     if tensorboard:
-      import tensorboardX  # Here, since readers of metrics do not need it.
-      self._events = tensorboardX.SummaryWriter(
-          os.path.join(run_dir, 'metrics', 'tensorboard', name),
-          purge_step=resume_step)
+      # Here, since readers of metrics do not need it.
+      from lpg_distributed.nodes import events
+      self._events = events.EventsLogger(
+          os.path.join(run_dir, 'metrics', 'tensorboard', name), resume_step)
 
   def write(self, step: int, values: Mapping[str, Any]) -> None:
     """One row; numbers that are not finite are written as null."""
     row = {name: None if isinstance(value, float) and not math.isfinite(value)
            else value for name, value in values.items()}
-    self._file.write(json.dumps({'step': step, **row}) + '\n')
-    self._file.flush()
-    if self._events is not None:
-      for name, value in row.items():
-        if isinstance(value, (int, float)):
-          self._events.add_scalar(name, value, step)
+    try:
+      self._file.write(json.dumps({'step': step, **row}) + '\n')
+      self._file.flush()
+      if self._events is not None:
+        self._events.write(step, {name: value for name, value in row.items()
+                                  if isinstance(value, (int, float))})
+    except OSError as error:  # A full disk, for example.
+      logging.error('metrics of step %d are not written: %s', step, error)
 
   def close(self) -> None:
-    self._file.close()
-    if self._events is not None:
-      self._events.close()
+    try:
+      self._file.close()
+      if self._events is not None:
+        self._events.close()
+    except OSError as error:
+      logging.error('the last metrics are not written: %s', error)

@@ -1,7 +1,15 @@
-"""The node that owns eta: gradients in, eta out (Algorithm 1)."""
+"""The node that owns eta: gradients in, eta out (Algorithm 1).
+
+The learner also holds the run together. Whenever a part of what the nodes
+know is lost, it begins a new epoch: it goes back to the last checkpoint, and
+the others follow as soon as they hear of it. All that is computed is a
+function of the seed and the meta-step, so the run comes to the same eta.
+"""
 
 import json
+import math
 import os
+import secrets
 import threading
 import time
 from typing import Any, Optional, Sequence
@@ -12,21 +20,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from lpg_distributed import config as config_lib
+from lpg_distributed import config_io
 from lpg_distributed import eta_file
 from lpg_distributed import types
 from lpg_distributed.core import meta_update
 from lpg_distributed.nodes import assignment
+from lpg_distributed.nodes import bandit_link
 from lpg_distributed.nodes import checkpointing
 from lpg_distributed.nodes import coordinator
+from lpg_distributed.nodes import gradient_collector
 from lpg_distributed.nodes import gradient_queue
 from lpg_distributed.nodes import loggers
+from lpg_distributed.nodes import not_finite
+from lpg_distributed.nodes import rpc
 from lpg_distributed.nodes import step_metrics
 
 _WAIT_S = 0.5  # how often a wait looks whether the program stops
 # What the last checkpoint waits for its shards; they may be mid-computation.
 _LAST_CHECKPOINT_S = 30.
-NO_COUNTS = {'env_steps': 0, 'resets': 0, 'duplicates': 0, 'stale': 0,
-             'elapsed_s': 0.}
+NO_COUNTS = {'env_steps': 0, 'resets': 0, 'elapsed_s': 0.,
+             **gradient_collector.NO_COUNTS}
+NO_EPOCH = 0  # of a node that was just started
 
 
 def shard_parts(config: config_lib.Config) -> list[str]:
@@ -49,89 +63,135 @@ class MetaLearner:
                stop: threading.Event):
     """Starts afresh, or where `checkpoint` was written."""
     self._config = config
-    self._queue = queue
-    self._bandit = bandit
+    self._bandit = bandit_link.BanditLink(bandit)
     self._run_dir = run_dir
     self._stop = stop
+    self._synchronous = config.run.mode == 'sync'
     self._specs = {spec.shard_id: spec for spec in config.shards()}
-    self._owner = {spec.shard_id: worker
-                   for worker, specs in enumerate(assignment.assign(config))
-                   for spec in specs}
-    self._last_seen: dict[int, float] = {}
+    self._collector = gradient_collector.GradientCollector(
+        config, queue, {spec.shard_id: worker for worker, specs
+                        in enumerate(assignment.assign(config))
+                        for spec in specs})
     # Guards what is published; whoever holds it sees a whole meta-step.
     self._changed = threading.Condition()
+    # Guards all else that an epoch or a meta-step changes. It comes first.
     self._update_lock = threading.Lock()
-    self._frozen = False
-    self._counters = dict(NO_COUNTS)
+    self._frozen = False  # eta stays, for the program stops
+    self._finished = False  # and the last checkpoint is there, or given up
+    # How long `run` goes on when all is done, so that workers in other
+    # processes hear of it. Courier tries those that do not for 30 s.
+    self.last_word_s = 0.
     self._row: dict[str, float] = {}
-    self._num_arrived = 0
-    self._meta_step = 0
-    self._state = meta_update.init(config)
-    if checkpoint is not None:
-      self._restore(checkpoint)
+    self._num_rollbacks = 0
+    self._not_finite = not_finite.Watch(config, run_dir)
+    self._past: dict[str, float] = {}
+    self._load(checkpoint)
+    # What became of messages is not undone by a return to a checkpoint.
+    self._past = {name: self._counters[name]
+                  for name in gradient_collector.NO_COUNTS}
     self._published = self._meta_step, np.asarray(self._state.eta)
     self._checkpoint = coordinator.CheckpointCoordinator(
         run_dir, shard_parts(config), config.run.checkpoints_kept,
-        last_committed=-1 if checkpoint is None else self._meta_step)
+        last_committed=self._base_step,
+        manifest={'config': config_io.to_dict(config)})
     self._apply = jax.jit(
         lambda *args: meta_update.apply(config.meta, *args))
 
-  def _restore(self, checkpoint):
-    saved = checkpointing.load_tree(
-        checkpointing.read_part(checkpoint, 'learner'), like=self._saved())
-    self._state = saved['state']
-    self._meta_step = int(saved['meta_step'])
-    self._counters = {
-        name: type(zero)(saved['counters'][name].item())
-        for name, zero in NO_COUNTS.items()}
+  def _load(self, checkpoint: Optional[checkpointing.Checkpoint]) -> None:
+    """Begins an epoch at a checkpoint, or for None at the very beginning."""
+    self._counters = dict(NO_COUNTS)
+    self._meta_step, self._base_step = 0, -1
+    self._state = meta_update.init(self._config)
+    bandit_state = None
+    if checkpoint is not None:
+      checkpointing.require_same_config(checkpoint, self._config)
+      saved = checkpointing.load_tree(
+          checkpointing.read_part(checkpoint, 'learner'), like=self._saved())
+      self._state = saved['state']
+      self._meta_step = self._base_step = int(saved['meta_step'])
+      self._counters = {name: type(zero)(saved['counters'][name].item())
+                        for name, zero in NO_COUNTS.items()}
+      bandit_state = checkpointing.load_json(checkpoint, 'bandit')
+    self._first_step = self._meta_step
+    self._epoch = 1 + secrets.randbits(60)
+    self._bandit.begin(self._epoch, bandit_state)
 
   def _saved(self) -> dict[str, Any]:
     counters = {k: np.asarray(v, np.float64)
-                for k, v in self._counters.items()}
+                for k, v in self._all_counters().items()}
     return {'state': self._state, 'meta_step': np.int64(self._meta_step),
             'counters': counters}
 
+  def _all_counters(self) -> dict[str, float]:
+    messages = {name: self._past.get(name, 0) + count
+                for name, count in self._collector.counts.items()}
+    return {**NO_COUNTS, **self._counters, **messages}
+
   # What workers call.
 
-  def get_update(self, worker_id: int, meta_step: int,
-                 timeout_s: float) -> Optional[dict[str, Any]]:
-    """Waits until the learner has reached `meta_step`.
+  def get_update(self, worker_id: int, epoch: int, meta_step: int,
+                 timeout_s: float) -> dict[str, Any]:
+    """Waits until the learner has reached `meta_step`, or for `timeout_s`.
+
+    Args:
+      worker_id: whose call it is.
+      epoch: the one that the worker's shards are of; `NO_EPOCH` if they are
+        of none, as those of a worker that was just started.
+      meta_step: what the worker waits for.
+      timeout_s: how long at most.
 
     Returns:
-      None if that took longer than `timeout_s`, else `meta_step`, `eta` [P],
-      `finished`, and `save_meta_step`: the checkpoint that wants the worker's
-      shards, or -1.
+      `epoch`: if it is another one, the worker takes its shards from the
+      checkpoint of `restore_step` (-1: at birth) and the rest is of no matter.
+      `reached`: whether the wait has ended, and if so `meta_step` and `eta`
+      [P]. `missing`: shards of whom no gradient has come in this meta-step.
+      `save_meta_step`: the checkpoint that wants the worker's shards, or -1.
+      `go_on`: whether there is more to compute. `finished`: whether to leave.
     """
+    self._collector.last_seen.setdefault(worker_id, time.monotonic())
+    if epoch == NO_EPOCH:
+      self._welcome(worker_id)
     with self._changed:
-      self._last_seen.setdefault(worker_id, time.monotonic())
       reached = self._changed.wait_for(
-          lambda: self._frozen or self._published[0] >= meta_step, timeout_s)
-      if not reached:
-        return None
+          lambda: self._epoch != epoch or self._frozen or self._finished
+          or self._published[0] >= meta_step, timeout_s)
       published, eta = self._published
-      return {'meta_step': published, 'eta': eta,
-              'finished': self._frozen,
-              'save_meta_step': self._checkpoint.open_step}
+      restore_step = (self._base_step if self._synchronous
+                      else self._checkpoint.last_committed)
+      return {'epoch': self._epoch, 'restore_step': restore_step,
+              'reached': reached, 'meta_step': published,
+              'eta': eta if reached and self._epoch == epoch else None,
+              'missing': self._collector.missing() if self._synchronous
+                         else [],
+              'save_meta_step': self._checkpoint.open_step,
+              'go_on': not self._frozen
+                       and published < self._config.run.meta_steps,
+              'finished': self._finished}
 
-  def record_part(self, meta_step: int, name: str, sha256: str,
-                  size: int) -> bool:
+  def record_part(self, meta_step: int, name: str, sha256: str, size: int,
+                  epoch: int) -> bool:
     """Notes that a part of a checkpoint is written."""
-    return self._checkpoint.record(
+    return epoch == self._epoch and self._checkpoint.record(
         meta_step, checkpointing.PartRecord(name, sha256, size))
 
-  def stop_training(self) -> int:
+  def give_up_checkpoint(self, meta_step: int, reason: str,
+                         epoch: int) -> None:
+    """Says that a part of a checkpoint cannot be written."""
+    if epoch == self._epoch:
+      self._checkpoint.give_up(meta_step, reason)
+
+  def stop_training(self) -> dict[str, int]:
     """Ends training after the meta-step that is being applied, if any.
 
     Returns:
-      The meta-step at which eta stays, and so that of the last checkpoint.
+      The `meta_step` at which eta stays, and so that of the last checkpoint;
+      and the `epoch`.
     """
     with self._update_lock:
       if not self._frozen:
         self._publish(frozen=True)
-      if (self._checkpoint.last_committed != self._meta_step
-          and self._checkpoint.open_step != self._meta_step):
-        self._open_checkpoint()
-      return self._meta_step
+      self._open_last_checkpoint()
+      return {'meta_step': self._meta_step, 'epoch': self._epoch}
 
   # What anybody may call.
 
@@ -149,137 +209,166 @@ class MetaLearner:
           'meta_step': self._published[0],
           'frozen': self._frozen,
           'row': dict(self._row),
-          'counters': dict(self._counters),
-          'shards_arrived': self._num_arrived,
+          'counters': self._all_counters(),
+          'shards_arrived': self._collector.num_arrived,
           'shards': len(self._specs),
           'worker_ages_s': {str(worker): now - seen for worker, seen
-                            in self._last_seen.items()},
+                            in dict(self._collector.last_seen).items()},
           'last_checkpoint': self._checkpoint.last_committed,
+          'failed_checkpoints': self._checkpoint.num_failures,
+          'rollbacks': self._num_rollbacks,
       }
+
+  def get_books(self) -> dict[str, int]:
+    """See `GradientCollector.books`."""
+    return self._collector.books()
+
+  # Epochs.
+
+  def _welcome(self, worker_id: int) -> None:
+    """A worker has no shards: it was just started, perhaps again."""
+    with self._update_lock:
+      if (self._synchronous and self._meta_step != self._first_step
+          and not self._frozen and not self._finished):
+        self._roll_back(f'worker {worker_id} was started again')
+
+  def _roll_back(self, reason: str) -> None:
+    lost_step = self._meta_step
+    checkpoint = checkpointing.latest(self._run_dir)
+    with self._changed:
+      self._load(checkpoint)
+      self._checkpoint.abandon(self._base_step)
+      self._num_rollbacks += 1
+      self._publish(row={})
+    logging.warning('%s: back from meta-step %d to %d', reason, lost_step,
+                    self._meta_step)
 
   # The loop.
 
   def run(self) -> None:
     """Learns until all meta-steps are done or `stop` is set."""
-    logger = loggers.MetricsLogger(self._run_dir, 'learner',
-                                   resume_step=self._meta_step)
-    threading.Thread(target=self._freeze_when_stopped, daemon=True).start()
-    collect = (self._collect_all if self._config.run.mode == 'sync'
-               else self._collect_fresh)
+    done = threading.Event()
+    threading.Thread(
+        target=lambda: self._stop.wait() and self.stop_training(),
+        daemon=True).start()
+    threading.Thread(
+        target=self._bandit.tend, daemon=True, args=(
+            self._update_lock,
+            lambda wait_s: done.wait(wait_s) or self._stop.is_set())).start()
     try:
-      while (self._meta_step < self._config.run.meta_steps
-             and not self._frozen):
-        begin = time.monotonic()
-        gradients = collect()
-        if gradients is None:
-          break
-        with self._update_lock:
-          if self._frozen:
-            break
-          self._learn(gradients, begin)
-        logger.write(self._meta_step - 1, self._row)
-      meta_step = self.stop_training()
-      missing = self._checkpoint.wait(_LAST_CHECKPOINT_S)
-      if missing:
-        logging.error('no checkpoint of meta-step %d: %s did not come',
-                      meta_step, ', '.join(missing))
+      self._train()
+      while not self._end():
+        self._train()  # It went back before the last checkpoint was whole.
       self._save_eta('eta.npz')
+      if self._not_finite.exceeded:
+        raise self._not_finite.error(self._not_finite.write(self._meta_step))
+      time.sleep(self.last_word_s)
     finally:
-      logger.close()
+      done.set()
       self._bandit.release()
 
-  def _freeze_when_stopped(self) -> None:
-    self._stop.wait()
-    self.stop_training()
+  def _train(self) -> None:
+    """Meta-steps until the last one, or until eta is frozen."""
+    logger, logged = None, NO_EPOCH
+    while not self._frozen and self._meta_step < self._config.run.meta_steps:
+      with self._update_lock:
+        epoch, meta_step = self._epoch, self._meta_step
+      if epoch != logged:
+        if logger is not None:
+          logger.close()
+        logger, logged = loggers.MetricsLogger(
+            self._run_dir, 'learner', resume_step=meta_step), epoch
+      begin = time.monotonic()
+      gradients = self._collector.collect(
+          meta_step, epoch,
+          lambda: not self._frozen and self._epoch == epoch)
+      if gradients is None:
+        continue
+      with self._update_lock:
+        if self._frozen or self._epoch != epoch:
+          continue
+        try:
+          self._learn(gradients, begin)
+        except rpc.Stopped:
+          break
+      logger.write(meta_step, self._row)
+      if self._not_finite.exceeded:
+        self.stop_training()
+    if logger is not None:
+      logger.close()
 
-  def _collect_all(self) -> Optional[list[types.MetaGradient]]:
-    """One gradient of every shard, in shard order; None when stopping."""
-    arrived: dict[int, types.MetaGradient] = {}
-    deadline = time.monotonic() + self._config.run.step_timeout_s
-    while len(arrived) < len(self._specs):
-      gradient = self._next(deadline, arrived)
-      if gradient is None:
-        return None
-      if gradient.meta_step != self._meta_step:
-        self._count('stale')
-      elif gradient.shard_id in arrived:
-        self._count('duplicates')
-      else:
-        arrived[gradient.shard_id] = gradient
-        self._num_arrived = len(arrived)
-    return [arrived[shard_id] for shard_id in sorted(arrived)]
-
-  def _collect_fresh(self) -> Optional[list[types.MetaGradient]]:
-    """The next gradients that are not too old, as they come."""
-    wanted = self._config.run.gradients_per_update or len(self._specs)
-    deadline = time.monotonic() + self._config.run.step_timeout_s
-    arrived: list[types.MetaGradient] = []
-    while len(arrived) < wanted:
-      gradient = self._next(deadline, [g.shard_id for g in arrived])
-      if gradient is None:
-        return None
-      age = self._meta_step - gradient.meta_step
-      if age > self._config.run.max_staleness:
-        self._count('stale')
-      else:
-        arrived.append(gradient)
-        self._num_arrived = len(arrived)
-    return arrived
-
-  def _next(self, deadline, arrived) -> Optional[types.MetaGradient]:
-    while not self._frozen:
-      gradient = self._queue.get(_WAIT_S)
-      if gradient is not None:
-        self._last_seen[self._owner[gradient.shard_id]] = time.monotonic()
-        return gradient
-      if time.monotonic() > deadline:
-        missing = sorted(self._specs.keys() - set(arrived))
-        raise RuntimeError(
-            f'meta-step {self._meta_step} took longer than run.step_timeout_s'
-            f' = {self._config.run.step_timeout_s:g}; still missing: shards '
-            f'{", ".join(map(str, missing))} of workers '
-            f'{", ".join(sorted({str(self._owner[i]) for i in missing}))}')
-    return None
-
-  def _count(self, name: str, amount: float = 1) -> None:
-    self._counters[name] += amount
+  def _end(self) -> bool:
+    """The last checkpoint; False if the run went back in the meantime."""
+    epoch, failures = self._epoch, self._checkpoint.num_failures
+    patience_s = self._config.run.step_timeout_s
+    begin = time.monotonic()
+    while True:
+      with self._update_lock:
+        if self._epoch != epoch:
+          return False
+        whole = self._checkpoint.last_committed == self._meta_step
+        self._open_last_checkpoint()
+      if whole or time.monotonic() - begin > patience_s:
+        break
+      if (patience_s > _LAST_CHECKPOINT_S and (
+          self._stop.is_set() or self._checkpoint.num_failures > failures)):
+        begin, patience_s = time.monotonic(), _LAST_CHECKPOINT_S
+      missing = self._checkpoint.wait(_WAIT_S)
+      if not missing and self._checkpoint.last_committed != self._meta_step:
+        self._stop.wait(_WAIT_S)  # It could not be written.
+    if not whole:
+      logging.error('no checkpoint of meta-step %d: %s did not come',
+                    self._meta_step, ', '.join(missing) or 'its files')
+    with self._changed:
+      self._finished = True
+      self._changed.notify_all()
+    return True
 
   def _learn(self, gradients: Sequence[types.MetaGradient],
              begin: float) -> None:
     """One meta-update; then tells the bandit, and then the workers."""
     total = np.zeros(self._state.eta.shape, np.float32)
-    for gradient in gradients:  # A fixed order: sums of floats depend on it.
-      total += gradient.gradient_sum
+    with np.errstate(over='ignore'):  # `norm` tells.
+      for gradient in gradients:
+        total += gradient.gradient_sum
     num_lifetimes = sum(g.num_lifetimes for g in gradients)
     state, norm = self._apply(
         self._state, total, jnp.float32(num_lifetimes))
+    norm = float(norm)
+    if not math.isfinite(norm):  # Each is finite, but their sum is not.
+      state = self._state
     reports = [list(report) for gradient in gradients
                for report in step_metrics.final_returns(
                    gradient, self._specs[gradient.shard_id])]
-    self._bandit.end_step(self._meta_step, reports)
+    bandit_state = self._bandit.end_step(self._meta_step, reports)
     # Not before: if the bandit is gone, the last checkpoint has neither.
-    self._state = state
+    self._state, self._bandit.state = state, bandit_state
+    self._collector.mark_applied()
 
     resets = step_metrics.count_resets(gradients)
     steps = num_lifetimes * self._config.meta.window_env_steps
     seconds = time.monotonic() - begin
-    self._count('env_steps', steps)
-    self._count('resets', resets['collapsed'] + resets['not_finite'])
-    self._count('elapsed_s', seconds)
+    self._counters['env_steps'] += steps
+    self._counters['resets'] += resets['collapsed'] + resets['not_finite']
+    self._counters['elapsed_s'] += seconds
     row = step_metrics.summarise(gradients, self._specs)
-    row.update({f'resets/{name}': count for name, count in resets.items()})
-    row.update(self._counters)
-    row.update(gradient_norm=float(norm), env_steps_per_s=steps / seconds,
+    row.update(step_metrics.of_whole_step(
+        gradients, self._meta_step, resets, self._all_counters()))
+    row.update(gradient_norm=norm, env_steps_per_s=steps / seconds,
                step_s=seconds, lifetimes_ended=len(reports))
-    ages = [self._meta_step - g.meta_step for g in gradients]
-    row['staleness'] = sum(ages) / len(ages)
     self._meta_step += 1
-    self._num_arrived = 0
     if self._meta_step % self._config.run.eta_snapshot_period_steps == 0:
-      self._save_eta(os.path.join('eta', f'eta_{self._meta_step:08d}.npz'))
+      try:
+        self._save_eta(os.path.join('eta', f'eta_{self._meta_step:08d}.npz'))
+      except OSError as error:
+        logging.error('no snapshot of eta: %s; training goes on', error)
     if self._checkpoint_is_due():
       self._open_checkpoint()
     self._publish(row=row)
+    self._not_finite.see(
+        not_finite.find_cases(gradients, self._specs), norm)
+
+  # Checkpoints and what is published.
 
   def _checkpoint_is_due(self) -> bool:
     run = self._config.run
@@ -287,10 +376,15 @@ class MetaLearner:
         self._meta_step % run.checkpoint_period_steps == 0
         or self._checkpoint.seconds_since_commit > run.checkpoint_period_s)
 
+  def _open_last_checkpoint(self) -> None:
+    if self._meta_step not in (self._checkpoint.last_committed,
+                               self._checkpoint.open_step):
+      self._open_checkpoint()
+
   def _open_checkpoint(self) -> None:
     self._checkpoint.open(self._meta_step, {
         'learner': checkpointing.save_tree(self._saved()),
-        'bandit': json.dumps(self._bandit.get_state()).encode()})
+        'bandit': json.dumps(self._bandit.state).encode()})
 
   def _save_eta(self, name: str) -> None:
     eta_file.save(os.path.join(self._run_dir, name), self._state.eta,

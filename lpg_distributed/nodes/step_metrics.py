@@ -21,6 +21,10 @@ _MEANS = {
     'loss': 'loss',
 }
 
+# Counters that a row repeats.
+_COUNTERS = ('env_steps', 'resets', 'elapsed_s', 'stale', 'duplicates',
+             'superseded')
+
 
 def encode(metrics: Any) -> dict[str, Any]:
   """A `ShardMetrics` of arrays as plain lists and numbers."""
@@ -52,6 +56,16 @@ def count_resets(gradients: Sequence[types.MetaGradient]) -> dict[str, int]:
       'gradients_not_finite': sum(
           g.metrics['gradient_not_finite'] for g in gradients),
   }
+
+
+def of_whole_step(gradients: Sequence[types.MetaGradient], meta_step: int,
+                  resets: Mapping[str, int],
+                  counters: Mapping[str, float]) -> dict[str, float]:
+  """What a row says beside its environments: counts, and ages of gradients."""
+  ages = [meta_step - g.meta_step for g in gradients]
+  return {**{f'resets/{name}': count for name, count in resets.items()},
+          **{name: counters[name] for name in _COUNTERS},
+          'staleness': sum(ages) / len(ages)}
 
 
 def summarise(gradients: Sequence[types.MetaGradient],

@@ -59,6 +59,29 @@ def test_more_workers_than_shards():
   assert sorted(map(len, owned)) == [0, 0, 0, 1, 1]
 
 
+def test_the_learner_gets_as_much_as_its_devices_are_worth():
+  config = make_config('run.num_workers=2', 'run.learner_speed=6',
+                       'environments=chain_short', 'meta.num_lifetimes=16',
+                       'run.lifetimes_per_shard=1', preset='demo')
+  assert assignment.learner_worker(config) == 2
+  assert list(map(len, assignment.assign(config))) == [2, 2, 12]
+  whole = make_config('run.num_workers=0', 'run.learner_speed=1')
+  assert assignment.assign(whole) == [list(whole.shards())]
+  assert assignment.learner_worker(make_config()) is None
+
+
+def test_somebody_must_own_shards():
+  with pytest.raises(config_lib.ConfigError, match='run.learner_speed is over'):
+    make_config('run.num_workers=0')
+  with pytest.raises(config_lib.ConfigError, match='run.learner_speed is -1'):
+    make_config('run.learner_speed=-1')
+
+
+def test_who_owns_shards_may_change_on_resume():
+  assert config_io.difference(make_config(), make_config(
+      'run.num_workers=3', 'run.learner_speed=2')) == []
+
+
 def test_costs_rise_with_the_network():
   agents = config_lib.AGENTS
   costs = [assignment.relative_cost(agents[name]) for name in (

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import threading
 import time
 
@@ -14,12 +15,13 @@ from envs import host
 from lpg_distributed import config as config_lib
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import rule_vector
+from lpg_distributed.nodes import atari_evaluation
 from lpg_distributed.nodes import atari_evaluator
 from lpg_distributed.nodes import loggers
 
 RULE = config_lib.RuleConfig(num_predictions=4, embedding_size=3, lstm_size=3)
-CONFIG = config_lib.EvaluatorConfig(game='breakout', frames=120, num_envs=2,
-                                    trajectory_steps=5)
+CONFIG = config_lib.EvaluatorConfig(
+    games=('breakout',), frames=120, num_envs=2, trajectory_steps=5, share=1.)
 _TIMEOUT_S = 60.
 ETA = np.asarray(rule_vector.ravel(
     lpg_network.init(RULE, jax.random.PRNGKey(0))))
@@ -74,16 +76,18 @@ class Rig:
                eta=ETA):
     self.run_dir, self.stop = str(run_dir), threading.Event()
     self.snapshot = (0, eta)
-    self.environments = []
+    self.environments, self.games = [], []
     self.closed = threading.Event()
 
-    def make(config):
+    def make(config, game, num_threads):
+      self.games.append(game)
+      self.num_threads = num_threads
       self.environments.append(make_environment(config))
-      return self.environments[-1]
+      return [self.environments[-1]]
 
     self.evaluator = atari_evaluator.AtariEvaluator(
         config, rule, lambda: self.snapshot, self.run_dir, self.stop, seed=7,
-        on_closed=self.closed.set, make_environment=make)
+        on_closed=self.closed.set, make_environments=make)
     self.thread = threading.Thread(target=self.evaluator.run)
     self.thread.start()
 
@@ -236,7 +240,7 @@ def test_a_diverged_agent_ends_its_evaluation(start):
 
 
 def test_progress_is_told_now_and_then(start, monkeypatch):
-  monkeypatch.setattr(atari_evaluator, '_PROGRESS_PERIOD_S', 0.05)
+  monkeypatch.setattr(atari_evaluation, '_PROGRESS_PERIOD_S', 0.05)
   rig = start(lambda c: Flicker(c, pause_s=0.02))
   rig.wait_for(1, 'end')
   rows = rig.rows('progress')
@@ -244,6 +248,115 @@ def test_progress_is_told_now_and_then(start, monkeypatch):
   frames = [r['frames'] for r in rows]
   assert frames == sorted(frames)
   assert rows[0]['return'] is None or rows[0]['episodes']
+
+
+def test_several_games_in_turn(start):
+  """One that fails holds up no other, and is left for a newer eta."""
+  config = dataclasses.replace(CONFIG, games=('pong', 'breakout', 'boxing'))
+  rig = start(lambda c: Flicker(c, 2 if rig_games()[-1] == 'pong' else 10 ** 9),
+              config=config)
+  rig_games = lambda: rig.games
+  rows = rig.wait_for(2, 'end')
+  assert [row['game'] for row in rows] == ['breakout', 'boxing']
+  assert rows[0]['seed'] == rows[1]['seed']
+  assert {row['game'] for row in rig.wait_for(2, 'error')} == {'pong'}
+  rig.snapshot = (3, ETA)
+  rows = rig.wait_for(4, 'end')
+  assert [(row['step'], row['game']) for row in rows[2:]] == [
+      (3, 'breakout'), (3, 'boxing')]
+
+
+def test_a_cadence(start):
+  config = dataclasses.replace(CONFIG, period_meta_steps=10)
+  rig = start(config=config)
+  rig.wait_for(1, 'end')
+  rig.snapshot = (9, ETA)
+  time.sleep(0.2)
+  assert len(rig.rows('end')) == 1
+  rig.snapshot = (10, ETA)
+  assert [row['step'] for row in rig.wait_for(2, 'end')] == [0, 10]
+
+
+def test_goes_on_with_its_agent_after_a_restart(start, monkeypatch):
+  """The agent, its eta and its game; what was done before is not repeated."""
+  config = dataclasses.replace(CONFIG, games=('pong', 'boxing'), frames=400)
+  slow = start(lambda c: Flicker(c, pause_s=0.03), config=config)
+  slow.wait_for(1, 'end')
+  while slow.evaluator.get_status()['frames'] < 80 or (
+      slow.evaluator.get_status()['game'] != 'boxing'):
+    time.sleep(0.01)
+  assert slow.leave() < 1.5 and len(slow.rows('end')) == 1
+  seen = []
+  load = atari_evaluation.host_loop.train
+
+  def spy(environments, learner, settings, eta, seed, env_steps, snapshot):
+    seen.append((eta, snapshot))
+    return load(environments, learner, settings, eta, seed, env_steps,
+                snapshot)
+
+  monkeypatch.setattr(atari_evaluation.host_loop, 'train', spy)
+  rig = start(config=config, eta=2. * ETA)
+  rows = rig.wait_for(2, 'end')
+  assert [(row['step'], row['game']) for row in rows] == [
+      (0, 'pong'), (0, 'boxing')]
+  (eta, snapshot), *_ = seen
+  assert 40 <= snapshot.env_steps * 4 < 400
+  np.testing.assert_array_equal(rule_vector.ravel(eta), ETA)
+  assert rows[1]['frames'] == 400 and rows[1]['updates'] == 10
+  rig.snapshot = (1, ETA)
+  assert [row['step'] for row in rig.wait_for(4, 'end')] == [0, 0, 1, 1]
+  assert seen[1][1] is None
+
+
+def test_a_saved_agent_of_other_settings_is_not_used(start):
+  slow = start(lambda c: Flicker(c, pause_s=0.03),
+               config=dataclasses.replace(CONFIG, frames=4000))
+  while slow.evaluator.get_status()['frames'] < 80:
+    time.sleep(0.01)
+  slow.leave()
+  rig = start(config=dataclasses.replace(CONFIG, kl_cost=0.1))
+  (row,) = rig.wait_for(1, 'end')
+  assert row['frames'] == 120 and row['updates'] == 3
+  path = rig.evaluator._evaluations._path
+  assert not os.path.exists(path)
+  rig.leave()
+  with open(path, 'wb') as f:  # What a full disk may leave.
+    f.write(b'damaged')
+  rig = start(config=dataclasses.replace(CONFIG, frames=240))
+  rig.snapshot = (1, ETA)
+  assert [r['step'] for r in rig.wait_for(2, 'end')] == [0, 1]
+
+
+def test_pace(monkeypatch):
+  """Threads, and pauses for what is left of the share."""
+  pauses, now = [], [100.]
+  monkeypatch.setattr(time, 'monotonic', lambda: now[0])
+
+  class Stop:
+    wait = pauses.append
+
+  for share, cores, threads, pause in [
+      (0.25, 2, 1, 3.), (0.5, 2, 1, None), (1., 4, 4, None), (0.4, 8, 3, None),
+      (0.1, 1, 1, 27.), (0.75, 2, 1, None)]:
+    pace = atari_evaluation.Pace(share, cores)
+    assert pace.num_threads == threads
+    pace.begin()
+    now[0] += 3.
+    pauses.clear()
+    pace.rest(Stop)
+    expected = [] if pause is None else [pause]
+    np.testing.assert_allclose(pauses, expected, rtol=1e-6)
+
+
+def test_works_within_its_share(start):
+  """Half of one core, so that half of its time is pause."""
+  cores = len(os.sched_getaffinity(0))
+  config = dataclasses.replace(CONFIG, share=0.5 / cores, frames=200)
+  rig = start(lambda c: Flicker(c, pause_s=0.02), config=config)
+  (row,) = rig.wait_for(1, 'end')
+  assert rig.num_threads == 1
+  # 25 steps of 0.02 s, four of five trajectories followed by a pause.
+  assert row['seconds'] > 0.5 + 4 * 0.1
 
 
 def test_a_pause_after_each_evaluation(start):
@@ -262,7 +375,8 @@ def test_breakout(tmp_path):
   eta = np.asarray(rule_vector.ravel(
       lpg_network.init(rule, jax.random.PRNGKey(0))))
   config = dataclasses.replace(CONFIG, frames=240, trajectory_steps=10)
-  rig = Rig(tmp_path, atari_evaluator.load_game, config, rule, eta)
+  rig = Rig(tmp_path, lambda config: atari_evaluator.load_game(
+      config, 'breakout', 1)[0], config, rule, eta)
   rig.wait_for(1, 'end')
   rig.leave()
   (row,) = rig.rows('end')

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lpg_distributed import config as config_lib
 from lpg_distributed.nodes import checkpointing
 from lpg_distributed.nodes import coordinator
 
@@ -209,7 +210,7 @@ def test_damage_is_named_and_the_one_before_is_used(run_dir, caplog, damage,
 
 
 @pytest.mark.parametrize('change_manifest', [
-    lambda m: m.update(format=2), lambda m: m.update(meta_step=4),
+    lambda m: m.update(format=1), lambda m: m.update(meta_step=4),
     lambda m: m.pop('parts'), lambda m: m['parts'][0].pop('size'),
     lambda m: m['parts'][0].update(x=1), lambda m: m['parts'].append(3)])
 def test_other_manifests(run_dir, change_manifest):
@@ -325,3 +326,61 @@ def test_parts_from_many_threads(run_dir):
     assert checkpoint.meta_step == step
     assert len(checkpoint.parts) == len(names) + len(OWN)
   assert len(os.listdir(os.path.join(run_dir, 'checkpoints'))) == 2
+
+
+@pytest.mark.parametrize('about, part', [
+    ({'config': {'run': {'seed': 7}}}, 'run.seed: 7 -> 0'),
+    ({'config': {'run': {'sed': 7}}}, 'another version: there is no field'),
+    ({'config': 3}, 'another version')])
+def test_a_checkpoint_of_another_run_is_refused_with_the_difference(
+    run_dir, about, part):
+  record = checkpointing.write_part(run_dir, 1, 'learner', b'x')
+  checkpointing.commit(run_dir, 1, [record], 1, about)
+  checkpoint = checkpointing.latest(run_dir)
+  with pytest.raises(checkpointing.CheckpointError, match=part):
+    checkpointing.require_same_config(checkpoint, config_lib.Config())
+
+
+def test_what_may_change_on_resume_is_no_difference(run_dir):
+  record = checkpointing.write_part(run_dir, 1, 'learner', b'x')
+  checkpointing.commit(run_dir, 1, [record], 1, {
+      'config': {'run': {'num_workers': 7, 'meta_steps': 3}}})
+  checkpointing.require_same_config(checkpointing.latest(run_dir),
+                                    config_lib.Config())
+
+
+@pytest.mark.parametrize('name', ['../learner', '/etc/passwd', 'manifest.json',
+                                  'learner/../../x', 'shard_1'])
+def test_no_part_leads_out_of_the_checkpoint(run_dir, name):
+  write(run_dir, 4)
+  path = path_of(run_dir, 4, 'manifest.json')
+  with open(path, encoding='utf-8') as f:
+    manifest = json.load(f)
+  manifest['parts'][0]['name'] = name
+  with open(path, 'w', encoding='utf-8') as f:
+    json.dump(manifest, f)
+  with pytest.raises(checkpointing.CheckpointError, match='a part is called'):
+    checkpointing.latest(run_dir)
+
+
+def test_a_full_disk_costs_the_checkpoint_and_the_next_one_is_tried(
+    run_dir, monkeypatch):
+  coordinated = coordinator.CheckpointCoordinator(run_dir, ['shard_00000'], 3)
+  write_part = checkpointing.write_part
+
+  def fail(*args):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(checkpointing, 'write_part', fail)
+  coordinated.open(1, {'learner': b'x'})
+  assert coordinated.open_step == -1 and coordinated.num_failures == 1
+  monkeypatch.setattr(checkpointing, 'write_part', write_part)
+  coordinated.open(2, {'learner': b'x'})
+  coordinated.give_up(1, 'an old one')
+  coordinated.give_up(2, 'a worker has no space')
+  assert coordinated.open_step == -1 and coordinated.num_failures == 2
+  coordinated.open(3, {'learner': b'x'})
+  assert coordinated.record(
+      3, checkpointing.write_part(run_dir, 3, 'shard_00000', b'y'))
+  assert coordinated.last_committed == 3
+  assert checkpointing.latest(run_dir).meta_step == 3

@@ -1,6 +1,7 @@
 """Both queues: whole messages, in order, once, with a bound."""
 
 import math
+import time
 
 import numpy as np
 import portpicker
@@ -67,3 +68,22 @@ def test_a_full_queue_pushes_back_and_loses_nothing(ends):
   assert [reader.get(5.).shard_id for _ in range(put)] == list(
       range(1, put + 1))
   assert reader.get(0.1) is None
+
+
+def test_who_is_in_the_readers_process_needs_no_server():
+  for writer, reader in make_reverb():
+    for i in range(3):
+      assert writer.put(make_gradient(i), 5.)
+    received = [reader.get(5.).shard_id]
+    while not reader.put(make_gradient(10), 0.1):
+      received.append(reader.get(5.).shard_id)
+    # What has just left the queue is counted when it has come in.
+    deadline = time.monotonic() + 5.
+    while (books := reader.books()).inserted != (
+        len(received) + books.held + books.waiting):
+      assert time.monotonic() < deadline, books
+    assert books.inserted == 4
+    while len(received) < 4:
+      received.append(reader.get(5.).shard_id)
+    assert sorted(received) == [0, 1, 2, 10]
+    assert not reader.get(0.1)

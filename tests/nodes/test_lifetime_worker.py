@@ -56,7 +56,9 @@ class FakeLearner:
   def __init__(self):
     self.changed = threading.Condition()
     self.meta_step, self.save_meta_step, self.finished = 0, -1, False
-    self.parts, self.num_stops = [], 0
+    self.epoch, self.restore_step, self.missing = 77, -1, []
+    self.go_on = True
+    self.parts, self.given_up, self.num_stops = [], [], 0
 
   def set(self, **fields):
     with self.changed:
@@ -64,35 +66,41 @@ class FakeLearner:
         setattr(self, name, value)
       self.changed.notify_all()
 
-  def get_update(self, worker_id, meta_step, timeout_s):
+  def get_update(self, worker_id, epoch, meta_step, timeout_s):
     assert worker_id == 0
     with self.changed:
-      if not self.changed.wait_for(
-          lambda: self.finished or self.meta_step >= meta_step,
-          min(timeout_s, 0.1)):
-        return None
+      reached = self.changed.wait_for(
+          lambda: self.finished or self.meta_step >= meta_step
+          or self.epoch != epoch, min(timeout_s, 0.1))
       return {'meta_step': self.meta_step, 'finished': self.finished,
               'eta': np.array([10. * self.meta_step], np.float32),
-              'save_meta_step': self.save_meta_step}
+              'save_meta_step': self.save_meta_step, 'epoch': self.epoch,
+              'restore_step': self.restore_step, 'missing': self.missing,
+              'reached': reached, 'go_on': self.go_on}
 
-  def record_part(self, meta_step, name, sha256, size):
+  def give_up_checkpoint(self, meta_step, reason, epoch):
+    self.given_up.append((meta_step, reason, epoch))
+
+  def record_part(self, meta_step, name, sha256, size, epoch):
+    assert epoch == self.epoch
     self.parts.append(
         (meta_step, checkpointing.PartRecord(name, sha256, size)))
     return True
 
   def stop_training(self):
     self.num_stops += 1
-    return self.meta_step
+    return {'meta_step': self.meta_step, 'epoch': self.epoch}
 
 
 class FakeBandit:
   """At the learner's step unless `offset` says otherwise."""
 
   def __init__(self, learner):
-    self.learner, self.offset = learner, 0
+    self.learner, self.offset, self.lost = learner, 0, False
 
   def get_log_probabilities(self, environment):
     return {'meta_step': self.learner.meta_step + self.offset,
+            'epoch': 0 if self.lost else self.learner.epoch,
             'log_probabilities': [-1. - ENVIRONMENTS.index(environment)] * 9}
 
 
@@ -103,14 +111,17 @@ class Rig:
                shards=None):
     self.run_dir, self.config = str(run_dir), config
     self.learner, self.stop = FakeLearner(), threading.Event()
+    if checkpoint is not None:
+      self.learner.set(meta_step=checkpoint.meta_step,
+                       restore_step=checkpoint.meta_step)
     self.bandit = FakeBandit(self.learner)
     self.queue = gradient_queue.LocalGradientQueue(capacity)
     self.closed = threading.Event()
     self.error = None
     self.worker = lifetime_worker.LifetimeWorker(
         config, 0, config.shards() if shards is None else shards,
-        self.learner, self.bandit, self.queue, self.run_dir, checkpoint,
-        self.stop, self.closed.set)
+        self.learner, self.bandit, self.queue, self.run_dir, self.stop,
+        self.closed.set)
     self.thread = threading.Thread(target=self._run)
     self.thread.start()
 
@@ -182,7 +193,11 @@ def test_ends_with_the_learner_and_saves(start):
   rig.take(4)
   rig.learner.set(meta_step=1)
   rig.take(4)
-  rig.learner.set(meta_step=2, finished=True)
+  rig.learner.set(meta_step=2, go_on=False, save_meta_step=2)
+  while len(rig.learner.parts) < 4:
+    time.sleep(0.01)
+  assert rig.queue.get(0.3) is None and rig.thread.is_alive()
+  rig.learner.set(finished=True)
   rig.join()
   assert rig.error is None and rig.queue.get(0.) is None
   assert rig.saved(2)[1] == [(2, 2)] * 4
@@ -198,7 +213,6 @@ def test_saves_once_what_is_asked_for_and_goes_on(start):
   checkpoint, saved = rig.saved(1)
   assert saved == [(1, 1)] * 4
   other = start(checkpoint)
-  other.learner.set(meta_step=1)
   for gradient in other.take(4):
     assert gradient.meta_step == 1
     np.testing.assert_array_equal(gradient.gradient_sum[-2:], [1, 1])
@@ -208,7 +222,7 @@ def test_stopped_within_a_step_it_saves_where_eta_is(start):
   """Two shards have done a window that the learner will never apply."""
   rig = start(capacity=1)
   deadline = time.monotonic() + _TIMEOUT_S
-  while rig.worker._slots[1].step == 0:
+  while not rig.worker._slots or rig.worker._slots[1].step == 0:
     assert time.monotonic() < deadline
     time.sleep(0.01)
   rig.stop.set()
@@ -225,13 +239,69 @@ def test_waits_for_room_and_loses_nothing(start):
   assert [g.shard_id for g in rig.take(4)] == [0, 1, 2, 3]
 
 
-def test_disagreement_is_an_error(start):
+def test_waits_for_a_bandit_that_is_where_the_learner_is(start):
   rig = start()
   rig.take(4)
   rig.bandit.offset = 1
   rig.learner.set(meta_step=1)
-  rig.join()
-  assert 'the bandit is at meta-step 2, the learner at 1' in str(rig.error)
+  assert rig.queue.get(0.5) is None
+  rig.bandit.offset, rig.bandit.lost = 0, True  # Started again, knows nothing.
+  assert rig.queue.get(0.5) is None
+  rig.bandit.lost = False
+  assert [g.meta_step for g in rig.take(4)] == [1] * 4
+
+
+def test_follows_the_learner_back_to_a_checkpoint(start):
+  rig = start()
+  rig.take(4)
+  rig.learner.set(meta_step=1, save_meta_step=1)
+  rig.take(4)
+  rig.saved(1)
+  rig.learner.set(meta_step=2, save_meta_step=-1)
+  before = rig.take(4)
+  assert {g.epoch for g in before} == {77}
+  rig.learner.set(epoch=88, meta_step=1, restore_step=1)
+  for step in (1, 2):
+    again = rig.take(4)
+    assert {g.epoch for g in again} == {88}
+    assert [g.meta_step for g in again] == [step] * 4
+    rig.learner.set(meta_step=step + 1)
+  for old, new in zip(before, again):  # Of the same step, the same numbers.
+    np.testing.assert_array_equal(old.gradient_sum, new.gradient_sum)
+  rig.take(4)
+  rig.learner.set(epoch=99, meta_step=0, restore_step=-1)  # To birth.
+  np.testing.assert_array_equal(rig.take(4)[0].gradient_sum[-2:], [0, 0])
+
+
+def test_what_the_queue_has_lost_is_put_again(start):
+  rig = start()
+  first = rig.take(4)
+  rig.learner.set(missing=[1, 2])
+  again = rig.take(2)
+  assert [g.shard_id for g in again] == [1, 2]
+  np.testing.assert_array_equal(again[0].gradient_sum, first[1].gradient_sum)
+  rig.learner.set(missing=[], meta_step=1)
+  sequence = [g.sequence for g in (*first, *again, *rig.take(4))]
+  assert sequence[:6] == list(range(6)) and sequence == sorted(set(sequence))
+
+
+def test_a_disk_that_is_full_costs_a_checkpoint_and_no_more(
+    start, monkeypatch):
+  def fail(*args):
+    raise OSError(28, 'No space left on device')
+
+  rig = start()
+  rig.take(4)
+  monkeypatch.setattr(checkpointing, 'write_part', fail)
+  rig.learner.set(meta_step=1, save_meta_step=1)
+  rig.take(4)
+  assert not rig.learner.parts
+  assert rig.learner.given_up == [(1, '[Errno 28] No space left on device',
+                                   77)]
+  rig.learner.set(save_meta_step=-1)
+
+
+def test_disagreement_is_an_error(start):
   rig = start()
   rig.take(4)
   rig.learner.set(meta_step=2)
@@ -247,6 +317,9 @@ def test_asynchronously_it_waits_for_nobody(start):
   rig.learner.set(meta_step=9)
   steps = [g.meta_step for g in rig.take(24)]
   assert steps[-1] == 9 and steps == sorted(steps)
+  rig.learner.set(save_meta_step=9)
+  while len(rig.learner.parts) < 4:
+    rig.queue.get(0.05)
   rig.learner.set(finished=True)
   while rig.thread.is_alive():
     rig.queue.get(0.05)

@@ -3,6 +3,7 @@
 import collections
 import json
 import math
+import resource
 import sys
 import types
 
@@ -121,3 +122,23 @@ def test_tensorboard_has_no_step_twice_after_a_resume(tmp_path):
   steps = [step for step, _ in curves(tmp_path, 'learner')['x']]
   assert collections.Counter(steps) == collections.Counter(range(6))
   assert dict(curves(tmp_path, 'learner')['x'])[4] == 4.5
+
+
+def test_a_full_disk_costs_rows_and_no_time(tmp_path):
+  """A limit of the file's size stands for the disk's, with the same error."""
+  logger = loggers.MetricsLogger(tmp_path, 'learner')
+  values = {f'value_{i}': float(i) for i in range(50)}
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, limits[1]))
+  try:
+    for step in range(100):  # TensorBoardX alone would wait for ever.
+      logger.write(step, values)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  for step in range(100, 103):
+    logger.write(step, values)
+  logger.close()
+  steps = [row['step'] for row in loggers.read_metrics(tmp_path, 'learner')]
+  assert 10 <= len(steps) < 50 and {0, 1, 101, 102} <= set(steps)
+  seen = [step for step, _ in curves(tmp_path, 'learner')['value_7']]
+  assert {0, 1, 100, 101, 102} <= set(seen) and len(seen) == len(set(seen))

@@ -2,144 +2,21 @@
 
 import json
 import os
-import threading
 import time
 
 import numpy as np
-import pytest
 
-from lpg_distributed import config as config_lib
 from lpg_distributed import eta_file
-from lpg_distributed import types
 from lpg_distributed.core import meta_update
-from lpg_distributed.core import rule_vector
 from lpg_distributed.nodes import checkpointing
-from lpg_distributed.nodes import gradient_queue
 from lpg_distributed.nodes import loggers
 from lpg_distributed.nodes import meta_learner
+from tests.nodes import learner_testing
+from tests.nodes.learner_testing import make_gradient
+from tests.nodes.learner_testing import NUM_SHARDS
+from tests.nodes.learner_testing import SIZE
 
-RULE = config_lib.RuleConfig(num_predictions=3, embedding_size=2, lstm_size=2)
-SIZE = rule_vector.size(RULE)
-NUM_SHARDS = 4
-_TIMEOUT_S = 30.
-
-
-def make_config(**run):
-  fields = {'meta_steps': 3, 'num_workers': 2, 'lifetimes_per_shard': 2,
-            'checkpoint_period_steps': 1000}
-  return config_lib.Config(
-      environments=('chain_short',), rule=RULE,
-      meta=config_lib.MetaConfig(num_lifetimes=2 * NUM_SHARDS,
-                                 learning_rate=0.01),
-      run=config_lib.RunConfig(**{**fields, **run}))
-
-
-class FakeBandit:
-  """Notes what it is told, and what the learner had published then."""
-
-  def __init__(self):
-    self.learner = None
-    self.steps, self.published, self.released = [], [], False
-
-  def end_step(self, meta_step, reports):
-    self.steps.append((meta_step, reports))
-    self.published.append(self.learner.get_eta()['meta_step'])
-    return True
-
-  def get_state(self):
-    return {'meta_step': len(self.steps), 'bandits': {}}
-
-  def release(self):
-    self.released = True
-
-
-def make_gradient(meta_step, shard_id, ended=(), values=None):
-  rng = np.random.default_rng([meta_step, shard_id])
-  numbers = lambda x: [float(x)] * 2
-  metrics = {
-      'ended': [slot in ended for slot in range(2)],
-      'reported': [slot in ended for slot in range(2)],
-      'final_return': [shard_id + 0.25, shard_id + 0.5], 'arm': [shard_id, 8],
-      'collapsed': [False, False], 'not_finite': [False, False],
-      'gradient_not_finite': False, 'age': [1, 2],
-      'window_return_sum': numbers(3.), 'window_episodes': numbers(2.)}
-  metrics.update({name: numbers(0.5) for name in (
-      'loss', 'policy_entropy', 'y_entropy', 'kl', 'pi_hat_square',
-      'y_hat_square')})
-  if values is None:
-    # Of very different sizes, so that the order of a sum can be seen.
-    values = rng.normal(size=SIZE) * 10. ** rng.integers(-6, 7, size=SIZE)
-  return types.MetaGradient(meta_step, shard_id, np.float32(values), 2,
-                            metrics)
-
-
-class Run:
-  """A learner at work in a thread of its own."""
-
-  def __init__(self, config, run_dir, checkpoint=None, capacity=100):
-    for name in ('metrics', 'checkpoints', 'eta'):
-      os.makedirs(run_dir / name, exist_ok=True)
-    self.run_dir = str(run_dir)
-    self.config = config
-    self.queue = gradient_queue.LocalGradientQueue(capacity)
-    self.bandit = FakeBandit()
-    self.stop = threading.Event()
-    self.learner = meta_learner.MetaLearner(
-        config, self.queue, self.bandit, self.run_dir, checkpoint, self.stop)
-    self.bandit.learner = self.learner
-    self.error = None
-    self.thread = threading.Thread(target=self._run)
-
-  def _run(self):
-    try:
-      self.learner.run()
-    except Exception as error:  # pylint: disable=broad-except
-      self.error = error
-
-  def start(self):
-    self.thread.start()
-    return self
-
-  def put(self, *gradients):
-    for gradient in gradients:
-      assert self.queue.put(gradient, 1.)
-
-  def put_step(self, meta_step, order=range(NUM_SHARDS)):
-    self.put(*(make_gradient(meta_step, i) for i in order))
-
-  def wait_for(self, meta_step):
-    update = self.learner.get_update(0, meta_step, _TIMEOUT_S)
-    assert update is not None and update['meta_step'] == meta_step
-    return update
-
-  def drop_saved_parts(self):
-    """Writes parts for the shards, as workers would."""
-    step = self.learner.stop_training()
-    for name in meta_learner.shard_parts(self.config):
-      record = checkpointing.write_part(self.run_dir, step, name, b'shard')
-      assert self.learner.record_part(
-          step, record.name, record.sha256, record.size)
-
-  def finish(self):
-    if self.thread.is_alive():
-      self.stop.set()
-      self.drop_saved_parts()
-    self.thread.join(_TIMEOUT_S)
-    assert not self.thread.is_alive()
-    return self
-
-
-@pytest.fixture
-def start(tmp_path):
-  runs = []
-
-  def make(name='run', checkpoint=None, **run):
-    runs.append(Run(make_config(**run), tmp_path / name, checkpoint).start())
-    return runs[-1]
-
-  yield make
-  for run in runs:
-    run.finish()
+_TIMEOUT_S = learner_testing.TIMEOUT_S
 
 
 # Synchronous.
@@ -217,7 +94,7 @@ def test_a_slow_step_names_who_is_missing(start):
   run = start(step_timeout_s=0.2)
   run.put(make_gradient(0, 0), make_gradient(0, 2))
   run.thread.join(_TIMEOUT_S)
-  owners = sorted({str(run.learner._owner[i]) for i in (1, 3)})
+  owners = sorted({str(run.learner._collector._owner[i]) for i in (1, 3)})
   assert 'run.step_timeout_s = 0.2; still missing: shards 1, 3 of workers ' in (
       str(run.error))
   assert str(run.error).endswith(', '.join(owners))
@@ -227,9 +104,9 @@ def test_a_slow_step_names_who_is_missing(start):
 def test_waits_for_no_longer_than_asked(start):
   run = start()
   begin = time.monotonic()
-  assert run.learner.get_update(0, 1, 0.1) is None
+  assert not run.get_update(1, 0.1)['reached']
   assert time.monotonic() - begin < 5.
-  assert run.learner.get_update(0, 0, 0.)['meta_step'] == 0
+  assert run.get_update(0, 0.)['reached']
 
 
 def test_a_bandit_that_fails_leaves_a_whole_meta_step(start):
@@ -237,7 +114,7 @@ def test_a_bandit_that_fails_leaves_a_whole_meta_step(start):
   run = start()
   begin = run.learner.get_eta()['eta']
 
-  def fail(meta_step, reports):
+  def fail(meta_step, reports, epoch):
     raise RuntimeError('the bandit is away')
 
   run.bandit.end_step = fail
@@ -259,14 +136,14 @@ def test_finishes_with_a_whole_checkpoint(start):
   run = start(meta_steps=2)
   for step in range(2):
     run.put_step(step)
-    run.learner.get_update(0, step + 1, _TIMEOUT_S)
-  update = run.wait_for(2)
-  deadline = time.monotonic() + _TIMEOUT_S
-  while not update['finished']:
-    assert time.monotonic() < deadline
-    update = run.wait_for(2)
-  run.drop_saved_parts()
+    update = run.wait_for(step + 1)
+  # The workers stay until the last checkpoint is whole.
+  assert not update['go_on'] and not update['finished']
+  while run.wait_for(2)['save_meta_step'] != 2:
+    time.sleep(0.01)
+  run.save_parts(2)
   run.thread.join(_TIMEOUT_S)
+  assert run.wait_for(2)['finished']
   assert not run.thread.is_alive() and run.error is None
   checkpoint = checkpointing.latest(run.run_dir)
   assert checkpoint.meta_step == 2
@@ -286,13 +163,14 @@ def test_a_stop_freezes_eta(start):
   eta = run.wait_for(1)['eta']
   run.put(make_gradient(1, 0))
   run.stop.set()
-  assert run.learner.stop_training() == 1 == run.learner.stop_training()
+  halt = {'meta_step': 1, 'epoch': run.epoch}
+  assert run.learner.stop_training() == halt == run.learner.stop_training()
   run.put_step(1, [1, 2, 3])
   run.drop_saved_parts()
   run.thread.join(_TIMEOUT_S)
   assert not run.thread.is_alive() and run.error is None
   # Whoever waits for a step that will not come is told at once.
-  update = run.learner.get_update(0, 2, _TIMEOUT_S)
+  update = run.get_update(2)
   assert update['finished'] and update['meta_step'] == 1
   np.testing.assert_array_equal(update['eta'], eta)
   assert checkpointing.latest(run.run_dir).meta_step == 1
@@ -336,9 +214,10 @@ def test_a_periodic_checkpoint_asks_for_its_parts_until_it_is_whole(start):
   assert run.wait_for(2)['save_meta_step'] == 1  # Not whole yet.
   for name in meta_learner.shard_parts(run.config):
     record = checkpointing.write_part(run.run_dir, 1, name, b'shard')
-    assert not run.learner.record_part(
-        2, record.name, record.sha256, record.size)
-    assert run.learner.record_part(1, record.name, record.sha256, record.size)
+    about = record.name, record.sha256, record.size
+    assert not run.learner.record_part(2, *about, run.epoch)
+    assert not run.learner.record_part(1, *about, run.epoch + 1)
+    assert run.learner.record_part(1, *about, run.epoch)
   assert run.wait_for(2)['save_meta_step'] == -1
   assert checkpointing.latest(run.run_dir).meta_step == 1
 

@@ -1,0 +1,149 @@
+"""Which gradients make up a meta-step, and what becomes of the others.
+
+Every message that leaves the queue is counted once: it is taken (and then
+applied), or dropped as a duplicate, as too old, or as one of an epoch that is
+over. See `MetaLearner` for epochs.
+"""
+
+import threading
+import time
+from typing import Any, Callable, Mapping, Optional
+
+from absl import logging
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import types
+from lpg_distributed.nodes import gradient_queue
+
+_WAIT_S = 0.5  # how often a wait looks whether it is still wanted
+# A step is slow after this many times the one before, and at least so long.
+_SLOW_FACTOR, _SLOW_S = 5., 20.
+
+NO_COUNTS = {'received': 0, 'applied': 0, 'duplicates': 0, 'stale': 0,
+             'superseded': 0}
+
+
+class GradientCollector:
+  """Takes gradients for one meta-step after another."""
+
+  def __init__(self, config: config_lib.Config,
+               queue: gradient_queue.GradientReader, owner: Mapping[int, int]):
+    """For the shards of `config`, whose workers `owner` names."""
+    self._config = config
+    self._queue = queue
+    self._owner = owner
+    self._lock = threading.Lock()
+    self._arrived: list[types.MetaGradient] = []
+    self._newest: dict[int, int] = {}  # sequence number by writer
+    self._last_s: Optional[float] = None
+    self.counts = dict(NO_COUNTS)  # since this object was made
+    self.last_seen: dict[int, float] = {}  # by worker
+
+  @property
+  def num_arrived(self) -> int:
+    """How many are taken for the step that goes on."""
+    return len(self._arrived)
+
+  def missing(self) -> list[int]:
+    """Shards that the step that goes on still waits for."""
+    with self._lock:
+      return sorted(self._owner.keys() - {g.shard_id for g in self._arrived})
+
+  def books(self) -> dict[str, Any]:
+    """The counts, what is held, and what the queue says of itself.
+
+    In a program that does nothing just then, and whose queue did not begin
+    anew, `inserted` = `received` + `held` + `waiting`, and `received` is the
+    sum of the counts and of `unapplied`.
+    """
+    queue = self._queue.books()
+    with self._lock:
+      return {**self.counts, 'unapplied': len(self._arrived),
+              **({} if queue is None else queue._asdict())}
+
+  def collect(self, meta_step: int, epoch: int, wanted: Callable[[], bool]
+              ) -> Optional[list[types.MetaGradient]]:
+    """The gradients of a meta-step, in an order that chance has no part in.
+
+    Args:
+      meta_step: where the learner is.
+      epoch: messages of others are dropped.
+      wanted: asked again and again; after False, None is returned.
+
+    Raises:
+      RuntimeError: it took longer than `run.step_timeout_s`.
+    """
+    run = self._config.run
+    synchronous = run.mode == 'sync'
+    number = (len(self._owner) if synchronous
+              else run.gradients_per_update or len(self._owner))
+    begin = time.monotonic()
+    slow_s = max(_SLOW_S, _SLOW_FACTOR * (self._last_s or 60.))
+    warned = False
+    self.mark_dropped()  # What is left of an epoch that is over.
+    while len(self._arrived) < number:
+      if not wanted():
+        return None
+      gradient = self._queue.get(_WAIT_S)
+      if gradient is not None:
+        self._sort_in(gradient, meta_step, epoch)
+        continue
+      waited_s = time.monotonic() - begin
+      if waited_s > run.step_timeout_s:
+        raise RuntimeError(
+            f'meta-step {meta_step} took longer than run.step_timeout_s = '
+            f'{run.step_timeout_s:g}; still missing: {self._name_missing()}')
+      if waited_s > slow_s and not warned:
+        warned = True
+        logging.warning('meta-step %d takes longer than %.0f s; still '
+                        'missing: %s', meta_step, slow_s,
+                        self._name_missing())
+    self._last_s = time.monotonic() - begin
+    with self._lock:
+      arrived = list(self._arrived)
+    if synchronous:  # Sums of floats depend on it.
+      arrived.sort(key=lambda gradient: gradient.shard_id)
+    return arrived
+
+  def mark_applied(self) -> None:
+    """The step's gradients have become part of eta."""
+    with self._lock:
+      self.counts['applied'] += len(self._arrived)
+      self._arrived = []
+
+  def mark_dropped(self) -> None:
+    """The step's gradients are of an epoch that is over."""
+    with self._lock:
+      self.counts['superseded'] += len(self._arrived)
+      self._arrived = []
+
+  def _sort_in(self, gradient, meta_step, epoch) -> None:
+    with self._lock:
+      self.last_seen[self._owner[gradient.shard_id]] = time.monotonic()
+      self.counts['received'] += 1
+      fate = self._fate(gradient, meta_step, epoch)
+      if fate is None:
+        self._arrived.append(gradient)
+      else:
+        self.counts[fate] += 1
+
+  def _fate(self, gradient, meta_step, epoch) -> Optional[str]:
+    """None for one that is taken, else why it is not."""
+    if gradient.epoch != epoch:
+      return 'superseded'
+    if self._config.run.mode == 'sync':
+      if gradient.meta_step != meta_step:
+        return 'stale'
+      taken = {g.shard_id for g in self._arrived}
+      return 'duplicates' if gradient.shard_id in taken else None
+    if gradient.sequence <= self._newest.get(gradient.writer, -1):
+      return 'duplicates'
+    self._newest[gradient.writer] = gradient.sequence
+    age = meta_step - gradient.meta_step
+    return 'stale' if age > self._config.run.max_staleness else None
+
+  def _name_missing(self) -> str:
+    missing = self.missing()
+    workers = sorted({str(self._owner[i]) for i in missing})
+    return (f'shards {", ".join(map(str, missing))} of workers '
+            f'{", ".join(workers)}')

@@ -1,0 +1,126 @@
+"""Programs of shards as JAX has traced them, kept on disk.
+
+JAX keeps what it compiles, but traces and lowers it again in each process: 3 to
+8 s of Python for a kind. A traced program is kept beside the compiled ones (in
+`jax_compilation_cache_dir`), under the hash of all that it is made of: the
+sources of `envs` and `core`, the configuration, the versions, JAX's settings.
+"""
+
+import functools
+import hashlib
+from importlib import metadata
+import os
+import pathlib
+import sys
+
+from absl import logging
+import jax
+from jax import export
+import numpy as np
+
+import envs
+from lpg_distributed import config as config_lib
+from lpg_distributed import core
+from lpg_distributed import files
+from lpg_distributed.core import lifetime
+from lpg_distributed.core import rule_vector
+
+_PACKAGES = ('jax', 'jaxlib', 'dm-haiku', 'optax', 'rlax', 'chex', 'numpy')
+# JAX's settings that change what is traced.
+_SETTINGS = ('jax_enable_x64', 'jax_default_matmul_precision',
+             'jax_default_prng_impl', 'jax_threefry_partitionable',
+             'jax_numpy_dtype_promotion', 'jax_numpy_rank_promotion',
+             'jax_debug_nans', 'jax_debug_infs', 'jax_platforms')
+
+
+@functools.lru_cache(maxsize=None)
+def _fingerprint_of_code() -> str:
+  """Of sources and versions, hexadecimal."""
+  found = hashlib.sha256(sys.version.encode())
+  for package in _PACKAGES:
+    found.update(f'{package} {metadata.version(package)}\n'.encode())
+  for module in (envs, core, config_lib):
+    path = pathlib.Path(module.__file__)
+    sources = path.parent.glob('*.py') if path.stem == '__init__' else [path]
+    for source in sorted(sources):
+      found.update(source.name.encode() + source.read_bytes())
+  return found.hexdigest()
+
+
+def _key(config: config_lib.Config, environment: str,
+         num_lifetimes: int) -> str:
+  settings = {name: getattr(jax.config, name) for name in _SETTINGS}
+  # What a shard is made of, and no more: other runs share it.
+  parts = (config.agents[environment], config.rule, config.meta, config.outer,
+           config.lifetime_windows(environment), environment, num_lifetimes,
+           jax.default_backend(), settings)
+  text = '\n'.join([_fingerprint_of_code(), *map(repr, parts)])
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _example(config: config_lib.Config, environment: str,
+             state: lifetime.ShardState):
+  """Arguments of `advance`; only shapes and types count."""
+  number = np.int32(0)
+  return (np.zeros(rule_vector.size(config.rule), np.float32),
+          np.zeros(len(config.agents[environment].arms), np.float32),
+          state, lifetime.ShardId(*[number] * 4), number)
+
+
+def _load(path: str):
+  """What is kept there; None if nothing is, or nothing that can be used."""
+  try:
+    data = pathlib.Path(path).read_bytes()
+    return export.deserialize(bytearray(data))
+  except FileNotFoundError:
+    return None
+  except Exception as error:  # The deserialiser raises nearly anything.
+    logging.warning('a traced program is damaged, and made again: %s: %s',
+                    path, error)
+    return None
+
+
+def traced(shard: lifetime.Shard, config: config_lib.Config, environment: str,
+           num_lifetimes: int) -> lifetime.Shard:
+  """`shard` with an `advance` that is traced once for all processes.
+
+  Numbers stay the same, bit for bit. Without a directory for compiled programs
+  it is `shard` itself.
+
+  Args:
+    shard: `lifetime.make_shard` of the other arguments.
+    config: of the run.
+    environment: the kind.
+    num_lifetimes: of the shard.
+  """
+  directory = jax.config.jax_compilation_cache_dir
+  if not directory:
+    return shard
+  key = _key(config, environment, num_lifetimes)
+  path = os.path.join(directory, 'traced', f'{environment}_{key}')
+  state = shard.empty()  # Once: its shapes are found by tracing too.
+  leaves, structure = jax.tree_util.tree_flatten(
+      _example(config, environment, state))
+  exported = _load(path)
+  if exported is None:
+    def flat(*leaves):
+      gradient, state, metrics = shard.advance(
+          *jax.tree_util.tree_unflatten(structure, leaves))
+      return (gradient, *jax.tree_util.tree_leaves(state), *metrics)
+
+    exported = export.export(jax.jit(flat))(*leaves)
+    try:
+      os.makedirs(os.path.dirname(path), exist_ok=True)
+      files.write_whole(path, bytes(exported.serialize()))
+    except OSError as error:  # The next process traces it again.
+      logging.warning('a traced program cannot be kept: %s', error)
+  state_structure = jax.tree_util.tree_structure(state)
+
+  def advance(*arguments):
+    gradient, *rest = exported.call(*jax.tree_util.tree_leaves(arguments))
+    count = state_structure.num_leaves
+    return (gradient,
+            jax.tree_util.tree_unflatten(state_structure, rest[:count]),
+            lifetime.ShardMetrics(*rest[count:]))
+
+  return lifetime.Shard(lambda: state, advance)

@@ -1,0 +1,21 @@
+"""What tests of the learner share."""
+
+import pytest
+
+from tests.nodes import learner_testing
+
+
+@pytest.fixture
+def start(tmp_path):
+  """Starts learners, and ends them with the test."""
+  runs = []
+
+  def make(name='run', checkpoint=None, **run):
+    runs.append(learner_testing.Run(
+        learner_testing.make_config(**run), tmp_path / name,
+        checkpoint).start())
+    return runs[-1]
+
+  yield make
+  for run in runs:
+    run.finish()
