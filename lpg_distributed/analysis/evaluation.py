@@ -3,6 +3,7 @@
 import functools
 from typing import Any, NamedTuple, Optional
 
+import chex
 import jax
 import numpy as np
 
@@ -32,6 +33,85 @@ class Variant(NamedTuple):
   phi_of: Optional[str] = None
 
 
+def held_out_key(seed: int, index: int) -> chex.PRNGKey:
+  """Of lifetimes that no shard lives; `index` is an environment's."""
+  return jax.random.fold_in(
+      jax.random.fold_in(jax.random.PRNGKey(seed), _HELD_OUT), index)
+
+
+def hold_phi(config: config_lib.RuleConfig, eta: np.ndarray,
+             value: float) -> np.ndarray:
+  """`eta` with phi(y) at `value`, whatever an agent predicts."""
+  return rule_vector.ravel(lpg_network.hold_phi(
+      rule_vector.unravel(config, eta), value))
+
+
+class Lives:
+  """Whole lifetimes of one kind by any eta of one shape, compiled once."""
+
+  def __init__(self, config: config_lib.Config, environment: str,
+               num_lifetimes: int):
+    self._config, self._environment = config, environment
+    self._num_lifetimes = num_lifetimes
+    self._compiled = functools.lru_cache(None)(self._compile)
+
+  def _compile(self, alpha_y):
+    def live(eta, key, log_probs):
+      lifetimes = train_agents.train_agents(
+          self._config, self._environment, eta, key, self._num_lifetimes,
+          log_probs, alpha_y=alpha_y)
+      return lifetimes._replace(theta=())
+    return jax.jit(live)
+
+  def __call__(self, eta: np.ndarray, key: chex.PRNGKey,
+               log_probs: np.ndarray, alpha_y: Optional[float] = None
+               ) -> train_agents.Lifetimes:
+    """See `train_agents.train_agents`; NumPy arrays, without theta."""
+    return jax.tree_util.tree_map(
+        np.asarray, self._compiled(alpha_y)(eta, key, log_probs))
+
+
+def mean_phi(lifetimes: train_agents.Lifetimes) -> float:
+  """Over lifetimes and updates; those that diverged are left out."""
+  phi = np.asarray(lifetimes.phi, np.float64)
+  return phi[np.isfinite(phi)].mean()
+
+
+class Comparison:
+  """Variants of a run's rule on the same lifetimes of one of its kinds."""
+
+  def __init__(self, config: config_lib.Config, environment: str,
+               num_lifetimes: int):
+    self._config, self._environment = config, environment
+    self._num_lifetimes = num_lifetimes
+    self._lives = Lives(config, environment, num_lifetimes)
+    self._key = held_out_key(config.run.seed,
+                             config.environments.index(environment))
+
+  def scores(self, variants: dict[str, Variant],
+             bandit_state: Optional[dict[str, Any]]) -> dict[str, Score]:
+    """See `evaluate`."""
+    log_probs = np.zeros(
+        len(self._config.agents[self._environment].arms), np.float32)
+    if bandit_state is not None:
+      server = bandit_server.BanditServer(self._config, bandit_state)
+      log_probs = np.asarray(server.get_log_probabilities(
+          self._environment)['log_probabilities'], np.float32)
+    scores, phi = {}, {}
+    for name, variant in variants.items():
+      eta = variant.eta
+      if variant.phi_of is not None:
+        eta = hold_phi(self._config.rule, eta, phi[variant.phi_of])
+      lifetimes = self._lives(eta, self._key, log_probs, variant.alpha_y)
+      phi[name] = mean_phi(lifetimes)
+      returns = np.asarray(lifetimes.final_return, np.float64)
+      scores[name] = Score(
+          float(returns.mean()),
+          float(returns.std(ddof=1) / np.sqrt(self._num_lifetimes)),
+          self._num_lifetimes)
+    return scores
+
+
 def evaluate(config: config_lib.Config, environment: str,
              variants: dict[str, Variant],
              bandit_state: Optional[dict[str, Any]],
@@ -42,34 +122,5 @@ def evaluate(config: config_lib.Config, environment: str,
   drawn from what `bandit_state` (see `BanditServer.get_state`) has learned,
   uniformly where it is None.
   """
-  log_probs = np.zeros(len(config.agents[environment].arms), np.float32)
-  if bandit_state is not None:
-    server = bandit_server.BanditServer(config, bandit_state)
-    log_probs = np.asarray(server.get_log_probabilities(
-        environment)['log_probabilities'], np.float32)
-  key = jax.random.fold_in(jax.random.fold_in(
-      jax.random.PRNGKey(config.run.seed), _HELD_OUT),
-      config.environments.index(environment))
-
-  @functools.lru_cache(None)
-  def compiled(alpha_y):
-    def live(eta):
-      lifetimes = train_agents.train_agents(
-          config, environment, eta, key, num_lifetimes, log_probs,
-          alpha_y=alpha_y)
-      return lifetimes.final_return, lifetimes.phi
-    return jax.jit(live)
-
-  scores, mean_phi = {}, {}
-  for name, variant in variants.items():
-    eta = variant.eta
-    if variant.phi_of is not None:
-      eta = rule_vector.ravel(lpg_network.hold_phi(
-          rule_vector.unravel(config.rule, eta), mean_phi[variant.phi_of]))
-    returns, phi = (np.asarray(x, np.float64)
-                    for x in compiled(variant.alpha_y)(eta))
-    mean_phi[name] = phi[np.isfinite(phi)].mean()
-    scores[name] = Score(
-        float(returns.mean()),
-        float(returns.std(ddof=1) / np.sqrt(num_lifetimes)), num_lifetimes)
-  return scores
+  return Comparison(config, environment, num_lifetimes).scores(
+      variants, bandit_state)

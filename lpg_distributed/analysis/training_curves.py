@@ -2,12 +2,13 @@
 
 import os
 
-import matplotlib
-from matplotlib import figure as figure_lib
 import numpy as np
 
 from envs import optimal_returns
 from lpg_distributed import config as config_lib
+from lpg_distributed.analysis import evaluator_curves
+from lpg_distributed.analysis import follow
+from lpg_distributed.analysis import style
 from lpg_distributed.nodes import loggers
 from lpg_distributed.nodes import run_directory
 
@@ -29,11 +30,23 @@ def _smooth(values, size):
   return (sums[end] - sums[begin]) / (end - begin)
 
 
+def _draw_ablations(axes, name, rows):
+  """What `analysis.follow` has found; with standard errors."""
+  for i, label in enumerate((follow.FULL, follow.NO_Y, follow.HELD_PHI)):
+    steps, values = _column(rows, f'{label}/{name}')
+    if not len(steps):
+      continue
+    _, errors = _column(rows, f'{label}/{name}/standard_error')
+    axes.errorbar(steps, values, errors, linewidth=1, label=f'new: {label}',
+                  capsize=1.5, **style.distinct(i + 2))
+
+
 def _draw_returns(axes, name, rows, evaluation):
   steps, values = _column(rows, f'return/{name}')
-  axes.plot(steps, values, '.', color='tab:blue', alpha=0.25, markersize=3)
+  axes.plot(steps, values, '.', color=style.COLOURS[0], alpha=0.25,
+            markersize=3)
   size = max(1, len(values) // 20)
-  axes.plot(steps, _smooth(values, size), color='tab:blue',
+  axes.plot(steps, _smooth(values, size), color=style.COLOURS[0],
             label='end of lifetime')
   optimum = optimal_returns.optima().get(name)
   if optimum is not None:
@@ -44,13 +57,15 @@ def _draw_returns(axes, name, rows, evaluation):
     axes.set_title(name)
   untrained = evaluation.get(f'untrained/{name}')
   if untrained is not None:
-    axes.axhline(untrained, color='tab:red', linestyle='--',
+    axes.axhline(untrained, color=style.COLOURS[1], linestyle='--',
                  label='untrained rule')
   axes.set_ylabel('return')
 
 
 def draw(run_dir: str, path: str | None = None) -> str:
   """Draws `figures/training.png`, or `path`; returns where it is.
+
+  What the evaluator saw is drawn too, into `figures/evaluator.png`.
 
   Raises:
     ConfigError: there is no run, or nothing in it yet; or `path` is of no
@@ -62,32 +77,35 @@ def draw(run_dir: str, path: str | None = None) -> str:
     raise config_lib.ConfigError(f'{run_dir} has no metrics yet')
   evaluations = list(loggers.read_metrics(run_dir, 'evaluation'))
   evaluation = evaluations[-1] if evaluations else {}
-  matplotlib.rcParams['font.size'] = 8
-  panels = len(config.environments) + 2
-  height = -(-panels // _COLUMNS)
-  figure = figure_lib.Figure(figsize=(3.6 * _COLUMNS, 2.6 * height),
-                             layout='constrained')
-  grid = figure.subplots(height, _COLUMNS, squeeze=False).ravel()
+  seen = evaluator_curves.read(run_dir)
+  games = evaluator_curves.games(seen)
+  panels = len(config.environments) + 2 + len(games)
+  figure, grid = style.panels(panels, _COLUMNS)
+  ablations = follow.read(run_dir)
   for axes, name in zip(grid, config.environments):
     _draw_returns(axes, name, rows, evaluation)
+    _draw_ablations(axes, name, ablations)
   grid[0].legend()
   axes = grid[len(config.environments)]
-  axes.semilogy(*_column(rows, 'gradient_norm'), color='tab:gray')
+  axes.semilogy(*_column(rows, 'gradient_norm'), color=style.COLOURS[0])
   axes.set_title('norm of the meta-gradient')
   axes = grid[len(config.environments) + 1]
-  for name in config.environments:
-    axes.plot(*_column(rows, f'y_entropy/{name}'), linewidth=1, label=name)
+  for i, name in enumerate(config.environments):
+    axes.plot(*_column(rows, f'y_entropy/{name}'), linewidth=1, label=name,
+              **style.line(i))
   axes.axhline(np.log(config.rule.num_predictions), color='black',
                linestyle=':')
   axes.set_title('entropy of y (dotted: uniform)')
   axes.legend(fontsize=5 if len(config.environments) > 4 else None)
-  for axes in grid[panels:]:
-    axes.set_visible(False)
-  for axes in grid[:panels]:
+  for axes, game in zip(grid[len(config.environments) + 2:], games):
+    evaluator_curves.draw_final(axes, game, seen)
+    axes.legend()
+  for axes in grid:
     axes.set_xlabel('meta-step')
   path = path or os.path.join(run_dir, 'figures', 'training.png')
   try:
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=style.DPI)
+    evaluator_curves.draw(run_dir)
   except (OSError, ValueError) as error:  # No such place, no such format.
     raise config_lib.ConfigError(
         f'{path} cannot be drawn: {error}') from None

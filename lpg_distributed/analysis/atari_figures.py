@@ -1,0 +1,113 @@
+"""Figures of trainings on Atari, in the forms of Figures 9 and 10."""
+
+import os
+from typing import Mapping, NamedTuple, Sequence
+
+import numpy as np
+
+from envs import atari
+from lpg_distributed.analysis import atari as analysis
+from lpg_distributed.analysis import style
+
+_POINTS = 200
+_MOST_COLUMNS = 6
+
+
+class Curve(NamedTuple):
+  """Returns over frames, of one game."""
+  frames: np.ndarray  # [n]
+  mean: np.ndarray  # [n], over runs
+  error: np.ndarray  # [n], standard error; 0 with one run
+
+
+def curve(runs: Sequence[analysis.Run]) -> Curve:
+  """The mean over the frames that all runs have, interpolated."""
+  begin = max(run.frames[0] for run in runs)
+  end = max(begin, min(run.frames[-1] for run in runs))
+  frames = np.linspace(begin, end, _POINTS)
+  returns = np.array([np.interp(frames, run.frames, run.returns)
+                      for run in runs])
+  error = np.zeros(_POINTS)
+  if len(runs) > 1:
+    error = returns.std(axis=0, ddof=1) / np.sqrt(len(runs))
+  return Curve(frames, returns.mean(axis=0), error)
+
+
+def draw_curves(groups: Mapping[str, Sequence[analysis.Run]],
+                path: str) -> None:
+  """Figure 10: a panel for each game, a line for each group of runs."""
+  games = sorted({run.game for runs in groups.values() for run in runs})
+  columns = min(_MOST_COLUMNS, max(1, int(np.ceil(np.sqrt(len(games))))))
+  figure, panels = style.panels(len(games), columns)
+  for game, axes in zip(games, panels):
+    top = -np.inf
+    for i, (name, runs) in enumerate(groups.items()):
+      runs = analysis.by_game(runs).get(game)
+      if not runs:
+        continue
+      frames, mean, error = curve(runs)
+      frames = frames / 1e6
+      axes.plot(frames, mean, label=name, **style.line(i))
+      axes.fill_between(frames, mean - error, mean + error, alpha=0.25,
+                        linewidth=0, color=style.line(i)['color'])
+      top = max(top, (mean + error).max())
+    random, human = atari.scores()[game]
+    axes.axhline(random, color='gray', linestyle=':', linewidth=1,
+                 label='random')
+    # Else the axis would show nothing but how far away it is.
+    if random + (top - random) * 2 > human:
+      axes.axhline(human, color='gray', linestyle='--', linewidth=1,
+                   label='human')
+    axes.set_title(game)
+  for axes in panels:
+    axes.set_xlabel('million frames')
+    axes.set_ylabel('episode return')
+  panels[0].legend()
+  figure.savefig(path, dpi=style.DPI)
+
+
+def draw_environments(groups: Mapping[str, Sequence[analysis.Run]],
+                      path: str) -> None:
+  """Figure 9: games above human against the number of environments."""
+  points = sorted((int(name), analysis.summarise(runs).above_human)
+                  for name, runs in groups.items())
+  numbers = [number for number, _ in points]
+  errors = [(0., 0.) if i.low is None else (max(i.value - i.low, 0.),
+                                            max(i.high - i.value, 0.))
+            for _, i in points]
+  figure, (axes,) = style.panels(1, 1)
+  axes.errorbar(numbers, [i.value for _, i in points],
+                yerr=np.array(errors).T, marker='o', capsize=3,
+                **style.line(0))
+  axes.set_xticks(numbers)
+  axes.set_ylim(bottom=0.)
+  axes.set_xlabel('training environments')
+  axes.set_ylabel('games above human')
+  figure.savefig(path, dpi=style.DPI)
+
+
+def draw_all(groups: Mapping[str, Sequence[analysis.Run]], directory: str,
+             numbers: bool) -> list[str]:
+  """Draws into a directory; returns the files.
+
+  Args:
+    groups: runs by label.
+    directory: is made.
+    numbers: whether labels are numbers of training environments.
+
+  Raises:
+    AnalysisError: the directory is of no use.
+  """
+  figures = {'atari_curves.png': draw_curves}
+  if numbers:
+    figures['atari_environments.png'] = draw_environments
+  paths = []
+  try:
+    os.makedirs(directory, exist_ok=True)
+    for name, draw in figures.items():
+      paths.append(os.path.join(directory, name))
+      draw(groups, paths[-1])
+  except OSError as error:
+    raise analysis.AnalysisError(
+        f'{directory} cannot be written: {error.strerror}') from None
+  return paths

@@ -1,0 +1,48 @@
+"""How policy evaluation is done, as data and flags; see `policy_evaluation`."""
+
+import argparse
+import dataclasses
+
+from lpg_distributed.analysis import stored
+
+GAMMA = 0.995  # Section 4.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How predictions are learned; Table 3's numbers for tabular grids."""
+  updates: int = 400
+  records: int = 20  # how often predictions are looked at, equally spaced
+  num_envs: int = 64
+  trajectory_steps: int = 20
+  alpha_lr: float = 40.
+  alpha_y: float = 0.5
+  gamma: float = GAMMA
+
+
+def add_flags(parser: argparse.ArgumentParser, updates: int) -> None:
+  """Adds the flags that `settings_of` reads."""
+  defaults = Settings(updates=updates)
+  for name, text in (('updates', 'of the predictions'),
+                     ('records', 'how often these are looked at'),
+                     ('num_envs', 'parallel environments of a world')):
+    parser.add_argument(f'--{name}', type=int, default=getattr(defaults, name),
+                        metavar='N', help=f'{text}; default: %(default)s')
+  for name in ('alpha_lr', 'alpha_y'):
+    parser.add_argument(f'--{name}', type=float, metavar='X',
+                        default=getattr(defaults, name),
+                        help='of the agents; default: %(default)s')
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+  """Raises ResultsError for numbers that are not allowed."""
+  for name in ('updates', 'records', 'num_envs'):
+    if getattr(args, name) < 1:
+      raise stored.ResultsError(f'--{name} is {getattr(args, name)}; allowed: '
+                                '1 or more')
+  if args.records > args.updates:
+    raise stored.ResultsError(f'--records is {args.records}; allowed: up to '
+                              f'--updates, {args.updates}')
+  return Settings(updates=args.updates, records=args.records,
+                  num_envs=args.num_envs, alpha_lr=args.alpha_lr,
+                  alpha_y=args.alpha_y)

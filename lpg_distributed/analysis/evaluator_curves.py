@@ -1,0 +1,91 @@
+"""What the evaluator saw of a run: returns on Atari games."""
+
+import os
+from typing import Any, NamedTuple, Optional, Sequence
+
+import matplotlib
+import numpy as np
+
+from envs import atari
+from lpg_distributed.analysis import style
+from lpg_distributed.nodes import loggers
+
+
+class Evaluation(NamedTuple):
+  """One agent's life under one eta."""
+  game: str
+  meta_step: int
+  frames: np.ndarray  # [n] of the rows that have a return
+  returns: np.ndarray  # [n]
+  done: bool
+
+
+def read(run_dir: str) -> list[Evaluation]:
+  """All that had an episode, by game and meta-step.
+
+  Where a restarted evaluator told of the same frames again, the later row
+  stands.
+  """
+  rows: dict[tuple[str, int], dict[int, Any]] = {}
+  done = set()
+  for row in loggers.read_metrics(run_dir, 'evaluator'):
+    key = row.get('game'), row['step']
+    if row.get('return') is not None:
+      rows.setdefault(key, {})[row['frames']] = row['return']
+    if row.get('event') in ('end', 'diverged'):
+      done.add(key)
+  return [Evaluation(game, step, *map(np.array, zip(*sorted(values.items()))),
+                     (game, step) in done)
+          for (game, step), values in sorted(rows.items())]
+
+
+def games(evaluations: Sequence[Evaluation]) -> list[str]:
+  return sorted({evaluation.game for evaluation in evaluations})
+
+
+def _draw_scores(axes, game: str, top: float) -> None:
+  """Lines for the random agent, and for a human who is not out of sight."""
+  scores = atari.scores().get(game)
+  if scores is None:
+    return
+  axes.axhline(scores.random, color='gray', linestyle=':', label='random')
+  if scores.random + 2. * (top - scores.random) > scores.human:
+    axes.axhline(scores.human, color='gray', linestyle='--', label='human')
+
+
+def draw_final(axes, game: str, evaluations: Sequence[Evaluation]) -> None:
+  """Returns at the end of lives against the meta-step of their eta."""
+  mine = [e for e in evaluations if e.game == game and e.done]
+  axes.plot([e.meta_step for e in mine], [e.returns[-1] for e in mine],
+            marker='.', label='end of evaluation', **style.line(0))
+  _draw_scores(axes, game, max([e.returns[-1] for e in mine], default=0.))
+  axes.set_title(f'Atari: {game}')
+  axes.set_ylabel('return')
+
+
+def draw(run_dir: str, path: Optional[str] = None) -> Optional[str]:
+  """Draws `figures/evaluator.png`: learning curves, the later eta the darker.
+
+  Returns where it is; None if there is nothing to draw.
+  """
+  evaluations = read(run_dir)
+  names = games(evaluations)
+  if not names:
+    return None
+  colours = matplotlib.colormaps['viridis_r']
+  last = max(1, max(e.meta_step for e in evaluations))
+  figure, panels = style.panels(len(names), min(3, len(names)))
+  for game, axes in zip(names, panels):
+    mine = [e for e in evaluations if e.game == game]
+    for e in mine:
+      # The lightest colours do not show on white.
+      axes.plot(e.frames / 1e3, e.returns, linewidth=1,
+                color=colours(0.15 + 0.85 * e.meta_step / last))
+    _draw_scores(axes, game, max(e.returns.max() for e in mine))
+    axes.set_title(f'{game}, meta-steps {mine[0].meta_step} to '
+                   f'{mine[-1].meta_step}')
+    axes.set_xlabel('thousand frames')
+    axes.set_ylabel('return')
+  path = path or os.path.join(run_dir, 'figures', 'evaluator.png')
+  figure.savefig(path, dpi=style.DPI)
+  return path

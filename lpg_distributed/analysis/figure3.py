@@ -1,0 +1,212 @@
+"""Figure 3: rules and A2C on the training environments, held-out lifetimes.
+
+  python -m lpg_distributed.analysis.figure3 --run=LPG=runs/demo_seed0 \\
+    --run=LPG-V=runs/lpg_v --results=runs/figure3.json
+
+Learning curves and final returns of new agents, by each rule with the
+hyperparameters that its bandit has learned, by A2C with its own tuned on other
+lifetimes, by a rule that was not trained, and by two ablations of each rule:
+agents that never learn their predictions (alpha_y = 0), and a rule that sees
+a constant in their place (phi held at its mean). Results are written after
+each environment, and the same command goes on with what is missing.
+"""
+
+import dataclasses
+import os
+import sys
+import time
+from typing import Any, Mapping, Optional, Sequence
+
+import numpy as np
+
+from envs import optimal_returns
+from envs import suite
+from lpg_distributed import config as config_lib
+from lpg_distributed.analysis import experiment
+from lpg_distributed.analysis import intervals
+from lpg_distributed.analysis import stored
+from lpg_distributed.analysis import style
+from lpg_distributed.analysis import training_settings as training
+
+NAME = 'figure3'
+UNTRAINED = 'untrained'
+
+
+def _settings(args) -> training.Settings:
+  experiment.check_counts(args, ('num_lifetimes', 'tuning_lifetimes'), 2)
+  experiment.check_counts(args, ('chunk',))
+  experiment.check_counts(args, ('updates', 'num_envs'), 0)
+  return training.Settings(
+      num_lifetimes=args.num_lifetimes,
+      chunk=min(args.chunk, args.num_lifetimes),
+      tuning_lifetimes=args.tuning_lifetimes, updates=args.updates,
+      num_envs=args.num_envs, seed=args.seed, a2c=not args.no_a2c,
+      ablations=not args.no_ablations)
+
+
+def _environments(args, base: config_lib.Config) -> tuple[str, ...]:
+  names = tuple(filter(None, args.environments.split(',')))
+  if names == ('all',):
+    return suite.ENVIRONMENTS
+  for name in names:
+    try:
+      suite.check_name(name)
+    except ValueError as error:
+      raise stored.ResultsError(f'--environments: {error}') from None
+  return names or base.environments
+
+
+def _done(args, about: Mapping[str, Any]) -> dict[str, Any]:
+  """What the file of results holds already, of the same comparison."""
+  if not os.path.exists(args.results):
+    return {}
+  found, data = stored.load(args.results, NAME)
+  for name in ('command', 'process_minutes'):  # Of the last command.
+    found.pop(name, None)
+  if found != stored.plain(about):
+    raise stored.ResultsError(f'{args.results} holds another comparison; '
+                              'choose another --results')
+  return data
+
+
+def compute(args):
+  # Here, since it brings JAX, which drawing does not need.
+  from lpg_distributed.analysis import sources
+  from lpg_distributed.analysis import training_environments
+  settings = _settings(args)
+  rules = [sources.read(text, args.average_last) for text in args.rule]
+  labels = [source.label for source in rules]
+  if len({*labels, training.A2C, UNTRAINED}) != len(labels) + 2:
+    raise stored.ResultsError(
+        f'the rules are called {", ".join(labels)}; give each a label of its '
+        'own, as --rule=LABEL=PLACE')
+  environments = _environments(args, rules[0].config)
+  rules.append(sources.untrained(rules[0], UNTRAINED))
+  about = {'rules': {s.label: s.about for s in rules},
+           'settings': dataclasses.asdict(settings)}
+  data = _done(args, about)
+  for name in environments:
+    if name not in data:
+      begin = time.process_time()
+      data[name] = training_environments.evaluate(
+          name, rules, settings, experiment.say)
+      data[name]['process_minutes'] = (time.process_time() - begin) / 60.
+      stored.save(args.results, NAME, about, data)
+  return about, data
+
+
+def draw(about, data):
+  figure, grid = style.panels(len(data), 3)
+  labels = [*about['rules'], training.A2C]
+  for axes, (name, found) in zip(grid, data.items()):
+    top = -np.inf
+    for i, label in enumerate(labels):
+      if label not in found['rules']:
+        continue
+      mean, error = (stored.as_array(found['rules'][label][key])
+                     for key in ('mean', 'standard_error'))
+      steps = np.array(found['env_steps']) / 1e6
+      axes.plot(steps, mean, label=label, **style.distinct(i))
+      axes.fill_between(steps, mean - error, mean + error, alpha=0.25,
+                        linewidth=0, color=style.line(i)['color'])
+      top = max(top, np.nanmax(mean, initial=-np.inf))
+    optimum = optimal_returns.optima()[name]
+    axes.set_title(name if optimum is None else
+                   f'{name} (optimal: {optimum:.3g})')
+    if optimum is not None and optimum < 2. * top:  # Else nothing else shows.
+      axes.axhline(optimum, color='black', linestyle=':', linewidth=1)
+    axes.set_xlabel('million environment steps')
+    axes.set_ylabel('return')
+  grid[0].legend()
+  return figure
+
+
+def normalised(name: str, value: Optional[float]) -> Optional[float]:
+  """0 is the random policy, 1 the optimal one; None where that is unknown."""
+  entry = optimal_returns.load()[name]
+  if value is None or entry['optimal'] is None:
+    return None
+  return (value - entry['random']) / (entry['optimal'] - entry['random'])
+
+
+def summaries(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+  """Per rule the summary of its final returns, of one environment."""
+  return {label: intervals.summary(stored.as_array(row['final']))
+          for label, row in found['rules'].items()}
+
+
+def _verdicts(about, data) -> list[str]:
+  """What can be said with intervals apart."""
+  result = []
+  for label, rule in about['rules'].items():
+    if rule.get('untrained'):
+      continue
+    by_kind = [summaries(found) for found in data.values()]
+    compared = [intervals.compare(s[label], s[training.A2C]) for s in by_kind
+                if training.A2C in s]
+    if compared:
+      result.append(f'{label} against A2C, of {len(compared)} kinds: above on '
+                    f'{compared.count(1)}, below on {compared.count(-1)}, '
+                    f'intervals overlap on {compared.count(0)}.')
+    ablations = [f'{label}, {name}' for name in (training.NO_Y,
+                                                 training.HELD_PHI)]
+    costs = [all(intervals.compare(s[label], s[a]) == 1 for a in ablations)
+             for s in by_kind if all(a in s for a in ablations)]
+    if costs:
+      result.append(f'{label}: both ablations cost return on {sum(costs)} of '
+                    f'{len(costs)} kinds.')
+  return result
+
+
+def lines(about, data):
+  """Tables of final returns, raw and normalised, and what they say."""
+  labels = list(dict.fromkeys(
+      label for found in data.values() for label in found['rules']))
+  num = about['settings']['num_lifetimes']
+  result = [f'Final return of {num} held-out lifetimes, mean ± half of the '
+            '95 % interval:', '',
+            '| environment | optimal | ' + ' | '.join(labels) + ' |',
+            '|---|---|' + '---|' * len(labels)]
+  for name, found in data.items():
+    summary = summaries(found)
+    optimum = optimal_returns.optima()[name]
+    cells = ['-' if optimum is None else f'{optimum:.3g}',
+             *(intervals.text(summary.get(label)) for label in labels)]
+    result.append(f'| `{name}` | ' + ' | '.join(cells) + ' |')
+  result += ['', 'Normalised (random 0, optimal 1), final / mean of the whole '
+             'curve:', '', '| environment | ' + ' | '.join(labels) + ' |',
+             '|---|' + '---|' * len(labels)]
+  for name, found in data.items():
+    cells = []
+    for label in labels:
+      row = found['rules'].get(label)
+      values = [None, None] if row is None else [normalised(
+          name, intervals.summary(stored.as_array(row[key]))['mean'])
+          for key in ('final', 'whole')]
+      cells.append(' / '.join('-' if v is None else f'{v:.2f}'
+                              for v in values))
+    result.append(f'| `{name}` | ' + ' | '.join(cells) + ' |')
+  return [*result, '', *_verdicts(about, data)]
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+  parser = experiment.make_parser(__doc__, NAME)
+  experiment.add_rules(parser)
+  parser.add_argument('--environments', default='', metavar='NAMES',
+                      help='with commas, or all; default: those of the first '
+                      'rule\'s training')
+  defaults = training.Settings()
+  experiment.add_counts(parser, {
+      'num_lifetimes': (defaults.num_lifetimes, 'for each rule and kind'),
+      'chunk': (defaults.chunk, 'of these at a time'),
+      'tuning_lifetimes': (defaults.tuning_lifetimes,
+                           'for each pair of A2C\'s grid'),
+      'updates': (0, 'of each lifetime; 0: as in training'),
+      'num_envs': (0, 'in each lifetime; 0: as in training')})
+  parser.add_argument('--no_a2c', action='store_true')
+  parser.add_argument('--no_ablations', action='store_true')
+  return experiment.run(parser, argv, NAME, compute, draw, lines)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,115 @@
+"""Figure 4: what the predictions of an unseen grid world look like.
+
+  python -m lpg_distributed.analysis.figure4 --run=runs/demo_seed0
+
+(a) the grid, (b) the fixed policy and its true values, (c) the predictions
+after policy evaluation by the rule.
+"""
+
+import dataclasses
+import sys
+from typing import Optional, Sequence
+
+import numpy as np
+
+from lpg_distributed.analysis import evaluation_settings
+from lpg_distributed.analysis import experiment
+from lpg_distributed.analysis import stored
+from lpg_distributed.analysis import style
+
+NAME = 'figure4'
+_COLUMNS = 8
+_WORLD_SEED = 4  # its layout is in no other experiment
+
+
+def compute(args):
+  # Here, since it brings JAX, which drawing does not need.
+  import jax
+
+  from lpg_distributed.analysis import policy_evaluation as evaluation
+  from lpg_distributed.analysis import sources
+  settings = evaluation_settings.settings_of(args)
+  if len(args.rule) != 1:
+    raise stored.ResultsError(f'--rule is there {len(args.rule)} times; '
+                              'allowed: once')
+  source = sources.read(args.rule[0], args.average_last)
+  worlds = evaluation.make_worlds(1, _WORLD_SEED + 1000 * args.seed)
+  keys = jax.random.split(jax.random.PRNGKey(args.seed))
+  course = evaluation.PolicyEvaluation(source.config, worlds, settings).run(
+      source.eta, *keys)
+  about = {'rule': {'label': source.label, **source.about},
+           'settings': dataclasses.asdict(settings), 'seed': args.seed}
+  world = evaluation.UNSEEN
+  return about, {
+      'height': world.height, 'width': world.width,
+      'object_cells': worlds.object_cells[0],
+      'object_rewards': [kind.reward for kind in world.objects
+                         for _ in range(kind.count)],
+      'cells': evaluation.cells(), 'visited': worlds.visited[0],
+      'policy': worlds.policy[0], 'values': worlds.values[0, 0],
+      'td_values': course.values[-1, 0],
+      'y': evaluation.represent(source, course.y_logits[-1, 0])}
+
+
+def _grid(data, values):
+  """[F] as a picture; NaN where no agent ever is."""
+  picture = np.full(data['height'] * data['width'], np.nan)
+  picture[np.array(data['cells'])] = np.where(data['visited'], values, np.nan)
+  return picture.reshape(data['height'], data['width'])
+
+
+def _place(data, cell):
+  return cell % data['width'], cell // data['width']
+
+
+def draw(about, data):
+  y = stored.as_array(data['y'])
+  figure, grid = style.panels(2 + y.shape[1], _COLUMNS, scale=0.42)
+  for axes in grid:
+    axes.set_xticks([])
+    axes.set_yticks([])
+  world, truth, *rest = grid
+  world.imshow(np.zeros((data['height'], data['width'])), cmap='Greys',
+               vmax=1.)
+  for cell, reward in zip(data['object_cells'], data['object_rewards']):
+    world.text(*_place(data, cell), f'{reward:+g}', ha='center', va='center',
+               fontsize=7)
+  world.set_title('(a) rewards')
+  truth.imshow(_grid(data, stored.as_array(data['values'])),
+               cmap=style.COLOUR_MAP)
+  arrows = np.array([(0, -1), (-1, 0), (1, 0), (0, 1)])  # x, y of MOVES
+  for cell, chances, visited in zip(data['cells'], data['policy'],
+                                    data['visited']):
+    if visited:
+      x, y_place = _place(data, cell)
+      dx, dy = 0.35 * arrows[int(np.argmax(chances))]
+      truth.arrow(x - dx / 2, y_place - dy / 2, dx, dy, width=0.02,
+                  head_width=0.2, color='white', length_includes_head=True)
+  truth.set_title(r'(b) $\pi$, values')
+  for i, axes in enumerate(rest):
+    axes.imshow(_grid(data, y[:, i]), cmap=style.COLOUR_MAP)
+    axes.set_title(f'$y_{{{i}}}$')
+  return figure
+
+
+def lines(about, data):
+  y, values = stored.as_array(data['y']), stored.as_array(data['values'])
+  visited = np.array(data['visited'])
+  spread = y[visited].std(axis=0)
+  correlations = [abs(np.corrcoef(y[visited, i], values[visited])[0, 1])
+                  for i in range(y.shape[1]) if spread[i] > 1e-6]
+  return [f'{about["rule"]["label"]}: of {y.shape[1]} predictions '
+          f'{len(correlations)} differ between cells; the largest absolute '
+          'correlation with the true values is '
+          f'{max(correlations, default=0.):.2f}']
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+  parser = experiment.make_parser(__doc__, NAME)
+  experiment.add_rules(parser)
+  evaluation_settings.add_flags(parser, 500)
+  return experiment.run(parser, argv, NAME, compute, draw, lines)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,115 @@
+"""Figure 5: are true values in the predictions, at several discounts?
+
+  python -m lpg_distributed.analysis.figure5 --run=runs/demo_seed0
+
+Over the course of policy evaluation at discount 0.995, networks with one
+hidden layer are trained to read true values at other discounts from the
+predictions, and from TD(lambda)'s value; errors are those on held-out grid
+worlds. The predictions of an untrained rule are the control.
+"""
+
+import dataclasses
+import sys
+from typing import Optional, Sequence
+
+import numpy as np
+
+from lpg_distributed.analysis import evaluation_settings
+from lpg_distributed.analysis import experiment
+from lpg_distributed.analysis import style
+
+NAME = 'figure5'
+TD = 'TD(lambda)'
+_WORLD_SEED = 5
+
+
+def compute(args):
+  # Here, since it brings JAX, which drawing does not need.
+  import jax
+
+  from lpg_distributed.analysis import policy_evaluation as evaluation
+  from lpg_distributed.analysis import sources
+  from lpg_distributed.analysis import value_regression
+  settings = evaluation_settings.settings_of(args)
+  experiment.check_counts(args, ('train_worlds', 'test_worlds', 'steps'))
+  num = args.train_worlds + args.test_worlds
+  worlds = evaluation.make_worlds(num, _WORLD_SEED + 1000 * args.seed)
+  is_test = np.arange(num) >= args.train_worlds
+  keys = jax.random.split(jax.random.PRNGKey(args.seed))
+  rules = [sources.read(text, args.average_last) for text in args.rule]
+  rules.append(sources.untrained(rules[0]))
+  curves = {}
+  for source in rules:
+    experiment.say(f'evaluating {num} policies by {source.label}')
+    course = evaluation.PolicyEvaluation(source.config, worlds, settings).run(
+        source.eta, *keys)
+    regress = lambda x: value_regression.errors(
+        x, worlds.values, is_test, worlds.visited, args.steps)
+    if TD not in curves:  # The same trajectories for all.
+      curves[TD] = regress(course.values[..., None])
+    curves[source.label] = regress(
+        evaluation.represent(source, course.y_logits))
+  test = worlds.visited & is_test[:, None]
+  about = {'rules': {s.label: s.about for s in rules},
+           'settings': dataclasses.asdict(settings), 'seed': args.seed,
+           'train_worlds': args.train_worlds, 'test_worlds': args.test_worlds,
+           'regression_steps': args.steps}
+  return about, {
+      'updates': course.updates, 'discounts': evaluation.DISCOUNTS,
+      # What knowing nothing but the mean gives.
+      'variance': [values[test].var() for values in worlds.values],
+      'mean': {name: errors.mean(axis=-1).T for name, errors
+               in curves.items()},
+      'standard_error': {
+          name: (errors.std(axis=-1, ddof=1).T / np.sqrt(errors.shape[-1])
+                 if errors.shape[-1] > 1 else np.zeros(errors.shape[1::-1]))
+          for name, errors in curves.items()}}
+
+
+def draw(about, data):
+  figure, grid = style.panels(len(data['discounts']), 3)
+  for i, (axes, discount) in enumerate(zip(grid, data['discounts'])):
+    for j, name in enumerate(data['mean']):
+      mean, error = (np.array(data[key][name][i], float)
+                     for key in ('mean', 'standard_error'))
+      axes.plot(data['updates'], mean, label=name, **style.distinct(j))
+      axes.fill_between(data['updates'], mean - error, mean + error,
+                        alpha=0.25, linewidth=0,
+                        color=style.line(j)['color'])
+    axes.axhline(data['variance'][i], color='black', linestyle=':',
+                 linewidth=1, label='variance of the values')
+    axes.set_title(f'values at discount {discount:g}')
+    axes.set_xlabel('updates')
+    axes.set_ylabel('mean squared error')
+    axes.set_ylim(bottom=0.)
+  grid[0].legend()
+  return figure
+
+
+def lines(about, data):
+  result = [f'Mean squared error on {about["test_worlds"]} held-out worlds '
+            f'after {data["updates"][-1]} updates (± standard error):', '',
+            '| discount | variance | ' + ' | '.join(data['mean']) + ' |',
+            '|---|---|' + '---|' * len(data['mean'])]
+  for i, discount in enumerate(data['discounts']):
+    cells = [f'{data["mean"][name][i][-1]:.3g} ± '
+             f'{data["standard_error"][name][i][-1]:.1g}'
+             for name in data['mean']]
+    result.append(f'| {discount:g} | {data["variance"][i]:.3g} | '
+                  + ' | '.join(cells) + ' |')
+  return result
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+  parser = experiment.make_parser(__doc__, NAME)
+  experiment.add_rules(parser)
+  evaluation_settings.add_flags(parser, 400)
+  experiment.add_counts(parser, {
+      'train_worlds': (40, 'that the networks are trained on'),
+      'test_worlds': (10, 'that they are judged by'),
+      'steps': (1000, 'of each network\'s training')})
+  return experiment.run(parser, argv, NAME, compute, draw, lines)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,121 @@
+"""Figure 6: do predictions that begin apart come to say the same?
+
+  python -m lpg_distributed.analysis.figure6 --run=runs/demo_seed0
+
+Two predictions of the same agents, drawn anew, are moved by the rule under one
+policy and on the same trajectories; how far they are from each other is the
+divergence D_KL(y_0 || y_1). A rule that ignores what is predicted makes them
+agree as well, so look at Figure 5 and at the ablations too; the untrained rule
+is the control.
+"""
+
+import dataclasses
+import sys
+from typing import Optional, Sequence
+
+import numpy as np
+
+from lpg_distributed.analysis import evaluation_settings
+from lpg_distributed.analysis import experiment
+from lpg_distributed.analysis import stored
+from lpg_distributed.analysis import style
+
+NAME = 'figure6'
+_WORLD_SEED = 6
+_SHOWN = 3  # dimensions of the example
+MOMENTS = ('before', 'after')
+
+
+def compute(args):
+  # Here, since it brings JAX, which drawing does not need.
+  import jax
+
+  from lpg_distributed.analysis import policy_evaluation as evaluation
+  from lpg_distributed.analysis import sources
+  settings = evaluation_settings.settings_of(args)
+  experiment.check_counts(args, ('worlds',), 2)
+  worlds = evaluation.make_worlds(args.worlds, _WORLD_SEED + 1000 * args.seed)
+  init_0, init_1, key = jax.random.split(jax.random.PRNGKey(args.seed), 3)
+  rules = [sources.read(text, args.average_last) for text in args.rule]
+  rules.append(sources.untrained(rules[0]))
+  data = {'mean': {}, 'standard_error': {}}
+  for source in rules:
+    experiment.say(f'evaluating {args.worlds} policies by {source.label}')
+    runner = evaluation.PolicyEvaluation(source.config, worlds, settings)
+    first, second = (runner.run(source.eta, init, key)
+                     for init in (init_0, init_1))
+    apart = evaluation.distance(source, first.y_logits, second.y_logits)
+    per_world = (np.sum(apart * worlds.visited, axis=-1)
+                 / worlds.visited.sum(axis=-1))  # [R+1, W]
+    data['mean'][source.label] = per_world.mean(axis=-1)
+    data['standard_error'][source.label] = (
+        per_world.std(axis=-1, ddof=1) / np.sqrt(args.worlds))
+    if 'example' not in data:
+      pair = [evaluation.represent(source, course.y_logits[[0, -1], 0])
+              for course in (first, second)]  # each [2, F, M]
+      spread = pair[0][1][worlds.visited[0]].std(axis=0)
+      chosen = np.argsort(-spread)[:_SHOWN]
+      data['example'] = {
+          'rule': source.label, 'dimensions': chosen,
+          **{moment: [y[i][:, chosen] for y in pair]
+             for i, moment in enumerate(MOMENTS)}}
+  world = evaluation.UNSEEN
+  about = {'rules': {s.label: s.about for s in rules},
+           'settings': dataclasses.asdict(settings), 'seed': args.seed,
+           'worlds': args.worlds}
+  return about, {
+      'updates': first.updates, **data, 'height': world.height,
+      'width': world.width, 'cells': evaluation.cells(),
+      'visited': worlds.visited[0]}
+
+
+def _picture(data, values):
+  picture = np.full(data['height'] * data['width'], np.nan)
+  picture[np.array(data['cells'])] = np.where(data['visited'], values, np.nan)
+  return picture.reshape(data['height'], data['width'])
+
+
+def draw(about, data):
+  example = data['example']
+  columns = 2 * _SHOWN
+  figure = style.figure(1.7 * columns, 5.6)
+  grid = figure.add_gridspec(3, columns, height_ratios=(1, 1, 1.6))
+  for row in range(2):
+    for i, moment in enumerate(MOMENTS):
+      y = stored.as_array(example[moment][row])
+      for k, dimension in enumerate(example['dimensions']):
+        axes = figure.add_subplot(grid[row, i * _SHOWN + k])
+        axes.imshow(_picture(data, y[:, k]), cmap=style.COLOUR_MAP)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_title(f'$y_{row}$[{dimension}] {moment}')
+  axes = figure.add_subplot(grid[2, :])
+  for j, name in enumerate(data['mean']):
+    mean, error = (np.array(data[key][name], float)
+                   for key in ('mean', 'standard_error'))
+    axes.plot(data['updates'], mean, label=name, **style.distinct(j))
+    axes.fill_between(data['updates'], mean - error, mean + error, alpha=0.25,
+                      linewidth=0, color=style.line(j)['color'])
+  axes.set_yscale('log')
+  axes.set_xlabel('updates')
+  axes.set_ylabel(r'$D_{KL}(y_0 \| y_1)$')
+  axes.legend()
+  return figure
+
+
+def lines(about, data):
+  return [f'{name}: divergence {mean[0]:.3g} at first, {mean[-1]:.3g} after '
+          f'{data["updates"][-1]} updates, mean of {about["worlds"]} worlds'
+          for name, mean in data['mean'].items()]
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+  parser = experiment.make_parser(__doc__, NAME)
+  experiment.add_rules(parser)
+  evaluation_settings.add_flags(parser, 400)
+  experiment.add_counts(parser, {'worlds': (128, 'grid worlds')})
+  return experiment.run(parser, argv, NAME, compute, draw, lines)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

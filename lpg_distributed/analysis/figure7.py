@@ -1,0 +1,157 @@
+"""Figure 7: variants of meta-training, compared over seeds.
+
+  python -m lpg_distributed.analysis.figure7 --study=runs/study_ablations
+
+Reads the runs of `python -m launch.study`, those that are there. Curves are
+returns at the end of lifetimes through meta-training, normalised (random
+policy 0, optimal 1) and averaged over the kinds whose optimum is known;
+standard errors over seeds. The tables have the held-out lifetimes of the end,
+with both ablations of each rule.
+"""
+
+import json
+import os
+import sys
+from typing import Any, Mapping, Optional, Sequence
+
+import numpy as np
+
+from lpg_distributed.analysis import experiment
+from lpg_distributed.analysis import figure3
+from lpg_distributed.analysis import report
+from lpg_distributed.analysis import stored
+from lpg_distributed.analysis import studies
+from lpg_distributed.analysis import style
+from lpg_distributed.nodes import loggers
+from lpg_distributed.nodes import run_directory
+
+NAME = 'figure7'
+_FILE = 'study.json'
+_VARIANTS = (report.UNTRAINED, report.TRAINED, report.NO_Y, report.HELD_PHI)
+
+
+def returns_by_part(run_dir: str, environments: Sequence[str],
+                    bounds: np.ndarray) -> np.ndarray:
+  """[kinds, parts], mean `return/E` within parts of meta-training; NaN."""
+  rows = list(loggers.read_metrics(run_dir, 'learner'))
+  result = np.full((len(environments), len(bounds) - 1), np.nan)
+  for i, name in enumerate(environments):
+    found = [(row['step'], row[f'return/{name}']) for row in rows
+             if row.get(f'return/{name}') is not None]
+    if not found:
+      continue
+    steps, values = np.array(found, float).T
+    part = np.searchsorted(bounds, steps, side='right') - 1
+    for p in range(len(bounds) - 1):
+      if np.any(part == p):
+        result[i, p] = values[part == p].mean()
+  return result
+
+
+def normalised_curve(run_dir: str, environments: Sequence[str],
+                     bounds: np.ndarray) -> np.ndarray:
+  """[parts], mean over kinds that can be normalised; NaN where one lacks."""
+  raw = returns_by_part(run_dir, environments, bounds)
+  known = [[figure3.normalised(name, value) for value in row]
+           for name, row in zip(environments, raw)
+           if figure3.normalised(name, 0.) is not None]
+  return (np.array(known, float).mean(axis=0) if known
+          else np.full(len(bounds) - 1, np.nan))
+
+
+def _evaluation(run_dir: str, environments: Sequence[str]
+                ) -> Optional[dict[str, Any]]:
+  """By kind and variant the mean and error of the end's comparison."""
+  rows = list(loggers.read_metrics(run_dir, 'evaluation'))
+  if not rows:
+    return None
+  return {name: {variant: [rows[-1][f'{variant}/{name}'],
+                           rows[-1][f'{variant}/{name}/standard_error']]
+                 for variant in _VARIANTS if f'{variant}/{name}' in rows[-1]}
+          for name in environments}
+
+
+def compute(args):
+  (root,) = args.rule
+  try:
+    with open(os.path.join(root, _FILE), encoding='utf-8') as f:
+      study = json.load(f)
+  except (OSError, ValueError):
+    raise stored.ResultsError(f'{root} holds no study') from None
+  experiment.check_counts(args, ('points',))
+  data: dict[str, Any] = {'variants': {}}
+  about: dict[str, Any] = {'study': study['study'], 'set': study['set']}
+  for variant in study['variants']:
+    curves, ends, seeds = [], [], []
+    for seed in study['seeds']:
+      run_dir = studies.run_dir(root, variant, seed)
+      if not os.path.exists(os.path.join(run_dir, 'eta.npz')):
+        continue
+      config = run_directory.read_config(run_dir)
+      bounds = np.linspace(0, config.run.meta_steps, args.points + 1)
+      curves.append(normalised_curve(run_dir, config.environments, bounds))
+      ends.append(_evaluation(run_dir, config.environments))
+      seeds.append(seed)
+      about.update(
+          environments=config.environments, meta_steps=config.run.meta_steps,
+          env_steps=config.run.meta_steps * config.meta.window_env_steps
+                    * config.meta.num_lifetimes)
+      data['meta_steps'] = (bounds[:-1] + bounds[1:]) / 2.
+    if seeds:
+      data['variants'][variant] = {'seeds': seeds, 'curves': curves,
+                                   'ends': ends}
+  if not data['variants']:
+    raise stored.ResultsError(f'{root} has no run that reached its end')
+  return about, data
+
+
+def draw(about, data):
+  figure, (axes,) = style.panels(1, 1, scale=1.6)
+  for i, (name, found) in enumerate(data['variants'].items()):
+    curves = stored.as_array(found['curves'])
+    mean = curves.mean(axis=0)
+    axes.plot(data['meta_steps'], mean, label=f'{name} ({len(curves)})',
+              **style.distinct(i))
+    if len(curves) > 1:
+      error = curves.std(axis=0, ddof=1) / np.sqrt(len(curves))
+      axes.fill_between(data['meta_steps'], mean - error, mean + error,
+                        alpha=0.2, linewidth=0, color=style.line(i)['color'])
+  axes.set_xlabel('meta-step')
+  axes.set_ylabel('normalised return')
+  axes.set_title(f'{about["study"]}: mean over {len(about["environments"])} '
+                 'kinds (seeds)')
+  axes.legend()
+  return figure
+
+
+def _rows(found: Mapping[str, Any], environment: str) -> list[str]:
+  """One cell per variant: the means of the seeds."""
+  cells = []
+  for variant in _VARIANTS:
+    values = [end[environment][variant][0] for end in found['ends']
+              if end and variant in end[environment]]
+    cells.append(', '.join(f'{value:.2f}' for value in values) or '-')
+  return cells
+
+
+def lines(about, data):
+  result = [f'Returns at the end of new lifetimes, one number for each seed, '
+            f'after {about["meta_steps"]} meta-steps:']
+  for environment in about['environments']:
+    result += ['', f'| {environment} | ' + ' | '.join(_VARIANTS) + ' |',
+               '|---|' + '---|' * len(_VARIANTS)]
+    result += [f'| {name} | ' + ' | '.join(_rows(found, environment)) + ' |'
+               for name, found in data['variants'].items()]
+  return result
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+  parser = experiment.make_parser(__doc__, NAME)
+  parser.add_argument('--study', action='append', default=[], dest='rule',
+                      metavar='DIRECTORY', help='the root of a study\'s runs')
+  experiment.add_counts(parser, {'points': (20, 'of a curve')})
+  return experiment.run(parser, argv, NAME, compute, draw, lines)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

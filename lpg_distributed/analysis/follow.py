@@ -1,0 +1,139 @@
+"""Follows a run: is its rule getting better, and does it use predictions?
+
+  python -m lpg_distributed.analysis.follow --run_dir=runs/demo_seed0 --watch
+
+Lives held-out lifetimes with each snapshot of eta: as it is, with alpha_y = 0
+(agents that never learn their predictions), and with phi held at its mean (a
+rule that does not see them). Rows go to `metrics/ablations.jsonl` of the run,
+in which every meta-step stands once; `launch.plot` draws them. It is a process
+of its own, at low priority, and takes nothing from the run but time. With
+`--watch` it waits for further snapshots until the run has reached its end.
+"""
+
+import argparse
+import os
+import sys
+import time
+from typing import Any, Optional, Sequence
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import errors
+from lpg_distributed.analysis import experiment
+from lpg_distributed.analysis import stored
+from lpg_distributed.nodes import loggers
+from lpg_distributed.nodes import run_directory
+
+FILE = 'ablations'
+FULL, NO_Y, HELD_PHI = 'full', 'alpha_y=0', 'phi_held'
+_POLL_S = 20.
+_NICE = 15
+
+
+def read(run_dir: str) -> list[dict[str, Any]]:
+  """The rows, by meta-step."""
+  rows = {row['step']: row for row in loggers.read_metrics(run_dir, FILE)}
+  return [rows[step] for step in sorted(rows)]
+
+
+class Follower:
+  """Evaluates snapshots of one run, each once."""
+
+  def __init__(self, run_dir: str, num_lifetimes: int, every: int = 1):
+    """`every`: of so many snapshots, one."""
+    # Here, since it brings JAX, which those who only read rows do not need.
+    from lpg_distributed.analysis import evaluation
+    self._run_dir, self._num_lifetimes = run_dir, num_lifetimes
+    self._every = every
+    self._evaluation = evaluation
+    self._config = run_directory.read_config(run_dir)
+    self._comparisons = {
+        name: evaluation.Comparison(self._config, name, num_lifetimes)
+        for name in self._config.environments}
+
+  def due(self) -> list[tuple[int, str]]:
+    """(meta-step, file) of snapshots without a row."""
+    from lpg_distributed.analysis import sources
+    done = {row['step'] for row in read(self._run_dir)}
+    return [(step, path) for step, path in sources.snapshots(
+        self._run_dir)[self._every - 1::self._every] if step not in done]
+
+  def _bandit(self) -> Optional[dict[str, Any]]:
+    """What the bandit knows by the run's last checkpoint."""
+    from lpg_distributed.nodes import checkpointing
+    try:
+      checkpoint = checkpointing.latest(self._run_dir)
+      return checkpoint and checkpointing.load_json(checkpoint, 'bandit')
+    except checkpointing.CheckpointError:
+      return None  # Removed while it was read; the next one will do.
+
+  def evaluate(self, step: int, path: str) -> dict[str, Any]:
+    """Writes the row of one snapshot, and returns it."""
+    from lpg_distributed import eta_file
+    eta, variant = eta_file.load(path).eta, self._evaluation.Variant
+    variants = {FULL: variant(eta), HELD_PHI: variant(eta, phi_of=FULL)}
+    if self._config.rule.kind != 'lpg_v':  # It has no y to learn.
+      variants[NO_Y] = variant(eta, alpha_y=0.)
+    bandit, row = self._bandit(), {'num_lifetimes': self._num_lifetimes}
+    for name, comparison in self._comparisons.items():
+      for label, score in comparison.scores(variants, bandit).items():
+        row[f'{label}/{name}'] = score.mean
+        row[f'{label}/{name}/standard_error'] = score.standard_error
+    logger = loggers.MetricsLogger(self._run_dir, FILE, tensorboard=False)
+    logger.write(step, row)
+    logger.close()
+    return {'step': step, **row}
+
+  def ended(self) -> bool:
+    """Whether the run has reached its last meta-step."""
+    from lpg_distributed import eta_file
+    path = os.path.join(self._run_dir, 'eta.npz')
+    steps = run_directory.read_config(self._run_dir).run.meta_steps
+    return (os.path.exists(path)
+            and eta_file.load(path).info.get('meta_step', 0) >= steps)
+
+
+def line_of(row: dict[str, Any], config: config_lib.Config) -> str:
+  """A row as a line of text."""
+  parts = []
+  for name in config.environments:
+    cells = [f'{label} {row[f"{label}/{name}"]:.2f} ± '
+             f'{row[f"{label}/{name}/standard_error"]:.2f}'
+             for label in (FULL, NO_Y, HELD_PHI) if f'{label}/{name}' in row]
+    parts.append(f'{name}: ' + ', '.join(cells))
+  return f'meta-step {row["step"]}: ' + '; '.join(parts)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+  parser = argparse.ArgumentParser(
+      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+  parser.add_argument('--run_dir', required=True, metavar='DIRECTORY')
+  experiment.add_counts(parser, {
+      'num_lifetimes': (32, 'of each kind, for each variant'),
+      'every': (1, 'look at one snapshot of so many')})
+  parser.add_argument('--watch', action='store_true',
+                      help='go on until the run has ended')
+  args = parser.parse_args(argv)
+  try:
+    experiment.check_counts(args, ('num_lifetimes',), 2)
+    experiment.check_counts(args, ('every',))
+    experiment.one_thread()
+    if argv is None:  # A process of its own.
+      os.nice(_NICE)
+    config = run_directory.read_config(args.run_dir)
+    follower = Follower(args.run_dir, args.num_lifetimes, args.every)
+    while True:
+      ended = follower.ended()  # Before looking, so that nothing is missed.
+      for step, path in follower.due():
+        print(line_of(follower.evaluate(step, path), config), flush=True)
+      if ended or not args.watch:
+        break
+      time.sleep(_POLL_S)
+    if not read(args.run_dir):
+      raise stored.ResultsError(f'{args.run_dir} has no snapshots of eta yet')
+  except errors.UserError as error:
+    return errors.report(error)
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

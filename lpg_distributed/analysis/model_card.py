@@ -1,0 +1,161 @@
+"""Cards of published rules: made from a run, and checked against the weights.
+
+A card is JSON. Its `check` is a small computation with the published weights
+whose outcome it states, so that whoever has both can see that they belong
+together.
+"""
+
+import os
+from typing import Any, Mapping
+
+import jax.numpy as jnp
+import numpy as np
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import config_io
+from lpg_distributed import eta_file
+from lpg_distributed import published
+from lpg_distributed.analysis import evaluation
+from lpg_distributed.analysis import experiment
+from lpg_distributed.analysis import figure3
+from lpg_distributed.analysis import figure7
+from lpg_distributed.analysis import intervals
+from lpg_distributed.analysis import sources
+from lpg_distributed.analysis import stored
+from lpg_distributed.analysis import training_environments
+from lpg_distributed.analysis import training_settings
+from lpg_distributed.nodes import run_directory
+
+LABEL = 'trained'
+_POINTS = 40  # of a curve
+_CHECK = {'num_lifetimes': 8, 'num_envs': 16, 'updates': 60, 'seed': 0}
+_INDEX = 4  # of the check's key
+
+
+def check(eta: np.ndarray, config: config_lib.Config,
+          wanted: Mapping[str, Any]) -> dict[str, Any]:
+  """Does what a card's `check` describes.
+
+  Args:
+    eta: [P].
+    config: of the rule's training.
+    wanted: `environment`, `arm` (a row of its grid), `num_lifetimes`,
+      `num_envs`, `updates`, `seed`.
+
+  Returns:
+    `mean` and `standard_error` of the final returns.
+  """
+  name = wanted['environment']
+  sized = training_environments.sized(
+      config, name, config, training_settings.Settings(
+          updates=wanted['updates'], num_envs=wanted['num_envs']))
+  log_probs = np.full(len(config.agents[name].arms), -np.inf, np.float32)
+  log_probs[wanted['arm']] = 0.
+  lifetimes = evaluation.Lives(sized, name, wanted['num_lifetimes'])(
+      jnp.asarray(eta), evaluation.held_out_key(wanted['seed'], _INDEX),
+      log_probs)
+  found = intervals.summary(lifetimes.final_return)
+  return {key: found[key] for key in ('mean', 'standard_error')}
+
+
+def tolerance(stated: Mapping[str, Any]) -> float:
+  """How far another machine's mean may be off.
+
+  Its products differ in the last digits, and an action that comes out
+  differently makes another lifetime; but each is of the same distribution.
+  """
+  return 3. * np.sqrt(2.) * (stated['standard_error'] or 0.) + 1e-3
+
+
+def _curves(run_dir: str, config: config_lib.Config) -> dict[str, Any]:
+  bounds = np.linspace(0, config.run.meta_steps, _POINTS + 1)
+  values = figure7.returns_by_part(run_dir, config.environments, bounds)
+  return {'meta_step': (bounds[:-1] + bounds[1:]) / 2.,
+          'return': dict(zip(config.environments, values))}
+
+
+def _results(source: sources.Source, num_lifetimes: int) -> dict[str, Any]:
+  """By kind and rule, what held-out lifetimes say; with ablations and A2C."""
+  settings = training_settings.Settings(
+      num_lifetimes=num_lifetimes, chunk=min(16, num_lifetimes))
+  rules = [source, sources.untrained(source, figure3.UNTRAINED)]
+  return {name: figure3.summaries(training_environments.evaluate(
+      name, rules, settings, experiment.say))
+          for name in source.config.environments}
+
+
+def publish(run_dir: str, name: str, *, summary: str, average_last: int,
+            num_lifetimes: int, commit: str, command: str) -> dict[str, Any]:
+  """Writes a rule's weights and card; returns the card.
+
+  Args:
+    run_dir: of the training.
+    name: of the rule.
+    summary: one line.
+    average_last: see `sources.latest`.
+    num_lifetimes: of each kind, for each comparison.
+    commit: of the code.
+    command: which published it.
+
+  Raises:
+    UserError: the run has no such rule, or the weights are too large.
+  """
+  source = sources.read(f'{LABEL}={run_dir}', average_last)
+  config, (first, *_) = source.config, source.config.environments
+  os.makedirs(published.DIRECTORY, exist_ok=True)
+  wanted = {'environment': first, **_CHECK,
+            'arm': int(np.argmax(source.arm_log_probs(first)))}
+  card = stored.plain({
+      'name': name, 'summary': summary,
+      'env_steps': source.about['env_steps'],
+      'averaged_meta_steps': source.about['meta_steps'],
+      'seed': config.run.seed, 'environments': config.environments,
+      'commands': {'publish': command, 'train': _training_command(config)},
+      'commit': commit, 'versions': run_directory.versions(),
+      'num_lifetimes': num_lifetimes,
+      'results': _results(source, num_lifetimes),
+      'curves': _curves(run_dir, config),
+      'check': {**wanted, **check(source.eta, config, wanted)}})
+  path = published.weights_path(name)
+  eta_file.save(path, source.eta, config.rule, name=name,
+                meta_step=source.about['meta_steps'][-1])
+  size = os.path.getsize(path)
+  if size > published.LARGEST:
+    os.remove(path)
+    raise published.PublishedError(
+        f'the weights are {size} bytes; allowed: {published.LARGEST}')
+  # Not rounded: what is needed to do it again.
+  card = {'format': published.CARD_FORMAT, **card,
+          'weights_sha256': published.sum_of(name), 'bandit': source.bandit,
+          'config': config_io.to_dict(config)}
+  stored.write(published.card_path(name), card)
+  return card
+
+
+def _training_command(config: config_lib.Config) -> str:
+  """One that makes such a run, from the card's configuration."""
+  return ('python -m launch.meta_train --config=CONFIG.json '
+          f'--run_dir=RUN --seed={config.run.seed}, where CONFIG.json is this '
+          'card\'s config')
+
+
+def reproduce(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+  """(what the card states, what its check gives now) of a published rule."""
+  card = published.load_card(name)
+  file = eta_file.load(published.weights_path(name))
+  config = config_io.from_dict(card['config'])
+  return card['check'], check(file.eta, config, card['check'])
+
+
+def lines(card: Mapping[str, Any]) -> list[str]:
+  """The results as a table."""
+  labels = list(dict.fromkeys(
+      label for found in card['results'].values() for label in found))
+  result = [f'{card["name"]}: {card["env_steps"]:,} environment steps, '
+            f'meta-steps {card["averaged_meta_steps"]}', '',
+            '| environment | ' + ' | '.join(labels) + ' |',
+            '|---|' + '---|' * len(labels)]
+  for name, found in card['results'].items():
+    cells = [intervals.text(found.get(label)) for label in labels]
+    result.append(f'| `{name}` | ' + ' | '.join(cells) + ' |')
+  return result

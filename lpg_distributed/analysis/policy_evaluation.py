@@ -1,0 +1,256 @@
+"""Predictions under a fixed policy, Section 4.3.
+
+In grid worlds that no training knows, with an action space that none has
+(four moves, not nine), agents hold to a near-optimal policy while the rule
+moves their predictions alone; TD(lambda) learns values from the same
+trajectories. True values are those of the exact model.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs import grid_model
+from envs import grid_world
+from envs import optimal
+from lpg_distributed import config as config_lib
+from lpg_distributed import types
+from lpg_distributed.analysis import evaluation_settings
+from lpg_distributed.analysis import sources
+from lpg_distributed.analysis import stored
+from lpg_distributed.core import agent_networks
+from lpg_distributed.core import agent_update
+from lpg_distributed.core import meta_gradient
+from lpg_distributed.core import predictions as predictions_lib
+from lpg_distributed.core import rollout
+from lpg_distributed.core import rule_vector
+from lpg_distributed.core import value_function
+
+# An object ends the episode; that makes values differ from cell to cell, and
+# all that is visited has all objects. No training environment is like it.
+UNSEEN = grid_world.GridWorldSettings(
+    9, 9, (grid_world.ObjectType(2, 1., 1., 0.),
+           grid_world.ObjectType(3, -1., 1., 0.)), 500, True)
+MOVES = (1, 3, 5, 7)  # up, left, right, down; of nine directions
+DISCOUNTS = (evaluation_settings.GAMMA, 0.99, 0.98, 0.95, 0.9)
+# Of the policy: with this chance any of the four moves.
+_EPSILON = 0.1
+_TOLERANCE = 1e-6
+
+
+class Worlds(NamedTuple):
+  """W grid worlds of one setting, solved."""
+  object_cells: np.ndarray  # [W, m]
+  policy: np.ndarray  # [W, F, 4], over MOVES
+  values: np.ndarray  # [D, W, F], of `DISCOUNTS` under the policy
+  visited: np.ndarray  # [W, F] bool: cells without an object
+
+
+def _iterate(backup, values):
+  change = np.inf
+  while change > _TOLERANCE:
+    new = backup(values)
+    change = np.max(np.abs(new - values))
+    values = new
+  return values
+
+
+def solve(settings: grid_world.GridWorldSettings,
+          object_cells: np.ndarray) -> Worlds:
+  """A near-optimal policy at the largest discount, and its true values.
+
+  The step limit is left out: it is far beyond the length of an episode.
+
+  Args:
+    settings: without walls; every object ends the episode.
+    object_cells: [W, m].
+  """
+  model = grid_model.LayoutModel(settings, object_cells, False)
+
+  def action_values(values, discount):
+    """[4, 1, F, W]."""
+    everything = list(model.action_values(values, discount))
+    return np.stack([everything[move] for move in MOVES])
+
+  best = _iterate(lambda v: action_values(v, DISCOUNTS[0]).max(axis=0),
+                  model.zeros())
+  q = action_values(best, DISCOUNTS[0])
+  greedy = q > q.max(axis=0) - 1e-4  # Equally good ones share.
+  policy = (1. - _EPSILON) * greedy / greedy.sum(axis=0) + _EPSILON / len(MOVES)
+  values = [_iterate(
+      lambda v: np.sum(policy * action_values(v, discount), axis=0),
+      model.zeros()) for discount in DISCOUNTS]
+  num_cells = policy.shape[2]
+  visited = np.ones((len(object_cells), num_cells), bool)
+  np.put_along_axis(visited, np.searchsorted(model.cells, object_cells), False,
+                    axis=1)
+  return Worlds(np.asarray(object_cells), policy[:, 0].transpose(2, 1, 0),
+                np.stack(values)[:, 0].transpose(0, 2, 1), visited)
+
+
+def make_worlds(num: int, seed: int,
+                settings: grid_world.GridWorldSettings = UNSEEN) -> Worlds:
+  """`num` worlds with objects in random cells."""
+  return solve(settings, optimal.draw_layouts(
+      settings, num, np.random.default_rng(seed)))
+
+
+class Course(NamedTuple):
+  """What was predicted, before the first update and at each record."""
+  updates: np.ndarray  # [R+1]
+  y_logits: np.ndarray  # [R+1, W, F, M]
+  values: np.ndarray  # [R+1, W, F], by TD(lambda)
+
+
+def _make_kind(config: config_lib.Config, world: grid_world.GridWorldSettings
+               ) -> meta_gradient.Kind:
+  environment = grid_world.GridWorld('unseen_grid', world)
+  spec, agent = environment.observation_spec(), config_lib.AgentConfig()
+  predictions = predictions_lib.make(config.rule)
+  return meta_gradient.Kind(
+      environment, agent_networks.make_agent(
+          agent, spec, grid_world.NUM_ACTIONS, predictions.num,
+          config.meta.y_table_stddev),
+      agent_update.make_optimiser(agent.optimiser),
+      value_function.make_value_function(agent, spec, config.outer),
+      predictions)
+
+
+class PolicyEvaluation:
+  """Predictions of one rule's shape in given worlds; compiled once."""
+
+  def __init__(self, config: config_lib.Config, worlds: Worlds,
+               settings: evaluation_settings.Settings,
+               world: grid_world.GridWorldSettings = UNSEEN):
+    """`config` is that of the rule's training.
+
+    Raises:
+      ResultsError: rules of this kind predict nothing.
+    """
+    if not predictions_lib.make(config.rule).num:
+      raise stored.ResultsError(
+          f'a rule of kind {config.rule.kind} has no predictions; allowed: '
+          'lpg, lpg_vector')
+    self._rule, self._worlds, self._settings = config.rule, worlds, settings
+    self._meta = dataclasses.replace(
+        config.meta, num_envs=settings.num_envs,
+        trajectory_steps=settings.trajectory_steps)
+    self._kind = _make_kind(config, world)
+    num_objects = worlds.object_cells.shape[1]
+    cells = np.array(grid_model.open_cells(world))
+    # Of the table, the rows with all objects there.
+    self._states = cells + (2 ** num_objects - 1) * world.height * world.width
+    self._policy = self._policy_logits(world)
+    self._advance = jax.jit(self._advance_block)
+
+  def _policy_logits(self, world):
+    """[W, S, 18]; the rows that are never visited do not matter."""
+    num = len(self._worlds.object_cells)
+    num_states = self._kind.environment.observation_spec().num_values
+    logits = np.full((num, num_states, grid_world.NUM_ACTIONS),
+                     agent_networks.MASKED_LOGIT, np.float32)
+    logits[:, :, MOVES] = 0.
+    for place, move in enumerate(MOVES):
+      logits[:, self._states, move] = np.log(self._worlds.policy[..., place])
+    return logits
+
+  def _begin(self, init_key, key):
+    """Agents with new predictions, in worlds that go their way already."""
+    num, settings = len(self._worlds.object_cells), self._settings
+    params = grid_world.GridParams(
+        jnp.asarray(self._worlds.object_cells, jnp.int32),
+        jnp.zeros(num, bool))
+    table = jax.vmap(self._kind.agent.init)(jax.random.split(init_key, num))
+    theta = jnp.concatenate(
+        [self._policy, table[..., grid_world.NUM_ACTIONS:]], axis=-1)
+    fill = lambda value: jnp.full(num, value, jnp.float32)
+    task = meta_gradient.Task(params, types.HyperParams(
+        jnp.zeros(num, jnp.int32), fill(settings.alpha_lr),
+        fill(settings.alpha_y), fill(settings.gamma), fill(0.)))
+    keys = jax.random.split(key, 3)
+    reset = jax.vmap(jax.vmap(self._kind.environment.reset_midway,
+                              in_axes=(None, 0)))
+    state, observation = reset(params, jax.random.split(
+        keys[0], num * settings.num_envs).reshape(num, settings.num_envs, 2))
+    shape = (settings.trajectory_steps, num, settings.num_envs)
+    trajectory = types.Trajectory(
+        jnp.broadcast_to(observation, (shape[0] + 1, *observation.shape)),
+        jnp.zeros(shape, jnp.int32), jnp.zeros(shape), jnp.zeros(shape))
+    progress = meta_gradient.Progress(
+        theta, jax.vmap(self._kind.optimiser.init)(theta),
+        jax.vmap(self._kind.value_function.init)(
+            jax.random.split(keys[1], num)),
+        state, jax.vmap(lambda _: rollout.no_returns(settings.num_envs))(
+            jnp.arange(num)), trajectory)
+    progress = meta_gradient.collect(self._kind, self._meta, task, progress,
+                                     jax.random.split(keys[2], num))
+    return task, progress
+
+  def _advance_block(self, eta, task, progress, keys):
+    """As many updates of the predictions alone as there are keys, [n, W, 2]."""
+    rule = rule_vector.unravel(self._rule, eta)
+
+    def step(progress, keys):
+      progress, _ = meta_gradient.learn_values(self._kind, task, progress)
+      theta, opt_state, _ = meta_gradient.update_agents(
+          self._kind, self._meta, rule, progress.theta, progress.opt_state,
+          progress.trajectory, task)
+      # The policy's part of the table stays as it is.
+      theta = theta.at[..., :grid_world.NUM_ACTIONS].set(self._policy)
+      progress = progress._replace(theta=theta, opt_state=opt_state)
+      return meta_gradient.collect(self._kind, self._meta, task, progress,
+                                   keys), None
+
+    return jax.lax.scan(step, progress, keys)[0]
+
+  def run(self, eta: np.ndarray, init_key: chex.PRNGKey,
+          key: chex.PRNGKey) -> Course:
+    """Evaluates the policies.
+
+    Args:
+      eta: [P].
+      init_key: of the first predictions.
+      key: of everything else; the same gives the same trajectories.
+    """
+    settings, num = self._settings, len(self._worlds.object_cells)
+    size = max(1, settings.updates // settings.records)
+    begin_key, *keys = jax.random.split(key, 1 + settings.records)
+    task, progress = jax.jit(self._begin)(init_key, begin_key)
+    logits, values = [], []
+
+    def record(progress):
+      rows = progress.theta[:, self._states, grid_world.NUM_ACTIONS:]
+      logits.append(np.asarray(rows))
+      values.append(np.asarray(progress.value.params[:, self._states, 0]))
+
+    record(progress)
+    for block in keys:
+      block_keys = jax.random.split(block, size * num).reshape(size, num, 2)
+      progress = self._advance(jnp.asarray(eta), task, progress, block_keys)
+      record(progress)
+    return Course(size * np.arange(settings.records + 1), np.stack(logits),
+                  np.stack(values))
+
+
+def represent(source: sources.Source, y_logits: np.ndarray) -> np.ndarray:
+  """The agent's outputs as predictions y."""
+  return np.asarray(predictions_lib.make(source.config.rule).represent(
+      jnp.asarray(y_logits)))
+
+
+def distance(source: sources.Source, y_0: np.ndarray,
+             y_1: np.ndarray) -> np.ndarray:
+  """D_KL(y_0 || y_1) of outputs [..., M], or what stands in its place."""
+  return np.asarray(predictions_lib.make(source.config.rule).distance(
+      jnp.asarray(y_0), jnp.asarray(y_1)))
+
+
+@functools.lru_cache(maxsize=None)
+def cells(world: grid_world.GridWorldSettings = UNSEEN) -> np.ndarray:
+  """[F], the cells that the last axes above but M stand for."""
+  return np.array(grid_model.open_cells(world))

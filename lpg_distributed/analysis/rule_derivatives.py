@@ -1,0 +1,129 @@
+"""Exact derivatives of a rule's outputs by its inputs, over time."""
+
+import jax
+import jax.numpy as jnp
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import types
+from lpg_distributed.analysis import evaluation
+from lpg_distributed.core import agent_update
+from lpg_distributed.core import lpg_network
+from lpg_distributed.core import meta_gradient
+from lpg_distributed.core import predictions as predictions_lib
+from lpg_distributed.core import rule_vector
+from lpg_distributed.core import train_agents
+
+INPUTS = ('reward', 'probability', 'phi')
+_INDEX = 3  # of the key, where evaluation folds in environments
+
+
+def held_out_key(seed: int) -> jax.Array:
+  """Of agents that no other experiment has."""
+  return evaluation.held_out_key(seed, _INDEX)
+
+
+def rule_inputs(config: config_lib.Config, environment: str,
+                eta: jax.Array, key: jax.Array, num_lifetimes: int,
+                arm_log_probs: jax.Array, updates: int) -> types.RuleInput:
+  """What the rule sees of agents that it has taught for a while, [T, N]."""
+  kinds: list[meta_gradient.Kind] = []
+
+  def make(kind):
+    kinds.append(kind)
+    return train_agents.make_learner(config, kind, eta)
+
+  _, (task, progress) = train_agents.live(
+      config, environment, make, key, num_lifetimes, arm_log_probs, updates)
+  kind = kinds[0]
+  output = meta_gradient.agent_outputs(
+      kind, progress.theta, progress.trajectory.observation, task.env_params)
+  values = meta_gradient.seen_values(kind, progress)
+  represent = kind.predictions.represent
+  if values is not None:
+    represent = lambda _: values[..., None]
+  inputs = agent_update.rule_input(output, progress.trajectory,
+                                   task.hyper.gamma[:, None], represent)
+  flat = lambda x, behind: x.reshape(x.shape[0], -1, *x.shape[3:][:behind])
+  return types.RuleInput(*(flat(x, 0) for x in inputs[:4]),
+                         flat(inputs.y, 1))
+
+
+def _outputs(config: config_lib.RuleConfig, eta, inputs):
+  """pi_hat [T, N, 1] and y_hat [T, N, M] as a pair; M is 0 for LPG-V.
+
+  By the plain form of the rule, since the fast one's LSTM has a reverse pass
+  of its own and can only be differentiated by it.
+  """
+  targets = lpg_network.apply_reference(eta, config, inputs)
+  pi_hat = targets.pi_hat[..., None]
+  if targets.y_hat_logits is None:
+    return pi_hat, jnp.zeros((*pi_hat.shape[:2], 0))
+  return pi_hat, predictions_lib.make(config).represent(targets.y_hat_logits)
+
+
+def _phi_direction(eta, y):
+  """How y must move for phi(y) to grow by 1, [T+1, N, M]; else 0."""
+  slope = jax.grad(lambda y: jnp.sum(lpg_network.embed(eta, y)))(y)
+  square = jnp.sum(jnp.square(slope), axis=-1, keepdims=True)
+  return jnp.where(square > 0., slope / jnp.maximum(square, 1e-12), 0.)
+
+
+def kernels(config: config_lib.RuleConfig, vector: jax.Array,
+            inputs: types.RuleInput) -> dict[str, jax.Array]:
+  """Derivatives of outputs at t by inputs at t + k.
+
+  Args:
+    config: of the rule.
+    vector: [P], eta.
+    inputs: [T, N], see `rule_inputs`.
+
+  Returns:
+    By 'OUTPUT/INPUT', [K], for k from 0: of pi_hat the mean derivative, of
+    y_hat the mean length of the derivative. For phi, K is T+1: k = 0 is
+    phi(y(s_t)) and k = 1 phi(y(s_t+1)). By 'deviation/INPUT', how much that
+    input differs from step to step.
+  """
+  eta = rule_vector.unravel(config, vector)
+  inputs = types.RuleInput(*map(jnp.asarray, inputs))
+  num_steps = inputs.reward.shape[0]
+  direction = _phi_direction(eta, inputs.y)
+  move = {
+      'reward': lambda s, e: inputs._replace(
+          reward=inputs.reward.at[s].add(e)),
+      'probability': lambda s, e: inputs._replace(
+          action_probability=inputs.action_probability.at[s].add(e)),
+      'phi': lambda s, e: inputs._replace(
+          y=inputs.y.at[s].add(e * direction[s])),
+  }
+  # Whether no episode ended from t to s: d_t .. d_{s-1} are all 1.
+  def connected(t, s):
+    steps = jnp.arange(num_steps)
+    between = (steps >= t) & (steps < s)
+    return jnp.all((inputs.discount > 0.) | ~between[:, None], axis=0)
+
+  result = {}
+  for name in INPUTS:
+    length = num_steps + (name == 'phi')
+
+    def by_step(s, name=name):
+      """Derivatives by the input at s, of all steps t: [T, N, .] each."""
+      return jax.jvp(lambda e: _outputs(config, eta, move[name](s, e)),
+                     (jnp.float32(0.),), (jnp.float32(1.),))[1]
+
+    pi_hat, y_hat = jax.lax.map(by_step, jnp.arange(length))  # [s, t, N, .]
+    t, s = jnp.arange(num_steps)[None, :], jnp.arange(length)[:, None]
+    valid = jax.vmap(lambda s: jax.vmap(lambda t: connected(t, s))(
+        jnp.arange(num_steps)))(jnp.arange(length))  # [s, t, N]
+    lag = s - t
+    for output, derivative in (
+        ('pi_hat', pi_hat[..., 0]),
+        ('y_hat', jnp.sqrt(jnp.sum(jnp.square(y_hat), axis=-1)))):
+      def mean_at(k, derivative=derivative):
+        chosen = valid & (lag == k)[..., None]
+        return jnp.sum(jnp.where(chosen, derivative, 0.)) / jnp.maximum(
+            jnp.sum(chosen), 1)
+      result[f'{output}/{name}'] = jax.vmap(mean_at)(jnp.arange(length))
+  result['deviation/reward'] = jnp.std(inputs.reward)
+  result['deviation/probability'] = jnp.std(inputs.action_probability)
+  result['deviation/phi'] = jnp.std(lpg_network.embed(eta, inputs.y))
+  return result

@@ -1,0 +1,152 @@
+"""What pi_hat and y_hat respond to, and over how many steps.
+
+  python -m lpg_distributed.analysis.sensitivity --run=runs/demo_seed0
+
+Agents learn by the rule for a while; of their last trajectories the exact
+derivatives of the rule's outputs at step t are taken with respect to what it
+sees at step t + k: the reward, the probability of the action, and phi(y). The
+mean over steps and environments, of those pairs of steps between which no
+episode ended, is the implied kernel of credit assignment; a REINFORCE
+estimator has gamma^k there, and GAE (gamma lambda)^k. With `--run`, snapshots
+of the training show how it came about.
+"""
+
+import sys
+from typing import Any, Mapping, Optional, Sequence
+
+import numpy as np
+
+from envs import suite
+from lpg_distributed.analysis import experiment
+from lpg_distributed.analysis import stored
+from lpg_distributed.analysis import style
+from lpg_distributed.analysis import training_settings
+
+NAME = 'sensitivity'
+INPUTS = ('reward', 'probability', 'phi')
+OUTPUTS = ('pi_hat', 'y_hat')
+
+
+def _snapshots(args):
+  """The rule's `Source`, and (meta-step, eta) of those that are looked at."""
+  from lpg_distributed import eta_file
+  from lpg_distributed.analysis import sources
+  if len(args.rule) != 1:
+    raise stored.ResultsError(f'--rule is there {len(args.rule)} times; '
+                              'allowed: once')
+  source = sources.read(args.rule[0], args.average_last)
+  steps = source.about.get('meta_steps') or [0]
+  etas = [(0, sources.untrained(source).eta)]
+  if 'run' in source.about and args.snapshots > 2:
+    found = sources.snapshots(args.rule[0].rpartition('=')[2])
+    found = [(step, path) for step, path in found if step < steps[-1]]
+    places = np.unique(np.linspace(0, len(found) - 1, min(
+        len(found), args.snapshots - 2)).astype(int)) if found else []
+    etas += [(found[i][0], eta_file.load(found[i][1]).eta) for i in places]
+  return source, [*etas, (steps[-1], source.eta)]
+
+
+def compute(args):
+  # Here, since it brings JAX, which drawing does not need.
+  import jax
+
+  from lpg_distributed.analysis import rule_derivatives
+  from lpg_distributed.analysis import training_environments
+  experiment.check_counts(args, ('updates', 'num_lifetimes', 'snapshots'))
+  source, etas = _snapshots(args)
+  environment = args.environment or source.config.environments[0]
+  try:
+    suite.check_name(environment)
+  except ValueError as error:
+    raise stored.ResultsError(f'--environment: {error}') from None
+  config = training_environments.sized(
+      source.config, environment, source.config,
+      training_settings.Settings(updates=args.updates))
+  log_probs = source.arm_log_probs(environment)
+  key = rule_derivatives.held_out_key(args.seed)
+  measure = jax.jit(lambda eta: rule_derivatives.kernels(
+      config.rule, eta, rule_derivatives.rule_inputs(
+          config, environment, eta, key, args.num_lifetimes, log_probs,
+          args.updates)))
+  found: list[Mapping[str, Any]] = []
+  for step, eta in etas:
+    experiment.say(f'{source.label} at meta-step {step}')
+    found.append(jax.device_get(measure(np.asarray(eta))))
+  about = {'rule': {'label': source.label, **source.about},
+           'environment': environment, 'updates': args.updates,
+           'num_lifetimes': args.num_lifetimes, 'seed': args.seed,
+           'discounts': source.config.meta.discounts,
+           'td_lambda': source.config.outer.td_lambda}
+  return about, {
+      'meta_steps': [step for step, _ in etas],
+      **{name: [f[name] for f in found] for name in found[0]}}
+
+
+def _strength(data, output: str, name: str) -> np.ndarray:
+  """Per snapshot: sum over lags of what one deviation of an input does."""
+  kernel = np.abs(stored.as_array(data[f'{output}/{name}']))
+  return kernel.sum(axis=1) * stored.as_array(data[f'deviation/{name}'])
+
+
+def draw(about, data):
+  figure, grid = style.panels(6, 3)
+  gamma = max(about['discounts'])
+  for axes, output in zip(grid[::3], OUTPUTS):
+    kernel = stored.as_array(data[f'{output}/reward'])
+    lags = np.arange(kernel.shape[1])
+    axes.plot(lags, kernel[0], label='untrained', **style.distinct(1))
+    axes.plot(lags, kernel[-1], label=f'meta-step {data["meta_steps"][-1]}',
+              marker='.', **style.distinct(0))
+    if output == 'pi_hat':
+      for i, (rate, name) in enumerate((
+          (gamma, r'$\gamma^k$'),
+          (gamma * about['td_lambda'], r'$(\gamma\lambda)^k$'))):
+        axes.plot(lags, kernel[-1][0] * rate ** lags, color='gray',
+                  linestyle=style.LINES[2 + i], linewidth=1,
+                  label=f'{name}, scaled')
+    axes.set_title(f'{output} at t by the reward at t + k')
+  for axes, output in zip(grid[1::3], OUTPUTS):
+    for i, name in enumerate(INPUTS[1:]):
+      kernel = stored.as_array(data[f'{output}/{name}'])[-1]
+      axes.plot(np.arange(len(kernel)), kernel, label=name, marker='.',
+                **style.distinct(2 + i))
+    axes.set_title(f'{output} at t by what is seen at t + k')
+  for axes, output in zip(grid[2::3], OUTPUTS):
+    for i, name in enumerate(INPUTS):
+      axes.plot(data['meta_steps'], _strength(data, output, name), label=name,
+                marker='.', **style.distinct(i))
+    axes.set_title(f'{output}: one deviation of an input, all k')
+    axes.set_xlabel('meta-step')
+  for axes in [*grid[0:2], *grid[3:5]]:
+    axes.set_xlabel('k')
+    axes.axhline(0., color='black', linewidth=0.5)
+  for axes in grid:
+    axes.legend()
+  return figure
+
+
+def lines(about, data):
+  result = [f'{about["rule"]["label"]} on {about["environment"]}, at meta-step '
+            f'{data["meta_steps"][-1]}: what one deviation of an input does '
+            'to the outputs, summed over lags', '',
+            '| | ' + ' | '.join(INPUTS) + ' |', '|---|---|---|---|']
+  for output in OUTPUTS:
+    cells = [f'{_strength(data, output, name)[-1]:.3g}' for name in INPUTS]
+    result.append(f'| {output} | ' + ' | '.join(cells) + ' |')
+  return result
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+  parser = experiment.make_parser(__doc__, NAME)
+  experiment.add_rules(parser)
+  parser.add_argument('--environment', default='', metavar='NAME',
+                      help='default: the first of the training')
+  experiment.add_counts(parser, {
+      'updates': (50, 'that agents have learned for'),
+      'num_lifetimes': (8, 'agents'),
+      'snapshots': (8, 'of a run, at most')})
+  return experiment.run(parser, argv, NAME, compute, draw, lines)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

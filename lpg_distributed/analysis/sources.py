@@ -1,0 +1,169 @@
+"""The rules that experiments are about: of a run, published, or in a file."""
+
+import json
+import os
+import re
+from typing import Any, Mapping, NamedTuple, Optional
+
+import numpy as np
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import config_io
+from lpg_distributed import errors
+from lpg_distributed import eta_file
+from lpg_distributed import published
+from lpg_distributed.core import meta_update
+from lpg_distributed.nodes import bandit_server
+from lpg_distributed.nodes import checkpointing
+from lpg_distributed.nodes import run_directory
+
+_SNAPSHOT = re.compile(r'eta_(\d{8,})\.npz')
+
+
+class SourceError(errors.UserError, ValueError):
+  """A rule that cannot be found or used; the message is one line."""
+
+
+class Source(NamedTuple):
+  """A rule with what is known of its training."""
+  label: str
+  eta: np.ndarray  # [P]
+  config: config_lib.Config  # of its training; defaults where not known
+  bandit: Optional[Mapping[str, Any]]  # see `BanditServer.get_state`
+  about: Mapping[str, Any]  # as results keep it: `meta_step`, `seed` and so on
+
+  @property
+  def agents(self) -> Mapping[str, config_lib.AgentConfig]:
+    """The training's, and Table 3's where it had none."""
+    return {**config_lib.AGENTS, **self.config.agents}
+
+  def arm_log_probs(self, environment: str,
+                    agent: Optional[config_lib.AgentConfig] = None
+                    ) -> np.ndarray:
+    """[arms], what the bandit of the training has learned.
+
+    Uniform where it knows nothing of this environment, or has another grid
+    than `agent`, which is the training's by default.
+    """
+    arms = (agent or self.agents[environment]).arms
+    if (self.bandit is None or environment not in self.config.environments
+        or arms != self.config.agents[environment].arms):
+      return np.zeros(len(arms), np.float32)
+    server = bandit_server.BanditServer(self.config, self.bandit)
+    return np.asarray(server.get_log_probabilities(
+        environment)['log_probabilities'], np.float32)
+
+
+def snapshots(run_dir: str) -> list[tuple[int, str]]:
+  """(meta-step, file) of a run's snapshots of eta, the oldest first."""
+  directory = os.path.join(run_dir, 'eta')
+  found = os.listdir(directory) if os.path.isdir(directory) else []
+  matches = sorted((int(match.group(1)), match.group(0))
+                   for match in map(_SNAPSHOT.fullmatch, found) if match)
+  return [(step, os.path.join(directory, name)) for step, name in matches]
+
+
+def average(paths: list[str]) -> eta_file.EtaFile:
+  """The mean of several etas of one shape; `info` is the last one's.
+
+  Raises:
+    SourceError: rules of different shapes.
+  """
+  found = [eta_file.load(path) for path in paths]
+  if any(file.rule != found[0].rule for file in found):
+    raise SourceError('rules of different shapes have no mean: '
+                      f'{", ".join(paths)}')
+  eta = np.mean([file.eta for file in found], axis=0, dtype=np.float64)
+  return found[-1]._replace(eta=eta.astype(np.float32))
+
+
+def latest(run_dir: str, average_last: int = 1
+           ) -> tuple[eta_file.EtaFile, list[int]]:
+  """The newest rule of a run, or the mean of its last ones.
+
+  Args:
+    run_dir: a run, which may be going on.
+    average_last: 1: `eta.npz`, or the newest snapshot while there is none;
+      more: the mean over that many snapshots.
+
+  Returns:
+    The rule, and the meta-steps that it is the mean of.
+
+  Raises:
+    SourceError: there are not as many.
+  """
+  paths = snapshots(run_dir)
+  final = os.path.join(run_dir, 'eta.npz')
+  if average_last == 1 and os.path.exists(final):
+    file = eta_file.load(final)
+    return file, [int(file.info.get('meta_step', 0))]
+  if len(paths) < average_last:
+    raise SourceError(f'{run_dir} has {len(paths)} snapshots of eta; wanted: '
+                      f'{average_last}')
+  chosen = paths[-average_last:]
+  return average([path for _, path in chosen]), [step for step, _ in chosen]
+
+
+def _of_run(label: str, run_dir: str, average_last: int) -> Source:
+  config = run_directory.read_config(run_dir)
+  file, steps = latest(run_dir, average_last)
+  checkpoint = checkpointing.latest(run_dir)
+  bandit = checkpoint and checkpointing.load_json(checkpoint, 'bandit')
+  return Source(label, file.eta, config, bandit, {
+      'run': os.path.basename(os.path.normpath(run_dir)),
+      'seed': config.run.seed, 'meta_steps': steps,
+      'env_steps': steps[-1] * config.meta.window_env_steps
+                   * config.meta.num_lifetimes,
+      'training_environments': config.environments})
+
+
+def _of_file(label: str, path: str, card: Optional[Mapping[str, Any]]
+             ) -> Source:
+  file = eta_file.load(path)
+  if card is None:
+    config = config_lib.Config(
+        rule=file.rule, evaluator=config_lib.EvaluatorConfig(enabled=False))
+    return Source(label, file.eta, config, None,
+                  {'file': os.path.basename(path), **file.info})
+  try:
+    config = config_io.from_dict(card['config'])
+    return Source(label, file.eta, config, card['bandit'], {
+        'published': card['name'], 'seed': config.run.seed,
+        'meta_steps': card['averaged_meta_steps'],
+        'env_steps': card['env_steps'],
+        'training_environments': config.environments})
+  except (KeyError, TypeError) as error:
+    raise SourceError(f'the card of {path} is damaged: {error}') from None
+
+
+def read(text: str, average_last: int = 1) -> Source:
+  """The rule that `[LABEL=]PLACE` names.
+
+  Args:
+    text: PLACE is a run's directory, a file, or a published rule's name.
+    average_last: of a run's snapshots, see `latest`.
+
+  Raises:
+    UserError: one of several, in one line.
+  """
+  label, sign, place = text.partition('=')
+  if not sign:
+    label, place = '', text
+  if os.path.isdir(place):
+    config = run_directory.read_config(place)
+    return _of_run(label or config.rule.kind, place, average_last)
+  path = published.resolve(place)
+  card = None
+  if path != place:
+    card = published.load_card(place)
+  elif os.path.exists(path[:-4] + '.json'):
+    with open(path[:-4] + '.json', encoding='utf-8') as f:
+      card = json.load(f)
+  return _of_file(label or place, path, card)
+
+
+def untrained(source: Source, label: str = 'untrained') -> Source:
+  """The rule that the training of `source` began with."""
+  return source._replace(
+      label=label, eta=np.asarray(meta_update.init(source.config).eta),
+      about={'untrained': True, 'seed': source.config.run.seed})

@@ -1,0 +1,102 @@
+"""Results as small JSON files, from which figures and tables are drawn."""
+
+import json
+import os
+from typing import Any, Mapping
+
+import numpy as np
+
+from lpg_distributed import errors
+from lpg_distributed import files
+
+_FORMAT = 'lpg-results-1'
+_DIGITS = 5  # significant ones; enough to draw, and files stay small
+_LARGEST = 1 << 26  # bytes
+
+
+class ResultsError(errors.UserError, ValueError):
+  """Results that cannot be used; the message is one line."""
+
+
+def plain(value: Any) -> Any:
+  """Arrays, NumPy's numbers and tuples as JSON has them, floats rounded.
+
+  What is not finite becomes None.
+  """
+  if isinstance(value, Mapping):
+    return {str(key): plain(item) for key, item in value.items()}
+  if isinstance(value, (bool, str)) or value is None:
+    return value
+  if isinstance(value, (int, np.integer)):
+    return int(value)
+  if isinstance(value, (float, np.floating)):
+    return float(f'{value:.{_DIGITS}g}') if np.isfinite(value) else None
+  if isinstance(value, np.bool_):
+    return bool(value)
+  if isinstance(value, np.ndarray) and not value.ndim:
+    return plain(value.item())
+  return [plain(item) for item in value]
+
+
+def as_array(values: Any) -> np.ndarray:
+  """Nested lists as float64, None as NaN."""
+  return np.array(values, dtype=object).astype(np.float64) if np.size(
+      values) else np.zeros(np.shape(values))
+
+
+def save(path: str, experiment: str, about: Mapping[str, Any],
+         data: Mapping[str, Any]) -> None:
+  """Writes results, whole or not at all; `about` says how they came about.
+
+  Raises:
+    ResultsError: no such place.
+  """
+  content = {'format': _FORMAT, 'experiment': experiment,
+             'about': plain(about), 'data': plain(data)}
+  write(path, content)
+
+
+def write(path: str, content: Mapping[str, Any]) -> None:
+  """Writes JSON, whole or not at all, so that it reads well.
+
+  Raises:
+    ResultsError: no such place.
+  """
+  try:
+    os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+    files.write_whole(path, _dump(content).encode())
+  except OSError as error:
+    raise ResultsError(f'{path} cannot be written: {error.strerror}') from None
+
+
+def _dump(content: Mapping[str, Any]) -> str:
+  """Indented, but with lists of numbers in one line each."""
+  def walk(value, indent):
+    if isinstance(value, dict) and value:
+      inner = ',\n'.join(
+          f'{indent} {json.dumps(key)}: {walk(item, indent + " ")}'
+          for key, item in value.items())
+      return '{\n' + inner + f'\n{indent}}}'
+    return json.dumps(value, allow_nan=False)
+  return walk(content, '') + '\n'
+
+
+def load(path: str, experiment: str) -> tuple[dict[str, Any], dict[str, Any]]:
+  """(`about`, `data`) of a file that `save` wrote.
+
+  Raises:
+    ResultsError: no such file, or results of something else.
+  """
+  try:
+    with open(path, encoding='utf-8') as f:
+      content = json.loads(f.read(_LARGEST))
+    found = content['experiment'] if content['format'] == _FORMAT else None
+    about, data = dict(content['about']), dict(content['data'])
+  except FileNotFoundError:
+    raise ResultsError(f'there is no file {path}') from None
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise ResultsError(f'{path} holds no results: {error}') from None
+  if found != experiment:
+    raise ResultsError(f'{path} holds results of {found!r}; allowed here: '
+                       f'{experiment!r}')
+  return about, data

@@ -1,0 +1,102 @@
+"""Studies: several configurations of meta-training, compared over seeds.
+
+Data only. `python -m launch.study` runs them, `analysis.figure7` reads what
+came of it. A study changes one thing at a time, unless it says so.
+"""
+
+import os
+import re
+from typing import Mapping, NamedTuple
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import config_io
+from lpg_distributed import errors
+from lpg_distributed import presets
+
+
+class StudyError(errors.UserError, ValueError):
+  """No such study, or nothing of it; the message is one line."""
+
+
+class Study(NamedTuple):
+  """Overrides, as `--set` takes them, by the names of the variants."""
+  preset: str
+  common: tuple[str, ...]
+  variants: Mapping[str, tuple[str, ...]]
+
+
+def _middle(values: tuple[float, ...]) -> float:
+  return values[(len(values) - 1) // 2]
+
+
+def fixed_hyper_params() -> tuple[str, ...]:
+  """One pair for each kind, the middle of Table 3: no bandit."""
+  return tuple(
+      text for name, agent in config_lib.AGENTS.items() for text in (
+          f'agents.{name}.learning_rates={_middle(agent.learning_rates)}',
+          f'agents.{name}.kl_costs={_middle(agent.kl_costs)}'))
+
+
+# So that a run is small and does nothing but meta-train, on one core.
+_SMALL = ('evaluator.enabled=false', 'run.num_workers=1',
+          'run.eta_snapshot_period_steps=20')
+# As the paper has it, where the preset `demo` departs from it.
+_PAPER = ('meta.y_hat_cost=0.001', 'meta.y_table_stddev=0.1',
+          'meta.max_gradient_norm=0')
+
+STUDIES: Mapping[str, Study] = {
+    # Figure 7.
+    'ablations': Study('demo', (*_SMALL, 'meta.y_hat_cost=0.001'), {
+        'LPG': (),
+        'without softmax of y': ('rule.kind=lpg_vector',),
+        'without entropy of y': ('meta.prediction_entropy_cost=0',),
+        'without L2': ('meta.pi_hat_cost=0', 'meta.y_hat_cost=0'),
+        'fixed hyperparameters': fixed_hyper_params(),
+        'LPG-V': ('rule.kind=lpg_v',),
+    }),
+    # Under which settings does a rule use its predictions? Each but the last
+    # two changes one thing.
+    'predictions': Study('demo', (*_SMALL, *_PAPER), {
+        'paper': (),
+        'beta_3 = 0': ('meta.y_hat_cost=0',),
+        'y deviation 1': ('meta.y_table_stddev=1',),
+        'alpha_y 1, 5': ('agents.*.kl_costs=1,5',),
+        'beta_3 = 0, y deviation 1': ('meta.y_hat_cost=0',
+                                      'meta.y_table_stddev=1'),
+        'all three': ('meta.y_hat_cost=0', 'meta.y_table_stddev=1',
+                      'agents.*.kl_costs=1,5'),
+    }),
+    # What keeps one gradient, a hundred times the others, from spoiling a rule?
+    'clipping': Study('demo', _SMALL, {
+        'not clipped': ('meta.max_gradient_norm=0',),
+        'norm 0.1': ('meta.max_gradient_norm=0.1',),
+        'norm 0.02': ('meta.max_gradient_norm=0.02',),
+        'norm 0.02, alpha_y 1, 5': ('meta.max_gradient_norm=0.02',
+                                    'agents.*.kl_costs=1,5'),
+    }),
+}
+
+
+def load(name: str) -> Study:
+  """Raises StudyError if there is none."""
+  if name not in STUDIES:
+    raise StudyError(f'there is no study {name!r}; allowed: '
+                     f'{", ".join(STUDIES)}')
+  return STUDIES[name]
+
+
+def config_of(study: Study, variant: str, *more: str) -> config_lib.Config:
+  """The configuration of a variant.
+
+  Raises:
+    ConfigError: an override that is not allowed.
+  """
+  return config_io.apply_overrides(
+      presets.load(study.preset),
+      [*study.common, *study.variants[variant], *more])
+
+
+def run_dir(root: str, variant: str, seed: int) -> str:
+  """Where a run of a study is."""
+  slug = re.sub(r'[^a-z0-9]+', '_', variant.lower()).strip('_')
+  return os.path.join(root, f'{slug}_seed{seed}')

@@ -1,0 +1,48 @@
+"""How all figures look: colours that the colour-blind can tell apart."""
+
+import matplotlib
+from matplotlib import figure as figure_lib
+
+FONT_SIZE = 8
+DPI = 120
+PANEL = (3.6, 2.6)  # inches
+# From dark to light without a change of hue's order: reads in grey as well.
+COLOUR_MAP = 'cividis'
+
+# Okabe and Ito (2008); yellow is left out, since it is faint on white.
+COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00',
+           '#000000')
+# Beside colour, since there may be more lines, and since some print grey.
+LINES = ('-', '--', '-.', ':')
+
+
+def line(index: int) -> dict[str, str]:
+  """Colour and form of the index-th line; they repeat after 28."""
+  return {'color': COLOURS[index % len(COLOURS)],
+          'linestyle': LINES[index // len(COLOURS) % len(LINES)]}
+
+
+def distinct(index: int) -> dict[str, str]:
+  """As `line`, for few lines: each of another form, so that grey will do."""
+  return {**line(index), 'linestyle': LINES[index % len(LINES)]}
+
+
+def figure(width: float, height: float) -> figure_lib.Figure:
+  """An empty one, of that many inches."""
+  matplotlib.rcParams['font.size'] = FONT_SIZE
+  return figure_lib.Figure(figsize=(width, height), layout='constrained')
+
+
+def panels(count: int, columns: int, scale: float = 1., **kwargs):
+  """(figure, `count` axes) in rows of `columns`; what is over is hidden.
+
+  `scale` is that of a panel's width; much below 1 they are square.
+  """
+  rows = -(-count // columns)
+  width = PANEL[0] * scale
+  height = PANEL[1] * scale if scale > 0.6 else width
+  whole = figure(width * columns, height * rows)
+  grid = whole.subplots(rows, columns, squeeze=False, **kwargs).ravel()
+  for axes in grid[count:]:
+    axes.set_visible(False)
+  return whole, grid[:count]

@@ -1,0 +1,192 @@
+"""Agents on the training environments by several rules, for Figure 3.
+
+All rules meet the same lifetimes: layouts, lengths and random numbers come
+from one key, which no training uses. A2C is tuned on others.
+"""
+
+import dataclasses
+from typing import Any, Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lpg_distributed import config as config_lib
+from lpg_distributed.analysis import evaluation
+from lpg_distributed.analysis import sources
+from lpg_distributed.analysis import training_settings as settings_lib
+from lpg_distributed.core import baselines
+from lpg_distributed.core import train_agents
+
+# Folded into the seed's key, so that tuning sees other lifetimes.
+_TUNING, _TEST = 1, 2
+
+
+def sized(config: config_lib.Config, environment: str,
+          base: config_lib.Config, settings: settings_lib.Settings
+          ) -> config_lib.Config:
+  """`config`, a rule's, for one environment and lifetimes of `base`'s size."""
+  base = dataclasses.replace(
+      base, agents={**config_lib.AGENTS, **base.agents})
+  num_envs = settings.num_envs or base.meta.num_envs
+  updates = settings.updates or (
+      base.lifetime_windows(environment) * base.meta.num_updates)
+  steps = updates * base.meta.trajectory_steps * num_envs
+  agent = dataclasses.replace(base.agents[environment],
+                              lifetime_env_steps=steps)
+  return dataclasses.replace(
+      config, environments=(environment,), shares=(),
+      agents={**base.agents, environment: agent},
+      meta=dataclasses.replace(
+          config.meta, num_envs=num_envs, lifetime_scale=1., num_updates=1,
+          trajectory_steps=base.meta.trajectory_steps))
+
+
+def _bins(num_updates: int, points: int) -> np.ndarray:
+  """[P+1] bounds that cut N updates into P parts."""
+  return np.linspace(0, num_updates, min(points, num_updates) + 1).astype(int)
+
+
+def curve(lifetimes: train_agents.Lifetimes, bounds: np.ndarray) -> np.ndarray:
+  """[P, L], mean return of the episodes of each part; NaN where none ended."""
+  counts = np.asarray(lifetimes.num_episodes, np.float64)
+  sums = np.asarray(lifetimes.episode_return, np.float64) * counts
+  over_parts = lambda x: np.add.reduceat(x, bounds[:-1], axis=0)
+  with np.errstate(invalid='ignore', divide='ignore'):
+    return over_parts(sums) / over_parts(counts)
+
+
+def _nan_statistics(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Mean and standard error over [P, L]'s lifetimes that have a number."""
+  finite = np.isfinite(curves)
+  count = finite.sum(axis=1)
+  safe = np.where(finite, curves, 0.)
+  with np.errstate(invalid='ignore', divide='ignore'):
+    mean = safe.sum(axis=1) / count
+    square = np.where(finite, (curves - mean[:, None]) ** 2, 0.).sum(axis=1)
+    return mean, np.sqrt(square / (count - 1.) / count)
+
+
+def row(lives: Sequence[train_agents.Lifetimes], bounds: np.ndarray,
+        num: int) -> dict[str, Any]:
+  """What is kept of one rule's lifetimes.
+
+  Returns:
+    `final` [n] and `whole` [n] (the mean over a lifetime's curve), one number
+    for each lifetime; `mean` and `standard_error` [P] of the curves.
+  """
+  curves = np.concatenate(
+      [curve(some, bounds) for some in lives], axis=1)[:, :num]
+  final = np.concatenate(
+      [np.asarray(some.final_return) for some in lives])[:num]
+  mean, error = _nan_statistics(curves)
+  return {'final': final, 'mean': mean, 'standard_error': error,
+          'whole': _nan_statistics(curves.T)[0]}
+
+
+def tune_a2c(config: config_lib.Config, environment: str,
+             settings: settings_lib.Settings) -> dict[str, Any]:
+  """Finds A2C's pair of `baselines.grid` with the best final return.
+
+  Of equally good ones, which chains have, the one that was so earlier.
+  """
+  pairs = baselines.grid(config.agents[environment])
+  repeated = np.repeat(np.array(pairs), settings.tuning_lifetimes, axis=0)
+  key = jax.random.fold_in(evaluation.held_out_key(settings.seed, _TUNING), 0)
+  lives = jax.tree_util.tree_map(np.asarray, jax.jit(
+      lambda pairs: baselines.train_a2c(config, environment, key, pairs)
+      ._replace(theta=()))(jnp.asarray(repeated, jnp.float32)))
+  bounds = _bins(len(lives.episode_return), settings.points)
+  found = row([lives], bounds, len(repeated))
+  per_pair = lambda values: np.nan_to_num(
+      np.asarray(values).reshape(len(pairs), -1).mean(axis=1), nan=-np.inf)
+  final, whole = per_pair(found['final']), per_pair(found['whole'])
+  best = max(range(len(pairs)), key=lambda i: (round(final[i], 2), whole[i]))
+  rates = sorted({rate for rate, _ in pairs})
+  return {'learning_rate': pairs[best][0], 'entropy_cost': pairs[best][1],
+          'at_edge': pairs[best][0] in (rates[0], rates[-1]),
+          'final': final, 'pairs': pairs}
+
+
+def _chunk_keys(environment: str, settings: settings_lib.Settings):
+  index = list(config_lib.AGENTS).index(environment)
+  key = jax.random.fold_in(
+      evaluation.held_out_key(settings.seed, _TEST), index)
+  num_chunks = -(-settings.num_lifetimes // settings.chunk)
+  return [jax.random.fold_in(key, i) for i in range(num_chunks)]
+
+
+def _by_rule(source: sources.Source, environment: str,
+             base: config_lib.Config, settings: settings_lib.Settings,
+             compiled: dict[Any, evaluation.Lives]
+             ) -> dict[str, dict[str, Any]]:
+  """Rows of a rule, and of its ablations under `LABEL, ABLATION`.
+
+  `compiled` is kept from rule to rule; rules of one shape share it.
+  """
+  config = sized(source.config, environment, base, settings)
+  lives = compiled.setdefault(
+      (config.rule, config.meta, config.outer),
+      evaluation.Lives(config, environment, settings.chunk))
+  log_probs = source.arm_log_probs(environment, config.agents[environment])
+  keys = _chunk_keys(environment, settings)
+  live = lambda eta, alpha_y=None: [
+      lives(eta, key, log_probs, alpha_y) for key in keys]
+  whole = live(source.eta)
+  bounds = _bins(len(whole[0].episode_return), settings.points)
+  keep = lambda found: row(found, bounds, settings.num_lifetimes)
+  rows = {source.label: keep(whole)}
+  if settings.ablations and not source.about.get('untrained'):
+    if config.rule.kind != 'lpg_v':
+      rows[f'{source.label}, {settings_lib.NO_Y}'] = keep(
+          live(source.eta, 0.))
+    phi = np.mean([evaluation.mean_phi(some) for some in whole])
+    rows[f'{source.label}, {settings_lib.HELD_PHI}'] = keep(live(
+        evaluation.hold_phi(config.rule, source.eta, phi)))
+  return rows
+
+
+def evaluate(environment: str, rules: Sequence[sources.Source],
+             settings: settings_lib.Settings,
+             say: Callable[[str], None] = lambda text: None
+             ) -> Mapping[str, Any]:
+  """All rules on one kind.
+
+  Args:
+    environment: its name.
+    rules: the first one's training says how long lifetimes are; without its
+      ablations are those that are marked as untrained.
+    settings: see there.
+    say: is told what is being done.
+
+  Returns:
+    `env_steps` [P], `rules` (see `row`), `arms` (how each rule's
+    hyperparameters were drawn) and, with A2C, `a2c` (see `tune_a2c`).
+  """
+  base = rules[0].config
+  config = sized(base, environment, base, settings)
+  num_updates = train_agents.num_updates(config, environment)
+  bounds = _bins(num_updates, settings.points)
+  per_update = config.meta.trajectory_steps * config.meta.num_envs
+  compiled: dict[Any, evaluation.Lives] = {}
+  result: dict[str, Any] = {
+      'env_steps': bounds[1:] * per_update, 'rules': {}, 'arms': {}}
+  for source in rules:
+    say(f'{environment}: {source.label}')
+    result['rules'].update(
+        _by_rule(source, environment, base, settings, compiled))
+    drawn = np.exp(source.arm_log_probs(
+        environment, config.agents[environment]))
+    result['arms'][source.label] = drawn / drawn.sum()
+  if settings.a2c:
+    say(f'{environment}: {settings_lib.A2C}')
+    result['a2c'] = tune_a2c(config, environment, settings)
+    best = np.array([[result['a2c']['learning_rate'],
+                      result['a2c']['entropy_cost']]] * settings.chunk)
+    train = jax.jit(lambda key: baselines.train_a2c(
+        config, environment, key, best)._replace(theta=()))
+    lives = [jax.tree_util.tree_map(np.asarray, train(key))
+             for key in _chunk_keys(environment, settings)]
+    result['rules'][settings_lib.A2C] = row(
+        lives, bounds, settings.num_lifetimes)
+  return result

@@ -1,0 +1,21 @@
+"""How agents are compared on training environments; names and numbers."""
+
+import dataclasses
+
+A2C = 'A2C'
+NO_Y, HELD_PHI = 'alpha_y = 0', 'phi held'
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How long and how often agents live; 0: as in the first rule's training."""
+  num_lifetimes: int = 64  # seeds
+  # At a time, on other random numbers; memory.
+  chunk: int = 16
+  tuning_lifetimes: int = 4  # for each pair of A2C's grid
+  updates: int = 0  # of every lifetime
+  num_envs: int = 0
+  points: int = 40  # of a curve
+  seed: int = 0
+  a2c: bool = True
+  ablations: bool = True

@@ -1,0 +1,28 @@
+"""A small run that never was, for tests of what reads runs."""
+
+import os
+import shutil
+
+import numpy as np
+
+from lpg_distributed import eta_file
+from lpg_distributed.core import meta_update
+from tests.analysis import test_report
+
+NAME, CONFIG = test_report.NAME, test_report.CONFIG
+
+
+def store(path, meta_step=5, snapshots=(2, 4)):
+  """As `test_report.store_run`, with snapshots of eta; returns where."""
+  run_dir = test_report.store_run(path, meta_step)
+  for step in snapshots:
+    eta_file.save(os.path.join(run_dir, 'eta', f'eta_{step:08d}.npz'),
+                  np.float32(step) * meta_update.init(CONFIG).eta,
+                  CONFIG.rule, meta_step=step)
+  return run_dir
+
+
+def copy(run_dir, path):
+  """Of its own, for a test that changes it."""
+  shutil.copytree(run_dir, path)
+  return str(path)

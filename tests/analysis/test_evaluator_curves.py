@@ -1,0 +1,54 @@
+"""The evaluator's rows as curves beside a run's."""
+
+import os
+
+from matplotlib import figure as figure_lib
+import numpy as np
+import pytest
+
+from lpg_distributed.analysis import evaluator_curves
+from lpg_distributed.nodes import loggers
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+  os.makedirs(tmp_path / 'figures')
+  logger = loggers.MetricsLogger(str(tmp_path), 'evaluator',
+                                 tensorboard=False)
+  for step, event, game, frames, value in [
+      (0, 'progress', 'pong', 10, None), (0, 'progress', 'pong', 20, -21.),
+      (0, 'end', 'pong', 30, -20.), (0, 'end', 'boxing', 30, 1.),
+      (40, 'progress', 'pong', 10, -19.),
+      # Killed, and gone on from what was saved before.
+      (40, 'progress', 'pong', 20, -5.), (40, 'progress', 'pong', 20, -18.)]:
+    logger.write(step, {'event': event, 'game': game, 'frames': frames,
+                        'return': value})
+  logger.write(-1, {'event': 'error', 'game': '', 'error': 'no eta'})
+  logger.close()
+  return str(tmp_path)
+
+
+def test_reading(run_dir):
+  boxing, first, second = evaluator_curves.read(run_dir)
+  assert (boxing.game, boxing.meta_step, boxing.done) == ('boxing', 0, True)
+  assert (first.game, first.meta_step, first.done) == ('pong', 0, True)
+  np.testing.assert_array_equal(first.frames, [20, 30])
+  np.testing.assert_array_equal(first.returns, [-21., -20.])
+  assert second.meta_step == 40 and not second.done
+  np.testing.assert_array_equal(second.returns, [-19., -18.])
+
+
+def test_ends_against_meta_steps(run_dir):
+  axes = figure_lib.Figure().subplots()
+  evaluator_curves.draw_final(axes, 'pong', evaluator_curves.read(run_dir))
+  line = axes.lines[0]
+  np.testing.assert_array_equal(line.get_xdata(), [0])  # 40 goes on.
+  np.testing.assert_array_equal(line.get_ydata(), [-20.])
+  assert axes.get_title() == 'Atari: pong'
+
+
+def test_the_figure(run_dir, tmp_path):
+  path = evaluator_curves.draw(run_dir)
+  assert path == os.path.join(run_dir, 'figures', 'evaluator.png')
+  assert os.path.getsize(path) > 1000
+  assert evaluator_curves.draw(str(tmp_path / 'none')) is None

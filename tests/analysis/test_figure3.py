@@ -1,0 +1,240 @@
+"""Evaluation on the training environments, in miniature and by hand."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import eta_file
+from lpg_distributed.analysis import figure3
+from lpg_distributed.analysis import intervals
+from lpg_distributed.analysis import sources
+from lpg_distributed.analysis import stored
+from lpg_distributed.analysis import training_environments as training
+from lpg_distributed.analysis import training_settings
+from lpg_distributed.core import baselines
+from lpg_distributed.core import meta_update
+from lpg_distributed.core import train_agents
+from tests.analysis import run_testing
+
+NAME, CONFIG = run_testing.NAME, run_testing.CONFIG
+TINY = training_settings.Settings(num_lifetimes=3, chunk=2, tuning_lifetimes=2,
+                         updates=30, num_envs=8, points=4)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _quick(quick_compilation):
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(baselines, 'LARGER_RATES', (4.,))
+    patch.setattr(baselines, 'ENTROPY_COSTS', (0.,))
+    yield
+
+
+@pytest.fixture(scope='module')
+def run_dir(tmp_path_factory):
+  return run_testing.store(tmp_path_factory.mktemp('run') / 'run')
+
+
+def test_summary_and_comparison_by_hand():
+  found = intervals.summary([1., 2., 3., np.nan])
+  # t with two degrees of freedom: 4.3027; error 1 / sqrt(3).
+  half = 4.302653 / np.sqrt(3.)
+  np.testing.assert_allclose(
+      [found[k] for k in ('mean', 'standard_error', 'low', 'high')],
+      [2., 1. / np.sqrt(3.), 2. - half, 2. + half], rtol=1e-6)
+  assert found['num'] == 4 and found['not_finite'] == 1
+  assert intervals.summary([5.])['low'] is None
+  span = lambda low, high: {'low': low, 'high': high}
+  assert intervals.compare(span(2, 3), span(0, 1)) == 1
+  assert intervals.compare(span(0, 1), span(2, 3)) == -1
+  assert intervals.compare(span(0, 2), span(1, 3)) == 0
+  assert intervals.compare(span(None, None), span(1, 3)) == 0
+
+
+def test_curves_by_hand():
+  lifetimes = train_agents.Lifetimes(
+      final_return=np.array([1., 2.]),
+      episode_return=np.array([[1., 0.], [4., 0.], [2., 8.], [0., 0.]]),
+      num_episodes=np.array([[1., 0.], [2., 0.], [1., 1.], [0., 0.]]),
+      phi=None, hyper=None, theta=None)
+  bounds = training._bins(4, 2)
+  assert bounds.tolist() == [0, 2, 4]
+  np.testing.assert_allclose(training.curve(lifetimes, bounds),
+                             [[3., np.nan], [2., 8.]])
+  found = training.row([lifetimes], bounds, 2)
+  np.testing.assert_allclose(found['mean'], [3., 5.])
+  np.testing.assert_allclose(found['whole'], [2.5, 8.])
+  np.testing.assert_allclose(found['standard_error'], [np.nan, 3.])
+  assert found['final'].tolist() == [1., 2.]
+
+
+def test_sizes():
+  config = training.sized(CONFIG, 'tabular_dense', CONFIG, TINY)
+  assert config.environments == ('tabular_dense',)
+  assert train_agents.num_updates(config, 'tabular_dense') == 30
+  assert config.meta.num_envs == 8
+  as_trained = dataclasses.replace(TINY, updates=0, num_envs=0)
+  config = training.sized(CONFIG, NAME, CONFIG, as_trained)
+  assert train_agents.num_updates(config, NAME) == 60
+  assert config.meta.num_envs == 3
+
+
+@pytest.fixture(scope='module')
+def evaluated(run_dir):
+  lpg = sources.read(f'LPG={run_dir}')
+  rule = dataclasses.replace(CONFIG.rule, kind='lpg_v')
+  config = dataclasses.replace(
+      CONFIG, rule=rule, evaluator=config_lib.EvaluatorConfig(enabled=False))
+  lpg_v = sources.Source('LPG-V', np.asarray(meta_update.init(config).eta),
+                         config, None, {})
+  rules = [lpg, lpg_v, sources.untrained(lpg)]
+  return training.evaluate(NAME, rules, TINY)
+
+
+def test_every_rule_and_its_ablations(evaluated):
+  assert list(evaluated['rules']) == [
+      'LPG', 'LPG, alpha_y = 0', 'LPG, phi held', 'LPG-V', 'LPG-V, phi held',
+      'untrained', 'A2C']
+  for found in evaluated['rules'].values():
+    assert found['final'].shape == found['whole'].shape == (3,)
+    assert found['mean'].shape == (4,)
+  assert evaluated['env_steps'].tolist() == [
+      n * 8 * CONFIG.meta.trajectory_steps for n in (7, 15, 22, 30)]
+  finals = {tuple(found['final']) for found in evaluated['rules'].values()}
+  assert len(finals) > 2
+
+
+def test_a2c_is_tuned_on_other_lifetimes(evaluated):
+  tuned = evaluated['a2c']
+  assert [pair for pair, _ in tuned['pairs']] == [20., 40., 80., 320.]
+  best = max(tuned['final'])
+  chosen = tuned['final'][[pair[0] for pair in tuned['pairs']].index(
+      tuned['learning_rate'])]
+  assert chosen >= best - 0.01
+  assert tuned['at_edge'] == (tuned['learning_rate'] in (20., 320.))
+  keys = [training._chunk_keys(name, TINY)
+          for name in (NAME, 'tabular_dense')]
+  assert len({tuple(np.asarray(k)) for pair in keys for k in pair}) == 4
+
+
+def test_arms_come_from_the_bandit_of_the_same_grid(run_dir):
+  source = sources.read(run_dir)
+  assert source.label == 'lpg' and source.bandit is not None
+  assert source.arm_log_probs(NAME).shape == (9,)
+  # An environment that the training did not know: all arms alike.
+  np.testing.assert_array_equal(source.arm_log_probs('chain_long'),
+                                np.zeros(9))
+  learned = dict(source.bandit)
+  learned['bandits'] = {NAME: {'counts': [1] * 9, 'window':
+                               [[float(i == 4)] + [0.] * 9 for i in range(9)]}}
+  found = source._replace(bandit=learned).arm_log_probs(NAME)
+  assert np.argmax(found) == 4 and np.exp(found[4]) > 0.9
+  other = config_lib.AgentConfig(learning_rates=(1.,))
+  np.testing.assert_array_equal(source.arm_log_probs(NAME, other), [0.] * 3)
+
+
+def made_up(environment, rules, settings, say=None):
+  """In place of `training_environments.evaluate`: numbers of no agents."""
+  del say
+  rng = np.random.default_rng(len(environment))
+  labels = [source.label for source in rules]
+  return {'env_steps': np.arange(1, 5) * 1000, 'arms': {}, 'rules': {
+      label: {'final': rng.random(settings.num_lifetimes),
+              'whole': rng.random(settings.num_lifetimes),
+              'mean': rng.random(4), 'standard_error': 0.1 * rng.random(4)}
+      for label in (*labels, f'{labels[0]}, alpha_y = 0',
+                    f'{labels[0]}, phi held', 'A2C')}}
+
+
+def test_command(run_dir, tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(training, 'evaluate', made_up)
+  results = tmp_path / 'figure3.json'
+  flags = [f'--results={results}', '--num_lifetimes=2', '--chunk=2',
+           '--tuning_lifetimes=2', '--updates=6', '--num_envs=3']
+  run = [f'--run=LPG={run_dir}', *flags]
+  assert figure3.main(run) == 0
+  out = capsys.readouterr().out
+  assert '| `chain_short` | 1 |' in out and 'Normalised' in out
+  assert 'LPG against A2C, of 1 kinds: ' in out
+  assert 'LPG: both ablations cost return on 0 of 1 kinds.' in out
+  picture = (tmp_path / 'figure3.png').read_bytes()
+  # The same command does nothing twice, further environments are added.
+  content = json.loads(results.read_text())
+  content['data'][NAME]['rules']['LPG']['final'] = [0.5, 0.5]
+  results.write_text(json.dumps(content))
+  assert figure3.main([*run, f'--environments={NAME},chain_long']) == 0
+  again = json.loads(results.read_text())
+  assert list(again['data']) == [NAME, 'chain_long']
+  assert again['data'][NAME]['rules']['LPG']['final'] == [0.5, 0.5]
+  assert (tmp_path / 'figure3.png').read_bytes() != picture
+  # Another comparison needs another file.
+  capsys.readouterr()
+  for bad, message in (
+      ([*run, '--num_envs=4'], 'another comparison'),
+      ([*run, '--environments=chess'], 'chess'),
+      ([*run, f'--run=LPG={run_dir}'], 'a label of its own'),
+      ([*run, '--num_lifetimes=1'], 'allowed: 2 or more')):
+    assert figure3.main(bad) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count('\n') == 1
+
+
+def test_verdicts_by_hand():
+  row = lambda *values: {'final': list(values)}
+  data = {NAME: {'rules': {
+      'LPG': row(.9, .91, .92), 'LPG, alpha_y = 0': row(.1, .11, .12),
+      'LPG, phi held': row(.2, .21, .22), 'A2C': row(.5, .51, .52)}},
+          'chain_long': {'rules': {
+      'LPG': row(.1, .11, .12), 'LPG, alpha_y = 0': row(.1, .11, .12),
+      'LPG, phi held': row(.0, .01, .02), 'A2C': row(.5, .51, .52)}}}
+  about = {'rules': {'LPG': {}, 'untrained': {'untrained': True}}}
+  assert figure3._verdicts(about, data) == [
+      'LPG against A2C, of 2 kinds: above on 1, below on 1, intervals overlap '
+      'on 0.', 'LPG: both ablations cost return on 1 of 2 kinds.']
+
+
+def test_normalised():
+  assert figure3.normalised('chain_short', 0.25) == 0.25
+  assert figure3.normalised('random_dense', 1.) is None
+  np.testing.assert_allclose(
+      figure3.normalised('tabular_dense', 44.3682), 1.)
+
+
+def test_sources(run_dir, tmp_path):
+  file, steps = sources.latest(run_dir)
+  assert steps == [5]
+  np.testing.assert_allclose(
+      file.eta, 30. * np.asarray(meta_update.init(CONFIG).eta), rtol=1e-6)
+  mean, steps = sources.latest(run_dir, 2)
+  assert steps == [2, 4]
+  np.testing.assert_allclose(
+      mean.eta, 3. * np.asarray(meta_update.init(CONFIG).eta), rtol=1e-6)
+  with pytest.raises(sources.SourceError, match='has 2 snapshots'):
+    sources.latest(run_dir, 3)
+  path = str(tmp_path / 'other.npz')
+  other = config_lib.RuleConfig(num_predictions=3, embedding_size=3,
+                                lstm_size=3)
+  eta_file.save(path, meta_update.init(dataclasses.replace(
+      CONFIG, rule=other)).eta, other)
+  assert sources.read(path).config.rule == other
+  with pytest.raises(sources.SourceError, match='different shapes'):
+    sources.average([path, sources.snapshots(run_dir)[0][1]])
+  with pytest.raises(ValueError, match='no published rule'):
+    sources.read('nothing_of_that_name')
+
+
+def test_stored_results(tmp_path):
+  path = str(tmp_path / 'a' / 'b.json')
+  stored.save(path, 'x', {'n': np.int64(3)}, {
+      'a': np.array([1. / 3., np.nan]), 'b': (True, None, 'c')})
+  about, data = stored.load(path, 'x')
+  assert about == {'n': 3}
+  assert data == {'a': [0.33333, None], 'b': [True, None, 'c']}
+  np.testing.assert_array_equal(stored.as_array(data['a']), [0.33333, np.nan])
+  with pytest.raises(stored.ResultsError, match="holds results of 'x'"):
+    stored.load(path, 'y')
+  (tmp_path / 'c.json').write_text('{"format": 1')
+  with pytest.raises(stored.ResultsError, match='holds no results'):
+    stored.load(str(tmp_path / 'c.json'), 'x')
