@@ -15,6 +15,7 @@ __all__ = (
     'load_config',
     'load_environment',
     'load_rule',
+    'meta_test',
     'meta_train',
     'save_rule',
     'train_agents',

@@ -11,7 +11,8 @@ All errors that a caller can mend are `errors.UserError`s, most of them
 import dataclasses
 import functools
 import os
-from typing import Any, Callable, Mapping, NamedTuple, Optional
+import tempfile
+from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence, Union
 
 import chex
 import jax
@@ -25,6 +26,7 @@ from lpg_distributed import config_io
 from lpg_distributed import errors
 from lpg_distributed import eta_file
 from lpg_distributed import presets
+from lpg_distributed import published
 from lpg_distributed import types
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import rule_vector
@@ -59,10 +61,15 @@ def create_rule(seed: int = 0,
 def load_rule(path: str) -> Rule:
   """Reads a rule: a run's `eta.npz`, one of its `eta/*.npz`, or your own.
 
+  Args:
+    path: of the file; or the name of a published rule, one of those in
+      `weights/`, whose cards say what they are.
+
   Raises:
     EtaFileError: no such file, one cut short, or one of something else.
+    PublishedError: no published rule of that name.
   """
-  return Rule(*eta_file.load(path))
+  return Rule(*eta_file.load(published.resolve(path)))
 
 
 def save_rule(path: str, rule: Rule, **info: Any) -> None:
@@ -106,6 +113,9 @@ def apply_rule(rule: Rule,
   Raises:
     ArgumentError: shapes that do not fit.
   """
+  if rule.config.kind == 'lpg_v':
+    raise ArgumentError(f'this rule is of kind {rule.config.kind}, which has '
+                        'no y; allowed: lpg, lpg_vector')
   shape = jnp.shape(reward)
   expected = {
       'discount': (jnp.shape(discount), shape),
@@ -258,3 +268,74 @@ def _compile_training(rule, environment, alpha_lr, alpha_y, gamma, num_agents,
           discounts=(gamma,), num_envs=num_envs, num_lifetimes=num_agents))
   return jax.jit(lambda eta, key: train_agents_lib.train_agents(
       config, environment, eta, key, num_agents, jnp.zeros(1), updates))
+
+
+class Curve(NamedTuple):
+  """How one agent learned."""
+  env_steps: np.ndarray  # [n], so far, over its parallel environments
+  # [n], mean raw and undiscounted return of the episodes that ended since the
+  # last point; NaN where none did.
+  returns: np.ndarray
+
+
+class MetaTest(NamedTuple):
+  """Agents that learned by one rule, in the order of their seeds."""
+  final_returns: np.ndarray  # [S], over the last tenth of the steps
+  curves: tuple[Curve, ...]  # S of them
+  directory: Optional[str]  # of the result's files, if they were kept
+
+
+def meta_test(rule: Union[Rule, str],
+              environment: str,
+              *,
+              seeds: Sequence[int] = (0,),
+              env_steps: Optional[int] = None,
+              num_envs: Optional[int] = None,
+              preset: Optional[str] = None,
+              directory: Optional[str] = None,
+              **settings: Any) -> MetaTest:
+  """Trains agents in an environment that the rule need not know (B.2).
+
+  What `python -m launch.meta_test` does; see `docs/meta_testing.md`.
+
+  Args:
+    rule: the update rule, of kind `lpg` or `lpg_v`; or `'a2c'`; or `'random'`,
+      for a rule of the paper's size that is drawn for each seed.
+    environment: identifier, as `gymnax/CartPole-v1`; see `envs.registry`.
+    seeds: one agent each.
+    env_steps: of each agent, over its parallel environments; None: by kind.
+    num_envs: B; None: by kind.
+    preset: of Atari, `dm_noop` (None) or `machado`.
+    directory: where result and checkpoints go, and from where an interrupted
+      call goes on; None: nothing is kept.
+    **settings: fields of `core.rules.Settings`, as `learning_rate=0.001`.
+
+  Raises:
+    JobError, ResultError, CheckpointError: one line each.
+  """
+  # Here, since what only uses a rule needs none of it.
+  from lpg_distributed.meta_testing import jobs
+  from lpg_distributed.meta_testing import results
+  from lpg_distributed.meta_testing import session
+  from lpg_distributed.meta_testing import summary
+  with tempfile.TemporaryDirectory() as temporary:
+    eta, name = None, rule
+    if isinstance(rule, Rule):
+      # As text and array alone, so that the same rule is the same file.
+      eta, name = os.path.join(temporary, 'eta.npz'), rule.config.kind
+      eta_file.save(eta, rule.eta, rule.config)
+    job = jobs.make_job(
+        environment, name, eta=eta, seeds=seeds, env_steps=env_steps,
+        num_envs=num_envs, preset=preset,
+        overrides=[f'{k}={v}' for k, v in settings.items()])
+    place = directory or os.path.join(temporary, 'job')
+    session.run(job, place)
+    agents = summary.by_seed(results.read(place)).values()
+  final = [summary.final_return(rows) for rows in agents]
+  as_array = lambda values: np.array(
+      [np.nan if value is None else value for value in values])
+  return MetaTest(
+      as_array(final),
+      tuple(Curve(np.array([row['env_steps'] for row in rows]),
+                  as_array([row['return'] for row in rows]))
+            for rows in agents), directory)

@@ -56,14 +56,23 @@ def _require_numbers(name: str, values: Any, low: float, high: float,
     _require_number(name, value, low, high, open_low)
 
 
+RULE_KINDS = ('lpg', 'lpg_v', 'lpg_vector')
+
+
 @dataclasses.dataclass(frozen=True)
 class RuleConfig:
   """Shape of the update rule (B.1)."""
   num_predictions: int = 30
   embedding_size: int = 16
   lstm_size: int = 256
+  # `lpg`; `lpg_v`: LPG-V of Section 4.1, which sees V(s) in place of y(s) and
+  # has no y_hat, so that it uses no `num_predictions`; `lpg_vector`: the
+  # ablation of Section 4.4 whose y is a vector, without softmax.
+  kind: str = 'lpg'
 
   def __post_init__(self):
+    _require(self.kind in RULE_KINDS,
+             f'rule.kind is {self.kind!r}; allowed: {", ".join(RULE_KINDS)}')
     _require_count('rule.num_predictions', self.num_predictions, 2)
     _require_count('rule.embedding_size', self.embedding_size)
     _require_count('rule.lstm_size', self.lstm_size)
@@ -217,26 +226,34 @@ class BanditConfig:
 class EvaluatorConfig:
   """The Atari evaluator that follows a run (Table 4, B.2)."""
   enabled: bool = True
-  game: str = 'breakout'
+  games: tuple[str, ...] = ('breakout', 'boxing')  # in turn; those of B.2
   preset: str = 'dm_noop'
-  frames: int = 100_000  # per evaluated eta
+  frames: int = 100_000  # per evaluated eta and game
   num_envs: int = 30
   trajectory_steps: int = 20
   learning_rate: float = 5e-4
   kl_cost: float = 0.5
   discount: float = 0.995
   use_baseline: bool = True  # Eq. (7)
-  pause_s: float = 0.  # between two evaluations
+  # Of all processor time of the machine that it is on.
+  share: float = 0.25
+  # From one evaluated eta to the next; 0: whenever there is a new one.
+  period_meta_steps: int = 0
+  pause_s: float = 0.  # between two games
 
   def __post_init__(self):
     for name in ('enabled', 'use_baseline'):
       _require(isinstance(getattr(self, name), bool),
                f'evaluator.{name} is {getattr(self, name)!r}; allowed: True, '
                'False')
-    try:
-      atari.check_game(self.game)
-    except ValueError as error:
-      raise ConfigError(f'evaluator.game: {error}') from None
+    _require_tuple('evaluator.games', self.games)
+    for game in self.games:
+      try:
+        atari.check_game(game)
+      except ValueError as error:
+        raise ConfigError(f'evaluator.games: {error}') from None
+    _require(len(set(self.games)) == len(self.games),
+             'evaluator.games names one twice')
     _require(self.preset in atari.PRESETS,
              f'evaluator.preset is {self.preset!r}; allowed: '
              f'{", ".join(atari.PRESETS)}')
@@ -246,6 +263,8 @@ class EvaluatorConfig:
                     open_low=True)
     _require_number('evaluator.kl_cost', self.kl_cost, 0, math.inf)
     _require_number('evaluator.discount', self.discount, 0, 1)
+    _require_number('evaluator.share', self.share, 0, 1, open_low=True)
+    _require_count('evaluator.period_meta_steps', self.period_meta_steps, 0)
     _require_number('evaluator.pause_s', self.pause_s, 0, math.inf)
 
 
@@ -255,6 +274,9 @@ class RunConfig:
   seed: int = 0
   meta_steps: int = 1_000_000
   num_workers: int = 2
+  # The learner's own devices, as how many workers they count; 0: it advances
+  # no shards itself.
+  learner_speed: float = 0.
   # Lifetimes advanced by one compiled call: the unit of work and of memory.
   lifetimes_per_shard: int = 16
   mode: str = 'sync'
@@ -265,12 +287,19 @@ class RunConfig:
   checkpoints_kept: int = 3
   eta_snapshot_period_steps: int = 100
   step_timeout_s: float = 3600.  # a meta-step slower than this is an error
+  # Meta-steps in a row with something that is not finite, to end the run.
+  not_finite_limit: int = 20
 
   def __post_init__(self):
     _require_count('run.seed', self.seed, 0)
-    for name in ('meta_steps', 'num_workers', 'lifetimes_per_shard',
+    _require_number('run.learner_speed', self.learner_speed, 0, math.inf)
+    _require(self.num_workers != 0 or self.learner_speed > 0,
+             'run.num_workers is 0; allowed: a whole number from 1, or from 0 '
+             'where run.learner_speed is over 0')
+    _require_count('run.num_workers', self.num_workers, 0)
+    for name in ('meta_steps', 'lifetimes_per_shard',
                  'checkpoint_period_steps', 'checkpoints_kept',
-                 'eta_snapshot_period_steps'):
+                 'eta_snapshot_period_steps', 'not_finite_limit'):
       _require_count(f'run.{name}', getattr(self, name))
     _require_count('run.gradients_per_update', self.gradients_per_update, 0)
     _require_count('run.max_staleness', self.max_staleness, 0)
@@ -308,6 +337,9 @@ class Config:
   run: RunConfig = RunConfig()
 
   def __post_init__(self):
+    _require(self.rule.kind == 'lpg' or not self.evaluator.enabled,
+             f'rule.kind is {self.rule.kind!r}, which the Atari evaluator does '
+             'not know; allowed with it: evaluator.enabled=false')
     _require_tuple('environments', self.environments)
     for name in self.environments:
       try:

@@ -12,9 +12,10 @@ ConfigError = config_lib.ConfigError
 
 # What may change when a run is resumed: it changes no number of the run.
 RESUMABLE_FIELDS = (
-    'run.meta_steps', 'run.num_workers', 'run.checkpoint_period_steps',
-    'run.checkpoint_period_s', 'run.checkpoints_kept',
-    'run.eta_snapshot_period_steps', 'run.step_timeout_s', 'evaluator.',
+    'run.meta_steps', 'run.num_workers', 'run.learner_speed',
+    'run.checkpoint_period_steps', 'run.checkpoint_period_s',
+    'run.checkpoints_kept', 'run.eta_snapshot_period_steps',
+    'run.step_timeout_s', 'run.not_finite_limit', 'evaluator.',
 )
 
 
@@ -29,7 +30,7 @@ def from_dict(values: Mapping[str, Any]) -> config_lib.Config:
   Raises:
     ConfigError: an unknown field, or a value of another type.
   """
-  return _build(config_lib.Config, values, '')
+  return build(config_lib.Config, values)
 
 
 def _unknown(name: str, allowed: Iterable[str]) -> ConfigError:
@@ -46,7 +47,18 @@ def _require_group(values, prefix):
                       f'{values!r}; allowed: a group of fields')
 
 
-def _build(cls, values, prefix):
+def build(cls: type, values: Mapping[str, Any], prefix: str = '') -> Any:
+  """A dataclass from a group of fields; what is missing has its default.
+
+  Args:
+    cls: the dataclass; its fields are plain, tuples, or groups themselves.
+    values: by name.
+    prefix: of names in messages.
+
+  Raises:
+    ConfigError: an unknown field, a value of another type, or one that the
+      class refuses with this error.
+  """
   _require_group(values, prefix)
   hints = typing.get_type_hints(cls)
   fields = {}
@@ -66,7 +78,7 @@ def _build(cls, values, prefix):
 def _convert(hint, value, name):
   """`value`, from JSON or a flag's text, as the type of a field."""
   if dataclasses.is_dataclass(hint):
-    return _build(hint, value, name + '.')
+    return build(hint, value, name + '.')
   origin, args = typing.get_origin(hint), typing.get_args(hint)
   if origin is tuple:
     if isinstance(value, str):
@@ -76,7 +88,7 @@ def _convert(hint, value, name):
     return tuple(_convert(args[0], v, name) for v in value)
   if origin is not None and issubclass(origin, typing.Mapping):
     _require_group(value, name)
-    return {k: _build(args[1], v, f'{name}.{k}.') for k, v in value.items()}
+    return {k: build(args[1], v, f'{name}.{k}.') for k, v in value.items()}
   return _convert_plain(hint, value, name)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from lpg_distributed import files
 from lpg_distributed.core import rule_vector
 
 _FORMAT = 'lpg-eta-1'
+_LARGEST, _LARGEST_HEADER = 1 << 28, 1 << 22  # bytes
 
 
 class EtaFileError(errors.UserError, ValueError):
@@ -37,6 +39,16 @@ def save(path: str, eta: Any, rule: config_lib.RuleConfig,
   files.write_whole(path, buffer.getvalue())
 
 
+def _check(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+  """Raises ValueError for what no rule's file has."""
+  fits = {'header': dtype.kind == 'U' and shape == ()
+                    and dtype.itemsize <= _LARGEST_HEADER,
+          'eta': dtype.kind in 'fiu' and len(shape) <= 2
+                 and math.prod(shape) * dtype.itemsize <= _LARGEST}
+  if not fits.get(name):
+    raise ValueError(f'it has {name} as {dtype}{list(shape)}')
+
+
 def load(path: str) -> EtaFile:
   """Reads what `save` wrote.
 
@@ -44,9 +56,13 @@ def load(path: str) -> EtaFile:
     EtaFileError: the file is missing, cut short, or something else.
   """
   try:
-    with np.load(path, allow_pickle=False) as saved:
-      header = json.loads(saved['header'].item())
-      eta = saved['eta']
+    with open(path, 'rb') as f:
+      data = f.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+      raise ValueError(f'it is larger than {_LARGEST} bytes')
+    saved = files.read_arrays(data, _check)
+    header = json.loads(saved['header'].item())
+    eta = saved['eta']
     if header['format'] != _FORMAT:
       raise ValueError(f'its format is {header["format"]!r}; allowed: '
                        f'{_FORMAT!r}')

@@ -41,15 +41,12 @@ def run(config: config_lib.Config, run_dir: str,
   """
   stop = stop or threading.Event()
   queue = gradient_queue.LocalGradientQueue(2 * len(config.shards()))
-  state = None if checkpoint is None else checkpointing.load_json(
-      checkpoint, 'bandit')
-  bandit = bandit_server.BanditServer(config, state)
+  bandit = bandit_server.BanditServer(config)
   learner = meta_learner.MetaLearner(
       config, queue, bandit, run_dir, checkpoint, stop)
   workers = [
       lifetime_worker.LifetimeWorker(
-          config, worker_id, shards, learner, bandit, queue, run_dir,
-          checkpoint, stop)
+          config, worker_id, shards, learner, bandit, queue, run_dir, stop)
       for worker_id, shards in enumerate(assignment.assign(config))]
   nodes = [learner.run] + [worker.run for worker in workers]
   watchers = []

@@ -58,6 +58,9 @@ class MetaGradient(NamedTuple):
   gradient_sum: chex.Array  # [P], sum over the shard's lifetimes, to descend
   num_lifetimes: int
   metrics: Mapping[str, Any]  # sums and counts; see core/lifetime.py
+  epoch: int = 0  # of the learner; see nodes/meta_learner.py
+  writer: int = 0  # a worker's process; each has its own number
+  sequence: int = 0  # which of the writer's messages
 
 
 class FinalReturn(NamedTuple):

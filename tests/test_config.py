@@ -102,6 +102,7 @@ WHOLE = ('rule.num_predictions', 'rule.embedding_size', 'rule.lstm_size',
 POSITIVE = ('meta.learning_rate', 'meta.lifetime_scale',
             'outer.table_learning_rate', 'outer.network_learning_rate',
             'bandit.temperature', 'evaluator.learning_rate',
+            'evaluator.share',
             'run.checkpoint_period_s', 'run.step_timeout_s',
             'agents.chain_long.learning_rates')
 NOT_NEGATIVE = ('meta.max_gradient_norm', 'meta.discounts',
@@ -112,7 +113,8 @@ NOT_NEGATIVE = ('meta.max_gradient_norm', 'meta.discounts',
                 'bandit.exploration_bonus', 'evaluator.kl_cost',
                 'evaluator.discount', 'evaluator.pause_s',
                 'agents.chain_long.kl_costs')
-ZERO_OR_MORE = ('run.seed', 'run.gradients_per_update', 'run.max_staleness')
+ZERO_OR_MORE = ('run.seed', 'run.gradients_per_update', 'run.max_staleness',
+                'evaluator.period_meta_steps')
 
 
 @pytest.mark.parametrize('name', WHOLE)
@@ -148,7 +150,8 @@ def test_zero():
 @pytest.mark.parametrize('override', [
     'meta.discounts=1.01', 'meta.discounts=0.9,1.01', 'outer.td_lambda=1.01',
     'outer.advantage_ema_decay=1', 'meta.learning_rate=1.1',
-    'outer.table_learning_rate=1.1', 'evaluator.discount=2'])
+    'outer.table_learning_rate=1.1', 'evaluator.discount=2',
+    'evaluator.share=1.1'])
 def test_upper_bounds(override):
   assert 'and <= ' in refused(apply, override)
 
@@ -170,7 +173,8 @@ def test_no_empty_lists(name):
     ('agents.chain_long.optimiser=adm',
      ["agents.chain_long.optimiser is 'adm'", 'allowed: sgd, adam']),
     ('evaluator.preset=x', ["'x'", 'allowed: dm_noop, machado']),
-    ('evaluator.game=brekout', ["'brekout'", 'did you mean breakout']),
+    ('evaluator.games=brekout', ["'brekout'", 'did you mean breakout']),
+    ('evaluator.games=pong,pong', ['names one twice']),
     ('evaluator.enabled=maybe', ["'maybe'", 'allowed: true, false']),
     ('meta.num_update=3',
      ["'meta.num_update'", 'did you mean num_updates?', 'trajectory_steps']),
@@ -299,7 +303,7 @@ CHANGED = {
     'run.checkpoint_period_steps': '7', 'run.checkpoint_period_s': '7',
     'run.checkpoints_kept': '7', 'run.eta_snapshot_period_steps': '7',
     'run.step_timeout_s': '7', 'evaluator.enabled': 'false',
-    'evaluator.game': 'pong', 'evaluator.frames': '7',
+    'evaluator.games': 'pong', 'evaluator.frames': '7',
     'run.seed': '7', 'run.mode': 'async', 'run.lifetimes_per_shard': '7',
     'run.gradients_per_update': '7', 'run.max_staleness': '7',
     'meta.num_lifetimes': '77', 'rule.lstm_size': '7', 'bandit.window': '7',
@@ -378,3 +382,12 @@ def test_lifetime_windows():
 def test_configurations_are_frozen():
   with pytest.raises(dataclasses.FrozenInstanceError):
     presets.paper().meta.num_updates = 3
+
+
+def test_kinds_of_rules():
+  assert refused(apply, 'rule.kind=mlp').startswith("rule.kind is 'mlp'; ")
+  for kind in ('lpg_v', 'lpg_vector'):
+    assert 'allowed with it: evaluator.enabled=false' in refused(
+        apply, f'rule.kind={kind}')
+    config = apply('evaluator.enabled=false', f'rule.kind={kind}')
+    assert config.rule.kind == kind

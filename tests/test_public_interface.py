@@ -221,6 +221,42 @@ def test_train_agents(rule):
   assert np.any(train(seed=1).theta != agents.theta)
 
 
+_CHAIN = 'module/tests.meta_testing.session_testing:chain'
+
+
+def test_meta_test(rule, tmp_path):
+  """Agents in an environment by identifier, with any rule."""
+  test = lambda rule, **kwargs: lpg.meta_test(rule, _CHAIN, **{
+      'seeds': (3, 4), 'env_steps': 60, 'num_envs': 2, 'trajectory_steps': 10,
+      **kwargs})
+  agents = test(rule, directory=str(tmp_path / 'job'))
+  assert agents.final_returns.shape == (2,) and len(agents.curves) == 2
+  np.testing.assert_array_equal(agents.curves[1].env_steps, [20, 40, 60])
+  assert (tmp_path / 'job' / 'result.jsonl').exists()
+  # What is done is read; kept or not, it is the same.
+  for again in (test(rule, directory=agents.directory), test(rule)):
+    for x, y in zip(again.curves, agents.curves):
+      np.testing.assert_array_equal(x.returns, y.returns)
+  assert test('a2c', seeds=(0,)).directory is None
+  with pytest.raises(errors.UserError, match='is of another job'):
+    test('a2c', directory=agents.directory)
+  with pytest.raises(errors.UserError, match="no rule 'ppo'"):
+    test('ppo')
+  with pytest.raises(errors.UserError, match="'rate=1' sets nothing"):
+    test(rule, rate=1)
+
+
+def test_a_rule_without_predictions(tmp_path):
+  config = config_lib.RuleConfig(lstm_size=2, kind='lpg_v')
+  rule = lpg.create_rule(config=config)
+  lpg.save_rule(str(tmp_path / 'eta.npz'), rule)
+  assert lpg.load_rule(str(tmp_path / 'eta.npz')).config == config
+  agents = lpg.meta_test(rule, _CHAIN, env_steps=40, num_envs=2)
+  assert agents.curves[0].env_steps[-1] >= 40
+  with pytest.raises(errors.UserError, match='of kind lpg_v, which has no y'):
+    lpg.apply_rule(rule, **_trajectory())
+
+
 def test_agents_learn_by_the_rule_that_is_given():
   """With a handmade rule: pi_hat is the reward, which solves short chains."""
   config = config_lib.RuleConfig(num_predictions=2, lstm_size=1)

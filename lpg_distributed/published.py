@@ -1,0 +1,90 @@
+"""Rules that the repository publishes: weights by name, each with its card.
+
+`weights/NAME.npz` is a rule as `eta_file` saves it, `weights/NAME.json` its
+card: configuration, steps, seed, curves, results, and the commands by which it
+came about. `python -m launch.publish` writes both.
+"""
+
+import hashlib
+import json
+import os
+import re
+from typing import Any
+
+from lpg_distributed import errors
+
+DIRECTORY = os.path.join(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'weights')
+CARD_FORMAT = 'lpg-card-1'
+LARGEST = 2 << 20  # bytes of the weights
+_NAME = re.compile(r'[a-z][a-z0-9_]{0,63}')
+
+
+class PublishedError(errors.UserError, ValueError):
+  """No such rule, or one that cannot be published; one line."""
+
+
+def is_name(text: str) -> bool:
+  """Whether a text has the form of a published rule's name."""
+  return _NAME.fullmatch(text) is not None
+
+
+def names() -> tuple[str, ...]:
+  """Of all that have weights and a card."""
+  if not os.path.isdir(DIRECTORY):
+    return ()
+  present = set(os.listdir(DIRECTORY))
+  return tuple(sorted(
+      name.removesuffix('.npz') for name in present
+      if name.endswith('.npz') and is_name(name.removesuffix('.npz'))
+      and name.removesuffix('.npz') + '.json' in present))
+
+
+def weights_path(name: str) -> str:
+  return os.path.join(DIRECTORY, f'{name}.npz')
+
+
+def card_path(name: str) -> str:
+  return os.path.join(DIRECTORY, f'{name}.json')
+
+
+def sum_of(name: str) -> str:
+  """The SHA-256 sum of the weights, which the card states."""
+  with open(weights_path(name), 'rb') as f:
+    return hashlib.sha256(f.read()).hexdigest()
+
+
+def resolve(name_or_path: str) -> str:
+  """The file of a rule: a published one's by name, else the path itself.
+
+  Raises:
+    PublishedError: it has the form of a name, and neither a rule nor a file
+      is called so.
+  """
+  if os.path.exists(name_or_path) or not is_name(name_or_path):
+    return name_or_path
+  if name_or_path not in names():
+    raise PublishedError(
+        f'there is no published rule {name_or_path!r}, and no such file; '
+        f'allowed: {", ".join(names()) or "(none is published yet)"}')
+  return weights_path(name_or_path)
+
+
+def load_card(name: str) -> dict[str, Any]:
+  """The card of a published rule.
+
+  Raises:
+    PublishedError: there is none, or it is damaged.
+  """
+  try:
+    with open(card_path(name), encoding='utf-8') as f:
+      card = json.load(f)
+    if card['format'] != CARD_FORMAT or card['name'] != name:
+      raise ValueError('it is of another format or rule')
+    return card
+  except FileNotFoundError:
+    raise PublishedError(
+        f'there is no published rule {name!r}; allowed: '
+        f'{", ".join(names()) or "(none is published yet)"}') from None
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise PublishedError(f'the card of {name} is damaged: {error}') from None

@@ -1,0 +1,143 @@
+"""Gives a whole program a full disk, and a worker that is ten times slower.
+
+  python -m tests.hardships [--seconds=30] [full_disk] [slow_worker]
+
+A tiny rule is trained once undisturbed, and then under each hardship. Each run
+must go on once it is over, say what was wrong, and come to the same eta, bit
+for bit. The disk is a small one in memory, mounted for this, so it takes root.
+Prints one JSON object.
+"""
+
+import argparse
+import contextlib
+import errno
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+from tests import chaos
+
+_DISK = '48m'
+
+
+def _logs(run: chaos.Run) -> str:
+  return run.output() + ''.join(
+      path.read_text(errors='replace')
+      for path in sorted((run.run_dir / 'logs').rglob('*')) if path.is_file())
+
+
+@contextlib.contextmanager
+def _small_disk(directory: pathlib.Path):
+  directory.mkdir()
+  subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={_DISK}', 'tmpfs',
+                  str(directory)], check=True)
+  try:
+    yield directory
+  finally:
+    subprocess.run(['umount', '--lazy', str(directory)], check=True)
+
+
+def _fill(path: pathlib.Path) -> None:
+  with open(path, 'wb', buffering=0) as f:
+    for size in (2 ** 20, 2 ** 12, 1):
+      try:
+        while True:
+          f.write(bytes(size))
+      except OSError as error:
+        assert error.errno == errno.ENOSPC, error
+
+
+def _finish(run: chaos.Run) -> np.ndarray:
+  assert run.process.wait(1200) == 0, run.output()[-5000:]
+  return chaos.eta_of(run.run_dir)
+
+
+@contextlib.contextmanager
+def _ended(run: chaos.Run):
+  """Leaves nothing behind, whatever happens."""
+  try:
+    yield
+  finally:
+    if run.process.poll() is None:
+      run.kill_all()
+
+
+def full_disk(directory: pathlib.Path, arguments, seconds: float):
+  """The disk of the run directory is full for so long."""
+  with _small_disk(directory / 'disk') as disk:
+    run = chaos.Run(disk / 'run', *arguments)
+    with _ended(run):
+      for _ in range(3):
+        run.wait_for_step()
+      filler = disk / 'filler'
+      for _ in range(int(seconds / 5)):  # Something may be removed meanwhile.
+        _fill(filler)
+        time.sleep(5)
+        assert run.process.poll() is None, run.output()[-5000:]
+      filler.unlink()
+      run.wait_for_step()
+      eta = _finish(run)
+      log = _logs(run)
+      return eta, {'checkpoints_failed': log.count('No space left')}
+
+
+def slow_worker(directory: pathlib.Path, arguments, seconds: float):
+  """One worker gets a tenth of its time, in slices of half a second."""
+  run = chaos.Run(directory / 'slow', *arguments)
+  with _ended(run):
+    for _ in range(3):
+      run.wait_for_step()
+    pid = run.nodes()['lifetime_worker/1']
+    begin_size = run.size()
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+      os.kill(pid, signal.SIGSTOP)
+      time.sleep(0.45)
+      os.kill(pid, signal.SIGCONT)
+      time.sleep(0.05)
+      assert run.process.poll() is None, run.output()[-5000:]
+    assert run.size() > begin_size  # It goes on, slowly.
+    assert run.nodes()['lifetime_worker/1'] == pid  # It counts as alive.
+    eta = _finish(run)
+    return eta, {'named_as_slowest': run.output().count('slowest worker 1')}
+
+
+HARDSHIPS = {'full_disk': full_disk, 'slow_worker': slow_worker}
+
+
+def main(arguments=None) -> int:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('names', nargs='*', metavar='name',
+                      help=', '.join(HARDSHIPS))
+  parser.add_argument('--seconds', type=float, default=30.)
+  parser.add_argument('--meta_steps', type=int, default=6000)
+  options = parser.parse_args(arguments)
+  for name in options.names:
+    if name not in HARDSHIPS:
+      parser.error(f'there is no {name!r}; allowed: {", ".join(HARDSHIPS)}')
+  flags = (f'--meta_steps={options.meta_steps}',
+           '--set=run.checkpoint_period_steps=20')
+  report, different = {}, 0
+  with tempfile.TemporaryDirectory() as path:
+    directory = pathlib.Path(path)
+    undisturbed = chaos.Run(directory / 'undisturbed', *flags)
+    with _ended(undisturbed):
+      expected = _finish(undisturbed)
+    for name in options.names or HARDSHIPS:
+      eta, seen = HARDSHIPS[name](directory, flags, options.seconds)
+      seen['same_eta'] = bool(np.array_equal(eta, expected))
+      different += not seen['same_eta']
+      report[name] = seen
+  print(json.dumps({'seconds': options.seconds, **report}))
+  return 1 if different else 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())
