@@ -1,6 +1,6 @@
 # For TPU hosts. Build it from the root of the repository:
 #   docker build --file docker/tpu.Dockerfile --tag lpg-tpu .
-FROM python:3.10-slim-bookworm
+FROM python:3.10.16-slim-bookworm
 
 RUN useradd --create-home --home-dir /lpg --uid 1000 lpg
 WORKDIR /lpg
@@ -25,6 +25,6 @@ VOLUME ["/lpg/runs"]
 # Healthy: the bandit server answers, or a checkpoint can be read.
 HEALTHCHECK --interval=2m --timeout=1m --start-period=5m \
     CMD ["python", "-m", "launch.query_bandit", "--run_dir=runs/run", "--json"]
-# Threads of one process, since a TPU belongs to one process.
-ENTRYPOINT ["python", "-m", "launch.meta_train", "--run_dir=runs/run", "--launch_type=local_mt"]
+# One process has the TPU: the learner's, which advances all shards.
+ENTRYPOINT ["python", "-m", "launch.meta_train", "--run_dir=runs/run", "--num_workers=0", "--set=run.learner_speed=1"]
 CMD ["--preset=laptop"]

@@ -4,30 +4,40 @@ import os
 import socket
 import sys
 import threading
-from typing import Callable
+from typing import Callable, Sequence
 
 from absl import flags
 
 from lpg_distributed import errors
 
-LAUNCH_TYPES = ('embedded', 'local_mt', 'local_mp')
+LAUNCH_TYPES = ('embedded', 'local_mt', 'local_mp', 'slurm')
 
 
 class UsageError(errors.UserError, ValueError):
   """A bad command; the message is one line."""
 
 
-def check_port(port: int) -> None:
+def check_port(host: str, port: int) -> None:
   """Raises UsageError if nothing can listen there."""
   if not 0 <= port < 65536:
     raise UsageError(f'--bandit_port is {port}; allowed: 0 to 65535')
-  with socket.socket() as probe:
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-      probe.bind(('', port))
-    except OSError as error:
-      raise UsageError(f'--bandit_port={port} cannot be used: '
-                       f'{error.strerror}') from None
+  try:
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    with socket.socket(family) as probe:
+      probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+      probe.bind((host, port))
+  except OSError as error:
+    raise UsageError(f'--bandit_host={host} --bandit_port={port} cannot be '
+                     f'used: {error.strerror}') from None
+
+
+def parse_seeds(texts: Sequence[str]) -> tuple[int, ...]:
+  """The numbers of `--seeds`."""
+  try:
+    return tuple(int(text) for text in texts)
+  except ValueError:
+    raise UsageError(f'--seeds is {",".join(texts)!r}; allowed: whole '
+                     'numbers, as 0,1,2') from None
 
 
 def _parse(main: Callable[[], int], arguments: list[str]) -> bool:
@@ -46,16 +56,19 @@ def _parse(main: Callable[[], int], arguments: list[str]) -> bool:
   return True
 
 
-def run(main: Callable[[], int]) -> None:
+def run(main: Callable[[], int], has_flags: bool = True) -> None:
   """Parses flags, calls `main` and exits with what it returns.
 
   A `UserError` ends the process with its message, in one line, and 2.
+
+  Args:
+    main: the command.
+    has_flags: False: its arguments are its own matter.
   """
   try:
-    code = main() if _parse(main, sys.argv) else 0
+    code = main() if not has_flags or _parse(main, sys.argv) else 0
   except errors.UserError as error:
-    print('error: ' + ' '.join(str(error).split()), file=sys.stderr)
-    code = 2
+    code = errors.report(error)
   sys.stdout.flush()
   sys.stderr.flush()
   if threading.active_count() > 1:

@@ -5,15 +5,17 @@ import os
 import platform
 import sys
 
-# One thread per worker: with it, sums are in the same order everywhere, and
-# two workers of one thread are faster than one of two. The allocator keeps
-# its memory, in large pages: 1.2 times the speed on Linux.
+# One thread per worker (NPROC is XLA's; its flag alone leaves it a second one):
+# with it, sums are in the same order everywhere, and two workers of one
+# thread are faster than one of two. The allocator keeps its memory, in large
+# pages and in one arena: docs/performance.md has what that gains.
 WORKER = {
-    'XLA_FLAGS': '--xla_cpu_multi_thread_eigen=false '
-                 'intra_op_parallelism_threads=1',
+    'NPROC': '1',
+    'XLA_FLAGS': '--xla_cpu_multi_thread_eigen=false',
     'OMP_NUM_THREADS': '1',
     'OPENBLAS_NUM_THREADS': '1',
     'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1',
+    'MALLOC_ARENA_MAX': '1',
     'MALLOC_MMAP_MAX_': '0',
     'MALLOC_TRIM_THRESHOLD_': '10000000000',
     'TF_CPP_MIN_LOG_LEVEL': '3',
@@ -23,6 +25,9 @@ SERVICE = {**{k: v for k, v in WORKER.items()
               if not k.startswith(('GLIBC', 'MALLOC'))},
            'JAX_PLATFORMS': 'cpu'}
 
+# Where a node says these, nobody else does: an image or a user who asks for an
+# accelerator does not mean the nodes that leave it to the others.
+_FIRM = ('JAX_PLATFORMS',)
 _MARK = 'LPG_ENVIRONMENT_SET'
 
 
@@ -47,7 +52,8 @@ def _compilation_cache() -> str:
 def with_packages(variables: dict[str, str]) -> dict[str, str]:
   """`variables`, unless the user set them, and where to import from."""
   variables = {'JAX_COMPILATION_CACHE_DIR': _compilation_cache(), **variables}
-  chosen = {k: os.environ.get(k, v) for k, v in variables.items()}
+  chosen = {k: v if k in _FIRM else os.environ.get(k, v)
+            for k, v in variables.items()}
   paths = [root()] + [p for p in os.environ.get('PYTHONPATH', '').split(':')
                       if p]
   return {**chosen, 'PYTHONPATH': ':'.join(dict.fromkeys(paths))}

@@ -1,10 +1,11 @@
 """Shows p(alpha|E): python -m launch.query_bandit --run_dir=runs/demo_seed0"""
 
 import contextlib
+import http.client
 import json
 import os
-import threading
 import time
+import urllib.parse
 
 from absl import flags
 import rich.console
@@ -15,26 +16,45 @@ from launch import command
 
 _RUN_DIR = flags.DEFINE_string('run_dir', None, 'the run')
 _ADDRESS = flags.DEFINE_string(
-    'address', None, 'host:port of the bandit server; default: that of the '
+    'address', None, 'host:port of the bandit\'s facade; default: that of the '
     'run, if it is running, else its last checkpoint')
+_TOKEN_FILE = flags.DEFINE_string(
+    'token_file', None, 'the token that the facade wants; default: that of '
+    'the run')
 _ENVIRONMENT = flags.DEFINE_string('environment', '', 'only this one')
 _WATCH = flags.DEFINE_float('watch', 0., 'seconds between looks; 0: one look')
 _JSON = flags.DEFINE_bool('json', False, 'print JSON and no table')
 
 _TIMEOUT_S = 5.
+_LARGEST_ANSWER = 1 << 24  # bytes
 
 
-def _from_server(address: str):
-  import courier
+class _NoAnswer(command.UsageError):
+  """Nobody is there, or somebody else."""
 
-  from lpg_distributed.nodes import rpc
-  client = rpc.Client(courier.Client(address, call_timeout=_TIMEOUT_S),
-                      f'the bandit server at {address}', threading.Event(),
-                      patience_s=_TIMEOUT_S)
+
+def _from_server(address: str, token_file: str):
+  path = '/v1/statistics'
+  if _ENVIRONMENT.value:
+    path += '?environment=' + urllib.parse.quote(_ENVIRONMENT.value)
+  headers = {}
+  if token_file:
+    from launch import bandit_facade
+    headers['Authorization'] = 'Bearer ' + bandit_facade.read_token(token_file)
   try:
-    return client.get_statistics(_ENVIRONMENT.value)
-  except rpc.RpcError as error:
-    raise command.UsageError(str(error)) from None
+    connection = http.client.HTTPConnection(address, timeout=_TIMEOUT_S)
+    connection.request('GET', path, headers=headers)
+    answer = connection.getresponse()
+    content = json.loads(answer.read(_LARGEST_ANSWER))
+    if answer.status != 200:
+      raise command.UsageError(f'{address}: {content["error"]["message"]}')
+    return content
+  except (OSError, http.client.HTTPException, ValueError, KeyError,
+          TypeError) as error:
+    if isinstance(error, command.UsageError):
+      raise
+    raise _NoAnswer(f'the bandit at {address} did not answer: '
+                    f'{error or type(error).__name__}') from None
 
 
 def _from_checkpoint(run_dir: str):
@@ -55,19 +75,21 @@ def _from_checkpoint(run_dir: str):
 def _look():
   """Where the numbers are from, and the numbers."""
   if _ADDRESS.value:
-    return _ADDRESS.value, _from_server(_ADDRESS.value)
+    return _ADDRESS.value, _from_server(_ADDRESS.value, _TOKEN_FILE.value)
   from lpg_distributed.nodes import run_directory
   path = os.path.join(_RUN_DIR.value, run_directory.LAUNCH_FILE)
   try:
     with open(path, encoding='utf-8') as f:
-      address = str(json.load(f)['addresses']['bandit_server'])
+      launch = json.load(f)
+    address = str(launch['addresses']['bandit_server'])
+    token_file = _TOKEN_FILE.value or str(launch.get('token_file', ''))
   except FileNotFoundError:  # The run has ended, or is embedded.
     return 'last checkpoint', _from_checkpoint(_RUN_DIR.value)
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise command.UsageError(f'{path} is not readable: {error!r}') from None
   try:
-    return address, _from_server(address)
-  except command.UsageError:  # The run ends just now, or was killed.
+    return address, _from_server(address, token_file)
+  except _NoAnswer:  # The run ends just now, or was killed.
     return (f'last checkpoint; nobody answers at {address}',
             _from_checkpoint(_RUN_DIR.value))
 

@@ -2,16 +2,21 @@
 
 import collections
 import contextlib
+import json
 import os
 import shutil
 import signal
+import socket
+import subprocess
 import sys
 import tempfile
 import threading
-from typing import Any, Optional
+from typing import Any, Callable, Mapping, NamedTuple, Optional
 
 from envs import optimal_returns
+from launch import local_launchpad
 from launch import process_environment
+from launch import stopping
 from lpg_distributed import config as config_lib
 from lpg_distributed.nodes import checkpointing
 from lpg_distributed.nodes import loggers
@@ -20,38 +25,39 @@ from lpg_distributed.nodes import rpc
 from lpg_distributed.nodes import run_directory
 
 _LAST_LINES = 20
-_STOP_S = 60  # what nodes get to write the last checkpoint
 _POLL_S = 1.
+DEATHS = os.path.join('logs', 'deaths.jsonl')
+_FACADE = 'bandit_facade'
+_OPTIONAL = ('atari_evaluator', _FACADE)
+_SUPERVISED = os.path.join(process_environment.root(), 'launch',
+                           'supervised.sh')
 # How a node ends that Launchpad has stopped.
 _STOPPED = (None, 0, -signal.SIGTERM, -signal.SIGALRM)
 
 
-class _Interrupt:
-  """Remembers which signal ended the run, and sets an event."""
+class Supervision(NamedTuple):
+  """When a node of its own process is given up."""
+  max_restarts: int = 10  # in a row, each within 30 s of the one before
+  hang_s: float = 60.  # of silence, after which a node counts as dead
 
-  def __init__(self):
-    self.stop = threading.Event()
-    self.signal = 0
 
-  def __enter__(self):
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-      signal.signal(number, self._handle)
-    return self
+class Facade(NamedTuple):
+  """Where outsiders ask the bandit; see `launch/bandit_facade.py`."""
+  listener: socket.socket
+  token_file: str = ''
+  writable: bool = False
 
-  def __exit__(self, *exc_info):
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-      signal.signal(number, signal.SIG_DFL)
 
-  def _handle(self, number, frame):
-    del frame
-    self.signal = self.signal or number
-    self.stop.set()
-    if number == signal.SIGHUP:  # Launchpad does not know it.
+_SUPERVISION = Supervision()
+
+
+class _Stopping(stopping.Stopping):
+  """Tells Launchpad also of the signal that it does not know."""
+
+  def handle(self, number, frame):
+    super().handle(number, frame)
+    if number == signal.SIGHUP:
       os.kill(os.getpid(), signal.SIGTERM)
-
-  @property
-  def exit_code(self) -> int:
-    return 128 + self.signal if self.signal else 0
 
 
 def _last_row(run_dir: str) -> Optional[dict[str, Any]]:
@@ -59,53 +65,88 @@ def _last_row(run_dir: str) -> Optional[dict[str, Any]]:
   return rows[0] if rows else None
 
 
+def shower(config: config_lib.Config, run_path: str,
+           display: progress.Progress) -> Callable[[Mapping[str, Any]], None]:
+  """What shows a status of the learner's on `display`."""
+  estimator = progress.Estimator(
+      config.run.meta_steps, config.environments, optimal_returns.optima())
+  return lambda status: display.show(
+      estimator.view(status, _last_row(run_path)))
+
+
 def run(config: config_lib.Config, launch_type: str,
         run_dir: run_directory.RunDirectory,
         checkpoint: Optional[checkpointing.Checkpoint],
-        bandit_port: int = 0) -> int:
+        supervision: Supervision = _SUPERVISION,
+        facade: Optional[Facade] = None) -> int:
   """Runs to the end or to a signal; returns the exit code."""
-  estimator = progress.Estimator(
-      config.run.meta_steps, config.environments, optimal_returns.optima())
-  with _Interrupt() as interrupt, progress.Progress() as display:
-    def watch(status):
-      display.show(estimator.view(status, _last_row(run_dir.path)))
+  with _Stopping(second_ends=False) as interrupt, (
+      progress.Progress()) as display:
+    watch = shower(config, run_dir.path, display)
     if launch_type == 'embedded':
       from lpg_distributed import local_loop
-      local_loop.run(config, run_dir.path, checkpoint, interrupt.stop, watch)
+      local_loop.run(config, run_dir.path, checkpoint, interrupt.event, watch)
       return interrupt.exit_code
-    return _run_program(config, launch_type, run_dir, checkpoint, bandit_port,
-                        watch, interrupt.stop) or interrupt.exit_code
+    return _run_program(config, launch_type, run_dir, watch, interrupt.event,
+                        supervision, facade) or interrupt.exit_code
 
 
-def _run_program(config, launch_type, run_dir, checkpoint, bandit_port,
-                 watch, stop) -> int:
+def _supervision(label: str, variables: dict[str, str], run_path: str,
+                 supervision: Supervision) -> dict[str, str]:
+  """The environment of a node's supervisor, and of the node."""
+  temporary = os.path.join(run_path, 'tmp')
+  return {**process_environment.with_packages(variables),
+          'TMPDIR': temporary,
+          'LPG_NODE': label,
+          'LPG_PYTHON': sys.executable,
+          'LPG_LAUNCHER_PID': str(os.getpid()),
+          'LPG_PIDS': os.path.join(temporary, 'pids'),
+          'LPG_DEATHS': os.path.join(run_path, DEATHS),
+          'LPG_MAX_RESTARTS': str(supervision.max_restarts),
+          'LPG_HANG_S': str(supervision.hang_s),
+          # The run does not need who only watches it.
+          'LPG_OPTIONAL': '1' if label in _OPTIONAL else ''}
+
+
+def start_facade(facade: Facade, bandit: str, run_path: str,
+                  supervision: Supervision) -> subprocess.Popen:
+  """A process beside the program: who only asks cannot disturb it."""
+  descriptor = facade.listener.fileno()
+  settings = {'socket': descriptor, 'bandit': bandit,
+              'token_file': facade.token_file, 'writable': facade.writable}
+  with open(os.path.join(run_path, 'logs', _FACADE), 'w',
+            encoding='utf-8') as log:
+    return subprocess.Popen(
+        [_SUPERVISED, '-m', 'launch.bandit_facade'], pass_fds=[descriptor],
+        stdout=log, stderr=log, env={
+            **os.environ,
+            **_supervision(_FACADE, process_environment.SERVICE, run_path,
+                           supervision),
+            'LPG_PASS_FDS': str(descriptor),
+            'LPG_FACADE': json.dumps(settings)})
+
+
+def _run_program(config, launch_type, run_dir, watch, stop, supervision,
+                 facade) -> int:
   logs = os.path.join(run_dir.path, 'logs')
-  os.environ['LAUNCHPAD_LOGGING_DIR'] = logs  # Read when it is imported.
-  from absl import flags
-  import launchpad as lp
-  from launchpad.nodes.python import local_multi_processing
-
+  lp = local_launchpad.load(logs)
   from lpg_distributed import programs
-  flags.FLAGS.lp_termination_notice_secs = _STOP_S
-  # Passing flags to nodes needs this one, which the released build lacks.
-  flags.DEFINE_multi_string('lp_dummy_config', [], 'unused',
-                            allow_override=True)
 
-  launch = programs.Launch(run_dir.path, checkpoint,
+  launch = programs.Launch(run_dir.path,
                            own_processes=launch_type == 'local_mp')
-  program, handles = programs.make_program(config, launch, bandit_port)
+  program, handles = programs.make_program(config, launch)
   temporary = os.path.join(run_dir.path, 'tmp')
-  os.makedirs(temporary, exist_ok=True)
+  shutil.rmtree(temporary, ignore_errors=True)
+  os.makedirs(os.path.join(temporary, 'pids'))
   tempfile.tempdir = temporary  # Launchpad leaves its files behind.
   resources = {}
   if launch.own_processes:
-    for label in program.groups:
-      variables = (process_environment.SERVICE if label in programs.SERVICES
-                   else process_environment.WORKER)
-      resources[label] = local_multi_processing.PythonProcess(
-          args={'lp_termination_notice_secs': _STOP_S},
-          env={**process_environment.with_packages(variables),
-               'TMPDIR': temporary})
+    resources = {label: local_launchpad.node_process(
+        _supervision(
+            label, process_environment.SERVICE if label in programs.SERVICES
+            else process_environment.WORKER, run_dir.path, supervision),
+        _absolute_interpreter_path=_SUPERVISED) for label in program.groups}
+  deaths = Deaths(os.path.join(run_dir.path, DEATHS))
 
   # Launchpad prints to the standard output, also from signal handlers.
   with open(os.path.join(logs, 'launchpad.log'), 'a',
@@ -115,15 +156,22 @@ def _run_program(config, launch_type, run_dir, checkpoint, bandit_port,
     # Launchpad does not say which node failed; its table of nodes does.
     nodes = {label: list(workers)
              for label, workers in manager._active_workers.items()}
+    front = facade and start_facade(
+        facade, handles[programs.BANDIT_SERVER].dereference().address,
+        run_dir.path, supervision)
+    host, port = facade.listener.getsockname()[:2] if facade else ('', 0)
     run_dir.write_json(run_directory.LAUNCH_FILE, {
-        'addresses': {label: handle.dereference().address
-                      for label, handle in handles.items()},
-        'processes': {label: [worker.pid for worker in workers]
-                      for label, workers in nodes.items()
-                      if launch.own_processes}})
+        'addresses': {programs.BANDIT_SERVER: f'{host}:{port}'},
+        'token_file': facade.token_file if facade else '',
+        'supervisors': {label: [worker.pid for worker in workers]
+                        for label, workers in nodes.items()
+                        if launch.own_processes}})
     done = threading.Event()
+    learner = handles[programs.META_LEARNER]
+    learner.set_client_kwargs(call_timeout=5.)
     watcher = threading.Thread(
-        target=_watch, args=(handles[programs.META_LEARNER], watch, done))
+        target=watch_learner,
+        args=(learner.dereference(), watch, done, deaths.show_new))
     watcher.start()
     if stop.is_set():  # A signal came before Launchpad listened to it.
       os.kill(os.getpid(), signal.SIGTERM)
@@ -132,11 +180,15 @@ def _run_program(config, launch_type, run_dir, checkpoint, bandit_port,
                                == programs.META_LEARNER])
     finally:
       done.set()
+      if front:
+        front.terminate()
+        front.wait()
       watcher.join()
+      deaths.show_new()
       os.remove(os.path.join(run_dir.path, run_directory.LAUNCH_FILE))
       shutil.rmtree(temporary, ignore_errors=True)
   if failed:
-    _explain(failed, nodes, logs)
+    explain(failed, nodes, deaths, logs)
     return 1
   return 0
 
@@ -154,31 +206,67 @@ def _wait(manager, learner: list[str]) -> Optional[Exception]:
   return failed
 
 
-def _watch(handle, watch, done: threading.Event) -> None:
+class Deaths:
+  """What the supervisors write down, told as it happens."""
+
+  def __init__(self, path: str):
+    self._path = path
+    self._position = os.path.getsize(path) if os.path.exists(path) else 0
+    self.of_this_launch: list[dict[str, Any]] = []
+
+  def show_new(self) -> None:
+    with contextlib.suppress(FileNotFoundError), open(
+        self._path, encoding='utf-8', errors='replace') as f:
+      f.seek(self._position)
+      for line in iter(f.readline, ''):
+        if not line.endswith('\n'):  # Not whole yet.
+          break
+        self._position = f.tell()
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+          self._show(json.loads(line))
+
+  def _show(self, death: dict[str, Any]) -> None:
+    self.of_this_launch.append(death)
+    then = ('it is not started again' if death['final']
+            else 'it is started again')
+    print(f'node {death["node"]} ended ({death["how"]}) after '
+          f'{death["lived_s"]:.0f} s; {then}', file=sys.stderr, flush=True)
+
+
+def watch_learner(client, watch: Callable[[Mapping[str, Any]], None],
+                  done: threading.Event,
+                  each_time: Callable[[], None] = lambda: None) -> None:
   """Shows the learner's status until `done`; its silence is no error."""
-  handle.set_client_kwargs(call_timeout=5.)
-  learner = rpc.Client(handle.dereference(), 'meta_learner', done,
-                       patience_s=0.)
+  learner = rpc.Client(client, 'meta_learner', done, patience_s=0.)
   while not done.wait(_POLL_S):
+    each_time()
     with contextlib.suppress(rpc.RpcError, rpc.Stopped):
       watch(learner.get_status())
 
 
-def _explain(error, nodes, logs: str) -> None:
-  """Says which nodes died and shows the last lines of their logs."""
-  found = False
+def explain(error, nodes, deaths: Deaths, logs: str) -> None:
+  """Says which nodes died and shows the last lines of their logs.
+
+  Args:
+    error: what is said if it was none.
+    nodes: their supervisors by label, if these are processes of this one.
+    deaths: those of this launch.
+    logs: the directory of the nodes' logs.
+  """
+  ended = {death['node']: death['how'] for death in deaths.of_this_launch
+           if death['final']}
   for name, workers in nodes.items():
     codes = [worker.returncode for worker in workers
              if getattr(worker, 'returncode', 0) not in _STOPPED]
-    if not codes:
-      continue
-    found = True
+    if codes:
+      ended.setdefault(name, f'its supervisor ended with code {codes[0]}')
+  for name, how in ended.items():
     path = os.path.join(logs, name)
-    print(f'node {name} ended with code {codes[0]}; the end of {path}:',
+    print(f'node {name} ended for good ({how}); the end of {path}:',
           file=sys.stderr)
     with open(path, encoding='utf-8', errors='replace') as f:
       lines = (line for line in f if 'Waiting for workers' not in line)
       for line in collections.deque(lines, _LAST_LINES):
         print('  ' + line.rstrip(), file=sys.stderr)
-  if not found:
+  if not ended:
     print(f'error: {error}', file=sys.stderr)

@@ -1,6 +1,5 @@
 """A command that cannot be run: one line, code 2, and nothing is touched."""
 
-import json
 import os
 import re
 import socket
@@ -10,86 +9,42 @@ import time
 
 import pytest
 
-from launch import process_environment
 from lpg_distributed import config_io
 from lpg_distributed import presets
 from lpg_distributed.nodes import checkpointing
 from lpg_distributed.nodes import run_directory
 from tests import directory_testing
+from tests.launch import command_testing
 
 DEMO = ('--preset=demo', '--launch_type=embedded')
-# Runs one command after another in a process of their own, and says how each
-# ended. None may come to a run.
-MANY = '''
-import contextlib, importlib, io, json, sys, types
-from absl import flags
-from launch import command, process_environment
-module = importlib.import_module(sys.argv[1])
-process_environment.ensure = lambda variables, name: None
-sys.modules['launch.runner'] = types.ModuleType('launch.runner')
-for line in sys.stdin:
-  sys.argv[1:] = json.loads(line)
-  flags.FLAGS.unparse_flags()
-  for flag in flags.FLAGS.get_flags_for_module(module):
-    flag.unparse()
-  out, err = io.StringIO(), io.StringIO()
-  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-    try:
-      command.run(module.main)
-    except SystemExit as end:
-      code = end.code
-    except BaseException as error:
-      code = repr(error)
-  print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
-'''
-
-
-def environment():
-  return {**os.environ, **process_environment.with_packages({})}
-
-
-class _Commands:
-  """Commands within one process."""
-
-  def __init__(self, module):
-    self._process = subprocess.Popen(
-        [sys.executable, '-c', MANY, module], text=True, env=environment(),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-  def __call__(self, *arguments):
-    self._process.stdin.write(json.dumps(arguments) + '\n')
-    self._process.stdin.flush()
-    return tuple(json.loads(self._process.stdout.readline()))
-
-  def close(self):
-    self._process.communicate(timeout=60)
 
 
 @pytest.fixture(scope='module')
 def meta_train():
-  commands = _Commands('launch.meta_train')
+  commands = command_testing.Commands('launch.meta_train')
   yield commands
   commands.close()
 
 
 @pytest.fixture(scope='module')
 def plot():
-  commands = _Commands('launch.plot')
+  commands = command_testing.Commands('launch.plot')
   yield commands
   commands.close()
 
 
 @pytest.fixture(scope='module')
 def query_bandit():
-  commands = _Commands('launch.query_bandit')
+  commands = command_testing.Commands('launch.query_bandit')
   yield commands
   commands.close()
 
 
 def run_process(*arguments, module='launch.meta_train', timeout=100):
   result = subprocess.run(
-      [sys.executable, '-m', module, *arguments], env=environment(), text=True,
-      capture_output=True, timeout=timeout, check=False)
+      [sys.executable, '-m', module, *arguments],
+      env=command_testing.environment(), text=True, capture_output=True,
+      timeout=timeout, check=False)
   return result.returncode, result.stdout, result.stderr
 
 
@@ -136,6 +91,10 @@ BAD = [
     (('--bandit_port=65536',), ['65536', '0 to 65535']),
     (('--bandit_port=http',), ['bandit_port', 'http']),
     (('--bandit_port=9999', '--launch_type=embedded'), ['no server']),
+    (('--bandit_host=0.0.0.0', '--launch_type=local_mp'),
+     ['--bandit_host is 0.0.0.0', 'without --bandit_token_file: 127.0.0.1']),
+    (('--isolate=perhaps',), ['isolate', 'auto|yes|no']),
+    (('--max_restarts=-1',), ['max_restarts', '-1']),
     (('--evaluate=maybe',), ['evaluate', 'maybe']),
     (('--seed=x',), ['run.seed', 'a whole number']),
     (('--seed=-1',), ['run.seed', 'from 0']),
@@ -153,7 +112,7 @@ BAD = [
     (('--set=agents.*.learning_rates=',), ['needs at least one value']),
     (('--set=environments=',), ['environments needs at least one value']),
     (('--set=meta.num_lifetimes=1',), ['at least one per environment (2)']),
-    (('--set=evaluator.game=brekout',), ['did you mean breakout']),
+    (('--set=evaluator.games=brekout',), ['did you mean breakout']),
     (('--config=/no/such/file.json',), ['/no/such/file.json', 'No such file']),
     (('--config=',), ['No such file']),
 ]
@@ -245,6 +204,9 @@ def test_plot(plot, arguments, parts):
     ((), ['--run_dir or --address is missing']),
     (('--run_dir=/nowhere',), ['/nowhere is no run directory']),
     (('--address=localhost:1',), ['localhost:1 did not answer']),
+    (('--address=localhost:http',), ['localhost:http did not answer']),
+    (('--address=localhost:1', '--token_file=/no/such/token'),
+     ['/no/such/token is not readable']),
     (('--run_dir=/nowhere', '--watch=-1'), ['--watch', '0 or more']),
 ])
 def test_query_bandit(query_bandit, arguments, parts):

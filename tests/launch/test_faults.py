@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from launch import process_environment
+from tests import chaos
 
 pytestmark = pytest.mark.processes
 
@@ -33,7 +34,8 @@ class Run:
         [sys.executable, '-m', 'launch.meta_train', '--preset=demo',
          f'--run_dir={run_dir}', '--launch_type=local_mp',
          *(f'--set={override}' for override in OVERRIDES), *arguments],
-        env={**os.environ, **process_environment.with_packages({})},
+        env={**os.environ, **process_environment.with_packages(
+            chaos.QUICK_COMPILATION)},
         stderr=subprocess.PIPE, text=True, start_new_session=True)
 
   def wait_for_steps(self, count: int) -> None:
@@ -46,8 +48,9 @@ class Run:
 
   def nodes(self) -> dict[str, int]:
     """Process ids by label."""
-    launch = json.loads((self.run_dir / 'launch.json').read_text())
-    return {label: pids[0] for label, pids in launch['processes'].items()}
+    pids = self.run_dir / 'tmp' / 'pids'
+    return {file.name.replace('.', '/'): int(file.read_text())
+            for file in pids.iterdir()}
 
   def end(self) -> tuple[int, str]:
     """Waits for the end; returns the exit code and what it said."""
@@ -98,17 +101,46 @@ def test_ctrl_c_reaches_every_process_and_ends_with_a_checkpoint(start):
     probe.bind(('localhost', port))
 
 
-@pytest.mark.parametrize('label', ['lifetime_worker/1', 'meta_learner/0'])
-def test_a_dead_node_ends_the_program_and_is_named(start, label):
+def test_no_orphan_when_the_launcher_is_killed(start):
   run = start()
   run.wait_for_steps(3)
+  children = psutil.Process(run.process.pid).children(recursive=True)
+  # A supervisor and a process for each of queue, bandit, learner, two workers
+  # and facade.
+  assert len(children) == 12
+  run.process.kill()
+  run.process.wait(10)
+  deadline = time.monotonic() + 5
+  while any(psutil.pid_exists(child.pid) for child in children):
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+
+
+def test_a_dead_node_that_is_not_started_again_ends_the_program(start):
+  label = 'lifetime_worker/1'
+  run = start('--max_restarts=0')
+  run.wait_for_steps(60)  # The first checkpoint is of meta-step 50.
   nodes = run.nodes()
   os.kill(nodes[label], signal.SIGKILL)
   code, stderr = run.end()
   assert code == 1, stderr
-  assert f'node {label} ended with code -9' in stderr
+  assert f'node {label} ended (signal SIGKILL)' in stderr
+  assert f'node {label} ended for good (signal SIGKILL)' in stderr
+  assert list((run.run_dir / 'checkpoints').glob('step_*/manifest.json'))
   assert os.path.join('logs', label) in stderr
   assert_gone(nodes.values())
+
+
+def test_a_node_that_alone_is_told_to_end_does_not_pass_for_the_end(start):
+  """The run ends with a checkpoint, and nobody takes it for a whole one."""
+  run = start()
+  run.wait_for_steps(2)
+  os.kill(run.nodes()['lifetime_worker/1'], signal.SIGTERM)
+  code, stderr = run.end()
+  assert code == 1
+  assert 'a node was told to end, at meta-step ' in stderr
+  assert 'the same command goes on from the last checkpoint' in stderr
+  assert list((run.run_dir / 'checkpoints').iterdir())
 
 
 @pytest.mark.parametrize('delay_s', [0.5, 1.5])

@@ -1,0 +1,65 @@
+"""Writes meta-training as manifests for Kubernetes; see docs/cluster.md.
+
+  python -m launch.export_kubernetes --resources=FILE --out=DIRECTORY
+"""
+
+import os
+import secrets
+
+from absl import flags
+
+from launch import command
+from launch import config_flags
+from launch import process_environment
+from launch import resources
+from launch.kubernetes_job import objects
+from launch.slurm_job import launches
+from lpg_distributed import files
+
+_make_config = config_flags.define()
+_RESOURCES = flags.DEFINE_string(
+    'resources', None, 'a file that says what nodes get; see docs/cluster.md')
+_OUT = flags.DEFINE_string('out', None, 'a directory for the manifests')
+_RUN = flags.DEFINE_string(
+    'run', None, 'the run directory\'s name within the volume; default: the '
+    'job\'s name')
+_CLAIM = flags.DEFINE_string(
+    'claim', 'lpg-runs', 'a PersistentVolumeClaim that pods of many hosts may '
+    'write to; it is not among the manifests')
+_GPU_LABEL = flags.DEFINE_string(
+    'gpu_label', 'nvidia.com/gpu.product', 'the label of hosts that names '
+    'their GPUs; on GKE cloud.google.com/gke-accelerator')
+
+_NOTE = ('# Written by launch.export_kubernetes. Checked against the published '
+         'schemas;\n# not tried on a live cluster.\n')
+
+
+def main() -> int:
+  for flag in (_RESOURCES, _OUT):
+    if not flag.value:
+      raise command.UsageError(f'--{flag.name} is missing')
+  job = resources.load(_RESOURCES.value)
+  config = _make_config(launches.num_workers(_make_config(None), job))
+  run = _RUN.value or job.name
+  if not run.replace('-', '').replace('_', '').isalnum() or not run.isascii():
+    raise command.UsageError(f'--run is {run!r}; allowed: letters, digits, '
+                             '- and _')
+  process_environment.ensure(process_environment.SERVICE,
+                             'launch.export_kubernetes')
+  import yaml
+
+  from launch.kubernetes_job import manifests
+  made = manifests.make(config, job, objects.Export(
+      job.name, run, _CLAIM.value, secrets.token_hex(4), _GPU_LABEL.value))
+  manifests.open_directory(_OUT.value)
+  for name, content in made.items():
+    files.write_whole(
+        os.path.join(_OUT.value, f'{name}.yaml'),
+        (_NOTE + yaml.safe_dump(content, sort_keys=False)).encode())
+  print(f'{len(made)} manifests in {_OUT.value}; start them with: '
+        f'kubectl apply -f {_OUT.value}')
+  return 0
+
+
+if __name__ == '__main__':
+  command.run(main)

@@ -1,0 +1,77 @@
+"""A network of the program's own, so that nobody else reaches its ports.
+
+Courier runs whatever its caller wants and Reverb hands out and takes whatever
+it is asked, both without authentication and on all interfaces. Under Linux the
+launcher therefore moves itself, and with it all nodes, into a network
+namespace that holds nothing but a loopback interface. What listens there is
+out of reach for the network, for other users and for other programs of the
+same user. Sockets that were opened before stay where they were; the bandit's
+facade gets its listening socket in this way.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import struct
+from typing import Optional
+
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNET = 0x40000000
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
+
+
+def isolate() -> Optional[str]:
+  """Leaves the network; to be called while there is one thread only.
+
+  With the right to make network namespaces (root) nothing else changes.
+  Without it a user namespace is made too, in which the user has the same
+  number as outside.
+
+  Returns:
+    None, or why it is not possible; nothing has changed then.
+  """
+  child = os.fork()  # Whose failure leaves nothing half done.
+  if child == 0:
+    code = errno.EPERM
+    try:
+      _leave()
+      code = 0
+    except OSError as error:
+      code = error.errno or code
+    finally:
+      os._exit(code)
+  code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+  if code:
+    return os.strerror(code) if code > 0 else 'the kernel ended the attempt'
+  _leave()
+  return None
+
+
+def _leave() -> None:
+  libc = ctypes.CDLL(None, use_errno=True)
+  if libc.unshare(_CLONE_NEWNET) != 0:
+    user, group = os.geteuid(), os.getegid()
+    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
+      raise OSError(ctypes.get_errno(), 'no namespaces')
+    with contextlib.suppress(OSError):
+      _write('/proc/self/setgroups', 'deny')
+    _write('/proc/self/uid_map', f'{user} {user} 1')
+    _write('/proc/self/gid_map', f'{group} {group} 1')
+  _loopback_up()
+
+
+def _write(path: str, text: str) -> None:
+  with open(path, 'w', encoding='ascii') as f:
+    f.write(text)
+
+
+def _loopback_up() -> None:
+  with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+    request = struct.pack('16sh14x', b'lo', 0)
+    answer = fcntl.ioctl(any_socket, _SIOCGIFFLAGS, request)
+    flags = struct.unpack('16sh14x', answer)[1]
+    fcntl.ioctl(any_socket, _SIOCSIFFLAGS,
+                struct.pack('16sh14x', b'lo', flags | _IFF_UP))

@@ -1,0 +1,103 @@
+"""`launch.meta_test` and what follows it, from the command line."""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lpg_distributed.meta_testing import results
+
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+_DOCUMENT = _ROOT / 'docs' / 'meta_testing.md'
+
+
+def command(module, *flags, cwd, **kwargs):
+  return subprocess.Popen(
+      [sys.executable, '-m', f'launch.{module}', *flags], cwd=cwd, text=True,
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+      env={**os.environ, 'PYTHONPATH': str(_ROOT)}, **kwargs)
+
+
+def run(module, *flags, cwd, code=0):
+  process = command(module, *flags, cwd=cwd)
+  out, err = process.communicate(timeout=400)
+  assert process.returncode == code, err[-3000:]
+  return out, err
+
+
+@pytest.fixture(scope='module')
+def corridor(tmp_path_factory):
+  """The environment of the document, as a user has it."""
+  blocks = re.findall(r'^```python\n(# (\w+\.py)\n.*?)^```',
+                      _DOCUMENT.read_text(encoding='utf-8'),
+                      re.DOTALL | re.MULTILINE)
+  (code, name), = blocks
+  lines = [line for line in code.splitlines()[1:] if line.strip()]
+  assert name == 'corridor.py' and len(lines) < 20
+  root = tmp_path_factory.mktemp('user')
+  (root / name).write_text(code, encoding='utf-8')
+  return root
+
+
+def documented(module):
+  """Flags of the document's command with the user's module."""
+  text = _DOCUMENT.read_text(encoding='utf-8')
+  (flags,) = re.findall(
+      rf'^python -m launch.{module} (--env=module/.*)$', text, re.MULTILINE)
+  return flags.split()
+
+
+def test_a_users_own_environment(corridor):
+  """The document's command teaches the document's environment's agent."""
+  out, _ = run('meta_test', *documented('meta_test'), cwd=corridor)
+  match = re.search(r'module/corridor:Corridor by a2c: return ([-\d.]+)\n',
+                    out)
+  # An agent that strays has about -0.5; the shortest way gives 0.92.
+  assert float(match.group(1)) > 0.8
+  (path,) = (corridor / 'runs' / 'meta_test').iterdir()
+  assert results.read(str(path)).job.environment == 'module/corridor:Corridor'
+  out, _ = run('plot_results', '--results=runs', '--output=curve.png',
+               cwd=corridor)
+  assert (corridor / 'curve.png').stat().st_size > 1000
+  assert 'figure: curve.png' in out
+
+
+def test_a_signal_ends_it_and_the_command_goes_on(tmp_path):
+  flags = ['--env=module/tests.meta_testing.session_testing:Corridor',
+           '--rule=random', '--lstm_size=4', '--env_steps=9000',
+           '--run_dir=job']
+  process = command('meta_test', *flags, cwd=tmp_path)
+  path = tmp_path / 'job' / results.FILE
+  while not (path.exists() and path.read_text().count('\n') > 2):
+    assert process.poll() is None, process.stderr.read()
+  process.send_signal(signal.SIGTERM)
+  _, err = process.communicate(timeout=60)
+  assert process.returncode == 128 + signal.SIGTERM
+  assert err.strip().endswith('stopped; the same command goes on')
+  before = results.read(str(tmp_path / 'job')).rows
+  out, _ = run('meta_test', *flags, cwd=tmp_path)
+  rows = results.read(str(tmp_path / 'job')).rows
+  assert rows[:len(before)] == before and rows[-1]['env_steps'] >= 9000
+  assert 'result: job' in out
+
+
+@pytest.mark.parametrize('module, flags, message', [
+    ('meta_test', (), '--env is missing; allowed: KIND/NAME'),
+    ('meta_test', ('--env=gymnax/CartPole', '--rule=a2c'),
+     "gymnax has no environment 'CartPole'; did you mean CartPole-v1"),
+    ('meta_test', ('--env=gymnasium/Pendulum-v1', '--rule=a2c'),
+     'has actions Box'),
+    ('meta_test', ('--env=gymnax/UmbrellaChain-bsuite', '--rule=a2c',
+                   '--render=x.gif'), 'are no image'),
+    ('mini', (), '--eta is missing'),
+    ('select', ('--eta=none.npz',), 'there is no file none.npz'),
+    ('plot_results', ('--results=nowhere',), 'nowhere has no results'),
+])
+def test_refusals(module, flags, message, tmp_path):
+  _, err = run(module, *flags, cwd=tmp_path, code=2)
+  assert err.startswith('error: ') and err.count('\n') == 1, err
+  assert message in err

@@ -1,0 +1,125 @@
+"""Studies: the runs that they start, and one of each kind of rule for real."""
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+
+from absl import flags
+import numpy as np
+import pytest
+
+from launch import command
+from launch import study
+import lpg_distributed as lpg
+from lpg_distributed import config as config_lib
+from lpg_distributed import config_io
+from lpg_distributed import presets
+from lpg_distributed.analysis import report
+from lpg_distributed.analysis import studies
+from lpg_distributed.nodes import loggers
+from tests.analysis import run_testing
+
+
+class Meta:
+  """Stands in for `launch.meta_train`: notes what it is asked for."""
+
+  def __init__(self, code=0):
+    self.commands, self._code = [], code
+
+  def __call__(self, arguments, **kwargs):
+    del kwargs
+    assert arguments[:3] == [sys.executable, '-m', 'launch.meta_train']
+    self.commands.append(arguments[3:])
+    run_dir = self.value('run_dir')
+    if self._code == 0:
+      os.makedirs(os.path.join(run_dir, 'metrics'))
+      with open(os.path.join(run_dir, 'metrics', 'evaluation.jsonl'), 'w',
+                encoding='utf-8'):
+        pass
+    return self
+
+  def value(self, name, index=-1):
+    (value,) = [a.partition('=')[2] for a in self.commands[index]
+                if a.startswith(f'--{name}=')]
+    return value
+
+  def config(self, index):
+    """As `launch.meta_train` would build it."""
+    overrides = [a.removeprefix('--set=') for a in self.commands[index]
+                 if a.startswith('--set=')]
+    return config_io.apply_overrides(
+        presets.load(self.value('preset', index)),
+        [f'run.seed={self.value("seed", index)}', *overrides])
+
+  @property
+  def returncode(self):
+    return self._code
+
+  def poll(self):
+    return self._code
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+  """Runs the command within this process."""
+  def do(*arguments, code=0):
+    meta = Meta(code)
+    monkeypatch.setattr(study.subprocess, 'Popen', meta)
+    flags.FLAGS.unparse_flags()
+    for flag in flags.FLAGS.get_flags_for_module(study):
+      flag.unparse()
+    flags.FLAGS(['study', f'--root={tmp_path}/root', *arguments])
+    return study.main(), meta
+  yield do
+  for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+
+
+def test_runs_seed_by_seed_and_each_once(run, tmp_path):
+  code, meta = run('--study=ablations', '--seeds=3,4', '--variants=LPG,LPG-V',
+                   '--set=meta.num_envs=4')
+  assert code == 0 and len(meta.commands) == 4
+  assert [(meta.value('seed', i), meta.config(i).rule.kind)
+          for i in range(4)] == [('3', 'lpg'), ('3', 'lpg_v'), ('4', 'lpg'),
+                                 ('4', 'lpg_v')]
+  assert '--evaluate' in meta.commands[0]
+  assert meta.value('run_dir', 1) == f'{tmp_path}/root/lpg_v_seed3'
+  expected = studies.config_of(studies.load('ablations'), 'LPG-V',
+                               'meta.num_envs=4', 'run.seed=4')
+  assert meta.config(3) == expected
+  # What is done is left alone; more of the study can be added.
+  code, meta = run('--study=ablations', '--seeds=3', '--set=meta.num_envs=4',
+                   '--variants=LPG,without L2')
+  assert len(meta.commands) == 1 and meta.config(0).meta.y_hat_cost == 0.
+  with open(tmp_path / 'root' / 'study.json', encoding='utf-8') as f:
+    about = json.load(f)
+  assert about['variants'] == ['LPG', 'without L2', 'LPG-V']
+  assert about['seeds'] == [3, 4]
+  with pytest.raises(command.UsageError, match='holds another study'):
+    run('--study=predictions')
+
+
+def test_a_run_that_fails_ends_the_study(run, capsys):
+  code, meta = run('--study=predictions', '--seeds=0', code=7)
+  assert code == 1 and len(meta.commands) == 1
+  assert 'ended with code 7' in capsys.readouterr().err
+  with pytest.raises(command.UsageError, match="no variant 'x'; allowed: pap"):
+    run('--study=predictions', '--variants=x')
+
+
+def test_lpg_v_is_meta_trained(tmp_path, quick_compilation):
+  """Two meta-steps by all nodes, and the comparison of the end."""
+  config = dataclasses.replace(
+      run_testing.CONFIG,
+      rule=dataclasses.replace(run_testing.CONFIG.rule, kind='lpg_v'),
+      run=config_lib.RunConfig(meta_steps=2, num_workers=1),
+      evaluator=config_lib.EvaluatorConfig(enabled=False))
+  run_dir = str(tmp_path / 'run')
+  rule = lpg.meta_train(config, run_dir)
+  assert rule.config.kind == 'lpg_v' and np.all(np.isfinite(rule.eta))
+  rows = list(loggers.read_metrics(run_dir, 'learner'))
+  assert len(rows) == 2 and all(row['gradient_norm'] > 0. for row in rows)
+  report.evaluate(run_dir, config, num_lifetimes=2)
+  assert 'trained' in report.summarise(run_dir, config)[1]

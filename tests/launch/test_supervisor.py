@@ -1,0 +1,202 @@
+"""The supervisor with nodes that are a line of Python."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+SUPERVISED = (pathlib.Path(__file__).parents[2] / 'launch' / 'supervised.sh')
+# Notes each life with its arguments and process id.
+LIVE = '''
+import os, signal, sys, time
+with open({notes!r}, 'a') as f:
+  f.write(f'{{os.getpid()}} {{sys.argv[1:]}}\\n')
+lives = len(open({notes!r}).readlines())
+'''
+
+
+class Node:
+  """A supervised node and what it notes."""
+
+  def __init__(self, directory, code, *arguments, **variables):
+    self.notes = directory / 'notes'
+    self.deaths_file = directory / 'deaths'
+    script = directory / 'node.py'
+    script.write_text(LIVE.format(notes=str(self.notes)) + code)
+    pids = directory / 'pids'
+    pids.mkdir(exist_ok=True)
+    self.process = subprocess.Popen(
+        [SUPERVISED, str(script), *arguments], stderr=subprocess.PIPE,
+        text=True, env={
+            **os.environ, 'LPG_PYTHON': sys.executable, 'LPG_NODE': 'worker',
+            'LPG_LAUNCHER_PID': str(os.getpid()), 'LPG_PIDS': str(pids),
+            'LPG_DEATHS': str(self.deaths_file), 'PYTHONPATH': '',
+            **{k: str(v) for k, v in variables.items()}})
+
+  def end(self):
+    """Exit code and the notes of all lives."""
+    self.stderr = self.process.communicate(timeout=30)[1]
+    return self.process.returncode, self.notes.read_text().splitlines()
+
+  def wait_for_lives(self, number):
+    deadline = time.monotonic() + 20
+    while (not self.notes.exists()
+           or self.notes.read_text().count('\n') < number):
+      assert time.monotonic() < deadline
+      time.sleep(0.01)
+    return int(self.notes.read_text().splitlines()[-1].split()[0])
+
+  def deaths(self):
+    return [json.loads(line) for line
+            in self.deaths_file.read_text().splitlines()]
+
+
+def wait_for_end(pid):
+  deadline = time.monotonic() + 5
+  while (psutil.pid_exists(pid)
+         and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE):
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+
+
+def test_starts_again_where_it_was_until_it_ends_well(tmp_path):
+  node = Node(tmp_path, 'if lives < 3: os.kill(os.getpid(), signal.SIGKILL)',
+              '--port=1234', '--lp_task_id', '5')
+  code, notes = node.end()
+  assert code == 0 and len(notes) == 3
+  assert len({note.split()[0] for note in notes}) == 3
+  assert {note.split(' ', 1)[1] for note in notes} == {
+      "['--port=1234', '--lp_task_id', '5']"}
+  first, second = node.deaths()
+  assert (first['node'], first['how'], first['final']) == (
+      'worker/5', 'signal SIGKILL', False)
+  assert (first['failures'], second['failures']) == (1, 2)
+  assert 'worker/5 ended (signal SIGKILL)' in node.stderr
+
+
+@pytest.mark.parametrize('variables, code', [({}, 1), ({'LPG_OPTIONAL': 1}, 0)])
+def test_gives_up_after_a_limit_and_pauses_longer_each_time(
+    tmp_path, variables, code):
+  begin = time.monotonic()
+  node = Node(tmp_path, 'sys.exit(3)', LPG_MAX_RESTARTS=3, **variables)
+  assert node.end()[0] == code
+  assert [d['final'] for d in node.deaths()] == [False] * 3 + [True]
+  assert [d['code'] for d in node.deaths()] == [3] * 4
+  assert time.monotonic() - begin > 0.2 + 0.4 + 0.8
+
+
+def test_a_node_that_was_well_for_a_while_has_all_its_restarts_again(tmp_path):
+  node = Node(tmp_path, 'time.sleep(0.3); sys.exit(lives < 5)',
+              LPG_MAX_RESTARTS=1, LPG_HEALTHY_S=0.2)
+  code, notes = node.end()
+  assert code == 0 and len(notes) == 5
+  assert {d['failures'] for d in node.deaths()} == {1}
+
+
+def test_what_is_no_use_is_not_started_again(tmp_path):
+  code, notes = Node(tmp_path, 'sys.exit(70)').end()
+  assert code == 1 and len(notes) == 1
+
+
+def test_a_node_that_falls_silent_is_killed_and_started_again(tmp_path):
+  node = Node(tmp_path, '''
+for _ in range(3):
+  os.write(int(os.environ['LPG_HEARTBEAT_FD']), b'.')
+  time.sleep(0.1)
+if lives == 1:
+  os.kill(os.getpid(), signal.SIGSTOP)
+''', LPG_HANG_S=1)
+  begin = time.monotonic()
+  code, notes = node.end()
+  assert code == 0 and len(notes) == 2
+  assert node.deaths()[0]['how'] == 'hung'
+  assert time.monotonic() - begin < 10
+
+
+def test_a_node_that_beats_is_left_alone(tmp_path):
+  root = str(SUPERVISED.parents[1])
+  node = Node(tmp_path, f'''
+sys.path.insert(0, {root!r})
+from lpg_distributed.nodes import heartbeat
+heartbeat.start()
+heartbeat.start()
+time.sleep(4)
+''', LPG_HANG_S=2)
+  code, notes = node.end()
+  assert code == 0 and len(notes) == 1
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT,
+                                    signal.SIGHUP])
+def test_a_signal_ends_node_and_supervisor(tmp_path, number):
+  node = Node(tmp_path, 'time.sleep(100)')
+  pid = node.wait_for_lives(1)
+  assert (tmp_path / 'pids' / 'worker').read_text() == str(pid)
+  node.process.send_signal(number)
+  code, notes = node.end()
+  assert code == 0 and len(notes) == 1
+  wait_for_end(pid)
+
+
+def test_a_node_takes_its_time_to_end(tmp_path):
+  node = Node(tmp_path, '''
+def save(*_):
+  time.sleep(0.5)
+  print('saved', file=sys.stderr)
+  sys.exit(0)
+signal.signal(signal.SIGTERM, save)
+with open(sys.argv[1], 'w'): pass
+time.sleep(100)
+''', str(tmp_path / 'ready'))
+  while not (tmp_path / 'ready').exists():
+    time.sleep(0.01)
+  node.process.terminate()
+  assert node.end()[0] == 0 and 'saved' in node.stderr
+
+
+def test_dies_with_its_supervisor(tmp_path):
+  node = Node(tmp_path, 'time.sleep(100)')
+  pid = node.wait_for_lives(1)
+  node.process.kill()
+  wait_for_end(pid)
+
+
+def test_dies_with_its_launcher(tmp_path):
+  """A process between, which is killed."""
+  launcher = subprocess.Popen([sys.executable, '-c', f'''
+import os, subprocess, sys, time
+os.environ['LPG_LAUNCHER_PID'] = str(os.getpid())
+os.environ['LPG_PYTHON'] = sys.executable
+process = subprocess.Popen([{str(SUPERVISED)!r}, '-c',
+                            'import os, time; print(os.getpid(), flush=True);'
+                            'time.sleep(100)'])
+print(process.pid, flush=True)
+time.sleep(100)
+'''], stdout=subprocess.PIPE, text=True)
+  pids = [int(launcher.stdout.readline()) for _ in range(2)]
+  launcher.kill()
+  launcher.wait()
+  for pid in pids:
+    wait_for_end(pid)
+
+
+def test_a_node_that_does_not_end_is_killed(tmp_path):
+  node = Node(tmp_path, 'signal.signal(signal.SIGTERM, signal.SIG_IGN)\n'
+              'open(sys.argv[1], "w").close()\ntime.sleep(60)\n',
+              str(tmp_path / 'deaf'), LPG_STOP_S=1)
+  pid = node.wait_for_lives(1)
+  while not (tmp_path / 'deaf').exists():
+    time.sleep(0.01)
+  begin = time.monotonic()
+  node.process.terminate()
+  code, lives = node.end()
+  assert code == 0 and len(lives) == 1
+  assert 1 <= time.monotonic() - begin < 20
+  assert 'did not end within 1 s; killed' in node.stderr
+  assert not psutil.pid_exists(pid)
