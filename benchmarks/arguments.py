@@ -1,6 +1,7 @@
 """What the benchmarks' command lines share."""
 
 import argparse
+import json
 from typing import Any, Sequence
 
 from envs import suite
@@ -15,11 +16,17 @@ def positive(text: str) -> int:
 
 
 def make_parser(doc: str) -> argparse.ArgumentParser:
-  """With the names of environments and the file for the figures."""
+  """With the file for the figures."""
   parser = argparse.ArgumentParser(description=doc.split('\n', 1)[0])
+  parser.add_argument('--output', help='also write the figures, as JSON')
+  return parser
+
+
+def make_parser_of_names(doc: str) -> argparse.ArgumentParser:
+  """As `make_parser`, with the names of environments; see `parse`."""
+  parser = make_parser(doc)
   parser.add_argument('names', nargs='*', metavar='name',
                       help='environments (default: all)')
-  parser.add_argument('--output', help='also write the figures, as JSON')
   return parser
 
 
@@ -34,3 +41,11 @@ def parse(parser: argparse.ArgumentParser,
     parser.error(str(error))
   args.names = args.names or list(suite.ENVIRONMENTS)
   return args
+
+
+def write(args: argparse.Namespace, figures: Any) -> None:
+  """Writes the figures where `--output` says, if it does."""
+  if args.output:
+    with open(args.output, 'w', encoding='utf-8') as f:
+      json.dump(figures, f, indent=2)
+      f.write('\n')

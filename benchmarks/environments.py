@@ -8,7 +8,6 @@ drawing of actions. From the repository's root:
   python -m benchmarks.environments [--output=FILE] [names ...]
 """
 
-import json
 import platform
 import time
 from typing import Any, Sequence
@@ -77,7 +76,7 @@ def measure(name: str, num_lifetimes: int, num_envs: int, num_steps: int,
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-  parser = arguments.make_parser(__doc__)
+  parser = arguments.make_parser_of_names(__doc__)
   for option, default in (('lifetimes', 16), ('envs', 64), ('steps', 100),
                           ('repeats', 10)):
     parser.add_argument(f'--{option}', type=arguments.positive,
@@ -91,15 +90,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f'{name:<26}{row["ns_per_step"]:>9.1f}'
           f'{row["median_ns_per_step"]:>9.1f}{row["compile_s"]:>11.2f}',
           flush=True)
-  if args.output:
-    report = {
-        'lifetimes': args.lifetimes, 'envs': args.envs, 'steps': args.steps,
-        'repeats': args.repeats, 'jax': jax.__version__,
-        'device': jax.devices()[0].device_kind,
-        'machine': platform.machine(), 'environments': results}
-    with open(args.output, 'w', encoding='utf-8') as f:
-      json.dump(report, f, indent=2)
-      f.write('\n')
+  arguments.write(args, {
+      'lifetimes': args.lifetimes, 'envs': args.envs, 'steps': args.steps,
+      'repeats': args.repeats, 'jax': jax.__version__,
+      'device': jax.devices()[0].device_kind,
+      'machine': platform.machine(), 'environments': results})
 
 
 if __name__ == '__main__':

@@ -114,7 +114,7 @@ def _in_a_process(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-  parser = arguments.make_parser(__doc__)
+  parser = arguments.make_parser_of_names(__doc__)
   parser.add_argument('--lifetimes', type=arguments.positive, default=16)
   parser.add_argument('--repeats', type=arguments.positive, default=10)
   parser.add_argument('--budget_s', type=float, default=60.,
@@ -138,11 +138,8 @@ def main(argv: Sequence[str] | None = None) -> None:
           + (f'  over naive {row["over_naive"]:.2f}, medians '
              f'{row["median_over_naive"]:.2f}' if args.naive else ''),
           flush=True)
-    if args.output:  # After each, so that a long run may be cut short.
-      with open(args.output, 'w', encoding='utf-8') as f:
-        json.dump({'lifetimes': args.lifetimes, 'environments': rows}, f,
-                  indent=2)
-        f.write('\n')
+    # After each, so that a long run may be cut short.
+    arguments.write(args, {'lifetimes': args.lifetimes, 'environments': rows})
 
 
 if __name__ == '__main__':

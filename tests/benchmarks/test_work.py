@@ -12,6 +12,7 @@ from envs import suite
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import agent_networks
+from lpg_distributed.core import convolution
 from lpg_distributed.core import lpg_network
 
 
@@ -31,15 +32,16 @@ def test_the_rule():
   np.testing.assert_allclose(counted, work.rule_forward(config, 1), rtol=0.04)
 
 
-def with_patches(x, w, b):
-  """`agent_networks.convolve` without its multiplications by zero."""
-  num, height, _ = x.shape
-  x = x.reshape(num, height, -1, w.shape[0] // 9)
-  width = x.shape[2]
-  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  patches = [x[:, i:i + height, j:j + width]
-             for i in range(3) for j in range(3)]
-  return (jnp.concatenate(patches, -1) @ w + b).reshape(num, height, -1)
+def with_patches(x, layers):
+  """`convolution.convolve` without its multiplications by zero."""
+  x = x.astype(jnp.float32)
+  _, height, width, _ = x.shape
+  for w, b in layers:
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    patches = [x[:, i:i + height, j:j + width]
+               for i in range(3) for j in range(3)]
+    x = jax.nn.relu(jnp.concatenate(patches, -1) @ w + b)
+  return x
 
 
 @pytest.mark.parametrize('name', ['random_small', 'random_dense',
@@ -47,7 +49,7 @@ def with_patches(x, w, b):
                                   'chain_state_distraction'])
 def test_agents(name, monkeypatch):
   # What counts as work is the plain convolution, however it is computed.
-  monkeypatch.setattr(agent_networks, 'convolve', with_patches)
+  monkeypatch.setattr(convolution, 'convolve', with_patches)
   agent_config = config_lib.AGENTS[name]
   spec = suite.load(name).observation_spec()
   network = agent_networks.make_network(agent_config, spec, 48)

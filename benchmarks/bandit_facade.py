@@ -1,0 +1,80 @@
+"""How many questions the bandit's facade answers, and at what cost.
+
+  python -m benchmarks.bandit_facade --queries=40000
+
+The facade and a bandit server run in one process, whoever asks in another.
+Prints wall time and, which other work on the machine does not change much, the
+facade's processor time per question.
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import socket
+import time
+
+from lpg_distributed import config as config_lib
+from lpg_distributed.nodes import bandit_facade
+from lpg_distributed.nodes import bandit_server
+from lpg_distributed.nodes import http_server
+
+_CONNECTIONS = 8
+_QUESTION = (b'GET /v1/distribution?environment=chain_short HTTP/1.1\r\n'
+             b'Host: localhost\r\n\r\n')
+
+
+def serve(listener) -> None:
+  config = config_lib.Config()
+  bandit = bandit_server.BanditServer(config)
+  facade = bandit_facade.BanditFacade(bandit)
+  facade.refresh()
+  asyncio.run(http_server.Server(facade.handle, limits=http_server.Limits(
+      requests_per_s=1e9)).run(listener))
+
+
+def processor_s(pid: int) -> float:
+  """User and system time of a process."""
+  with open(f'/proc/{pid}/stat', encoding='ascii') as f:
+    fields = f.read().rsplit(')', 1)[1].split()
+  return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
+def ask(connections) -> None:
+  """One question on each connection."""
+  for connection in connections:
+    connection.sendall(_QUESTION)
+  for connection in connections:
+    answer = b''
+    while not answer.endswith(b'}\n'):
+      part = connection.recv(65536)
+      if not part:
+        raise ConnectionError('the facade has ended')
+      answer += part
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--queries', type=int, default=40_000)
+  queries = parser.parse_args().queries
+  listener = socket.create_server(('127.0.0.1', 0))
+  server = multiprocessing.Process(target=serve, args=(listener,), daemon=True)
+  server.start()
+  connections = [socket.create_connection(listener.getsockname(), timeout=60)
+                 for _ in range(_CONNECTIONS)]
+  ask(connections)  # Waits for the start.
+  begin_s, begin = processor_s(server.pid), time.monotonic()
+  for _ in range(queries // _CONNECTIONS):
+    ask(connections)
+  seconds = time.monotonic() - begin
+  cost_s = processor_s(server.pid) - begin_s
+  print(json.dumps({
+      'queries': queries, 'queries_per_s': round(queries / seconds),
+      'processor_us_per_query': round(1e6 * cost_s / queries, 1),
+      'queries_per_processor_s': round(queries / cost_s)}))
+  server.terminate()
+
+
+if __name__ == '__main__':
+  main()

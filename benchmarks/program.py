@@ -1,0 +1,162 @@
+"""The whole program: speed, memory of all processes, time to the first step.
+
+Launches `launch.meta_train` with real processes and Reverb, and watches it.
+Names are those of the settings below (default: all but `paper`):
+
+  mixture   all fifteen kinds at the paper's shapes, one small shard each
+  layout    a table's kind as 2 workers x 1 thread and as 1 worker x 2 threads,
+            in turn
+  start     the `laptop` preset from its start to its first meta-step, with a
+            filled compilation cache
+  paper     one meta-step of the `paper` preset: 960 lifetimes (minutes to an
+            hour)
+
+From the repository's root:
+
+  python -m benchmarks.program [--output=FILE] [--meta_steps=N] [names ...]
+"""
+
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any, Mapping, Sequence
+
+from benchmarks import arguments
+from lpg_distributed.nodes import loggers
+
+_POLL_S = 0.2
+_PAGE_MIB = os.sysconf('SC_PAGE_SIZE') / 2 ** 20
+_QUIET = ('--noevaluate', '--set=evaluator.enabled=False')
+_PAPER_SHAPES = ('--preset=paper', *_QUIET, '--num_workers=2')
+_LAYOUT = (*_PAPER_SHAPES, '--set=environments=tabular_dense',
+           '--set=meta.num_lifetimes=32')
+_LAYOUTS: Mapping[str, tuple[tuple[str, ...], dict[str, str]]] = {
+    '2 workers x 1 thread': ((), {}),
+    # Of a worker's settings, those that leave it both processors.
+    '1 worker x 2 threads': (
+        ('--num_workers=1', '--set=run.lifetimes_per_shard=32'),
+        {'NPROC': '2', 'XLA_FLAGS': '--xla_cpu_multi_thread_eigen=true'}),
+}
+
+
+def _tree_rss_mib(pid: int) -> float:
+  """Resident memory of a process and all its descendants."""
+  parents, pages = {}, {}
+  for path in pathlib.Path('/proc').glob('[0-9]*'):
+    try:
+      stat = (path / 'stat').read_text().rsplit(')', 1)[1].split()
+    except OSError:  # It has just ended.
+      continue
+    parents[int(path.name)], pages[int(path.name)] = int(stat[1]), int(stat[21])
+
+  def belongs(process):
+    while process in parents:
+      if process == pid:
+        return True
+      process = parents[process]
+    return False
+
+  return _PAGE_MIB * sum(n for process, n in pages.items() if belongs(process))
+
+
+def run(flags: Sequence[str], meta_steps: int,
+        variables: Mapping[str, str] | None = None) -> dict[str, Any]:
+  """One run from birth to `meta_steps`; the first step compiles."""
+  with tempfile.TemporaryDirectory() as directory:
+    path = os.path.join(directory, 'run')
+    command = [sys.executable, '-m', 'launch.meta_train', f'--run_dir={path}',
+               *flags, f'--meta_steps={meta_steps}']
+    begin = time.monotonic()
+    with open(os.path.join(directory, 'output'), 'w+', encoding='utf-8') as f:
+      process = subprocess.Popen(command, stdout=f, stderr=f,
+                                 env={**os.environ, **(variables or {})})
+      peak_mib, first_s = 0., None
+      try:
+        while process.poll() is None:
+          peak_mib = max(peak_mib, _tree_rss_mib(process.pid))
+          if first_s is None and os.path.isdir(path) and any(
+              loggers.read_metrics(path, 'learner')):
+            first_s = time.monotonic() - begin
+          time.sleep(_POLL_S)
+      finally:
+        if process.poll() is None:
+          process.terminate()
+          process.wait()
+      if process.returncode:
+        f.seek(0)
+        raise RuntimeError(f'{" ".join(command)} ended with code '
+                           f'{process.returncode}:\n{f.read()[-2000:]}')
+    rows = list(loggers.read_metrics(path, 'learner'))
+  speeds = [row['env_steps_per_s'] for row in rows[1:]]
+  return {
+      'first_step_s': first_s or time.monotonic() - begin,
+      'peak_rss_mib': peak_mib, 'meta_steps': len(rows),
+      'env_steps': rows[-1]['env_steps'],
+      'step_s': [row['step_s'] for row in rows],
+      'best_env_steps_per_s': max(speeds, default=None),
+      'median_env_steps_per_s': statistics.median(speeds) if speeds else None,
+      'load_1min': os.getloadavg()[0]}
+
+
+def _show(name: str, row: Mapping[str, Any]) -> None:
+  speed = (f'{row["best_env_steps_per_s"]:,.0f} steps/s at best, '
+           f'{row["median_env_steps_per_s"]:,.0f} median, '
+           if row['best_env_steps_per_s'] else '')
+  print(f'{name:<24}{speed}first step after {row["first_step_s"]:.1f} s, '
+        f'peak RSS {row["peak_rss_mib"] / 1024:.2f} GiB, load '
+        f'{row["load_1min"]:.1f}', flush=True)
+
+
+def _layout(meta_steps: int, repeats: int) -> dict[str, Any]:
+  """Both layouts in turn, best of all repeats."""
+  runs = {name: [] for name in _LAYOUTS}
+  for _ in range(repeats):
+    for name, (flags, variables) in _LAYOUTS.items():
+      runs[name].append(run((*_LAYOUT, *flags), meta_steps, variables))
+      _show(name, runs[name][-1])
+  best = {name: max(row['best_env_steps_per_s'] for row in rows)
+          for name, rows in runs.items()}
+  two, one = (best[name] for name in _LAYOUTS)
+  print(f'2 workers over 1: {two / one:.2f}')
+  return {'runs': runs, 'two_over_one': two / one}
+
+
+def measure(name: str, meta_steps: int) -> dict[str, Any]:
+  """One of the settings."""
+  if name == 'layout':
+    return _layout(meta_steps, 2)
+  if name == 'mixture':
+    row = run((*_PAPER_SHAPES, '--set=meta.num_lifetimes=30'), meta_steps)
+  elif name == 'start':
+    flags = ('--preset=laptop', '--num_workers=2', *_QUIET)
+    run(flags, 1)  # Fills the cache.
+    row = run(flags, 1)
+  else:
+    row = run(_PAPER_SHAPES, 1)
+  _show(name, row)
+  return row
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  settings = ('layout', 'mixture', 'start', 'paper')
+  parser = arguments.make_parser(__doc__)
+  parser.add_argument('names', nargs='*', metavar='name',
+                      help=', '.join(settings))
+  parser.add_argument('--meta_steps', type=arguments.positive, default=5)
+  args = parser.parse_args(argv)
+  for name in args.names:
+    if name not in settings:
+      parser.error(f'there is no setting {name!r}; allowed: '
+                   f'{", ".join(settings)}')
+  results = {}
+  for name in args.names or settings[:-1]:
+    results[name] = measure(name, args.meta_steps)
+    arguments.write(args, results)
+
+
+if __name__ == '__main__':
+  main()
