@@ -4,8 +4,9 @@
 PYTHON := .venv/bin/python
 CURRENT_PYTHON := .venv-current/bin/python
 SEED ?= 0
-# Two processes; the tests of a file share what they have compiled.
-PYTEST := --numprocesses=2 --dist=loadfile
+# Two processes; the tests of a file share what they have compiled. The order of
+# files is that of tests/conftest.py.
+PYTEST := --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=30
 ARGS ?=
 
 .DEFAULT_GOAL := help
