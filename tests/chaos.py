@@ -47,9 +47,10 @@ class Run:
   """The program, started as a user would, in a session of its own."""
 
   def __init__(self, run_dir: pathlib.Path, *arguments: str,
-               overrides=OVERRIDES):
+               overrides=OVERRIDES, log: pathlib.Path | None = None):
     self.run_dir = run_dir
-    self.log = open(f'{run_dir}.log', 'ab')
+    self._log_path = log or pathlib.Path(f'{run_dir}.log')
+    self.log = open(self._log_path, 'ab')
     self.process = subprocess.Popen(
         [sys.executable, '-m', 'launch.meta_train', '--preset=demo',
          '--noevaluate', f'--run_dir={run_dir}', '--launch_type=local_mp',
@@ -78,7 +79,7 @@ class Run:
       return 0
 
   def output(self) -> str:
-    return pathlib.Path(f'{self.run_dir}.log').read_text(errors='replace')
+    return self._log_path.read_text(errors='replace')
 
   def wait_for_step(self) -> None:
     """Waits until one more meta-step is done."""

@@ -1,11 +1,11 @@
-"""Gives a whole program a full disk, and a worker that is ten times slower.
+"""Gives a whole program bad disks, and a worker that is ten times slower.
 
-  python -m tests.hardships [--seconds=30] [full_disk] [slow_worker]
+  python -m tests.hardships [--seconds=30] [NAME ...]
 
 A tiny rule is trained once undisturbed, and then under each hardship. Each run
-must go on once it is over, say what was wrong, and come to the same eta, bit
-for bit. The disk is a small one in memory, mounted for this, so it takes root.
-Prints one JSON object.
+must go on once it is over, or when it is told to, say what was wrong, and come
+to the same eta, bit for bit. The disks are small ones that are mounted for
+this, so it takes root. Prints one JSON object.
 """
 
 import argparse
@@ -42,6 +42,48 @@ def _small_disk(directory: pathlib.Path):
     yield directory
   finally:
     subprocess.run(['umount', '--lazy', str(directory)], check=True)
+
+
+class _Ext4:
+  """A file system of its own that can break as a real one does."""
+
+  def __init__(self, directory: pathlib.Path):
+    self.directory = directory
+    self._image = directory.with_suffix('.ext4')
+    with open(self._image, 'wb') as f:
+      f.truncate(256 * 2 ** 20)
+    subprocess.run(['mkfs.ext4', '-q', '-F', str(self._image)], check=True)
+    directory.mkdir()
+    self.mount()
+
+  def mount(self) -> None:
+    subprocess.run(['mount', '-o', 'loop,errors=remount-ro', str(self._image),
+                    str(self.directory)], check=True)
+
+  def break_now(self) -> None:
+    """The kernel finds an error, and lets nobody write from now on."""
+    source = subprocess.run(
+        ['findmnt', '--noheadings', '--output=SOURCE', str(self.directory)],
+        check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+    device = pathlib.Path(source).name
+    assert device.startswith('loop'), source
+    pathlib.Path(f'/sys/fs/ext4/{device}/trigger_fs_error').write_text('tests')
+    try:
+      (self.directory / 'file').touch()
+    except OSError as error:
+      assert error.errno == errno.EROFS, error
+    else:
+      raise AssertionError('the disk can still be written')
+
+  def repair(self) -> None:
+    self.unmount()
+    checked = subprocess.run(['e2fsck', '-f', '-y', str(self._image)],
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert checked.returncode in (0, 1), checked.stdout  # 1: mended.
+    self.mount()
+
+  def unmount(self) -> None:
+    subprocess.run(['umount', '--lazy', str(self.directory)], check=True)
 
 
 def _fill(path: pathlib.Path) -> None:
@@ -88,6 +130,31 @@ def full_disk(directory: pathlib.Path, arguments, seconds: float):
       return eta, {'checkpoints_failed': log.count('No space left')}
 
 
+def broken_disk(directory: pathlib.Path, arguments, seconds: float):
+  """The disk is read-only from some time on; it is repaired after the run."""
+  disk = _Ext4(directory / 'broken')
+  try:
+    run = chaos.Run(disk.directory / 'run', *arguments,
+                    log=directory / 'broken.log')
+    with _ended(run):
+      for _ in range(3):
+        run.wait_for_step()
+      time.sleep(seconds)
+      disk.break_now()
+      code = run.process.wait(1200)
+    assert code == 1, (code, run.output()[-5000:])
+    log = run.output()
+    assert log.count('Traceback') == 0, log[-5000:]
+    disk.repair()
+    again = chaos.Run(disk.directory / 'run', *arguments,
+                      log=directory / 'broken.log')
+    with _ended(again):
+      eta = _finish(again)
+    return eta, {'said': log.count('Read-only file system')}
+  finally:
+    disk.unmount()
+
+
 def slow_worker(directory: pathlib.Path, arguments, seconds: float):
   """One worker gets a tenth of its time, in slices of half a second."""
   run = chaos.Run(directory / 'slow', *arguments)
@@ -109,7 +176,8 @@ def slow_worker(directory: pathlib.Path, arguments, seconds: float):
     return eta, {'named_as_slowest': run.output().count('slowest worker 1')}
 
 
-HARDSHIPS = {'full_disk': full_disk, 'slow_worker': slow_worker}
+HARDSHIPS = {'full_disk': full_disk, 'broken_disk': broken_disk,
+             'slow_worker': slow_worker}
 
 
 def main(arguments=None) -> int:

@@ -141,7 +141,14 @@ class Cluster:
     return found
 
   def kill_host(self, host: str) -> None:
-    """As a machine goes whose power fails; its network goes with it."""
+    """As a machine goes whose power fails: nothing of it says goodbye.
+
+    So its network goes first: `srun` has a second process, which asks for the
+    end of the step on all hosts if it outlives the first, by whatever little.
+    """
+    subprocess.run(
+        ['nsenter', f'--target={self._init}', '--net', 'ip', 'link', 'set',
+         _link(list(self.hosts).index(host)), 'down'], check=True, timeout=30)
     while pids := self.pids(host):
       for pid in pids:
         try:
@@ -162,6 +169,11 @@ class Cluster:
     self._unshare.kill()
     self._unshare.wait()
     self._unshare.stdout.close()
+
+
+def _link(number: int) -> str:
+  """The bridge's end of the wire to a host."""
+  return f'v{number}'
 
 
 def _sh(*words) -> None:
@@ -238,9 +250,9 @@ def _start_host(number: int, name: str) -> subprocess.Popen:
   own = os.readlink('/proc/self/ns/net')
   while os.readlink(f'/proc/{process.pid}/ns/net') == own:
     time.sleep(0.01)
-  _sh('ip', 'link', 'add', f'v{number}', 'type', 'veth', 'peer', 'name',
+  _sh('ip', 'link', 'add', _link(number), 'type', 'veth', 'peer', 'name',
       'eth0', 'netns', process.pid)
-  _sh('ip', 'link', 'set', f'v{number}', 'master', 'br0', 'up')
+  _sh('ip', 'link', 'set', _link(number), 'master', 'br0', 'up')
   enter = ['nsenter', f'--target={process.pid}', '--net', 'ip']
   _sh(*enter, 'link', 'set', 'lo', 'up')
   _sh(*enter, 'addr', 'add', f'10.77.0.{10 + number}/24', 'dev', 'eth0')

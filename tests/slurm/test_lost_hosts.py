@@ -53,12 +53,18 @@ class Toy:
     return [line for line in path.read_text().splitlines()
             if line.startswith('{')] if path.exists() else []
 
+  def everything(self):
+    """The job's log, and those of the nodes and their agents."""
+    return self.log() + ''.join(
+        f'== {path}\n{path.read_text()[-2000:]}' for path in sorted(
+            self.cluster.path('runs/toy/logs').glob('*/*')))
+
   def wait_for_attempt(self, number):
     """Until that attempt has all nodes; returns their hosts by name."""
     beats = self.cluster.path(f'runs/toy/slurm/attempts/{number}/beats')
     deadline = time.monotonic() + 300
     while not beats.exists() or len(list(beats.glob('*[0-9]'))) < 3:
-      assert time.monotonic() < deadline, self.log()
+      assert time.monotonic() < deadline, self.everything()
       time.sleep(0.1)
     found = {file.name: json.loads(file.read_text())
              for file in beats.glob('*[0-9]')}
