@@ -5,7 +5,8 @@
 A tiny rule is trained once undisturbed, and then under each hardship. Each run
 must go on once it is over, or when it is told to, say what was wrong, and come
 to the same eta, bit for bit. The disks are small ones that are mounted for
-this, so it takes root. Prints one JSON object.
+this, so it takes root. `clock_jump` is run only if it is named: it sets the
+machine's clock back and forth for that time. Prints one JSON object.
 """
 
 import argparse
@@ -176,8 +177,40 @@ def slow_worker(directory: pathlib.Path, arguments, seconds: float):
     return eta, {'named_as_slowest': run.output().count('slowest worker 1')}
 
 
+def _jump(seconds: float) -> None:
+  time.clock_settime(time.CLOCK_REALTIME,
+                     time.clock_gettime(time.CLOCK_REALTIME) + seconds)
+
+
+def clock_jump(directory: pathlib.Path, arguments, seconds: float):
+  """The machine's time is set back by 5 minutes, then forth by 10."""
+  run = chaos.Run(directory / 'clock', *arguments)
+  longest_s = {}
+  with _ended(run):
+    for _ in range(3):
+      run.wait_for_step()
+    off = 0.
+    try:
+      for jump in (-300., 600.):
+        _jump(jump)
+        off += jump
+        last, longest, until = time.monotonic(), 0., time.monotonic() + seconds
+        while last < until:
+          run.wait_for_step()
+          longest = max(longest, time.monotonic() - last)
+          last = time.monotonic()
+        longest_s[f'{jump:+.0f}'] = round(longest, 2)
+    finally:
+      _jump(-off)
+    eta = _finish(run)
+    deaths = run.run_dir / 'logs' / 'deaths.jsonl'
+    assert not (deaths.exists() and deaths.read_text()), deaths.read_text()
+    return eta, {'longest_meta_step_s': longest_s}
+
+
 HARDSHIPS = {'full_disk': full_disk, 'broken_disk': broken_disk,
-             'slow_worker': slow_worker}
+             'slow_worker': slow_worker, 'clock_jump': clock_jump}
+_ONLY_IF_NAMED = ('clock_jump',)
 
 
 def main(arguments=None) -> int:
@@ -198,7 +231,8 @@ def main(arguments=None) -> int:
     undisturbed = chaos.Run(directory / 'undisturbed', *flags)
     with _ended(undisturbed):
       expected = _finish(undisturbed)
-    for name in options.names or HARDSHIPS:
+    for name in options.names or (
+        name for name in HARDSHIPS if name not in _ONLY_IF_NAMED):
       eta, seen = HARDSHIPS[name](directory, flags, options.seconds)
       seen['same_eta'] = bool(np.array_equal(eta, expected))
       different += not seen['same_eta']
