@@ -4,9 +4,10 @@
 PYTHON := .venv/bin/python
 CURRENT_PYTHON := .venv-current/bin/python
 SEED ?= 0
-# Two processes; the tests of a file share what they have compiled. The order of
-# files is that of tests/conftest.py.
-PYTEST := --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=30
+# The tests of a file share what they have compiled. The order of files is that
+# of tests/conftest.py.
+NUM_PROCESSES ?= 2
+PYTEST := --numprocesses=$(NUM_PROCESSES) --dist=loadfile --no-loadscope-reorder --durations=30
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -29,7 +30,17 @@ meta-train: venv
 	$(PYTHON) -m launch.meta_train --preset=demo --launch_type=local_mp \
 	  --seed=$(SEED) $(ARGS)
 
-test: lint test-main test-current
+# Processes that wait for each other leave time to the tests of test-current,
+# whose output comes at the end.
+test: lint
+	@output=$$(mktemp); current=; \
+	trap 'kill $$current 2> /dev/null; rm -f "$$output"' EXIT; \
+	trap 'exit 130' INT TERM; \
+	nice $(MAKE) test-current NUM_PROCESSES=1 > "$$output" 2>&1 & \
+	current=$$!; \
+	$(MAKE) test-main; main=$$?; \
+	wait $$current; code=$$?; current=; \
+	cat "$$output"; exit $$((main ? main : code))
 
 test-main: venv
 	$(PYTHON) -m pytest tests $(PYTEST) $(ARGS)
