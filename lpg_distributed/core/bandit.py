@@ -6,6 +6,8 @@ import numpy as np
 
 from lpg_distributed import config as config_lib
 
+LARGEST_RETURN = 1e100  # Sums and exponents of more would not be finite.
+
 
 class BanditState(NamedTuple):
   """What is known of one environment's arms."""
@@ -22,17 +24,29 @@ def report(state: BanditState, arm: int, final_return: float) -> BanditState:
   """Adds one lifetime's final return.
 
   Raises:
-    ValueError: an arm that does not exist, or a return that is not finite.
+    ValueError: an arm that does not exist, or a return that is not finite or
+      above LARGEST_RETURN.
   """
   num_arms, size = state.window.shape
-  if not isinstance(arm, (int, np.integer)) or not 0 <= arm < num_arms:
+  if (isinstance(arm, bool) or not isinstance(arm, (int, np.integer))
+      or not 0 <= arm < num_arms):
     raise ValueError(f'arm is {arm!r}; allowed: 0 to {num_arms - 1}')
-  if not np.isfinite(final_return):
-    raise ValueError(f'final return is {final_return}; allowed: finite numbers')
+  if not np.abs(final_return) <= LARGEST_RETURN:  # Nor if it is not a number.
+    raise ValueError(f'final return is {final_return}; allowed: numbers up to '
+                     f'{LARGEST_RETURN:g}')
   counts, window = state.counts.copy(), state.window.copy()
   window[arm, counts[arm] % size] = final_return
   counts[arm] += 1
   return BanditState(counts, window)
+
+
+def check(state: BanditState) -> None:
+  """Raises ValueError for numbers that no `report` can have left."""
+  if (state.counts < 0).any() or not (
+      np.abs(state.window) <= LARGEST_RETURN).all():
+    raise ValueError('a bandit\'s counts or returns are not what can be; '
+                     'allowed: counts from 0 on, returns up to '
+                     f'{LARGEST_RETURN:g}')
 
 
 def mean_returns(state: BanditState) -> np.ndarray:

@@ -96,9 +96,11 @@ class BanditServer:
       nothing is changed then.
 
     Raises:
-      ValueError: an unknown environment or arm, or a return that is not
-        finite; nothing is applied then.
+      ValueError: an unknown environment or arm, a return that is not finite,
+        or a meta-step that is no number; nothing is applied then.
     """
+    if isinstance(meta_step, bool) or not isinstance(meta_step, int):
+      raise ValueError(f'meta_step is {meta_step!r}; allowed: whole numbers')
     with self._lock:
       if epoch != self._epoch or meta_step < self._meta_step:
         return False
@@ -207,4 +209,5 @@ class BanditServer:
         raise ValueError(f'the saved bandit of {name} has '
                          f'{restored.window.shape} arms and lifetimes; here: '
                          f'{current.window.shape}')
+      bandit.check(restored)
       self._bandits[name] = restored

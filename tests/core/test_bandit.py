@@ -42,9 +42,10 @@ def test_untried_arms_come_first():
 
 
 def test_large_returns_do_not_overflow():
-  state = report_all([[1e6], [-1e6], [1e6]])
-  probabilities = np.exp(bandit.log_probabilities(state, CONFIG))
-  np.testing.assert_allclose(probabilities, [0.5, 0., 0.5])
+  for large in (1e6, bandit.LARGEST_RETURN):
+    state = report_all([[large] * 3, [-large] * 3, [large] * 3])
+    probabilities = np.exp(bandit.log_probabilities(state, CONFIG))
+    np.testing.assert_allclose(probabilities, [0.5, 0., 0.5])
 
 
 def test_report_leaves_the_old_state_alone():
@@ -54,7 +55,7 @@ def test_report_leaves_the_old_state_alone():
 
 
 @pytest.mark.parametrize('arm, value', [
-    (-1, 0.), (2, 0.), (0, np.nan), (0, np.inf)])
+    (-1, 0.), (2, 0.), (True, 0.), (0, np.nan), (0, np.inf), (0, -1.1e100)])
 def test_bad_reports_are_refused(arm, value):
   with pytest.raises(ValueError, match='allowed'):
     bandit.report(bandit.init(2, CONFIG), arm, value)

@@ -172,6 +172,12 @@ def test_manifests(manifest):
 CONFIG = config_lib.Config(environments=('chain_short',))
 
 
+def check_distribution(server):
+  found = server.get_log_probabilities('chain_short')['log_probabilities']
+  assert len(found) == 9
+  np.testing.assert_allclose(np.exp(found).sum(), 1., rtol=1e-12)
+
+
 @fuzz
 @given(st.integers(-3, 3) | SCALARS, st.lists(
     JSON | st.tuples(st.just(0), st.just(0), st.just(0),
@@ -184,21 +190,19 @@ def test_reports_to_the_bandit(meta_step, reports):
     server.end_step(meta_step, reports)
   except (ValueError, TypeError):
     assert server.get_state() == before
-  assert np.all(np.isfinite(
-      server.get_log_probabilities('chain_short')['log_probabilities']))
+  check_distribution(server)
 
 
 @fuzz
 @given(JSON)
 def test_states_of_the_bandit(state):
   server = bandit_server.BanditServer(CONFIG)
-  before = server.get_log_probabilities('chain_short')['log_probabilities']
   try:
     server.restore(3, state)
   except (ValueError, TypeError, KeyError, AttributeError, OverflowError,
           IndexError):
     assert server.get_epoch() == 0
-  assert len(before) == 9
+  check_distribution(server)
 
 
 HEADS = [b'GET /v1/health HTTP/1.1\r\nHost: localhost\r\nA: b',

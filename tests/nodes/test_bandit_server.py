@@ -71,13 +71,17 @@ def test_a_step_counts_once(server):
 @pytest.mark.parametrize('bad', [
     report(2, 0.), report(-1, 0.), report(0, float('nan')),
     report(0, float('inf')), report(0, 0., 'tabular_dense'),
-    report(0, None), report('0', 0.), report(0.5, 0.), report(0, 0.)[:-1]])
+    report(0, None), report('0', 0.), report(0.5, 0.), report(True, 0.),
+    report(0, 1e308), report(0, 0.)[:-1]])
 def test_a_bad_report_changes_nothing(server, bad):
   server.end_step(0, [report(1, 1.)])
   before = server.get_state()
   with pytest.raises((ValueError, TypeError)):
     server.end_step(1, [report(0, 1.), bad,
                         report(0, 1., 'chain_state_distraction')])
+  assert server.get_state() == before
+  with pytest.raises(ValueError, match='meta_step is nan'):
+    server.end_step(float('nan'), [report(0, 1.)])
   assert server.get_state() == before
   assert server.end_step(1, [report(0, 1.)])
 
@@ -110,6 +114,10 @@ def test_state_survives_a_restart(server):
     lambda s: s['bandits'].update(
         tabular_dense=s['bandits']['chain_short']),
     lambda s: s['bandits'].pop('chain_short'),
+    lambda s: s['bandits']['chain_short'].update(counts=[-1, 0]),
+    lambda s: s['bandits']['chain_short']['window'][0].__setitem__(0, 1e308),
+    lambda s: s['bandits']['chain_short']['window'][1].__setitem__(
+        0, float('nan')),
 ])
 def test_the_state_of_another_grid_is_refused(server, change):
   state = server.get_state()
