@@ -58,6 +58,17 @@ def check(eta: np.ndarray, config: config_lib.Config,
   return {key: found[key] for key in ('mean', 'standard_error')}
 
 
+def _chosen_check(source: sources.Source) -> dict[str, Any]:
+  """Of the first kind whose lifetimes differ, so that there is a tolerance."""
+  for name in source.config.environments:
+    wanted = {'environment': name, **_CHECK,
+              'arm': int(np.argmax(source.arm_log_probs(name)))}
+    found = {**wanted, **check(source.eta, source.config, wanted)}
+    if found['standard_error']:
+      break
+  return found
+
+
 def tolerance(stated: Mapping[str, Any]) -> float:
   """How far another machine's mean may be off.
 
@@ -101,10 +112,8 @@ def publish(run_dir: str, name: str, *, summary: str, average_last: int,
     UserError: the run has no such rule, or the weights are too large.
   """
   source = sources.read(f'{LABEL}={run_dir}', average_last)
-  config, (first, *_) = source.config, source.config.environments
+  config = source.config
   os.makedirs(published.DIRECTORY, exist_ok=True)
-  wanted = {'environment': first, **_CHECK,
-            'arm': int(np.argmax(source.arm_log_probs(first)))}
   card = stored.plain({
       'name': name, 'summary': summary,
       'env_steps': source.about['env_steps'],
@@ -115,7 +124,7 @@ def publish(run_dir: str, name: str, *, summary: str, average_last: int,
       'num_lifetimes': num_lifetimes,
       'results': _results(source, num_lifetimes),
       'curves': _curves(run_dir, config),
-      'check': {**wanted, **check(source.eta, config, wanted)}})
+      'check': _chosen_check(source)})
   path = published.weights_path(name)
   eta_file.save(path, source.eta, config.rule, name=name,
                 meta_step=source.about['meta_steps'][-1])

@@ -25,7 +25,7 @@ def _quick(quick_compilation):
 
 
 @pytest.fixture(scope='module')
-def directory(tmp_path_factory):
+def _weights(tmp_path_factory):
   """Weights of a rule, the mean of a run's last two snapshots."""
   root = tmp_path_factory.mktemp('published')
   run_dir = run_testing.store(root / 'run')
@@ -36,7 +36,14 @@ def directory(tmp_path_factory):
         'num_lifetimes': 3, 'num_envs': 4, 'updates': 10, 'seed': 0})
     model_card.publish(run_dir, 'tiny', summary='a test', average_last=2,
                        num_lifetimes=2, commit='0', command='none')
-    yield root / 'weights'
+  return root / 'weights'
+
+
+@pytest.fixture
+def directory(_weights, monkeypatch):
+  """Those weights, in place of the repository's."""
+  monkeypatch.setattr(published, 'DIRECTORY', str(_weights))
+  return _weights
 
 
 def test_it_is_loaded_by_its_name(directory, monkeypatch):
