@@ -93,7 +93,7 @@ def test_a_damaged_card_is_refused(directory, tmp_path, monkeypatch):
   monkeypatch.setattr(published, 'LARGEST', 10)
   run_dir = os.path.join(os.path.dirname(directory), 'run')
   monkeypatch.setattr(model_card, '_results', lambda *args: {})
-  monkeypatch.setattr(model_card, 'check', lambda *args: {})
+  monkeypatch.setattr(model_card, '_chosen_check', lambda source: {})
   with pytest.raises(published.PublishedError, match='allowed: 10'):
     model_card.publish(run_dir, 'large', summary='', average_last=1,
                        num_lifetimes=2, commit='0', command='none')
