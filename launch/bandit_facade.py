@@ -71,7 +71,7 @@ def main() -> int:
   os.nice(5)  # The run goes first.
   facade = bandit_facade.BanditFacade(
       rpc.Client(courier.Client(settings['bandit'], call_timeout=5.),
-                 'the bandit server', stop, patience_s=5.),
+                 'the bandit server', stop, patience_s=5., attempt_s=5.),
       settings['writable'])
   threading.Thread(target=facade.refresh_until, args=(stop, _REFRESH_S),
                    daemon=True).start()

@@ -2,10 +2,13 @@
 
 Courier never answers a call with a NumPy array or scalar among its arguments,
 waits forever by default, and repeats a call that was in flight while its
-server went away. Hence: arguments are checked, every call has a time limit,
-and what is called through here must bear being called twice.
+server went away. Its time limits come late after the system's clock was set
+back, by as much as it was: the thread that minds them waits for a time of day.
+Hence: arguments are checked, every call has a time limit here too, and what is
+called through here must bear being called twice.
 """
 
+import concurrent.futures
 import threading
 import time
 from typing import Any
@@ -15,6 +18,7 @@ _TRANSIENT = ('UNAVAILABLE', 'DEADLINE_EXCEEDED', 'CANCELLED')
 
 # For `lp.CourierNode(courier_client_kwargs=...)`: one attempt's time limit.
 ATTEMPT_S = 30.
+_LATE_S = 2.  # what Courier's own limit gets before the one here
 CLIENT_KWARGS = {'call_timeout': ATTEMPT_S}
 
 
@@ -52,27 +56,39 @@ class Client:
   """
 
   def __init__(self, client: Any, name: str, stop: threading.Event,
-               patience_s: float = 300.):
-    """Wraps a `courier.Client` to the node called `name`."""
+               patience_s: float = 300., attempt_s: float = ATTEMPT_S):
+    """Wraps a `courier.Client` to the node called `name`.
+
+    Args:
+      client: its `call_timeout` is `attempt_s`.
+      name: for messages.
+      stop: set when the program stops.
+      patience_s: how long attempts are repeated.
+      attempt_s: time limit of one.
+    """
     self._client = client
     self._name = name
     self._stop = stop
     self._patience_s = patience_s
+    self._limit_s = attempt_s + _LATE_S
     self.num_retries = 0
 
   def __getattr__(self, method: str):
-    remote = getattr(self._client, method)
+    remote = getattr(self._client.futures, method)
 
     def call(*args, **kwargs):
       check_argument(args)
       check_argument(kwargs)
       deadline = time.monotonic() + self._patience_s
       while True:
+        answer = remote(*args, **kwargs)
         try:
-          return remote(*args, **kwargs)
+          return answer.result(self._limit_s)
         except Exception as error:  # pybind11_abseil.status.StatusNotOk
+          late = isinstance(error, concurrent.futures.TimeoutError)
+          answer.cancel()
           code = getattr(getattr(error, 'code', None), 'name', '')
-          if code not in _TRANSIENT:
+          if code not in _TRANSIENT and not late:
             raise RpcError(f'{self._name}.{method}: {error}') from error
           if self._stop.is_set():
             raise Stopped(f'{self._name} is away') from error

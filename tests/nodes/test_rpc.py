@@ -1,6 +1,7 @@
 """The guard against what makes Courier hang, on a real Courier server."""
 
 import threading
+import time
 
 import courier
 import numpy as np
@@ -41,7 +42,8 @@ def served():
 
 def make_client(port, stop=None, patience_s=5., call_timeout=5.):
   raw = courier.Client(f'localhost:{port}', call_timeout=call_timeout)
-  return rpc.Client(raw, 'node', stop or threading.Event(), patience_s)
+  return rpc.Client(raw, 'node', stop or threading.Event(), patience_s,
+                    call_timeout)
 
 
 @pytest.mark.parametrize('value', [
@@ -84,3 +86,14 @@ def test_stops_waiting_when_the_program_stops():
                        call_timeout=0.2)
   with pytest.raises(rpc.Stopped):
     client.echo(1)
+
+
+def test_has_a_limit_of_its_own(monkeypatch):
+  """Courier's does not hold after the system's clock was set back."""
+  monkeypatch.setattr(rpc, '_LATE_S', 0.1)
+  raw = courier.Client(f'localhost:{portpicker.pick_unused_port()}')
+  client = rpc.Client(raw, 'node', threading.Event(), 0.5, 0.2)
+  begin = time.monotonic()
+  with pytest.raises(rpc.RpcError, match='did not answer echo'):
+    client.echo(1)
+  assert time.monotonic() - begin < 30. and client.num_retries > 0
