@@ -1,5 +1,6 @@
 """What every entry point shares: flags in, one line for what is wrong."""
 
+import errno
 import os
 import socket
 import sys
@@ -10,6 +11,7 @@ from absl import flags
 
 from lpg_distributed import errors
 
+_BAD_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 LAUNCH_TYPES = ('embedded', 'local_mt', 'local_mp', 'slurm')
 
 
@@ -59,7 +61,8 @@ def _parse(main: Callable[[], int], arguments: list[str]) -> bool:
 def run(main: Callable[[], int], has_flags: bool = True) -> None:
   """Parses flags, calls `main` and exits with what it returns.
 
-  A `UserError` ends the process with its message, in one line, and 2.
+  A `UserError`, or a disk that is full or read-only, ends the process with its
+  message, in one line, and 2.
 
   Args:
     main: the command.
@@ -68,6 +71,10 @@ def run(main: Callable[[], int], has_flags: bool = True) -> None:
   try:
     code = main() if not has_flags or _parse(main, sys.argv) else 0
   except errors.UserError as error:
+    code = errors.report(error)
+  except OSError as error:
+    if error.errno not in _BAD_DISK:
+      raise
     code = errors.report(error)
   sys.stdout.flush()
   sys.stderr.flush()

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -127,6 +128,24 @@ def start_facade(facade: Facade, bandit: str, run_path: str,
             'LPG_FACADE': json.dumps(settings)})
 
 
+class _Log(io.TextIOBase):
+  """A file of lines; a disk that fails costs lines and nothing else."""
+
+  def __init__(self, path: str):
+    super().__init__()
+    self._file = open(path, 'ab', buffering=0)
+
+  def write(self, text: str) -> int:
+    with contextlib.suppress(OSError):
+      self._file.write(text.encode(errors='replace'))
+    return len(text)
+
+  def close(self) -> None:
+    with contextlib.suppress(OSError):
+      self._file.close()
+    super().close()
+
+
 def _run_program(config, launch_type, run_dir, watch, stop, supervision,
                  facade) -> int:
   logs = os.path.join(run_dir.path, 'logs')
@@ -150,8 +169,8 @@ def _run_program(config, launch_type, run_dir, watch, stop, supervision,
   deaths = Deaths(os.path.join(run_dir.path, DEATHS))
 
   # Launchpad prints to the standard output, also from signal handlers.
-  with open(os.path.join(logs, 'launchpad.log'), 'a',
-            encoding='utf-8') as log, contextlib.redirect_stdout(log):
+  with _Log(os.path.join(logs, 'launchpad.log')) as log, (
+      contextlib.redirect_stdout(log)):
     manager = lp.launch(program, launch_type, local_resources=resources,
                         terminal='output_to_files')
     # Launchpad does not say which node failed; its table of nodes does.
@@ -186,7 +205,8 @@ def _run_program(config, launch_type, run_dir, watch, stop, supervision,
         front.wait()
       watcher.join()
       deaths.show_new()
-      os.remove(os.path.join(run_dir.path, run_directory.LAUNCH_FILE))
+      with contextlib.suppress(OSError):
+        os.remove(os.path.join(run_dir.path, run_directory.LAUNCH_FILE))
       shutil.rmtree(temporary, ignore_errors=True)
   if failed:
     explain(failed, nodes, deaths, logs)

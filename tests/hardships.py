@@ -237,6 +237,7 @@ def main(arguments=None) -> int:
       seen['same_eta'] = bool(np.array_equal(eta, expected))
       different += not seen['same_eta']
       report[name] = seen
+      print(json.dumps({name: seen}), file=sys.stderr, flush=True)
   print(json.dumps({'seconds': options.seconds, **report}))
   return 1 if different else 0
 

@@ -1,5 +1,6 @@
 """A command that cannot be run: one line, code 2, and nothing is touched."""
 
+import errno
 import os
 import re
 import socket
@@ -284,3 +285,17 @@ def test_a_checkpoint_cut_short_is_named_and_the_one_before_used(tmp_path):
   assert f'{file} is damaged' in err and 'goes on at meta-step 4' in err
   assert re.search('^figure: ', out, re.MULTILINE)
   assert (path / 'figures' / 'training.png').stat().st_size > 1000
+
+
+@pytest.mark.parametrize('number, code, one_line', [
+    (errno.EROFS, 2, True), (errno.ENOSPC, 2, True), (errno.EPIPE, 1, False)])
+def test_a_bad_disk_is_one_line(number, code, one_line):
+  """Other errors of the system are ours, with a traceback."""
+  result = subprocess.run(
+      [sys.executable, '-c', 'from launch import command\n'
+       'def main():\n'
+       f'  raise OSError({number}, "the system says so", "a/file")\n'
+       'command.run(main, has_flags=False)\n'],
+      capture_output=True, text=True, timeout=100, check=False)
+  assert result.returncode == code and "'a/file'" in result.stderr
+  assert (result.stderr.count('\n') == 1) == one_line, result.stderr
