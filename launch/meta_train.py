@@ -172,8 +172,9 @@ def main() -> int:
       checkpoint = checkpointing.latest(run.path)
       step = 0 if checkpoint is None else checkpoint.meta_step
       if not code and step < config.run.meta_steps:
-        print(f'a node was told to end, at meta-step {step} of '
-              f'{config.run.meta_steps}', file=sys.stderr)
+        print(f'the last checkpoint is of meta-step {step} of '
+              f'{config.run.meta_steps}: a node was told to end, or later '
+              'checkpoints could not be written', file=sys.stderr)
         code = 1
     if code:
       print('stopped; the same command goes on from the last checkpoint',

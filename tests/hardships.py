@@ -146,6 +146,7 @@ def broken_disk(directory: pathlib.Path, arguments, seconds: float):
     assert code == 1, (code, run.output()[-5000:])
     log = run.output()
     assert log.count('Traceback') == 0, log[-5000:]
+    assert 'could not be written: [Errno 30] Read-only' in log, log[-5000:]
     disk.repair()
     again = chaos.Run(disk.directory / 'run', *arguments,
                       log=directory / 'broken.log')

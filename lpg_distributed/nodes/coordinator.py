@@ -38,6 +38,7 @@ class CheckpointCoordinator:
     self._committed_time = time.monotonic()
     self.last_committed = last_committed
     self.num_failures = 0
+    self.failure = ''  # Why the newest could not be written, if so.
 
   @property
   def open_step(self) -> int:
@@ -105,6 +106,7 @@ class CheckpointCoordinator:
     logging.error('checkpoint %d could not be written: %s; training goes on',
                   self._open_step, reason)
     self.num_failures += 1
+    self.failure = reason
     self._open_step, self._records = -1, {}
     self._committed_time = time.monotonic()  # The next one in its time.
     self._changed.notify_all()
@@ -118,7 +120,7 @@ class CheckpointCoordinator:
     checkpointing.commit(self._run_dir, self._open_step,
                          list(self._records.values()), self._kept,
                          self._manifest)
-    self.last_committed = self._open_step
+    self.last_committed, self.failure = self._open_step, ''
     self._committed_time = time.monotonic()
     self._open_step = -1
     self._records = {}

@@ -216,6 +216,7 @@ class MetaLearner:
                             in dict(self._collector.last_seen).items()},
           'last_checkpoint': self._checkpoint.last_committed,
           'failed_checkpoints': self._checkpoint.num_failures,
+          'checkpoint_failure': self._checkpoint.failure,
           'rollbacks': self._num_rollbacks,
       }
 

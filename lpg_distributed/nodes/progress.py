@@ -67,6 +67,9 @@ class Estimator:
     if counters['stale'] or counters['duplicates']:
       notes.append(f'dropped: {counters["stale"]} stale, '
                    f'{counters["duplicates"]} double')
+    if status['checkpoint_failure']:
+      notes.append('the newest checkpoint could not be written: '
+                   f'{status["checkpoint_failure"]}')
     if evaluator and 'frames' in evaluator:
       notes.append(
           f'{evaluator["game"]}: {evaluator["frames"]:,} frames, '

@@ -374,6 +374,7 @@ def test_a_full_disk_costs_the_checkpoint_and_the_next_one_is_tried(
   monkeypatch.setattr(checkpointing, 'write_part', fail)
   coordinated.open(1, {'learner': b'x'})
   assert coordinated.open_step == -1 and coordinated.num_failures == 1
+  assert 'No space' in coordinated.failure
   monkeypatch.setattr(checkpointing, 'write_part', write_part)
   coordinated.open(2, {'learner': b'x'})
   coordinated.give_up(1, 'an old one')
@@ -382,5 +383,5 @@ def test_a_full_disk_costs_the_checkpoint_and_the_next_one_is_tried(
   coordinated.open(3, {'learner': b'x'})
   assert coordinated.record(
       3, checkpointing.write_part(run_dir, 3, 'shard_00000', b'y'))
-  assert coordinated.last_committed == 3
+  assert coordinated.last_committed == 3 and not coordinated.failure
   assert checkpointing.latest(run_dir).meta_step == 3

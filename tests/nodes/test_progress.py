@@ -14,7 +14,8 @@ def make_status(step=0, row=None, **changes):
   return {'meta_step': step, 'row': row or {}, 'frozen': False,
           'counters': {'env_steps': 12_300_000, 'resets': 4, 'stale': 0,
                        'duplicates': 0},
-          'shards_arrived': 2, 'shards': 5, 'worker_ages_s': {}, **changes}
+          'shards_arrived': 2, 'shards': 5, 'worker_ages_s': {},
+          'checkpoint_failure': '', **changes}
 
 
 def make_row(**values):
@@ -90,13 +91,15 @@ def test_time_left(estimator, clock):
 
 
 def test_what_is_unusual_is_noted(estimator):
-  status = make_status(3, make_row(), frozen=True)
+  status = make_status(3, make_row(), frozen=True,
+                       checkpoint_failure='no space')
   status['counters'].update(stale=7, duplicates=1)
   view = estimator.view(status, {
       'game': 'pong', 'frames': 12000, 'frames_per_s': 1234.5, 'return': -20.5})
   assert view.headline.endswith(', finishing')
   assert view.notes == [
       'dropped: 7 stale, 1 double',
+      'the newest checkpoint could not be written: no space',
       'pong: 12,000 frames, 1,234 frames/s, return -20.5']
   row = {'game': 'pong', 'frames': 0, 'frames_per_s': None, 'return': None}
   assert estimator.view(make_status(), row).notes == [
