@@ -3,6 +3,7 @@
 import os
 from typing import Mapping, Sequence
 
+from matplotlib import ticker
 import numpy as np
 
 from lpg_distributed.analysis import style
@@ -55,6 +56,8 @@ def draw(found: Sequence[results.Result], path: str) -> str:
     _draw_panel(axes, group)
     axes.set_title(name)
     axes.set_xlabel('environment steps')
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(4))
+    axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=''))
     drawn = set(axes.get_legend_handles_labels()[1])
     if drawn - explained:
       axes.legend()
