@@ -62,13 +62,16 @@ def main() -> None:
     for thread in os.listdir(f'/proc/{facade}/task'):
       os.sched_setaffinity(int(thread), {args.cpu})
     os.sched_setaffinity(0, {args.cpu})
-  connections = [socket.create_connection((host, int(port)), timeout=60)
-                 for _ in range(_CONNECTIONS)]
   rates = {0.: [], args.rate: []}
   asked = []
   for _ in range(args.windows):
     for rate, found in rates.items():
+      # Those of the window before may have been closed as idle.
+      connections = [socket.create_connection((host, int(port)), timeout=60)
+                     for _ in range(_CONNECTIONS)]
       steps, queries = _window(args.run_dir, args.window_s, rate, connections)
+      for connection in connections:
+        connection.close()
       found.append(steps)
       if rate:
         asked.append(queries)

@@ -77,7 +77,7 @@ def draw(run_dir: str, path: str | None = None) -> str:
     raise config_lib.ConfigError(f'{run_dir} has no metrics yet')
   evaluations = list(loggers.read_metrics(run_dir, 'evaluation'))
   evaluation = evaluations[-1] if evaluations else {}
-  seen = evaluator_curves.read(run_dir)
+  seen = [e for e in evaluator_curves.read(run_dir) if e.done]
   games = evaluator_curves.games(seen)
   panels = len(config.environments) + 2 + len(games)
   figure, grid = style.panels(panels, _COLUMNS)
