@@ -1,5 +1,6 @@
 """The evaluator's rows as curves beside a run's."""
 
+import contextlib
 import os
 
 from matplotlib import figure as figure_lib
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 
 from lpg_distributed.analysis import evaluator_curves
+from lpg_distributed.analysis import training_curves
 from lpg_distributed.nodes import loggers
+from tests.analysis import run_testing
 
 
 @pytest.fixture
@@ -52,3 +55,24 @@ def test_the_figure(run_dir, tmp_path):
   assert path == os.path.join(run_dir, 'figures', 'evaluator.png')
   assert os.path.getsize(path) > 1000
   assert evaluator_curves.draw(str(tmp_path / 'none')) is None
+
+
+def test_beside_the_run_is_what_has_ended(tmp_path, monkeypatch):
+  run_dir = run_testing.store(tmp_path / 'run')
+  drawn = []
+  draw_final = evaluator_curves.draw_final
+
+  def spy(axes, game, seen):
+    drawn.append(game)
+    draw_final(axes, game, seen)
+
+  monkeypatch.setattr(evaluator_curves, 'draw_final', spy)
+  with contextlib.closing(loggers.MetricsLogger(
+      run_dir, 'evaluator', tensorboard=False)) as logger:
+    for game, events in (('pong', ('progress',)),
+                         ('boxing', ('progress', 'end'))):
+      for event in events:
+        logger.write(0, {'event': event, 'game': game, 'frames': 10,
+                         'return': 1.})
+  training_curves.draw(run_dir)
+  assert drawn == ['boxing']
