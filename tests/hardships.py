@@ -112,13 +112,20 @@ def _ended(run: chaos.Run):
       run.kill_all()
 
 
+@contextlib.contextmanager
+def _begun(run: chaos.Run):
+  """Until the first steps are done; leaves nothing behind either."""
+  with _ended(run):
+    for _ in range(3):
+      run.wait_for_step()
+    yield
+
+
 def full_disk(directory: pathlib.Path, arguments, seconds: float):
   """The disk of the run directory is full for so long."""
   with _small_disk(directory / 'disk') as disk:
     run = chaos.Run(disk / 'run', *arguments)
-    with _ended(run):
-      for _ in range(3):
-        run.wait_for_step()
+    with _begun(run):
       filler = disk / 'filler'
       for _ in range(int(seconds / 5)):  # Something may be removed meanwhile.
         _fill(filler)
@@ -135,11 +142,10 @@ def broken_disk(directory: pathlib.Path, arguments, seconds: float):
   """The disk is read-only from some time on; it is repaired after the run."""
   disk = _Ext4(directory / 'broken')
   try:
-    run = chaos.Run(disk.directory / 'run', *arguments,
-                    log=directory / 'broken.log')
-    with _ended(run):
-      for _ in range(3):
-        run.wait_for_step()
+    start = lambda: chaos.Run(disk.directory / 'run', *arguments,
+                              log=directory / 'broken.log')
+    run = start()
+    with _begun(run):
       time.sleep(seconds)
       disk.break_now()
       code = run.process.wait(1200)
@@ -148,8 +154,7 @@ def broken_disk(directory: pathlib.Path, arguments, seconds: float):
     assert log.count('Traceback') == 0, log[-5000:]
     assert 'could not be written: [Errno 30] Read-only' in log, log[-5000:]
     disk.repair()
-    again = chaos.Run(disk.directory / 'run', *arguments,
-                      log=directory / 'broken.log')
+    again = start()
     with _ended(again):
       eta = _finish(again)
     return eta, {'said': log.count('Read-only file system')}
@@ -160,9 +165,7 @@ def broken_disk(directory: pathlib.Path, arguments, seconds: float):
 def slow_worker(directory: pathlib.Path, arguments, seconds: float):
   """One worker gets a tenth of its time, in slices of half a second."""
   run = chaos.Run(directory / 'slow', *arguments)
-  with _ended(run):
-    for _ in range(3):
-      run.wait_for_step()
+  with _begun(run):
     pid = run.nodes()['lifetime_worker/1']
     begin_size = run.size()
     until = time.monotonic() + seconds
@@ -187,9 +190,7 @@ def clock_jump(directory: pathlib.Path, arguments, seconds: float):
   """The machine's time is set back by 5 minutes, then forth by 10."""
   run = chaos.Run(directory / 'clock', *arguments)
   longest_s = {}
-  with _ended(run):
-    for _ in range(3):
-      run.wait_for_step()
+  with _begun(run):
     off = 0.
     try:
       for jump in (-300., 600.):

@@ -91,6 +91,8 @@ def main(arguments=None) -> int:
   config = make_config(meta_steps=30 + 6 * options.kills)
   chance = random.Random(options.seed)
   with tempfile.TemporaryDirectory() as directory:
+    jax.config.update('jax_compilation_cache_dir',
+                      os.path.join(directory, 'compiled'))
     whole, parts = (pathlib.Path(directory) / n for n in ('whole', 'parts'))
     assert os.waitstatus_to_exitcode(
         os.waitpid(fork_run(config, whole), 0)[1]) == 0
@@ -116,6 +118,4 @@ if __name__ == '__main__':
   # JAX has read its variables already.
   jax.config.update('jax_disable_most_optimizations', True)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
-  jax.config.update('jax_compilation_cache_dir', os.path.join(
-      tempfile.gettempdir(), 'lpg_killed_runs_cache'))
   sys.exit(main())

@@ -1,6 +1,7 @@
 """Both queues: whole messages, in order, once, with a bound."""
 
 import math
+import tempfile
 import time
 
 import numpy as np
@@ -35,7 +36,9 @@ def make_reverb():
 
 
 @pytest.fixture(params=[make_local, make_reverb])
-def ends(request):
+def ends(request, tmp_path, monkeypatch):
+  # Reverb makes a directory for checkpoints and leaves it.
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
   yield from request.param()
 
 
