@@ -19,6 +19,13 @@ class UsageError(errors.UserError, ValueError):
   """A bad command; the message is one line."""
 
 
+def require(*needed) -> None:
+  """Raises UsageError for the first of these flags that has no value."""
+  for flag in needed:
+    if not flag.value:
+      raise UsageError(f'--{flag.name} is missing')
+
+
 def check_port(host: str, port: int) -> None:
   """Raises UsageError if nothing can listen there."""
   if not 0 <= port < 65536:

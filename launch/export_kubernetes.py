@@ -35,11 +35,9 @@ _NOTE = ('# Written by launch.export_kubernetes. Checked against the published '
 
 
 def main() -> int:
-  for flag in (_RESOURCES, _OUT):
-    if not flag.value:
-      raise command.UsageError(f'--{flag.name} is missing')
+  command.require(_RESOURCES, _OUT)
   job = resources.load(_RESOURCES.value)
-  config = _make_config(launches.num_workers(_make_config(None), job))
+  config = launches.make_config(_make_config, job)
   run = _RUN.value or job.name
   if not run.replace('-', '').replace('_', '').isalnum() or not run.isascii():
     raise command.UsageError(f'--run is {run!r}; allowed: letters, digits, '

@@ -56,11 +56,10 @@ _LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 
 def _make_config(job: Optional[resources.Job]) -> config_lib.Config:
   """With as many workers as the resource file has room for, if it says so."""
-  config = _MAKE_CONFIG(None)
   if job is None:
-    return config
+    return _MAKE_CONFIG(None)
   from launch.slurm_job import launches
-  return _MAKE_CONFIG(launches.num_workers(config, job))
+  return launches.make_config(_MAKE_CONFIG, job)
 
 
 def _isolate() -> None:

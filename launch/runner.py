@@ -27,7 +27,7 @@ from lpg_distributed.nodes import run_directory
 
 _LAST_LINES = 20
 _POLL_S = 1.
-_STATUS_S = 5.  # for the learner to say how it gets on
+STATUS_S = 5.  # for the learner to say how it gets on
 DEATHS = os.path.join('logs', 'deaths.jsonl')
 _FACADE = 'bandit_facade'
 _OPTIONAL = ('atari_evaluator', _FACADE)
@@ -188,7 +188,7 @@ def _run_program(config, launch_type, run_dir, watch, stop, supervision,
                         if launch.own_processes}})
     done = threading.Event()
     learner = handles[programs.META_LEARNER]
-    learner.set_client_kwargs(call_timeout=_STATUS_S)
+    learner.set_client_kwargs(call_timeout=STATUS_S)
     watcher = threading.Thread(
         target=watch_learner,
         args=(learner.dereference(), watch, done, deaths.show_new))
@@ -259,7 +259,7 @@ def watch_learner(client, watch: Callable[[Mapping[str, Any]], None],
                   each_time: Callable[[], None] = lambda: None) -> None:
   """Shows the learner's status until `done`; its silence is no error."""
   learner = rpc.Client(client, 'meta_learner', done, patience_s=0.,
-                       attempt_s=_STATUS_S)
+                       attempt_s=STATUS_S)
   while not done.wait(_POLL_S):
     each_time()
     with contextlib.suppress(rpc.RpcError, rpc.Stopped):

@@ -22,8 +22,7 @@ _CANCEL = flags.DEFINE_bool(
 
 
 def main() -> int:
-  if not _RUN_DIR.value:
-    raise command.UsageError('--run_dir is missing')
+  command.require(_RUN_DIR)
   if not os.path.isdir(_RUN_DIR.value):
     raise command.UsageError(f'--run_dir is {_RUN_DIR.value!r}, which is no '
                              'directory')

@@ -122,11 +122,9 @@ def launch(config, job: resources.Job, run_dir: str, code: str) -> None:
 
 
 def main() -> int:
-  for flag in (_RESOURCES, _BUCKET):
-    if not flag.value:
-      raise command.UsageError(f'--{flag.name} is missing')
+  command.require(_RESOURCES, _BUCKET)
   job = resources.load(_RESOURCES.value)
-  config = _make_config(launches.num_workers(_make_config(None), job))
+  config = launches.make_config(_make_config, job)
   if importlib.util.find_spec('xmanager') is None:
     raise command.UsageError('XManager is missing; install '
                              'launch/vertex_requirements.txt')

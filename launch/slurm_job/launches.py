@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Any, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 from launch import local_launchpad
 from launch import resources
@@ -21,6 +21,17 @@ def num_workers(config, job: resources.Job) -> Optional[int]:
   counts = {**dict.fromkeys(_SERVERS, 1),
             _EVALUATOR: int(config.evaluator.enabled)}
   return resources.tasks_of(job, _WORKER, counts)
+
+
+def make_config(make: Callable[[Optional[int]], Any],
+                job: resources.Job) -> Any:
+  """A configuration with as many workers as the file has room for.
+
+  Args:
+    make: makes it from a number of workers, or None; see `config_flags`.
+    job: the resource file.
+  """
+  return make(num_workers(make(None), job))
 
 
 def _submit(root: str, job: resources.Job,

@@ -67,12 +67,14 @@ class MetaTraining:
   def _client(self, attempt_dir: str, label: str) -> Any:
     """Of a node that answers calls; None if the job ends first."""
     import courier
+
+    from launch import runner
     file = os.path.join(attempt_dir, 'addresses',
                         places.node_file(label, 0) + '.courier')
     while not self._done.wait(0.5):
       address = places.read(file)
       if address is not None:
-        return address, courier.Client(address, call_timeout=5.)
+        return address, courier.Client(address, call_timeout=runner.STATUS_S)
     return None
 
   def _watch(self, attempt_dir: str) -> None:
