@@ -245,4 +245,6 @@ def main(arguments=None) -> int:
 
 
 if __name__ == '__main__':
+  # So that mounts and processes go with this one.
+  signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
   sys.exit(main())
