@@ -26,6 +26,9 @@ _AVERAGE_LAST = flags.DEFINE_integer(
     1)
 _NUM_LIFETIMES = flags.DEFINE_integer(
     'num_lifetimes', 32, 'of each kind, for each comparison', 2)
+_ENVIRONMENTS = flags.DEFINE_list(
+    'environments', [], 'those whose results the card states; default: all of '
+    'the training')
 _REPLACE = flags.DEFINE_bool('replace', False, 'whether a rule of that name '
                              'may be replaced')
 
@@ -52,7 +55,7 @@ def main() -> int:
       _RUN_DIR.value, _NAME.value, summary=_SUMMARY.value,
       average_last=_AVERAGE_LAST.value, num_lifetimes=_NUM_LIFETIMES.value,
       commit=_commit(), command='python -m launch.publish '
-      + ' '.join(sys.argv[1:]))
+      + ' '.join(sys.argv[1:]), environments=_ENVIRONMENTS.value)
   print('\n'.join(model_card.lines(card)))
   print(f'weights: {os.path.relpath(published.weights_path(_NAME.value))}')
   print(f'card: {os.path.relpath(published.card_path(_NAME.value))}')

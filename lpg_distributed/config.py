@@ -69,8 +69,13 @@ class RuleConfig:
   # has no y_hat, so that it uses no `num_predictions`; `lpg_vector`: the
   # ablation of Section 4.4 whose y is a vector, without softmax.
   kind: str = 'lpg'
+  # Whether it sees pi(a|s), as the paper's does. Without, it can keep nothing
+  # in its agents' policies, and predictions are all that it has.
+  sees_policy: bool = True
 
   def __post_init__(self):
+    _require(isinstance(self.sees_policy, bool),
+             f'rule.sees_policy is {self.sees_policy!r}; allowed: True, False')
     _require(self.kind in RULE_KINDS,
              f'rule.kind is {self.kind!r}; allowed: {", ".join(RULE_KINDS)}')
     _require_count('rule.num_predictions', self.num_predictions, 2)

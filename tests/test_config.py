@@ -176,6 +176,7 @@ def test_no_empty_lists(name):
     ('evaluator.games=brekout', ["'brekout'", 'did you mean breakout']),
     ('evaluator.games=pong,pong', ['names one twice']),
     ('evaluator.enabled=maybe', ["'maybe'", 'allowed: true, false']),
+    ('rule.sees_policy=2', ["'2'", 'allowed: true, false']),
     ('meta.num_update=3',
      ["'meta.num_update'", 'did you mean num_updates?', 'trajectory_steps']),
     ('agents.chain.dense=3', ["'agents.chain'", 'chain_short', 'allowed']),

@@ -28,9 +28,10 @@ class Variant(NamedTuple):
   """What is compared."""
   eta: np.ndarray  # [P]
   alpha_y: Optional[float] = None  # overrides the bandit's; 0: y not learned
-  # Holds phi(y) at its mean over the states visited under this other variant,
-  # which stands before; what y says is not seen then.
-  phi_of: Optional[str] = None
+  # Holds an input of the rule, `phi` or `probability`, at its mean under
+  # another variant, which stands before; the rule does not see it then.
+  held: Optional[str] = None
+  held_of: Optional[str] = None
 
 
 def held_out_key(seed: int, index: int) -> chex.PRNGKey:
@@ -39,11 +40,12 @@ def held_out_key(seed: int, index: int) -> chex.PRNGKey:
       jax.random.fold_in(jax.random.PRNGKey(seed), _HELD_OUT), index)
 
 
-def hold_phi(config: config_lib.RuleConfig, eta: np.ndarray,
-             value: float) -> np.ndarray:
-  """`eta` with phi(y) at `value`, whatever an agent predicts."""
-  return rule_vector.ravel(lpg_network.hold_phi(
-      rule_vector.unravel(config, eta), value))
+def hold(config: config_lib.RuleConfig, eta: np.ndarray, name: str,
+         value: float) -> np.ndarray:
+  """`eta` with `phi` or `probability` at `value`, whatever agents do."""
+  held = {'phi': lpg_network.hold_phi,
+          'probability': lpg_network.hold_probability}[name]
+  return rule_vector.ravel(held(rule_vector.unravel(config, eta), value))
 
 
 class Lives:
@@ -71,10 +73,13 @@ class Lives:
         np.asarray, self._compiled(alpha_y)(eta, key, log_probs))
 
 
-def mean_phi(lifetimes: train_agents.Lifetimes) -> float:
+def mean_seen(lifetimes: train_agents.Lifetimes) -> dict[str, float]:
   """Over lifetimes and updates; those that diverged are left out."""
-  phi = np.asarray(lifetimes.phi, np.float64)
-  return phi[np.isfinite(phi)].mean()
+  means = {}
+  for name, values in lifetimes.seen._asdict().items():
+    values = np.asarray(values, np.float64)
+    means[name] = values[np.isfinite(values)].mean()
+  return means
 
 
 class Comparison:
@@ -97,13 +102,14 @@ class Comparison:
       server = bandit_server.BanditServer(self._config, bandit_state)
       log_probs = np.asarray(server.get_log_probabilities(
           self._environment)['log_probabilities'], np.float32)
-    scores, phi = {}, {}
+    scores, seen = {}, {}
     for name, variant in variants.items():
       eta = variant.eta
-      if variant.phi_of is not None:
-        eta = hold_phi(self._config.rule, eta, phi[variant.phi_of])
+      if variant.held is not None:
+        eta = hold(self._config.rule, eta, variant.held,
+                   seen[variant.held_of][variant.held])
       lifetimes = self._lives(eta, self._key, log_probs, variant.alpha_y)
-      phi[name] = mean_phi(lifetimes)
+      seen[name] = mean_seen(lifetimes)
       returns = np.asarray(lifetimes.final_return, np.float64)
       scores[name] = Score(
           float(returns.mean()),

@@ -5,10 +5,12 @@
 
 Learning curves and final returns of new agents, by each rule with the
 hyperparameters that its bandit has learned, by A2C with its own tuned on other
-lifetimes, by a rule that was not trained, and by two ablations of each rule:
-agents that never learn their predictions (alpha_y = 0), and a rule that sees
-a constant in their place (phi held at its mean). Results are written after
-each environment, and the same command goes on with what is missing.
+lifetimes, by a rule that was not trained, and by three ablations of each rule:
+agents that never learn their predictions (alpha_y = 0), a rule that sees a
+constant in their place (phi held at its mean), and one that sees a constant in
+place of pi(a|s) (policy held at its mean), in which a rule that does without
+predictions may keep values all the same. Results are written after each
+environment, and the same command goes on with what is missing.
 """
 
 import dataclasses
@@ -153,8 +155,8 @@ def _verdicts(about, data) -> list[str]:
     costs = [all(intervals.compare(s[label], s[a]) == 1 for a in ablations)
              for s in by_kind if all(a in s for a in ablations)]
     if costs:
-      result.append(f'{label}: both ablations cost return on {sum(costs)} of '
-                    f'{len(costs)} kinds.')
+      result.append(f'{label}: both ablations of its predictions cost '
+                    f'return on {sum(costs)} of {len(costs)} kinds.')
   return result
 
 

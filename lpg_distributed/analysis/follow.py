@@ -70,7 +70,8 @@ class Follower:
     """Writes the row of one snapshot, and returns it."""
     from lpg_distributed import eta_file
     eta, variant = eta_file.load(path).eta, self._evaluation.Variant
-    variants = {FULL: variant(eta), HELD_PHI: variant(eta, phi_of=FULL)}
+    variants = {FULL: variant(eta),
+                HELD_PHI: variant(eta, held='phi', held_of=FULL)}
     if self._config.rule.kind != 'lpg_v':  # It has no y to learn.
       variants[NO_Y] = variant(eta, alpha_y=0.)
     bandit, row = self._bandit(), {'num_lifetimes': self._num_lifetimes}

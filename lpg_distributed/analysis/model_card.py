@@ -6,7 +6,7 @@ together.
 """
 
 import os
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -85,18 +85,20 @@ def _curves(run_dir: str, config: config_lib.Config) -> dict[str, Any]:
           'return': dict(zip(config.environments, values))}
 
 
-def _results(source: sources.Source, num_lifetimes: int) -> dict[str, Any]:
+def _results(source: sources.Source, num_lifetimes: int,
+             environments: Sequence[str]) -> dict[str, Any]:
   """By kind and rule, what held-out lifetimes say; with ablations and A2C."""
   settings = training_settings.Settings(
       num_lifetimes=num_lifetimes, chunk=min(16, num_lifetimes))
   rules = [source, sources.untrained(source, figure3.UNTRAINED)]
   return {name: figure3.summaries(training_environments.evaluate(
       name, rules, settings, experiment.say))
-          for name in source.config.environments}
+          for name in environments}
 
 
 def publish(run_dir: str, name: str, *, summary: str, average_last: int,
-            num_lifetimes: int, commit: str, command: str) -> dict[str, Any]:
+            num_lifetimes: int, commit: str, command: str,
+            environments: Sequence[str] = ()) -> dict[str, Any]:
   """Writes a rule's weights and card; returns the card.
 
   Args:
@@ -107,12 +109,19 @@ def publish(run_dir: str, name: str, *, summary: str, average_last: int,
     num_lifetimes: of each kind, for each comparison.
     commit: of the code.
     command: which published it.
+    environments: those of the training whose results it states; empty: all.
 
   Raises:
-    UserError: the run has no such rule, or the weights are too large.
+    UserError: the run has no such rule or environment, or the weights are too
+      large.
   """
   source = sources.read(f'{LABEL}={run_dir}', average_last)
   config = source.config
+  for environment in environments:
+    if environment not in config.environments:
+      raise published.PublishedError(
+          f'the training had no environment {environment!r}; allowed: '
+          f'{", ".join(config.environments)}')
   os.makedirs(published.DIRECTORY, exist_ok=True)
   card = stored.plain({
       'name': name, 'summary': summary,
@@ -122,7 +131,8 @@ def publish(run_dir: str, name: str, *, summary: str, average_last: int,
       'commands': {'publish': command, 'train': _training_command(config)},
       'commit': commit, 'versions': run_directory.versions(),
       'num_lifetimes': num_lifetimes,
-      'results': _results(source, num_lifetimes),
+      'results': _results(source, num_lifetimes,
+                          environments or config.environments),
       'curves': _curves(run_dir, config),
       'check': _chosen_check(source)})
   path = published.weights_path(name)

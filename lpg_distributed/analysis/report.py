@@ -33,7 +33,8 @@ def evaluate(run_dir: str, config: config_lib.Config,
   variants = {TRAINED: evaluation.Variant(trained.eta),
               UNTRAINED: evaluation.Variant(untrained),
               NO_Y: evaluation.Variant(trained.eta, alpha_y=0.),
-              HELD_PHI: evaluation.Variant(trained.eta, phi_of=TRAINED)}
+              HELD_PHI: evaluation.Variant(
+                  trained.eta, held='phi', held_of=TRAINED)}
   checkpoint = checkpointing.latest(run_dir)
   bandit_state = checkpointing.load_json(checkpoint, 'bandit')
   row = {}

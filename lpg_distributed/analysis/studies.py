@@ -66,6 +66,15 @@ STUDIES: Mapping[str, Study] = {
         'all three': ('meta.y_hat_cost=0', 'meta.y_table_stddev=1',
                       'agents.*.kl_costs=1,5'),
     }),
+    # The same, for long enough that the demonstration's rule does without
+    # predictions: where else could values be kept?
+    'channels': Study('demo', _SMALL, {
+        'LPG': (),
+        'alpha_y 1, 5': ('agents.*.kl_costs=1,5',),
+        'without pi(a|s)': ('rule.sees_policy=false',),
+        'without pi(a|s), alpha_y 1, 5': ('rule.sees_policy=false',
+                                          'agents.*.kl_costs=1,5'),
+    }),
     # What keeps one gradient, a hundred times the others, from spoiling a rule?
     'clipping': Study('demo', _SMALL, {
         'not clipped': ('meta.max_gradient_norm=0',),

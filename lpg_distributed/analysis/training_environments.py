@@ -140,9 +140,13 @@ def _by_rule(source: sources.Source, environment: str,
     if config.rule.kind != 'lpg_v':
       rows[f'{source.label}, {settings_lib.NO_Y}'] = keep(
           live(source.eta, 0.))
-    phi = np.mean([evaluation.mean_phi(some) for some in whole])
-    rows[f'{source.label}, {settings_lib.HELD_PHI}'] = keep(live(
-        evaluation.hold_phi(config.rule, source.eta, phi)))
+    means = [evaluation.mean_seen(some) for some in whole]
+    for label, name in ((settings_lib.HELD_PHI, 'phi'),
+                        (settings_lib.HELD_POLICY, 'probability')):
+      if name == 'probability' and not config.rule.sees_policy:
+        continue
+      rows[f'{source.label}, {label}'] = keep(live(evaluation.hold(
+          config.rule, source.eta, name, np.mean([m[name] for m in means]))))
   return rows
 
 

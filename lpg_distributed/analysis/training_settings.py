@@ -4,6 +4,7 @@ import dataclasses
 
 A2C = 'A2C'
 NO_Y, HELD_PHI = 'alpha_y = 0', 'phi held'
+HELD_POLICY = 'policy held'
 
 
 @dataclasses.dataclass(frozen=True)

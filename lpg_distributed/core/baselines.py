@@ -53,8 +53,9 @@ def a2c(config: config_lib.Config,
     theta, opt_state = jax.vmap(kind.optimiser.apply)(
         jax.grad(loss)(progress.theta), progress.opt_state, progress.theta,
         task.hyper.alpha_lr)
+    nothing = jnp.zeros_like(task.hyper.gamma)
     return (progress._replace(theta=theta, opt_state=opt_state),
-            jnp.zeros_like(task.hyper.gamma))
+            train_agents.Seen(nothing, nothing))
 
   return train_agents.Learner(update)
 

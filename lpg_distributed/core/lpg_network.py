@@ -20,6 +20,8 @@ from lpg_distributed.core import backward_lstm
 
 Eta = types.Params
 
+_PROBABILITY = 3  # of the LSTM's inputs, pi(a_t|s_t)
+
 
 class LPG(hk.Module):
   """The rule as Haiku modules; it defines eta and the reference result."""
@@ -92,6 +94,14 @@ def hold_phi(eta: Eta, value: chex.Numeric) -> Eta:
   out = eta['lpg/phi/~/linear_1']
   return {**eta, 'lpg/phi/~/linear_1': {
       'w': jnp.zeros_like(out['w']), 'b': jnp.full_like(out['b'], value)}}
+
+
+def hold_probability(eta: Eta, value: chex.Numeric) -> Eta:
+  """A rule to which pi(a|s) is `value`, whatever the agent does."""
+  lstm = eta['lpg/lstm/linear']
+  row = lstm['w'][_PROBABILITY]
+  return {**eta, 'lpg/lstm/linear': {
+      'w': lstm['w'].at[_PROBABILITY].set(0.), 'b': lstm['b'] + value * row}}
 
 
 def _hidden(eta: Eta, inputs: types.RuleInput) -> chex.Array:

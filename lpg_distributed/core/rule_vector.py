@@ -29,7 +29,12 @@ def ravel(eta: lpg_network.Eta) -> chex.Array:
 
 def unravel(config: config_lib.RuleConfig,
             vector: chex.Array) -> lpg_network.Eta:
-  """[P] to a tree of parameters; differentiable."""
+  """[P] to a tree of parameters; differentiable.
+
+  Of a rule that does not see pi(a|s), the weights that would read it are 0,
+  whatever the vector holds.
+  """
   zeros = jax.tree_util.tree_map(
       lambda s: jnp.zeros(s.shape, s.dtype), _shapes(config))
-  return flatten_util.ravel_pytree(zeros)[1](vector)
+  eta = flatten_util.ravel_pytree(zeros)[1](vector)
+  return eta if config.sees_policy else lpg_network.hold_probability(eta, 0.)

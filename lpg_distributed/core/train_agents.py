@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
+from lpg_distributed.core import agent_update
 from lpg_distributed.core import lifetime
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_gradient
@@ -21,22 +22,28 @@ from lpg_distributed.core import rollout
 from lpg_distributed.core import rule_vector
 
 
+class Seen(NamedTuple):
+  """Means of what a rule saw of each agent."""
+  phi: chex.Array  # [L], phi(y(s))
+  probability: chex.Array  # [L], pi(a|s)
+
+
 class Lifetimes(NamedTuple):
   """What became of L agents in N updates."""
   final_return: chex.Array  # [L], mean over environments, last whole episode
   episode_return: chex.Array  # [N, L], of episodes completed after update n
   num_episodes: chex.Array  # [N, L]; where it is 0, so is the return
-  phi: chex.Array  # [N, L], mean phi(y(s)) over what update n learned from
+  seen: 'Seen'  # leaves [N, L], over what update n learned from
   hyper: types.HyperParams  # leaves [L]
   theta: types.Params  # leaves [L, ...]
 
 
 class Learner(NamedTuple):
   """How L agents learn from their trajectories."""
-  # (task, progress) to (progress with other theta and opt_state, a number of
-  # each lifetime [L], which `live` keeps as `phi`).
+  # (task, progress) to (progress with other theta and opt_state, what was
+  # seen for it).
   update: Callable[[meta_gradient.Task, meta_gradient.Progress],
-                   tuple[meta_gradient.Progress, chex.Array]]
+                   tuple[meta_gradient.Progress, Seen]]
   # (task, progress) to progress, after each new trajectory.
   observe: Callable[[meta_gradient.Task, meta_gradient.Progress],
                     meta_gradient.Progress] = lambda task, progress: progress
@@ -58,21 +65,24 @@ def make_learner(config: config_lib.Config, kind: meta_gradient.Kind,
   """Eq. (2) by the rule `eta`, [P]; the same updates as in meta-training."""
   rule = rule_vector.unravel(config.rule, eta)
 
-  def mean_phi(task, progress, values):
+  def look(task, progress, values):
+    trajectory = progress.trajectory
     output = meta_gradient.agent_outputs(
-        kind, progress.theta, progress.trajectory.observation[:-1],
-        task.env_params)
+        kind, progress.theta, trajectory.observation[:-1], task.env_params)
     y = (kind.predictions.represent(output.y_logits) if values is None
          else values[:-1, ..., None])
-    return jnp.mean(lpg_network.embed(rule, y), axis=(0, 2))  # of [T, L, B]
+    probability = jnp.exp(agent_update.log_probability(
+        output.logits, trajectory.action))
+    mean = functools.partial(jnp.mean, axis=(0, 2))  # of [T, L, B]
+    return Seen(mean(lpg_network.embed(rule, y)), mean(probability))
 
   def update(task, progress):
     values = meta_gradient.seen_values(kind, progress)
-    phi = mean_phi(task, progress, values)
+    seen = look(task, progress, values)
     theta, opt_state, _ = meta_gradient.update_agents(
         kind, config.meta, rule, progress.theta, progress.opt_state,
         progress.trajectory, task, values)
-    return progress._replace(theta=theta, opt_state=opt_state), phi
+    return progress._replace(theta=theta, opt_state=opt_state), seen
 
   def observe(task, progress):
     if not kind.predictions.sees_values:
@@ -133,7 +143,7 @@ def live(config: config_lib.Config, environment: str,
         alpha_y=jnp.full_like(task.hyper.alpha_y, alpha_y)))
 
   def step(progress, key):
-    progress, phi = learner.update(task, progress)
+    progress, seen = learner.update(task, progress)
     progress = progress._replace(
         returns=rollout.open_window(progress.returns))
     progress = meta_gradient.collect(
@@ -142,13 +152,13 @@ def live(config: config_lib.Config, environment: str,
     progress = learner.observe(task, progress)
     episodes = jnp.sum(progress.returns.window_count, axis=1)
     total = jnp.sum(progress.returns.window_sum, axis=1)
-    return progress, (total / jnp.maximum(episodes, 1.), episodes, phi)
+    return progress, (total / jnp.maximum(episodes, 1.), episodes, seen)
 
-  progress, (episode_return, episodes, phi) = jax.lax.scan(
+  progress, (episode_return, episodes, seen) = jax.lax.scan(
       step, progress, jax.random.split(life_key, updates))
   return Lifetimes(
       jax.vmap(rollout.final_return)(progress.returns), episode_return,
-      episodes, phi, task.hyper, progress.theta), Life(task, progress)
+      episodes, seen, task.hyper, progress.theta), Life(task, progress)
 
 
 def train_agents(config: config_lib.Config, environment: str, eta: chex.Array,

@@ -13,6 +13,7 @@ from lpg_distributed.core import meta_update
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents
 from lpg_distributed.nodes import bandit_server
+from tests.core import test_lpg_network
 
 ENVIRONMENT = 'chain_short'
 L, B, T, N = 5, 3, 8, 6
@@ -100,13 +101,13 @@ def test_arms_are_those_of_the_bandit(lives, eta):
 def test_phi_is_held_at_its_mean(lives, eta):
   _, seen = evaluate(lives, {
       'other': Variant(-eta), 'trained': Variant(eta),
-      'held': Variant(eta, phi_of='trained')})
+      'held': Variant(eta, held='phi', held_of='trained')})
   lived = seen['trained'][2]
-  assert lived.phi.shape == (N, L) and lived.phi.std() > 0.
+  assert lived.seen.phi.shape == (N, L) and lived.seen.phi.std() > 0.
   held = rule_vector.unravel(CONFIG.rule, seen['held'][1])
   y = np.random.default_rng(0).dirichlet(np.ones(4), size=7)
   np.testing.assert_allclose(lpg_network.embed(held, np.float32(y)),
-                             lived.phi.mean(), rtol=1e-5)
+                             lived.seen.phi.mean(), rtol=1e-5)
   # Nothing else of the rule has changed.
   trained = rule_vector.unravel(CONFIG.rule, eta)
   changed = {(module, name) for module, layer in trained.items()
@@ -114,7 +115,27 @@ def test_phi_is_held_at_its_mean(lives, eta):
              if np.any(x != held[module][name])}
   assert changed == {('lpg/phi/~/linear_1', 'w'), ('lpg/phi/~/linear_1', 'b')}
   assert np.any(seen['held'][2].theta != lived.theta)
-  np.testing.assert_allclose(seen['held'][2].phi, lived.phi.mean(), rtol=1e-5)
+  np.testing.assert_allclose(seen['held'][2].seen.phi, lived.seen.phi.mean(),
+                             rtol=1e-5)
+
+
+def test_the_policy_is_held_at_its_mean(lives, eta):
+  _, seen = evaluate(lives, {
+      'trained': Variant(eta),
+      'held': Variant(eta, held='probability', held_of='trained')})
+  mean = seen['trained'][2].seen.probability.mean()
+  assert 0.4 < mean < 1.  # Of two actions.
+  inputs = test_lpg_network.make_inputs(5, (3,), 4)
+  held = rule_vector.unravel(CONFIG.rule, seen['held'][1])
+  constant = inputs._replace(
+      action_probability=np.full_like(inputs.action_probability, mean))
+  expected = lpg_network.apply(rule_vector.unravel(CONFIG.rule, eta), constant)
+  found = lpg_network.apply(held, inputs)
+  np.testing.assert_allclose(found.pi_hat, expected.pi_hat, rtol=2e-5,
+                             atol=2e-6)
+  np.testing.assert_allclose(found.y_hat_logits, expected.y_hat_logits,
+                             rtol=2e-5, atol=2e-6)
+  assert np.any(seen['held'][2].theta != seen['trained'][2].theta)
 
 
 def test_a_rule_without_phi_loses_nothing_by_it(lives, eta):
@@ -122,7 +143,7 @@ def test_a_rule_without_phi_loses_nothing_by_it(lives, eta):
       rule_vector.unravel(CONFIG.rule, eta), 0.3))
   scores, _ = evaluate(lives, {
       'trained': Variant(constant),
-      'held': Variant(constant, phi_of='trained')})
+      'held': Variant(constant, held='phi', held_of='trained')})
   np.testing.assert_allclose(scores['held'][:2], scores['trained'][:2],
                              rtol=1e-6)
 
@@ -133,12 +154,14 @@ def test_lifetimes_that_diverge_do_not_spoil_the_mean(lives, eta,
 
   def diverging(*args, **kwargs):
     lifetimes = train(*args, **kwargs)
-    return lifetimes._replace(phi=lifetimes.phi.at[-1, 0].set(np.nan))
+    phi = lifetimes.seen.phi.at[-1, 0].set(np.nan)
+    return lifetimes._replace(seen=lifetimes.seen._replace(phi=phi))
 
   monkeypatch.setattr(train_agents, 'train_agents', diverging)
   _, seen = evaluate(lives, {
-      'trained': Variant(eta), 'held': Variant(eta, phi_of='trained')})
-  phi = np.array(seen['trained'][2].phi)
+      'trained': Variant(eta),
+      'held': Variant(eta, held='phi', held_of='trained')})
+  phi = np.array(seen['trained'][2].seen.phi)
   phi[-1, 0] = np.nan
   held = rule_vector.unravel(CONFIG.rule, seen['held'][1])
   np.testing.assert_allclose(held['lpg/phi/~/linear_1']['b'],

@@ -58,7 +58,7 @@ def test_curves_by_hand():
       final_return=np.array([1., 2.]),
       episode_return=np.array([[1., 0.], [4., 0.], [2., 8.], [0., 0.]]),
       num_episodes=np.array([[1., 0.], [2., 0.], [1., 1.], [0., 0.]]),
-      phi=None, hyper=None, theta=None)
+      seen=None, hyper=None, theta=None)
   bounds = training._bins(4, 2)
   assert bounds.tolist() == [0, 2, 4]
   np.testing.assert_allclose(training.curve(lifetimes, bounds),
@@ -95,8 +95,8 @@ def evaluated(run_dir):
 
 def test_every_rule_and_its_ablations(evaluated):
   assert list(evaluated['rules']) == [
-      'LPG', 'LPG, alpha_y = 0', 'LPG, phi held', 'LPG-V', 'LPG-V, phi held',
-      'untrained', 'A2C']
+      'LPG', 'LPG, alpha_y = 0', 'LPG, phi held', 'LPG, policy held', 'LPG-V',
+      'LPG-V, phi held', 'LPG-V, policy held', 'untrained', 'A2C']
   for found in evaluated['rules'].values():
     assert found['final'].shape == found['whole'].shape == (3,)
     assert found['mean'].shape == (4,)
@@ -158,7 +158,8 @@ def test_command(run_dir, tmp_path, capsys, monkeypatch):
   out = capsys.readouterr().out
   assert '| `chain_short` | 1 |' in out and 'Normalised' in out
   assert 'LPG against A2C, of 1 kinds: ' in out
-  assert 'LPG: both ablations cost return on 0 of 1 kinds.' in out
+  assert ('LPG: both ablations of its predictions cost return on 0 of 1 kinds.'
+          in out)
   picture = (tmp_path / 'figure3.png').read_bytes()
   # The same command does nothing twice, further environments are added.
   content = json.loads(results.read_text())
@@ -192,7 +193,8 @@ def test_verdicts_by_hand():
   about = {'rules': {'LPG': {}, 'untrained': {'untrained': True}}}
   assert figure3._verdicts(about, data) == [
       'LPG against A2C, of 2 kinds: above on 1, below on 1, intervals overlap '
-      'on 0.', 'LPG: both ablations cost return on 1 of 2 kinds.']
+      'on 0.',
+      'LPG: both ablations of its predictions cost return on 1 of 2 kinds.']
 
 
 def test_normalised():

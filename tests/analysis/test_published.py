@@ -98,6 +98,10 @@ def test_a_damaged_card_is_refused(directory, tmp_path, monkeypatch):
     model_card.publish(run_dir, 'large', summary='', average_last=1,
                        num_lifetimes=2, commit='0', command='none')
   assert 'large' not in published.names()
+  with pytest.raises(published.PublishedError, match="'x'; allowed: chain_"):
+    model_card.publish(run_dir, 'large', summary='', average_last=1,
+                       num_lifetimes=2, commit='0', command='none',
+                       environments=['x'])
 
 
 # Those of the repository: none may lack a card, be too large, or be another

@@ -161,6 +161,24 @@ def test_phi_held_constant_is_the_constant_everywhere():
                                 targets.pi_hat)
 
 
+def test_a_rule_that_does_not_see_the_policy():
+  blind = dataclasses.replace(SMALL, sees_policy=False)
+  vector = rule_vector.ravel(random_eta(SMALL))
+  inputs = jax.tree_util.tree_map(jnp.asarray, make_inputs(6, (4,), 5))
+  zero = inputs._replace(
+      action_probability=jnp.zeros_like(inputs.action_probability))
+  apply = lambda config, inputs: lpg_network.apply(
+      rule_vector.unravel(config, vector), inputs)
+  jax.tree_util.tree_map(np.testing.assert_array_equal, apply(blind, inputs),
+                         apply(SMALL, zero))
+  assert np.any(apply(SMALL, inputs).pi_hat != apply(SMALL, zero).pi_hat)
+  # Nor is what it would read with ever trained.
+  slope = jax.grad(lambda vector: jnp.sum(lpg_network.apply(
+      rule_vector.unravel(blind, vector), inputs).pi_hat))(vector)
+  row = rule_vector.unravel(SMALL, slope)['lpg/lstm/linear']['w'][3]
+  np.testing.assert_array_equal(row, np.zeros(4 * SMALL.lstm_size))
+
+
 def test_size_at_the_papers_shape():
   # phi: 30*16+16 + 16+1; LSTM: (6+256)*1024+1024; heads: 256*31+31.
   expected = 30 * 16 + 16 + 17 + 262 * 1024 + 1024 + 256 * 31 + 31

@@ -192,4 +192,5 @@ def test_agents_live_as_in_meta_training(kind_name):
   if kind_name == V:  # Whose critic is a part of how agents learn.
     np.testing.assert_allclose(end.progress.value.params, after.value.params,
                                rtol=1e-4, atol=1e-6)
-  assert lived.phi.shape == (3, 2) and np.all(np.isfinite(lived.phi))
+  assert lived.seen.phi.shape == (3, 2)
+  assert np.all(np.isfinite(lived.seen.phi))

@@ -54,7 +54,7 @@ def whole_life(eta):
 def test_lives_the_whole_lifetime(whole_life):
   assert train_agents.num_updates(CONFIG, ENVIRONMENT) == 4
   assert whole_life.episode_return.shape == (4, L)
-  assert whole_life.num_episodes.shape == whole_life.phi.shape == (4, L)
+  assert whole_life.num_episodes.shape == whole_life.seen.phi.shape == (4, L)
   assert whole_life.final_return.shape == (L,)
   assert np.all(whole_life.num_episodes <= B * 2)
   assert not whole_life.episode_return[whole_life.num_episodes == 0].any()
@@ -117,7 +117,9 @@ def test_one_update_is_eq_2_on_the_first_trajectory(eta):
   theta, phi = jax.jit(rebuild)(jax.random.split(birth_key, L),
                                 jax.random.split(first_key, L))
   np.testing.assert_allclose(lifetimes.theta, theta, rtol=1e-4, atol=1e-5)
-  np.testing.assert_allclose(lifetimes.phi, [phi], rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(lifetimes.seen.phi, [phi], rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(lifetimes.seen.probability, [[0.5] * L],
+                             rtol=1e-6)
   assert np.std(phi) > 0.
 
 
