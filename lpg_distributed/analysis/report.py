@@ -32,9 +32,10 @@ def evaluate(run_dir: str, config: config_lib.Config,
   untrained = meta_update.init(config).eta
   variants = {TRAINED: evaluation.Variant(trained.eta),
               UNTRAINED: evaluation.Variant(untrained),
-              NO_Y: evaluation.Variant(trained.eta, alpha_y=0.),
               HELD_PHI: evaluation.Variant(
                   trained.eta, held='phi', held_of=TRAINED)}
+  if config.rule.kind != 'lpg_v':  # It has no y to learn.
+    variants[NO_Y] = evaluation.Variant(trained.eta, alpha_y=0.)
   checkpoint = checkpointing.latest(run_dir)
   bandit_state = checkpointing.load_json(checkpoint, 'bandit')
   row = {}
@@ -63,7 +64,8 @@ def summarise(run_dir: str, config: config_lib.Config) -> list[str]:
     for name in config.environments:
       parts = [f'{variant} {row[f"{variant}/{name}"]:.2f} +- '
                f'{row[f"{variant}/{name}/standard_error"]:.2f}'
-               for variant in (UNTRAINED, TRAINED, NO_Y, HELD_PHI)]
+               for variant in (UNTRAINED, TRAINED, NO_Y, HELD_PHI)
+               if f'{variant}/{name}' in row]
       lines.append(f'  {name}: ' + '; '.join(parts))
   figure = training_curves.draw(run_dir)
   lines.append(f'figure: {os.path.relpath(figure)}')

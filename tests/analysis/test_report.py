@@ -1,5 +1,6 @@
 """The end of a run: numbers of all variants, a figure, and what if not."""
 
+import dataclasses
 import json
 import os
 
@@ -76,6 +77,21 @@ def test_the_same_rule_is_evaluated_once(evaluated, monkeypatch, capsys):
   monkeypatch.setattr(evaluation, 'evaluate', None)
   report.evaluate(evaluated, CONFIG)
   assert not capsys.readouterr().err
+
+
+def test_lpg_v_has_no_y_to_go_without(tmp_path, monkeypatch):
+  from lpg_distributed.analysis import evaluation
+  run_dir = store_run(tmp_path / 'run')
+  monkeypatch.setattr(
+      evaluation, 'evaluate', lambda config, name, variants, *_: {
+          variant: evaluation.Score(1., 0.5, 3) for variant in variants})
+  config = dataclasses.replace(
+      CONFIG, rule=dataclasses.replace(CONFIG.rule, kind='lpg_v'),
+      evaluator=dataclasses.replace(CONFIG.evaluator, enabled=False))
+  report.evaluate(run_dir, config, num_lifetimes=3)
+  assert report.summarise(run_dir, config)[1] == (
+      f'  {NAME}: untrained 1.00 +- 0.50; trained 1.00 +- 0.50; '
+      'trained, phi held at its mean 1.00 +- 0.50')
 
 
 def assert_figure(path):
