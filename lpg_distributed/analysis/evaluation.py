@@ -34,6 +34,16 @@ class Variant(NamedTuple):
   held_of: Optional[str] = None
 
 
+def with_ablations(config: config_lib.RuleConfig, eta: np.ndarray, full: str,
+                   no_y: str, held_phi: str) -> dict[str, Variant]:
+  """A rule and the ablations of its predictions, by these names."""
+  variants = {full: Variant(eta),
+              held_phi: Variant(eta, held='phi', held_of=full)}
+  if config.kind != 'lpg_v':  # It has no y to learn.
+    variants[no_y] = Variant(eta, alpha_y=0.)
+  return variants
+
+
 def held_out_key(seed: int, index: int) -> chex.PRNGKey:
   """Of lifetimes that no shard lives; `index` is an environment's."""
   return jax.random.fold_in(

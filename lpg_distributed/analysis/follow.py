@@ -69,11 +69,8 @@ class Follower:
   def evaluate(self, step: int, path: str) -> dict[str, Any]:
     """Writes the row of one snapshot, and returns it."""
     from lpg_distributed import eta_file
-    eta, variant = eta_file.load(path).eta, self._evaluation.Variant
-    variants = {FULL: variant(eta),
-                HELD_PHI: variant(eta, held='phi', held_of=FULL)}
-    if self._config.rule.kind != 'lpg_v':  # It has no y to learn.
-      variants[NO_Y] = variant(eta, alpha_y=0.)
+    variants = self._evaluation.with_ablations(
+        self._config.rule, eta_file.load(path).eta, FULL, NO_Y, HELD_PHI)
     bandit, row = self._bandit(), {'num_lifetimes': self._num_lifetimes}
     for name, comparison in self._comparisons.items():
       for label, score in comparison.scores(variants, bandit).items():

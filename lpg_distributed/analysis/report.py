@@ -30,12 +30,9 @@ def evaluate(run_dir: str, config: config_lib.Config,
   if done and done[-1]['step'] == step:
     return
   untrained = meta_update.init(config).eta
-  variants = {TRAINED: evaluation.Variant(trained.eta),
-              UNTRAINED: evaluation.Variant(untrained),
-              HELD_PHI: evaluation.Variant(
-                  trained.eta, held='phi', held_of=TRAINED)}
-  if config.rule.kind != 'lpg_v':  # It has no y to learn.
-    variants[NO_Y] = evaluation.Variant(trained.eta, alpha_y=0.)
+  variants = {UNTRAINED: evaluation.Variant(untrained),
+              **evaluation.with_ablations(config.rule, trained.eta, TRAINED,
+                                          NO_Y, HELD_PHI)}
   checkpoint = checkpointing.latest(run_dir)
   bandit_state = checkpointing.load_json(checkpoint, 'bandit')
   row = {}
