@@ -144,6 +144,9 @@ def main() -> int:
     code = launches.attach(path, _FOLLOW.value)
     if code is not None:
       return code
+  if config.run.initial_rule and not run_directory.is_run(path):
+    from lpg_distributed.nodes import initial_rule
+    initial_rule.first_state(config)  # A run that goes on needs it no more.
   run = run_directory.RunDirectory.open(path, config)
   try:
     # What brings JAX comes after all that can be wrong with a command.

@@ -153,6 +153,8 @@ class MetaConfig:
   """Meta-training, Table 2 and B.1."""
   learning_rate: float = 1e-4
   max_gradient_norm: float = 0.  # 0: no clipping, as the paper
+  # The same for each lifetime's; a few are easily a thousand times the others.
+  max_lifetime_gradient_norm: float = 0.
   discounts: tuple[float, ...] = (0.995, 0.99)
   policy_entropy_costs: tuple[float, ...] = (0.01, 0.02)  # beta_0
   prediction_entropy_cost: float = 0.001  # beta_1
@@ -172,13 +174,12 @@ class MetaConfig:
   def __post_init__(self):
     _require_number('meta.learning_rate', self.learning_rate, 0, 1,
                     open_low=True)
-    _require_number('meta.max_gradient_norm', self.max_gradient_norm, 0,
-                    math.inf)
     _require_numbers('meta.discounts', self.discounts, 0, 1)
     _require_numbers('meta.policy_entropy_costs', self.policy_entropy_costs,
                      0, math.inf)
-    for name in ('prediction_entropy_cost', 'pi_hat_cost', 'y_hat_cost',
-                 'min_policy_entropy', 'y_table_stddev'):
+    for name in ('max_gradient_norm', 'max_lifetime_gradient_norm',
+                 'prediction_entropy_cost', 'pi_hat_cost', 'y_hat_cost',
+                 'y_table_stddev', 'min_policy_entropy'):
       _require_number(f'meta.{name}', getattr(self, name), 0, math.inf)
     for name in ('trajectory_steps', 'num_updates', 'num_lifetimes',
                  'num_envs'):
@@ -277,6 +278,7 @@ class EvaluatorConfig:
 class RunConfig:
   """How long, how spread out, how often saved."""
   seed: int = 0
+  initial_rule: str = ''  # a file or published name; empty: drawn by `seed`
   meta_steps: int = 1_000_000
   num_workers: int = 2
   # The learner's own devices, as how many workers they count; 0: it advances
@@ -297,6 +299,8 @@ class RunConfig:
 
   def __post_init__(self):
     _require_count('run.seed', self.seed, 0)
+    _require(isinstance(self.initial_rule, str), 'run.initial_rule is '
+             f'{self.initial_rule!r}; allowed: a file or a published name')
     _require_number('run.learner_speed', self.learner_speed, 0, math.inf)
     _require(self.num_workers != 0 or self.learner_speed > 0,
              'run.num_workers is 0; allowed: a whole number from 1, or from 0 '

@@ -41,8 +41,11 @@ def fixed_hyper_params() -> tuple[str, ...]:
 _SMALL = ('evaluator.enabled=false', 'run.num_workers=1',
           'run.eta_snapshot_period_steps=20')
 # As the paper has it, where the preset `demo` departs from it.
-_PAPER = ('meta.y_hat_cost=0.001', 'meta.y_table_stddev=0.1',
-          'meta.max_gradient_norm=0')
+_PAPER = ('meta.y_hat_cost=0.001', 'meta.y_table_stddev=0.1')
+
+# As the preset `demo` was before it clipped each lifetime's gradient.
+_SUM_CLIPPED = ('meta.learning_rate=0.001', 'meta.max_gradient_norm=0.02',
+                'meta.max_lifetime_gradient_norm=0')
 
 STUDIES: Mapping[str, Study] = {
     # Figure 7.
@@ -68,20 +71,24 @@ STUDIES: Mapping[str, Study] = {
     }),
     # The same, for long enough that the demonstration's rule does without
     # predictions: where else could values be kept?
-    'channels': Study('demo', _SMALL, {
+    'channels': Study('demo', (*_SMALL, *_SUM_CLIPPED), {
         'LPG': (),
         'alpha_y 1, 5': ('agents.*.kl_costs=1,5',),
         'without pi(a|s)': ('rule.sees_policy=false',),
         'without pi(a|s), alpha_y 1, 5': ('rule.sees_policy=false',
                                           'agents.*.kl_costs=1,5'),
     }),
-    # What keeps one gradient, a hundred times the others, from spoiling a rule?
-    'clipping': Study('demo', _SMALL, {
-        'not clipped': ('meta.max_gradient_norm=0',),
-        'norm 0.1': ('meta.max_gradient_norm=0.1',),
-        'norm 0.02': ('meta.max_gradient_norm=0.02',),
-        'norm 0.02, alpha_y 1, 5': ('meta.max_gradient_norm=0.02',
-                                    'agents.*.kl_costs=1,5'),
+    # What keeps few gradients, a thousand times the others, from drowning them?
+    'clipping': Study('demo', (
+        *_SMALL, 'meta.learning_rate=0.001', 'meta.max_lifetime_gradient_norm=0'
+    ), {
+        'not clipped': (),
+        'the sum, rate 0.001': ('meta.max_gradient_norm=0.02',),
+        'the sum, rate 0.003': ('meta.max_gradient_norm=0.02',
+                                'meta.learning_rate=0.003'),
+        'each, rate 0.001': ('meta.max_lifetime_gradient_norm=0.03',),
+        'each, rate 0.003': ('meta.max_lifetime_gradient_norm=0.03',
+                             'meta.learning_rate=0.003'),
     }),
 }
 

@@ -169,10 +169,13 @@ def chunk_size(config: config_lib.Config, environment_name: str,
   """How many of a shard's lifetimes are differentiated at a time.
 
   The rule's residuals, 39 MiB per lifetime at the paper's size, and those of
-  agents with convolutions are kept for one chunk only.
+  agents with convolutions are kept for one chunk only. Where each lifetime's
+  gradient is wanted by itself, a CPU does them one by one.
   """
   on_cpu = jax.default_backend() == 'cpu'
-  if config.agents[environment_name].conv:
+  if on_cpu and config.meta.max_lifetime_gradient_norm:
+    limit = 1
+  elif config.agents[environment_name].conv:
     limit = _CONVOLVING_ON_CPU if on_cpu else _CONVOLVING_ELSEWHERE
   else:
     rows = _ROWS_ON_CPU if on_cpu else _ROWS_ELSEWHERE
@@ -181,8 +184,33 @@ def chunk_size(config: config_lib.Config, environment_name: str,
              if num_lifetimes % n == 0)
 
 
-# Of `birth` under vmap: a trajectory's lifetimes are behind its steps.
-BIRTH_AXES = (0, meta_gradient.Progress(0, 0, 0, 0, 0, 1))
+# A trajectory's lifetimes are behind its steps.
+_PROGRESS_AXES = meta_gradient.Progress(0, 0, 0, 0, 0, 1)
+BIRTH_AXES = (0, _PROGRESS_AXES)  # of `birth` under vmap
+
+
+def _each(together, task, progress, keys):
+  """`together` for each lifetime as if there were no others.
+
+  Returns what it returns, leaves [L, ...] of a gradient [1, P] for each.
+  """
+  if keys.shape[0] == 1:
+    return together(task, progress, keys)
+
+  def change(function, progress):
+    return meta_gradient.Progress(*(
+        jax.tree_util.tree_map(lambda x, axis=axis: function(x, axis), part)
+        for part, axis in zip(progress, _PROGRESS_AXES)))
+
+  def one(task, progress, keys):
+    first = functools.partial(jax.tree_util.tree_map, lambda x: x[0])
+    gradient, progress, stats = together(
+        jax.tree_util.tree_map(lambda x: x[None], task),
+        change(jnp.expand_dims, progress), keys[None])
+    return gradient[0], change(jnp.squeeze, progress), first(stats)
+
+  return jax.vmap(one, (0, _PROGRESS_AXES, 0), (0, _PROGRESS_AXES, 0))(
+      task, progress, keys)
 
 
 def make_shard(config: config_lib.Config, environment_name: str,
@@ -212,6 +240,25 @@ def make_shard(config: config_lib.Config, environment_name: str,
     return _over_lifetimes(
         functools.partial(_select, state.ended), new, state)
 
+  def window_gradients(eta, task, progress, keys):
+    """The lifetimes after a window, and gradients [n, P] that add up to theirs.
+
+    One for all of them, unless each has a norm of its own to keep to.
+    """
+    def together(task, progress, keys):
+      (_, (progress, stats)), gradient = jax.value_and_grad(
+          lambda e: meta_gradient.window_loss(
+              rule_vector.unravel(config.rule, e), kind, config.meta,
+              task, progress, keys), has_aux=True)(eta)
+      return gradient[None], progress, stats
+
+    max_norm = config.meta.max_lifetime_gradient_norm
+    if not max_norm:
+      return together(task, progress, keys)
+    gradients, progress, stats = _each(together, task, progress, keys)
+    norms = jnp.linalg.norm(gradients, axis=1, keepdims=True)
+    return gradients * jnp.minimum(1., max_norm / norms), progress, stats
+
   def advance_chunk(eta, state, keys, slots, arm_log_probs, shard_id,
                     meta_step):
     """`advance` for some of the shard's lifetimes."""
@@ -222,15 +269,12 @@ def make_shard(config: config_lib.Config, environment_name: str,
         lambda s: s, state)
     progress = state.progress._replace(
         returns=rollout.open_window(state.progress.returns))
-    (_, (progress, stats)), gradient = jax.value_and_grad(
-        lambda e: meta_gradient.window_loss(
-            rule_vector.unravel(config.rule, e), kind, config.meta,
-            state.task, progress, keys[:, 2:]),
-        has_aux=True)(eta)
-    gradient_finite = jnp.all(jnp.isfinite(gradient))
-    gradient = jnp.where(gradient_finite, gradient, 0.)
-    return gradient, *_close_window(
-        state, progress, stats, gradient_finite, windows, config.meta)
+    gradients, progress, stats = window_gradients(
+        eta, state.task, progress, keys[:, 2:])
+    finite = jnp.all(jnp.isfinite(gradients), axis=1, keepdims=True)
+    gradients = jnp.where(finite, gradients, 0.)
+    return jnp.sum(gradients, axis=0), *_close_window(
+        state, progress, stats, jnp.all(finite), windows, config.meta)
 
   def advance(eta, arm_log_probs, state, shard_id, meta_step):
     chex.assert_shape(arm_log_probs, (num_arms,))

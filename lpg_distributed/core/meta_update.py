@@ -27,7 +27,12 @@ def init(config: config_lib.Config) -> MetaState:
   """A new rule, drawn from the run's seed."""
   vector = rule_vector.ravel(
       lpg_network.init(config.rule, jax.random.PRNGKey(config.run.seed)))
-  return MetaState(vector, _optimiser(config.meta).init(vector))
+  return begin(config.meta, vector)
+
+
+def begin(config: config_lib.MetaConfig, eta: chex.Array) -> MetaState:
+  """Before the first step from `eta`, [P]."""
+  return MetaState(eta, _optimiser(config).init(eta))
 
 
 def apply(config: config_lib.MetaConfig, state: MetaState,

@@ -30,6 +30,7 @@ from lpg_distributed.nodes import checkpointing
 from lpg_distributed.nodes import coordinator
 from lpg_distributed.nodes import gradient_collector
 from lpg_distributed.nodes import gradient_queue
+from lpg_distributed.nodes import initial_rule
 from lpg_distributed.nodes import loggers
 from lpg_distributed.nodes import not_finite
 from lpg_distributed.nodes import rpc
@@ -100,9 +101,9 @@ class MetaLearner:
   def _load(self, checkpoint: Optional[checkpointing.Checkpoint]) -> None:
     """Begins an epoch at a checkpoint, or for None at the very beginning."""
     self._counters = dict(NO_COUNTS)
-    self._meta_step, self._base_step = 0, -1
-    self._state = meta_update.init(self._config)
-    bandit_state = None
+    self._meta_step, self._base_step, bandit_state = 0, -1, None
+    self._state = (meta_update.init if checkpoint else
+                   initial_rule.first_state)(self._config)
     if checkpoint is not None:
       checkpointing.require_same_config(checkpoint, self._config)
       saved = checkpointing.load_tree(

@@ -56,7 +56,7 @@ def _cannot_write(path: str, error: OSError) -> config_lib.ConfigError:
       f'{path} cannot be written: {error.strerror}; choose another --run_dir')
 
 
-def _is_run(path: str) -> bool:
+def is_run(path: str) -> bool:
   """Whether there is a run; False if there is nothing yet.
 
   Raises:
@@ -121,10 +121,10 @@ class RunDirectory:
         with another configuration. Nothing is changed then.
     """
     path = os.path.abspath(path)
-    _is_run(path)  # Before there is a lock in what is no run.
+    is_run(path)  # Before there is a lock in what is no run.
     run = cls(path, _lock(path))
     try:
-      if _is_run(path):  # Nobody else changes it any more.
+      if is_run(path):  # Nobody else changes it any more.
         _check_same(path, config)
       else:
         run.update(config)

@@ -1,6 +1,5 @@
 """Lifetimes: born, staggered, ended and reborn; and what a broken one harms."""
 
-import dataclasses
 import functools
 
 import jax
@@ -11,52 +10,16 @@ import pytest
 from lpg_distributed import config as config_lib
 from lpg_distributed.core import lifetime
 from lpg_distributed.core import meta_gradient
-from lpg_distributed.core import meta_update
 from lpg_distributed.core import rollout
 from lpg_distributed.core import rule_vector
-
-WINDOWS, K, T, B, L = 4, 2, 4, 3, 6
-
-
-def make_config(environment):
-  agent = dataclasses.replace(config_lib.AGENTS[environment],
-                              lifetime_env_steps=WINDOWS * K * T * B)
-  return config_lib.Config(
-      environments=(environment,), agents={environment: agent},
-      rule=config_lib.RuleConfig(num_predictions=4, embedding_size=3,
-                                 lstm_size=3),
-      meta=config_lib.MetaConfig(num_lifetimes=L, num_envs=B,
-                                 trajectory_steps=T, num_updates=K))
-
-
-class Kind:
-  """One compiled shard of L lifetimes and how to drive it."""
-
-  def __init__(self, environment):
-    self.environment = environment
-    self.config = make_config(environment)
-    self.shard = lifetime.make_shard(self.config, environment, L)
-    self.advance = jax.jit(self.shard.advance)
-    self.eta = meta_update.init(self.config).eta
-    self.arms = len(self.config.agents[environment].arms)
-
-  def step(self, state, meta_step, seed=0, shard_id=0, first_slot=0,
-           kind_lifetimes=L, log_probs=None):
-    ids = lifetime.ShardId(*map(np.int32, (seed, shard_id, first_slot,
-                                           kind_lifetimes)))
-    if log_probs is None:
-      log_probs = np.zeros(self.arms, np.float32)
-    return jax.device_get(self.advance(
-        self.eta, log_probs, state, ids, np.int32(meta_step)))
-
-  def run(self, num_steps, **kwargs):
-    """States after each step, the empty one first, and the metrics."""
-    states, metrics = [self.shard.empty()], []
-    for meta_step in range(num_steps):
-      _, state, row = self.step(states[-1], meta_step, **kwargs)
-      states.append(state)
-      metrics.append(row)
-    return states, metrics
+from tests.core.lifetime_testing import B
+from tests.core.lifetime_testing import broken
+from tests.core.lifetime_testing import K
+from tests.core.lifetime_testing import Kind
+from tests.core.lifetime_testing import L
+from tests.core.lifetime_testing import map_slots
+from tests.core.lifetime_testing import T
+from tests.core.lifetime_testing import WINDOWS
 
 
 @pytest.fixture(scope='module')
@@ -77,19 +40,6 @@ def chain_run(chain):
 @pytest.fixture(params=['chain', 'network'])
 def kind(request):
   return request.getfixturevalue(request.param)
-
-
-def map_slots(function, state, *others):
-  """`function(leaf, *, axis)` on all leaves; `axis` is the lifetimes'."""
-  trees = [state, *others]
-  rest = jax.tree_util.tree_map(
-      functools.partial(function, axis=0),
-      *(t._replace(progress=t.progress._replace(trajectory=()))
-        for t in trees))
-  return rest._replace(progress=rest.progress._replace(
-      trajectory=jax.tree_util.tree_map(
-          functools.partial(function, axis=1),
-          *(t.progress.trajectory for t in trees))))
 
 
 def assert_equal(one, other):
@@ -274,22 +224,6 @@ def test_adam_counts_from_birth(network):
         state.progress.opt_state.count, lived * K)
     np.testing.assert_array_equal(
         state.progress.value.num_updates, lived * K)
-
-
-def broken(state, how, slot=2):
-  """`state` with a lifetime that cannot go on."""
-  theta = np.array(state.progress.theta)
-  value = state.progress.value
-  if how == 'collapsed':
-    theta[slot, :, 0] += 1e4
-  elif how == 'value':
-    params = np.array(value.params)
-    params[slot] = np.nan
-    value = value._replace(params=params)
-  else:
-    theta[slot] = float(how)
-  return state._replace(progress=state.progress._replace(
-      theta=theta, value=value))
 
 
 @pytest.fixture(scope='module')

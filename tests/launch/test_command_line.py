@@ -111,6 +111,12 @@ BAD = [
        ['learning_rates is', 'allowed: a number > 0'])
       for value in ('0', '-20', 'nan', 'inf')],
     (('--set=agents.*.learning_rates=',), ['needs at least one value']),
+    (('--set=meta.max_lifetime_gradient_norm=-1',),
+     ['meta.max_lifetime_gradient_norm is -1', 'allowed: a number >= 0']),
+    (('--set=run.initial_rule=nobody',), ["'nobody'", 'chain_and_grid']),
+    (('--set=run.initial_rule=/no/such.npz',), ['no file /no/such.npz']),
+    (('--set=run.initial_rule=chain_and_grid', '--set=rule.lstm_size=8'),
+     ['chain_and_grid', 'lstm_size=32', 'allowed', 'lstm_size=8']),
     (('--set=environments=',), ['environments needs at least one value']),
     (('--set=meta.num_lifetimes=1',), ['at least one per environment (2)']),
     (('--set=evaluator.games=brekout',), ['did you mean breakout']),

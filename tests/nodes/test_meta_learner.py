@@ -206,6 +206,29 @@ def test_resumes_to_the_same_eta(start):
       'counters']['env_steps']
 
 
+def test_begins_with_a_rule_that_is_named(start, tmp_path):
+  path = str(tmp_path / 'rule.npz')
+  eta = np.random.default_rng(0).normal(size=SIZE).astype(np.float32)
+  eta_file.save(path, eta, learner_testing.RULE)
+  first = start('first', initial_rule=path)
+  np.testing.assert_array_equal(first.learner.get_eta()['eta'], eta)
+  first.put_step(0)
+  total = np.sum([make_gradient(0, i).gradient_sum
+                  for i in range(NUM_SHARDS)], axis=0, dtype=np.float32)
+  moved, _ = meta_update.apply(
+      first.config.meta, meta_update.begin(first.config.meta, eta), total,
+      2 * NUM_SHARDS)
+  np.testing.assert_allclose(first.wait_for(1)['eta'], moved.eta, rtol=1e-6)
+  first.finish()
+  os.remove(path)  # Whoever goes on does not want it.
+  second = start('first', checkpointing.latest(first.run_dir),
+                 initial_rule=path)
+  np.testing.assert_array_equal(second.learner.get_eta()['eta'],
+                                first.learner.get_eta()['eta'])
+  second.put_step(1)
+  second.wait_for(2)
+
+
 def test_a_periodic_checkpoint_asks_for_its_parts_until_it_is_whole(start):
   run = start(checkpoint_period_steps=1, meta_steps=5)
   run.put_step(0)

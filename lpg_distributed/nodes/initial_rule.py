@@ -1,0 +1,25 @@
+"""The rule that a meta-training begins with: drawn, or one that is there."""
+
+import jax.numpy as jnp
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import eta_file
+from lpg_distributed import published
+from lpg_distributed.core import meta_update
+
+
+def first_state(config: config_lib.Config) -> meta_update.MetaState:
+  """Before the first meta-step; of `run.initial_rule`, if it names one.
+
+  Raises:
+    UserError: there is no such rule, or it is of another form than `rule`.
+  """
+  name = config.run.initial_rule
+  if not name:
+    return meta_update.init(config)
+  file = eta_file.load(published.resolve(name))
+  if file.rule != config.rule:
+    raise config_lib.ConfigError(
+        f'run.initial_rule is {name!r}, a {file.rule}; allowed: one with the '
+        f'run\'s own, {config.rule}')
+  return meta_update.begin(config.meta, jnp.asarray(file.eta))
