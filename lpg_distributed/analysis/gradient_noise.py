@@ -1,0 +1,177 @@
+"""How large lifetimes' meta-gradients are, and whether they agree.
+
+  python -m lpg_distributed.analysis.gradient_noise --run=runs/demo_seed0
+
+Independent lifetimes of each kind learn by one rule, which stays as it is; each
+gives one meta-gradient, at ages spread over a lifetime. What is told of them:
+
+- their norms, whose largest are easily a thousand times the middle one;
+- the agreement of batches: the mean cosine between the sums of two batches
+  that have no lifetime in common. 1: one batch says all; 0: only noise. With a
+  limit, each lifetime's gradient is first clipped to that norm, as
+  `meta.max_lifetime_gradient_norm` does. Clipping the sum changes no cosine.
+"""
+
+import sys
+from typing import Optional, Sequence
+
+import numpy as np
+
+from lpg_distributed.analysis import experiment
+from lpg_distributed.analysis import stored
+from lpg_distributed.analysis import style
+
+NAME = 'gradient_noise'
+ALL = 'all together'
+LIMITS = (0., 0.3, 0.1, 0.03, 0.01, 0.003)  # 0: none
+_QUANTILES = (0.1, 0.5, 0.9, 0.99)
+# Apart from trainings', which have small seeds.
+_FIRST_SEED = 1_000_000
+
+
+def lifetime_gradients(config, environment, eta, num_lifetimes, seed,
+                       arm_log_probs):
+  """[L, P], one of each lifetime, not clipped; see above.
+
+  Args:
+    config: of the training.
+    environment: the kind.
+    eta: [P].
+    num_lifetimes: L.
+    seed: of the lifetimes.
+    arm_log_probs: [arms], from which hyperparameters are drawn.
+  """
+  # Here, since it brings JAX, which drawing does not need.
+  import jax
+
+  from lpg_distributed import config_io
+  from lpg_distributed.core import lifetime
+  config = config_io.merge(config, {'meta': {'max_lifetime_gradient_norm': 0}})
+  shard = lifetime.make_shard(config, environment, 1)
+  advance = jax.jit(shard.advance)
+  windows = config.lifetime_windows(environment)
+  gradients = []
+  for i in range(num_lifetimes):
+    state = shard.empty()
+    shard_id = lifetime.ShardId(*np.int32([_FIRST_SEED + seed, i, 0, 1]))
+    for window in range(1 + i * windows // num_lifetimes):
+      gradient, state, _ = advance(eta, arm_log_probs, state, shard_id,
+                                   np.int32(window))
+    gradients.append(np.asarray(gradient, np.float64))
+  return np.stack(gradients)
+
+
+def clip(gradients: np.ndarray, limit: float) -> np.ndarray:
+  """[L, P], each to a norm of at most `limit`; 0: as they are."""
+  norms = np.linalg.norm(gradients, axis=-1, keepdims=True)
+  return gradients * (limit / np.maximum(norms, limit) if limit else 1.)
+
+
+def batch_sums(gradients: np.ndarray, size: int) -> np.ndarray:
+  """[L, P] to [L // size, P], the sums of batches.
+
+  A batch has every so-manieth lifetime, and so all ages.
+  """
+  number = len(gradients) // size
+  return np.stack([gradients[i:number * size:number].sum(axis=0)
+                   for i in range(number)])
+
+
+def agreement(sums: np.ndarray) -> float:
+  """Mean cosine between two of N vectors, [N, P]; NaN if one is zero."""
+  lengths = np.linalg.norm(sums, axis=-1, keepdims=True)
+  if not lengths.all():
+    return float('nan')
+  number = len(sums)
+  square = np.sum(np.square(np.mean(sums / lengths, axis=0)))
+  return float((number * square - 1.) / (number - 1.))
+
+
+def _agreements(gradients, batch):
+  """By limit, of one kind; then the batches' sums, for all together."""
+  sums = {limit: batch_sums(clip(gradients, limit), batch)
+          for limit in LIMITS}
+  return {str(limit): agreement(s) for limit, s in sums.items()}, sums
+
+
+def compute(args):
+  from lpg_distributed.analysis import sources
+  experiment.check_counts(args, ('batch',))
+  if args.num_lifetimes < 2 * args.batch:
+    raise stored.ResultsError(
+        f'--num_lifetimes is {args.num_lifetimes}; allowed: two batches or '
+        f'more, so {2 * args.batch} or more')
+  if len(args.rule) != 1:
+    raise stored.ResultsError(f'--rule is there {len(args.rule)} times; '
+                              'allowed: once')
+  source = sources.read(args.rule[0], args.average_last)
+  norms, agreements, total = {}, {}, dict.fromkeys(LIMITS, 0.0)
+  for name in source.config.environments:
+    experiment.say(f'{args.num_lifetimes} lifetimes of {name}')
+    gradients = lifetime_gradients(
+        source.config, name, source.eta, args.num_lifetimes, args.seed,
+        source.arm_log_probs(name))
+    norms[name] = np.linalg.norm(gradients, axis=-1)
+    agreements[name], sums = _agreements(gradients, args.batch)
+    total = {limit: total[limit] + sums[limit] for limit in LIMITS}
+  agreements[ALL] = {str(limit): agreement(total[limit]) for limit in LIMITS}
+  about = {'rule': {'label': source.label, **source.about},
+           'num_lifetimes': args.num_lifetimes, 'batch': args.batch,
+           'seed': args.seed}
+  return about, {'limits': LIMITS, 'norms': norms, 'agreement': agreements}
+
+
+def draw(about, data):
+  figure, (left, right) = style.panels(2, 2, 1.3)
+  names = list(data['norms'])
+  for i, name in enumerate(names):
+    norms = np.sort(np.array(data['norms'][name], float))
+    left.plot(norms, np.linspace(0., 1., len(norms)), label=name,
+              **style.line(i))
+  left.set_xscale('log')
+  left.set_xlabel('norm of a lifetime\'s meta-gradient')
+  left.set_ylabel('share of lifetimes below')
+  labels = ['none' if not limit else f'{limit:g}' for limit in data['limits']]
+  for i, name in enumerate([*names, ALL]):
+    values = [data['agreement'][name][str(limit)] for limit in data['limits']]
+    right.plot(labels, stored.as_array(values), marker='.', label=name,
+               linewidth=2.5 if name == ALL else 1.,
+               **style.line(i if name != ALL else len(style.COLOURS) - 1))
+  right.set_xlabel('limit for each lifetime\'s norm')
+  right.set_ylabel(f'agreement of batches of {about["batch"]}')
+  right.axhline(0., color='black', linewidth=0.5)
+  right.legend(fontsize=style.FONT_SIZE - 2)
+  return figure
+
+
+def lines(about, data):
+  result = [
+      f'{about["rule"]["label"]}, {about["num_lifetimes"]} lifetimes of each '
+      f'kind, batches of {about["batch"]}', '',
+      '| environment | ' + ' | '.join(
+          f'norm, {q:.0%}' for q in _QUANTILES) + ' | '
+      + ' | '.join(f'limit {limit:g}' if limit else 'no limit'
+                   for limit in data['limits']) + ' |',
+      '|---' * (1 + len(_QUANTILES) + len(data['limits'])) + '|']
+  for name, found in data['agreement'].items():
+    norms = data['norms'].get(name)
+    cells = (['-'] * len(_QUANTILES) if norms is None else
+             [f'{x:.2g}' for x in np.quantile(norms, _QUANTILES)])
+    cells += ['-' if found[str(limit)] is None else f'{found[str(limit)]:.2f}'
+              for limit in data['limits']]
+    label = name if norms is None else f'`{name}`'
+    result.append(f'| {label} | ' + ' | '.join(cells) + ' |')
+  return result
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+  parser = experiment.make_parser(__doc__, NAME)
+  experiment.add_rules(parser)
+  experiment.add_counts(parser, {
+      'num_lifetimes': (60, 'of each kind'),
+      'batch': (6, 'lifetimes of each kind in a batch')})
+  return experiment.run(parser, argv, NAME, compute, draw, lines)
+
+
+if __name__ == '__main__':
+  sys.exit(main())
