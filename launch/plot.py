@@ -9,8 +9,7 @@ _OUTPUT = flags.DEFINE_string('output', None, 'file; default: within the run')
 
 
 def main() -> int:
-  if _RUN_DIR.value is None:
-    raise command.UsageError('--run_dir is missing')
+  command.require(_RUN_DIR)
   from lpg_distributed.analysis import training_curves  # Brings matplotlib.
   print(training_curves.draw(_RUN_DIR.value, _OUTPUT.value))
   return 0

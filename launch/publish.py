@@ -40,8 +40,7 @@ def _commit() -> str:
 
 
 def main() -> int:
-  if not _RUN_DIR.value or not _NAME.value:
-    raise command.UsageError('--run_dir or --name is missing')
+  command.require(_RUN_DIR, _NAME)
   if not published.is_name(_NAME.value):
     raise command.UsageError(
         f'--name is {_NAME.value!r}; allowed: small letters, digits and _, '
