@@ -131,9 +131,13 @@ def normalised(name: str, value: Optional[float]) -> Optional[float]:
   return (value - entry['random']) / (entry['optimal'] - entry['random'])
 
 
-def summaries(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-  """Per rule the summary of its final returns, of one environment."""
-  return {label: intervals.summary(stored.as_array(row['final']))
+def summaries(found: Mapping[str, Any],
+              what: str = 'final') -> dict[str, dict[str, Any]]:
+  """Per rule the summary of its returns, of one environment.
+
+  `what`: `final`, or `whole`, which is the mean over the learning curve.
+  """
+  return {label: intervals.summary(stored.as_array(row[what]))
           for label, row in found['rules'].items()}
 
 
@@ -143,13 +147,16 @@ def _verdicts(about, data) -> list[str]:
   for label, rule in about['rules'].items():
     if rule.get('untrained'):
       continue
+    for what, text in (('final', 'final return'), ('whole', 'whole curve')):
+      compared = [intervals.compare(s[label], s[training.A2C]) for s in (
+          summaries(found, what) for found in data.values())
+                  if training.A2C in s]
+      if compared:
+        result.append(
+            f'{label} against A2C, {text}, of {len(compared)} kinds: above on '
+            f'{compared.count(1)}, below on {compared.count(-1)}, intervals '
+            f'overlap on {compared.count(0)}.')
     by_kind = [summaries(found) for found in data.values()]
-    compared = [intervals.compare(s[label], s[training.A2C]) for s in by_kind
-                if training.A2C in s]
-    if compared:
-      result.append(f'{label} against A2C, of {len(compared)} kinds: above on '
-                    f'{compared.count(1)}, below on {compared.count(-1)}, '
-                    f'intervals overlap on {compared.count(0)}.')
     ablations = [f'{label}, {name}' for name in (training.NO_Y,
                                                  training.HELD_PHI)]
     costs = [all(intervals.compare(s[label], s[a]) == 1 for a in ablations)

@@ -140,7 +140,7 @@ def draw(about, data):
   right.set_xlabel('limit for each lifetime\'s norm')
   right.set_ylabel(f'agreement of batches of {about["batch"]}')
   right.axhline(0., color='black', linewidth=0.5)
-  right.legend(fontsize=style.FONT_SIZE - 2)
+  right.legend(loc='center left', bbox_to_anchor=(1., 0.5))
   return figure
 
 

@@ -157,7 +157,7 @@ def test_command(run_dir, tmp_path, capsys, monkeypatch):
   assert figure3.main(run) == 0
   out = capsys.readouterr().out
   assert '| `chain_short` | 1 |' in out and 'Normalised' in out
-  assert 'LPG against A2C, of 1 kinds: ' in out
+  assert 'LPG against A2C, final return, of 1 kinds: ' in out
   assert ('LPG: both ablations of its predictions cost return on 0 of 1 kinds.'
           in out)
   picture = (tmp_path / 'figure3.png').read_bytes()
@@ -183,7 +183,7 @@ def test_command(run_dir, tmp_path, capsys, monkeypatch):
 
 
 def test_verdicts_by_hand():
-  row = lambda *values: {'final': list(values)}
+  row = lambda *values: {'final': list(values), 'whole': [1., 1.1, 1.2]}
   data = {NAME: {'rules': {
       'LPG': row(.9, .91, .92), 'LPG, alpha_y = 0': row(.1, .11, .12),
       'LPG, phi held': row(.2, .21, .22), 'A2C': row(.5, .51, .52)}},
@@ -192,8 +192,10 @@ def test_verdicts_by_hand():
       'LPG, phi held': row(.0, .01, .02), 'A2C': row(.5, .51, .52)}}}
   about = {'rules': {'LPG': {}, 'untrained': {'untrained': True}}}
   assert figure3._verdicts(about, data) == [
-      'LPG against A2C, of 2 kinds: above on 1, below on 1, intervals overlap '
-      'on 0.',
+      'LPG against A2C, final return, of 2 kinds: above on 1, below on 1, '
+      'intervals overlap on 0.',
+      'LPG against A2C, whole curve, of 2 kinds: above on 0, below on 0, '
+      'intervals overlap on 2.',
       'LPG: both ablations of its predictions cost return on 1 of 2 kinds.']
 
 
