@@ -49,7 +49,8 @@ _SUM_CLIPPED = ('meta.learning_rate=0.001', 'meta.max_gradient_norm=0.02',
 
 STUDIES: Mapping[str, Study] = {
     # Figure 7.
-    'ablations': Study('demo', (*_SMALL, 'meta.y_hat_cost=0.001'), {
+    'ablations': Study('demo', (
+        *_SMALL, *_SUM_CLIPPED, 'meta.y_hat_cost=0.001'), {
         'LPG': (),
         'without softmax of y': ('rule.kind=lpg_vector',),
         'without entropy of y': ('meta.prediction_entropy_cost=0',),
