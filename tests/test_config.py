@@ -60,7 +60,8 @@ def test_table_2():
   assert meta.num_lifetimes == 960
   assert meta.num_envs == 64
   assert meta.window_env_steps == 6400
-  assert meta.max_gradient_norm == 0. and meta.lifetime_scale == 1.
+  assert meta.max_gradient_norm == meta.max_lifetime_gradient_norm == 0.
+  assert meta.lifetime_scale == 1.
   assert config.rule == config_lib.RuleConfig(30, 16, 256)  # B.1
 
 
@@ -106,6 +107,7 @@ POSITIVE = ('meta.learning_rate', 'meta.lifetime_scale',
             'run.checkpoint_period_s', 'run.step_timeout_s',
             'agents.chain_long.learning_rates')
 NOT_NEGATIVE = ('meta.max_gradient_norm', 'meta.discounts',
+                'meta.max_lifetime_gradient_norm',
                 'meta.policy_entropy_costs', 'meta.prediction_entropy_cost',
                 'meta.pi_hat_cost', 'meta.y_hat_cost',
                 'meta.min_policy_entropy', 'meta.y_table_stddev',

@@ -41,8 +41,8 @@ def fixed_hyper_params() -> tuple[str, ...]:
 _SMALL = ('evaluator.enabled=false', 'run.num_workers=1',
           'run.eta_snapshot_period_steps=20')
 # As the paper has it, where the preset `demo` departs from it.
-_PAPER = ('meta.y_hat_cost=0.001', 'meta.y_table_stddev=0.1')
-
+_PAPER = ('meta.y_hat_cost=0.001', 'meta.y_table_stddev=0.1',
+          'meta.learning_rate=0.001', 'meta.max_lifetime_gradient_norm=0')
 # As the preset `demo` was before it clipped each lifetime's gradient.
 _SUM_CLIPPED = ('meta.learning_rate=0.001', 'meta.max_gradient_norm=0.02',
                 'meta.max_lifetime_gradient_norm=0')

@@ -98,7 +98,8 @@ def test_studies_change_what_they_say():
   assert fixed['random_dense'].arms == ((0.001, 0.5),)
   assert fixed['chain_state_distraction'].arms == ((0.005, 0.5),)
   paper = studies.config_of(studies.load('predictions'), 'paper').meta
-  assert (paper.max_gradient_norm, paper.y_hat_cost) == (0., 0.001)
+  assert (paper.max_gradient_norm, paper.max_lifetime_gradient_norm,
+          paper.y_hat_cost) == (0., 0., 0.001)
   with pytest.raises(studies.StudyError, match='allowed: ablations, predict'):
     studies.load('none')
 
