@@ -19,8 +19,8 @@ def laptop() -> config_lib.Config:
   """
   return config_lib.Config(
       meta=config_lib.MetaConfig(
-          learning_rate=3e-4, num_lifetimes=30, num_envs=16,
-          lifetime_scale=0.016),
+          learning_rate=1e-3, max_lifetime_gradient_norm=0.03,
+          num_lifetimes=30, num_envs=16, lifetime_scale=0.016),
       run=config_lib.RunConfig(meta_steps=2000, checkpoint_period_steps=20,
                                checkpoint_period_s=300.,
                                eta_snapshot_period_steps=50),
