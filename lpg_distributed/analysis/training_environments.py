@@ -25,15 +25,22 @@ _TUNING, _TEST = 1, 2
 def sized(config: config_lib.Config, environment: str,
           base: config_lib.Config, settings: settings_lib.Settings
           ) -> config_lib.Config:
-  """`config`, a rule's, for one environment and lifetimes of `base`'s size."""
+  """`config`, a rule's, for one environment and lifetimes of `base`'s size.
+
+  The grid of hyperparameters is that which the rule's bandit knows, or
+  `base`'s for a kind that was not in its training.
+  """
   base = dataclasses.replace(
       base, agents={**config_lib.AGENTS, **base.agents})
   num_envs = settings.num_envs or base.meta.num_envs
   updates = settings.updates or (
       base.lifetime_windows(environment) * base.meta.num_updates)
   steps = updates * base.meta.trajectory_steps * num_envs
-  agent = dataclasses.replace(base.agents[environment],
-                              lifetime_env_steps=steps)
+  grid = (config if environment in config.environments else base).agents[
+      environment]
+  agent = dataclasses.replace(
+      base.agents[environment], lifetime_env_steps=steps,
+      learning_rates=grid.learning_rates, kl_costs=grid.kl_costs)
   return dataclasses.replace(
       config, environments=(environment,), shares=(),
       agents={**base.agents, environment: agent},
@@ -126,7 +133,7 @@ def _by_rule(source: sources.Source, environment: str,
   """
   config = sized(source.config, environment, base, settings)
   lives = compiled.setdefault(
-      (config.rule, config.meta, config.outer),
+      (config.rule, config.meta, config.outer, config.agents[environment]),
       evaluation.Lives(config, environment, settings.chunk))
   log_probs = source.arm_log_probs(environment, config.agents[environment])
   keys = _chunk_keys(environment, settings)
@@ -179,8 +186,9 @@ def evaluate(environment: str, rules: Sequence[sources.Source],
     say(f'{environment}: {source.label}')
     result['rules'].update(
         _by_rule(source, environment, base, settings, compiled))
-    drawn = np.exp(source.arm_log_probs(
-        environment, config.agents[environment]))
+    agent = sized(source.config, environment, base, settings).agents[
+        environment]
+    drawn = np.exp(source.arm_log_probs(environment, agent))
     result['arms'][source.label] = drawn / drawn.sum()
   if settings.a2c:
     say(f'{environment}: {settings_lib.A2C}')

@@ -81,6 +81,20 @@ def test_sizes():
   assert config.meta.num_envs == 3
 
 
+def test_a_rule_keeps_the_grid_that_its_bandit_knows():
+  agent = dataclasses.replace(CONFIG.agents[NAME], learning_rates=(7.,),
+                              kl_costs=(2., 3.), lifetime_env_steps=1)
+  other = dataclasses.replace(
+      CONFIG, agents={**CONFIG.agents, NAME: agent, 'tabular_dense': agent})
+  found = training.sized(other, NAME, CONFIG, TINY).agents[NAME]
+  assert found.arms == ((7., 2.), (7., 3.))
+  assert train_agents.num_updates(
+      training.sized(other, NAME, CONFIG, TINY), NAME) == 30
+  # That kind was no part of its training.
+  assert (training.sized(other, 'tabular_dense', CONFIG, TINY).agents[
+      'tabular_dense'].arms == config_lib.AGENTS['tabular_dense'].arms)
+
+
 @pytest.fixture(scope='module')
 def evaluated(run_dir):
   lpg = sources.read(f'LPG={run_dir}')
