@@ -66,7 +66,8 @@ def test_one_that_is_not_finite_counts_as_zero_by_itself(quick_compilation):
   states, _ = kind.run(1, first_slot=1, kind_lifetimes=2 * L)
   alone = gradients_by_themselves(kind, states[-1], 1)
   norms = np.linalg.norm(alone, axis=1)
-  limited = Kind('chain_short', max_lifetime_gradient_norm=norms.min() / 2)
+  limited = Kind('chain_short',
+                 max_lifetime_gradient_norm=float(norms.min()) / 2)
   state = broken(states[-1], 'nan')
   gradient, _, metrics = limited.step(state, 1)
   expected = np.delete(alone / norms[:, None], 2, 0).sum(0) * norms.min() / 2
