@@ -56,6 +56,14 @@ def add_rules(parser: argparse.ArgumentParser) -> None:
                       help='of a run: the mean of its last N snapshots')
 
 
+def only_rule(args: argparse.Namespace) -> str:
+  """The rule of a command that looks at one; ResultsError if there are more."""
+  if len(args.rule) != 1:
+    raise stored.ResultsError(f'--rule is there {len(args.rule)} times; '
+                              'allowed: once')
+  return args.rule[0]
+
+
 def add_counts(parser: argparse.ArgumentParser,
                counts: Mapping[str, tuple[int, str]]) -> None:
   """Adds flags that are whole numbers, with their defaults."""

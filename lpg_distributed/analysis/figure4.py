@@ -29,10 +29,7 @@ def compute(args):
   from lpg_distributed.analysis import policy_evaluation as evaluation
   from lpg_distributed.analysis import sources
   settings = evaluation_settings.settings_of(args)
-  if len(args.rule) != 1:
-    raise stored.ResultsError(f'--rule is there {len(args.rule)} times; '
-                              'allowed: once')
-  source = sources.read(args.rule[0], args.average_last)
+  source = sources.read(experiment.only_rule(args), args.average_last)
   worlds = evaluation.make_worlds(1, _WORLD_SEED + 1000 * args.seed)
   keys = jax.random.split(jax.random.PRNGKey(args.seed))
   course = evaluation.PolicyEvaluation(source.config, worlds, settings).run(

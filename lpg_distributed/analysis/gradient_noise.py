@@ -101,10 +101,7 @@ def compute(args):
     raise stored.ResultsError(
         f'--num_lifetimes is {args.num_lifetimes}; allowed: two batches or '
         f'more, so {2 * args.batch} or more')
-  if len(args.rule) != 1:
-    raise stored.ResultsError(f'--rule is there {len(args.rule)} times; '
-                              'allowed: once')
-  source = sources.read(args.rule[0], args.average_last)
+  source = sources.read(experiment.only_rule(args), args.average_last)
   norms, agreements, total = {}, {}, dict.fromkeys(LIMITS, 0.0)
   for name in source.config.environments:
     experiment.say(f'{args.num_lifetimes} lifetimes of {name}')

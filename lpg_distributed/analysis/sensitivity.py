@@ -31,10 +31,7 @@ def _snapshots(args):
   """The rule's `Source`, and (meta-step, eta) of those that are looked at."""
   from lpg_distributed import eta_file
   from lpg_distributed.analysis import sources
-  if len(args.rule) != 1:
-    raise stored.ResultsError(f'--rule is there {len(args.rule)} times; '
-                              'allowed: once')
-  source = sources.read(args.rule[0], args.average_last)
+  source = sources.read(experiment.only_rule(args), args.average_last)
   steps = source.about.get('meta_steps') or [0]
   etas = [(0, sources.untrained(source).eta)]
   if 'run' in source.about and args.snapshots > 2:
