@@ -1,13 +1,16 @@
 """The learner with an in-process queue and plain objects for the others."""
 
+import dataclasses
 import json
 import os
 import time
 
+import jax
 import numpy as np
 
 from lpg_distributed import eta_file
 from lpg_distributed.core import meta_update
+from lpg_distributed.core import rule_vector
 from lpg_distributed.nodes import checkpointing
 from lpg_distributed.nodes import loggers
 from lpg_distributed.nodes import meta_learner
@@ -227,6 +230,24 @@ def test_begins_with_a_rule_that_is_named(start, tmp_path):
                                 first.learner.get_eta()['eta'])
   second.put_step(1)
   second.wait_for(2)
+
+
+def test_a_rule_that_sees_the_policy_can_begin_with_one_that_does_not(
+    start, tmp_path):
+  path = str(tmp_path / 'blind.npz')
+  eta = np.random.default_rng(0).normal(size=SIZE).astype(np.float32)
+  blind = dataclasses.replace(learner_testing.RULE, sees_policy=False)
+  eta_file.save(path, eta, blind)
+  begun = start('first', initial_rule=path).learner.get_eta()['eta']
+  changed = np.flatnonzero(begun != eta)
+  # A row of the LSTM's weights, which has four gates.
+  assert len(changed) == 4 * learner_testing.RULE.lstm_size
+  np.testing.assert_array_equal(begun[changed], 0.)
+  for mine, other in zip(
+      jax.tree_util.tree_leaves(rule_vector.unravel(learner_testing.RULE,
+                                                    begun)),
+      jax.tree_util.tree_leaves(rule_vector.unravel(blind, eta))):
+    np.testing.assert_array_equal(mine, other)
 
 
 def test_a_periodic_checkpoint_asks_for_its_parts_until_it_is_whole(start):
