@@ -4,7 +4,7 @@
     --run=LPG-V=runs/lpg_v --results=runs/figure3.json
 
 Learning curves and final returns of new agents, by each rule with the
-hyperparameters that its bandit has learned, by A2C with its own tuned on other
+hyperparameters that its bandit likes best, by A2C with its own tuned on other
 lifetimes, by a rule that was not trained, and by three ablations of each rule:
 agents that never learn their predictions (alpha_y = 0), a rule that sees a
 constant in their place (phi held at its mean), and one that sees a constant in

@@ -1,7 +1,9 @@
 """Agents on the training environments by several rules, for Figure 3.
 
 All rules meet the same lifetimes: layouts, lengths and random numbers come
-from one key, which no training uses. A2C is tuned on others.
+from one key, which no training uses. A2C is tuned on others, and gets the best
+pair of its grid; a rule likewise gets the arm that its bandit likes best, which
+is the max over alpha of Eq. (5).
 """
 
 import dataclasses
@@ -47,6 +49,17 @@ def sized(config: config_lib.Config, environment: str,
       meta=dataclasses.replace(
           config.meta, num_envs=num_envs, lifetime_scale=1., num_updates=1,
           trajectory_steps=base.meta.trajectory_steps))
+
+
+def preferred(log_probs: np.ndarray) -> np.ndarray:
+  """[arms] log-probabilities to [arms], of the likeliest alone.
+
+  Those that are as likely as each other share it: all of them for a bandit that
+  knows nothing.
+  """
+  with np.errstate(divide='ignore'):
+    likeliest = log_probs == log_probs.max()
+    return np.log(likeliest / likeliest.sum()).astype(np.float32)
 
 
 def _bins(num_updates: int, points: int) -> np.ndarray:
@@ -135,7 +148,8 @@ def _by_rule(source: sources.Source, environment: str,
   lives = compiled.setdefault(
       (config.rule, config.meta, config.outer, config.agents[environment]),
       evaluation.Lives(config, environment, settings.chunk))
-  log_probs = source.arm_log_probs(environment, config.agents[environment])
+  log_probs = preferred(
+      source.arm_log_probs(environment, config.agents[environment]))
   keys = _chunk_keys(environment, settings)
   live = lambda eta, alpha_y=None: [
       lives(eta, key, log_probs, alpha_y) for key in keys]
@@ -171,8 +185,8 @@ def evaluate(environment: str, rules: Sequence[sources.Source],
     say: is told what is being done.
 
   Returns:
-    `env_steps` [P], `rules` (see `row`), `arms` (how each rule's
-    hyperparameters were drawn) and, with A2C, `a2c` (see `tune_a2c`).
+    `env_steps` [P], `rules` (see `row`), `arms` (with what
+    probability each rule's hyperparameters were which) and, with A2C, `a2c` (see `tune_a2c`).
   """
   base = rules[0].config
   config = sized(base, environment, base, settings)
@@ -188,8 +202,8 @@ def evaluate(environment: str, rules: Sequence[sources.Source],
         _by_rule(source, environment, base, settings, compiled))
     agent = sized(source.config, environment, base, settings).agents[
         environment]
-    drawn = np.exp(source.arm_log_probs(environment, agent))
-    result['arms'][source.label] = drawn / drawn.sum()
+    result['arms'][source.label] = np.exp(
+        preferred(source.arm_log_probs(environment, agent)))
   if settings.a2c:
     say(f'{environment}: {settings_lib.A2C}')
     result['a2c'] = tune_a2c(config, environment, settings)

@@ -149,6 +149,15 @@ def test_arms_come_from_the_bandit_of_the_same_grid(run_dir):
   np.testing.assert_array_equal(source.arm_log_probs(NAME, other), [0.] * 3)
 
 
+@pytest.mark.parametrize('drawn, expected', (
+    ((0.2, 0.5, 0.3), (0., 1., 0.)), ((0.4, 0.2, 0.4), (0.5, 0., 0.5)),
+    ((1 / 3,) * 3, (1 / 3,) * 3), ((0.5, 0., 0.5), (0.5, 0., 0.5))))
+def test_a_rule_gets_the_arm_that_its_bandit_likes_best(drawn, expected):
+  with np.errstate(divide='ignore'):
+    found = training.preferred(np.log(np.array(drawn, np.float32)))
+  np.testing.assert_allclose(np.exp(found), expected, rtol=1e-6)
+
+
 def made_up(environment, rules, settings, say=None):
   """In place of `training_environments.evaluate`: numbers of no agents."""
   del say
