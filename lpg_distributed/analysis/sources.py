@@ -53,6 +53,19 @@ class Source(NamedTuple):
     return np.asarray(server.get_log_probabilities(
         environment)['log_probabilities'], np.float32)
 
+  def preferred_arm(self, environment: str,
+                    agent: config_lib.AgentConfig) -> Optional[int]:
+    """Which of `agent`'s arms the training's bandit likes best.
+
+    None where it knows nothing of this environment, has another grid, or has
+    not tried all arms.
+    """
+    if (self.bandit is None or environment not in self.config.environments
+        or agent.arms != self.config.agents[environment].arms
+        or min(self.bandit['bandits'][environment]['counts'], default=0) == 0):
+      return None
+    return int(np.argmax(self.arm_log_probs(environment, agent)))
+
 
 def snapshots(run_dir: str) -> list[tuple[int, str]]:
   """(meta-step, file) of a run's snapshots of eta, the oldest first."""

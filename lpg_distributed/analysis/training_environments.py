@@ -3,12 +3,14 @@
 All rules meet the same lifetimes: layouts, lengths and random numbers come
 from one key, which no training uses. A2C is tuned on others, and gets the best
 pair of its grid; a rule likewise gets the arm that its bandit likes best, which
-is the max over alpha of Eq. (5).
+is the max over alpha of Eq. (5), and is tuned as A2C is where its bandit does
+not know the kind.
 """
 
 import dataclasses
 from typing import Any, Callable, Mapping, Sequence
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,17 +51,6 @@ def sized(config: config_lib.Config, environment: str,
       meta=dataclasses.replace(
           config.meta, num_envs=num_envs, lifetime_scale=1., num_updates=1,
           trajectory_steps=base.meta.trajectory_steps))
-
-
-def preferred(log_probs: np.ndarray) -> np.ndarray:
-  """[arms] log-probabilities to [arms], of the likeliest alone.
-
-  Those that are as likely as each other share it: all of them for a bandit that
-  knows nothing.
-  """
-  with np.errstate(divide='ignore'):
-    likeliest = log_probs == log_probs.max()
-    return np.log(likeliest / likeliest.sum()).astype(np.float32)
 
 
 def _bins(num_updates: int, points: int) -> np.ndarray:
@@ -104,15 +95,49 @@ def row(lives: Sequence[train_agents.Lifetimes], bounds: np.ndarray,
           'whole': _nan_statistics(curves.T)[0]}
 
 
+def _best(final: np.ndarray, whole: np.ndarray) -> int:
+  """Which has the best final return; of equally good ones, as chains have, the
+  one that was so earlier."""
+  return max(range(len(final)), key=lambda i: (round(final[i], 2), whole[i]))
+
+
+def _tuning_key(settings: settings_lib.Settings) -> chex.PRNGKey:
+  return jax.random.fold_in(
+      evaluation.held_out_key(settings.seed, _TUNING), 0)
+
+
+def only_arm(arm: np.ndarray, num_arms: int) -> np.ndarray:
+  """[...] to [..., arms], log-probabilities with which this one is drawn."""
+  with np.errstate(divide='ignore'):
+    return np.log(np.eye(num_arms, dtype=np.float32)[arm])
+
+
+def tune_rule(config: config_lib.Config, environment: str, eta: np.ndarray,
+              settings: settings_lib.Settings) -> dict[str, Any]:
+  """Finds the arm with which agents of a rule have the best final return.
+
+  Returns:
+    `arm`, and of all: `arms` (pairs) and their `final` returns.
+  """
+  arms = config.agents[environment].arms
+  lives = evaluation.Lives(config, environment, settings.tuning_lifetimes)
+  final, whole = [], []
+  for log_probs in only_arm(np.arange(len(arms)), len(arms)):
+    some = lives(eta, _tuning_key(settings), log_probs)
+    found = row([some], _bins(len(some.episode_return), settings.points),
+                settings.tuning_lifetimes)
+    for kept, key in ((final, 'final'), (whole, 'whole')):
+      kept.append(np.nan_to_num(found[key].mean(), nan=-np.inf))
+  return {'arm': _best(np.array(final), np.array(whole)), 'arms': arms,
+          'final': final}
+
+
 def tune_a2c(config: config_lib.Config, environment: str,
              settings: settings_lib.Settings) -> dict[str, Any]:
-  """Finds A2C's pair of `baselines.grid` with the best final return.
-
-  Of equally good ones, which chains have, the one that was so earlier.
-  """
+  """Finds A2C's pair of `baselines.grid` with the best final return."""
   pairs = baselines.grid(config.agents[environment])
   repeated = np.repeat(np.array(pairs), settings.tuning_lifetimes, axis=0)
-  key = jax.random.fold_in(evaluation.held_out_key(settings.seed, _TUNING), 0)
+  key = _tuning_key(settings)
   lives = jax.tree_util.tree_map(np.asarray, jax.jit(
       lambda pairs: baselines.train_a2c(config, environment, key, pairs)
       ._replace(theta=()))(jnp.asarray(repeated, jnp.float32)))
@@ -121,7 +146,7 @@ def tune_a2c(config: config_lib.Config, environment: str,
   per_pair = lambda values: np.nan_to_num(
       np.asarray(values).reshape(len(pairs), -1).mean(axis=1), nan=-np.inf)
   final, whole = per_pair(found['final']), per_pair(found['whole'])
-  best = max(range(len(pairs)), key=lambda i: (round(final[i], 2), whole[i]))
+  best = _best(final, whole)
   rates = sorted({rate for rate, _ in pairs})
   return {'learning_rate': pairs[best][0], 'entropy_cost': pairs[best][1],
           'at_edge': pairs[best][0] in (rates[0], rates[-1]),
@@ -136,20 +161,47 @@ def _chunk_keys(environment: str, settings: settings_lib.Settings):
   return [jax.random.fold_in(key, i) for i in range(num_chunks)]
 
 
+def choose_arm(source: sources.Source, config: config_lib.Config,
+               environment: str, settings: settings_lib.Settings
+               ) -> dict[str, Any]:
+  """How a rule comes to its hyperparameters.
+
+  Args:
+    source: the rule; one that is marked as untrained draws them uniformly.
+    config: what its agents live by, see `sized`.
+    environment: its name.
+    settings: see there.
+
+  Returns:
+    `arm`, None where they are drawn; `arms` (pairs); of one that had to be
+    tuned, see `tune_rule`, `final` too.
+  """
+  agent = config.agents[environment]
+  arm = source.preferred_arm(environment, agent)
+  if arm is None and not source.about.get('untrained'):
+    return tune_rule(config, environment, source.eta, settings)
+  return {'arm': arm, 'arms': agent.arms}
+
+
 def _by_rule(source: sources.Source, environment: str,
              base: config_lib.Config, settings: settings_lib.Settings,
              compiled: dict[Any, evaluation.Lives]
-             ) -> dict[str, dict[str, Any]]:
+             ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
   """Rows of a rule, and of its ablations under `LABEL, ABLATION`.
 
   `compiled` is kept from rule to rule; rules of one shape share it.
+
+  Returns:
+    The rows, and what `choose_arm` says.
   """
   config = sized(source.config, environment, base, settings)
   lives = compiled.setdefault(
       (config.rule, config.meta, config.outer, config.agents[environment]),
       evaluation.Lives(config, environment, settings.chunk))
-  log_probs = preferred(
-      source.arm_log_probs(environment, config.agents[environment]))
+  chosen = choose_arm(source, config, environment, settings)
+  num_arms = len(chosen['arms'])
+  log_probs = (np.zeros(num_arms, np.float32) if chosen['arm'] is None
+               else only_arm(chosen['arm'], num_arms))
   keys = _chunk_keys(environment, settings)
   live = lambda eta, alpha_y=None: [
       lives(eta, key, log_probs, alpha_y) for key in keys]
@@ -168,7 +220,7 @@ def _by_rule(source: sources.Source, environment: str,
         continue
       rows[f'{source.label}, {label}'] = keep(live(evaluation.hold(
           config.rule, source.eta, name, np.mean([m[name] for m in means]))))
-  return rows
+  return rows, chosen
 
 
 def evaluate(environment: str, rules: Sequence[sources.Source],
@@ -185,8 +237,8 @@ def evaluate(environment: str, rules: Sequence[sources.Source],
     say: is told what is being done.
 
   Returns:
-    `env_steps` [P], `rules` (see `row`), `arms` (with what
-    probability each rule's hyperparameters were which) and, with A2C, `a2c` (see `tune_a2c`).
+    `env_steps` [P], `rules` (see `row`), `arms` (how each rule
+    came to its hyperparameters) and, with A2C, `a2c` (see `tune_a2c`).
   """
   base = rules[0].config
   config = sized(base, environment, base, settings)
@@ -198,12 +250,9 @@ def evaluate(environment: str, rules: Sequence[sources.Source],
       'env_steps': bounds[1:] * per_update, 'rules': {}, 'arms': {}}
   for source in rules:
     say(f'{environment}: {source.label}')
-    result['rules'].update(
-        _by_rule(source, environment, base, settings, compiled))
-    agent = sized(source.config, environment, base, settings).agents[
-        environment]
-    result['arms'][source.label] = np.exp(
-        preferred(source.arm_log_probs(environment, agent)))
+    rows, result['arms'][source.label] = _by_rule(
+        source, environment, base, settings, compiled)
+    result['rules'].update(rows)
   if settings.a2c:
     say(f'{environment}: {settings_lib.A2C}')
     result['a2c'] = tune_a2c(config, environment, settings)

@@ -8,6 +8,7 @@ import pytest
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import eta_file
+from lpg_distributed.analysis import evaluation
 from lpg_distributed.analysis import figure3
 from lpg_distributed.analysis import intervals
 from lpg_distributed.analysis import sources
@@ -149,13 +150,45 @@ def test_arms_come_from_the_bandit_of_the_same_grid(run_dir):
   np.testing.assert_array_equal(source.arm_log_probs(NAME, other), [0.] * 3)
 
 
-@pytest.mark.parametrize('drawn, expected', (
-    ((0.2, 0.5, 0.3), (0., 1., 0.)), ((0.4, 0.2, 0.4), (0.5, 0., 0.5)),
-    ((1 / 3,) * 3, (1 / 3,) * 3), ((0.5, 0., 0.5), (0.5, 0., 0.5))))
-def test_a_rule_gets_the_arm_that_its_bandit_likes_best(drawn, expected):
-  with np.errstate(divide='ignore'):
-    found = training.preferred(np.log(np.array(drawn, np.float32)))
-  np.testing.assert_allclose(np.exp(found), expected, rtol=1e-6)
+def test_a_rule_gets_the_arm_that_its_bandit_likes_best(run_dir):
+  source = sources.read(run_dir)
+  known = lambda counts: source._replace(bandit={**source.bandit, 'bandits': {
+      NAME: {'counts': counts, 'window': [[float(i == 4)] + [0.] * 9
+                                          for i in range(9)]}}})
+  agent = CONFIG.agents[NAME]
+  choose = lambda source: training.choose_arm(
+      source, training.sized(CONFIG, NAME, CONFIG, TINY), NAME, TINY)
+  assert choose(known([9] * 9)) == {'arm': 4, 'arms': agent.arms}
+  other = config_lib.AgentConfig(learning_rates=(1.,))
+  assert known([9] * 9).preferred_arm(NAME, other) is None
+  assert known([9] * 9).preferred_arm('chain_long', agent) is None
+  # While an arm was not tried, the likeliest is one that nothing is known of.
+  assert known([9] * 8 + [0]).preferred_arm(NAME, agent) is None
+  untrained = sources.untrained(source)
+  assert choose(untrained) == {'arm': None, 'arms': agent.arms}
+
+
+def test_a_rule_whose_bandit_does_not_know_the_kind_is_tuned(run_dir):
+  config = training.sized(CONFIG, NAME, CONFIG, TINY)
+  source = sources.read(run_dir)._replace(bandit=None)
+  found = training.choose_arm(source, config, NAME, TINY)
+  assert found['arms'] == CONFIG.agents[NAME].arms
+  lives = evaluation.Lives(config, NAME, TINY.tuning_lifetimes)
+  for arm in (0, 8):
+    alone = lives(source.eta, training._tuning_key(TINY),
+                  training.only_arm(arm, 9))
+    assert set(np.asarray(alone.hyper.arm)) == {arm}
+    np.testing.assert_allclose(
+        found['final'][arm], np.mean(alone.final_return), rtol=1e-6)
+  assert found['final'][found['arm']] >= max(found['final']) - 0.01
+  test_keys = training._chunk_keys(NAME, TINY)
+  assert all(tuple(np.asarray(key)) != tuple(np.asarray(
+      training._tuning_key(TINY))) for key in test_keys)
+
+
+def test_of_equally_good_ones_the_one_that_was_so_earlier():
+  assert training._best(np.array([1., 0.999, 0.5]),
+                        np.array([0.2, 0.9, 1.])) == 1
 
 
 def made_up(environment, rules, settings, say=None):
