@@ -209,7 +209,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
       'num_lifetimes': (defaults.num_lifetimes, 'for each rule and kind'),
       'chunk': (defaults.chunk, 'of these at a time'),
       'tuning_lifetimes': (defaults.tuning_lifetimes,
-                           'for each pair of A2C\x27s grid'),
+                           'for each pair of a grid that is tuned'),
       'updates': (0, 'of each lifetime; 0: as in training'),
       'num_envs': (0, 'in each lifetime; 0: as in training')})
   parser.add_argument('--no_a2c', action='store_true')

@@ -13,7 +13,7 @@ class Settings:
   num_lifetimes: int = 64  # seeds
   # At a time, on other random numbers; memory.
   chunk: int = 16
-  tuning_lifetimes: int = 4  # for each pair of A2C's grid
+  tuning_lifetimes: int = 4  # for each pair of a grid that is tuned
   updates: int = 0  # of every lifetime
   num_envs: int = 0
   points: int = 40  # of a curve
