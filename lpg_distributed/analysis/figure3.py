@@ -35,13 +35,15 @@ UNTRAINED = 'untrained'
 
 
 def _settings(args) -> training.Settings:
-  experiment.check_counts(args, ('num_lifetimes', 'tuning_lifetimes'), 2)
+  experiment.check_counts(
+      args, ('num_lifetimes', 'tuning_lifetimes', 'final_lifetimes'), 2)
   experiment.check_counts(args, ('chunk',))
   experiment.check_counts(args, ('updates', 'num_envs'), 0)
   return training.Settings(
       num_lifetimes=args.num_lifetimes,
       chunk=min(args.chunk, args.num_lifetimes),
-      tuning_lifetimes=args.tuning_lifetimes, updates=args.updates,
+      tuning_lifetimes=args.tuning_lifetimes,
+      final_lifetimes=args.final_lifetimes, updates=args.updates,
       num_envs=args.num_envs, seed=args.seed, a2c=not args.no_a2c,
       ablations=not args.no_ablations)
 
@@ -210,6 +212,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
       'chunk': (defaults.chunk, 'of these at a time'),
       'tuning_lifetimes': (defaults.tuning_lifetimes,
                            'for each pair of a grid that is tuned'),
+      'final_lifetimes': (defaults.final_lifetimes,
+                          'for each of the best few of those'),
       'updates': (0, 'of each lifetime; 0: as in training'),
       'num_envs': (0, 'in each lifetime; 0: as in training')})
   parser.add_argument('--no_a2c', action='store_true')

@@ -24,6 +24,7 @@ from lpg_distributed.core import train_agents
 
 # Folded into the seed's key, so that tuning sees other lifetimes.
 _TUNING, _TEST = 1, 2
+_FINALISTS = 4  # pairs of a grid, in the second round of tuning
 
 
 def sized(config: config_lib.Config, environment: str,
@@ -95,21 +96,47 @@ def row(lives: Sequence[train_agents.Lifetimes], bounds: np.ndarray,
           'whole': _nan_statistics(curves.T)[0]}
 
 
-def _best(final: np.ndarray, whole: np.ndarray) -> int:
-  """Which has the best final return; of equally good ones, as chains have, the
-  one that was so earlier."""
-  return max(range(len(final)), key=lambda i: (round(final[i], 2), whole[i]))
-
-
-def _tuning_key(settings: settings_lib.Settings) -> chex.PRNGKey:
-  return jax.random.fold_in(
-      evaluation.held_out_key(settings.seed, _TUNING), 0)
-
-
-def only_arm(arm: np.ndarray, num_arms: int) -> np.ndarray:
-  """[...] to [..., arms], log-probabilities with which this one is drawn."""
+def only_arm(arm: int, num_arms: int) -> np.ndarray:
+  """[arms], log-probabilities with which this one is drawn."""
   with np.errstate(divide='ignore'):
     return np.log(np.eye(num_arms, dtype=np.float32)[arm])
+
+
+def tune(num_pairs: int, make: Callable[[int], Callable[
+    [int, chex.PRNGKey], train_agents.Lifetimes]],
+         settings: settings_lib.Settings) -> tuple[int, list[float]]:
+  """Finds the best pair of a grid, in two rounds.
+
+  A few lifetimes of each pair choose `_FINALISTS` of them, and more lifetimes
+  of these choose one: the best of many means of a few is mostly a lucky one.
+  All pairs meet the same layouts.
+
+  Args:
+    num_pairs: of the grid.
+    make: a number of lifetimes to what lives them, of the pair of an index.
+    settings: how many lifetimes.
+
+  Returns:
+    The pair with the best final return, of equally good ones, as chains have,
+    the one that was so earlier; and of all pairs the final return, of the last
+    round they were in.
+  """
+  key = evaluation.held_out_key(settings.seed, _TUNING)
+  final = [-np.inf] * num_pairs
+  ranked = list(range(num_pairs))
+  for index, (num, kept) in enumerate((
+      (settings.tuning_lifetimes, _FINALISTS), (settings.final_lifetimes, 1))):
+    live = make(num)
+    whole = {}
+    for pair in ranked:
+      some = live(pair, jax.random.fold_in(key, index))
+      found = row([some], _bins(len(some.episode_return), settings.points), num)
+      final[pair], whole[pair] = (
+          float(np.nan_to_num(np.mean(found[what]), nan=-np.inf))
+          for what in ('final', 'whole'))
+    ranked.sort(reverse=True, key=lambda i: (round(final[i], 2), whole[i]))
+    ranked = ranked[:kept]
+  return ranked[0], final
 
 
 def tune_rule(config: config_lib.Config, environment: str, eta: np.ndarray,
@@ -120,33 +147,35 @@ def tune_rule(config: config_lib.Config, environment: str, eta: np.ndarray,
     `arm`, and of all: `arms` (pairs) and their `final` returns.
   """
   arms = config.agents[environment].arms
-  lives = evaluation.Lives(config, environment, settings.tuning_lifetimes)
-  final, whole = [], []
-  for log_probs in only_arm(np.arange(len(arms)), len(arms)):
-    some = lives(eta, _tuning_key(settings), log_probs)
-    found = row([some], _bins(len(some.episode_return), settings.points),
-                settings.tuning_lifetimes)
-    for kept, key in ((final, 'final'), (whole, 'whole')):
-      kept.append(np.nan_to_num(found[key].mean(), nan=-np.inf))
-  return {'arm': _best(np.array(final), np.array(whole)), 'arms': arms,
-          'final': final}
+
+  def make(num):
+    lives = evaluation.Lives(config, environment, num)
+    return lambda arm, key: lives(eta, key, only_arm(arm, len(arms)))
+
+  arm, final = tune(len(arms), make, settings)
+  return {'arm': arm, 'arms': arms, 'final': final}
+
+
+def a2c_lives(config: config_lib.Config, environment: str, num: int
+              ) -> Callable[[Sequence[float], chex.PRNGKey],
+                            train_agents.Lifetimes]:
+  """What lives `num` lifetimes of A2C with a pair of `baselines.grid`."""
+  train = jax.jit(lambda pair, key: baselines.train_a2c(
+      config, environment, key, jnp.tile(pair, (num, 1)))._replace(theta=()))
+  return lambda pair, key: jax.tree_util.tree_map(
+      np.asarray, train(jnp.asarray(pair, jnp.float32), key))
 
 
 def tune_a2c(config: config_lib.Config, environment: str,
              settings: settings_lib.Settings) -> dict[str, Any]:
   """Finds A2C's pair of `baselines.grid` with the best final return."""
   pairs = baselines.grid(config.agents[environment])
-  repeated = np.repeat(np.array(pairs), settings.tuning_lifetimes, axis=0)
-  key = _tuning_key(settings)
-  lives = jax.tree_util.tree_map(np.asarray, jax.jit(
-      lambda pairs: baselines.train_a2c(config, environment, key, pairs)
-      ._replace(theta=()))(jnp.asarray(repeated, jnp.float32)))
-  bounds = _bins(len(lives.episode_return), settings.points)
-  found = row([lives], bounds, len(repeated))
-  per_pair = lambda values: np.nan_to_num(
-      np.asarray(values).reshape(len(pairs), -1).mean(axis=1), nan=-np.inf)
-  final, whole = per_pair(found['final']), per_pair(found['whole'])
-  best = _best(final, whole)
+
+  def make(num):
+    lives = a2c_lives(config, environment, num)
+    return lambda index, key: lives(pairs[index], key)
+
+  best, final = tune(len(pairs), make, settings)
   rates = sorted({rate for rate, _ in pairs})
   return {'learning_rate': pairs[best][0], 'entropy_cost': pairs[best][1],
           'at_edge': pairs[best][0] in (rates[0], rates[-1]),
@@ -256,12 +285,9 @@ def evaluate(environment: str, rules: Sequence[sources.Source],
   if settings.a2c:
     say(f'{environment}: {settings_lib.A2C}')
     result['a2c'] = tune_a2c(config, environment, settings)
-    best = np.array([[result['a2c']['learning_rate'],
-                      result['a2c']['entropy_cost']]] * settings.chunk)
-    train = jax.jit(lambda key: baselines.train_a2c(
-        config, environment, key, best)._replace(theta=()))
-    lives = [jax.tree_util.tree_map(np.asarray, train(key))
-             for key in _chunk_keys(environment, settings)]
+    pair = result['a2c']['learning_rate'], result['a2c']['entropy_cost']
+    live = a2c_lives(config, environment, settings.chunk)
+    lives = [live(pair, key) for key in _chunk_keys(environment, settings)]
     result['rules'][settings_lib.A2C] = row(
         lives, bounds, settings.num_lifetimes)
   return result

@@ -14,6 +14,7 @@ class Settings:
   # At a time, on other random numbers; memory.
   chunk: int = 16
   tuning_lifetimes: int = 4  # for each pair of a grid that is tuned
+  final_lifetimes: int = 32  # for each of the best of those, see `tune`
   updates: int = 0  # of every lifetime
   num_envs: int = 0
   points: int = 40  # of a curve

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -22,7 +23,7 @@ from tests.analysis import run_testing
 
 NAME, CONFIG = run_testing.NAME, run_testing.CONFIG
 TINY = training_settings.Settings(num_lifetimes=3, chunk=2, tuning_lifetimes=2,
-                         updates=30, num_envs=8, points=4)
+                         final_lifetimes=3, updates=30, num_envs=8, points=4)
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -173,22 +174,42 @@ def test_a_rule_whose_bandit_does_not_know_the_kind_is_tuned(run_dir):
   source = sources.read(run_dir)._replace(bandit=None)
   found = training.choose_arm(source, config, NAME, TINY)
   assert found['arms'] == CONFIG.agents[NAME].arms
-  lives = evaluation.Lives(config, NAME, TINY.tuning_lifetimes)
-  for arm in (0, 8):
-    alone = lives(source.eta, training._tuning_key(TINY),
-                  training.only_arm(arm, 9))
-    assert set(np.asarray(alone.hyper.arm)) == {arm}
-    np.testing.assert_allclose(
-        found['final'][arm], np.mean(alone.final_return), rtol=1e-6)
-  assert found['final'][found['arm']] >= max(found['final']) - 0.01
-  test_keys = training._chunk_keys(NAME, TINY)
-  assert all(tuple(np.asarray(key)) != tuple(np.asarray(
-      training._tuning_key(TINY))) for key in test_keys)
+  lives = evaluation.Lives(config, NAME, TINY.final_lifetimes)
+  alone = lives(source.eta, jax.random.fold_in(
+      evaluation.held_out_key(TINY.seed, training._TUNING), 1),
+                training.only_arm(found['arm'], 9))
+  assert set(np.asarray(alone.hyper.arm)) == {found['arm']}
+  np.testing.assert_allclose(found['final'][found['arm']],
+                             np.mean(alone.final_return), rtol=1e-6)
 
 
-def test_of_equally_good_ones_the_one_that_was_so_earlier():
-  assert training._best(np.array([1., 0.999, 0.5]),
-                        np.array([0.2, 0.9, 1.])) == 1
+def test_tuning_in_two_rounds():
+  """Pair 5 is lucky in the first round, and 6 is the best."""
+  seen = []
+
+  def make(num):
+    def live(pair, key):
+      seen.append((num, pair, tuple(np.asarray(key))))
+      value = {2: pair + (3. if pair == 5 else 0.),
+               7: 6.001 if pair == 4 else min(pair, 6.)}[num]
+      return train_agents.Lifetimes(
+          final_return=np.full(num, value),
+          # Pairs 4 and 6 are as good in the end; 4 was so earlier.
+          episode_return=np.full((4, num), value + (pair == 4)),
+          num_episodes=np.ones((4, num)), seen=None, hyper=None, theta=None)
+    return live
+
+  settings = dataclasses.replace(TINY, tuning_lifetimes=2, final_lifetimes=7)
+  best, final = training.tune(7, make, settings)
+  assert best == 4
+  np.testing.assert_allclose(final, [0., 1., 2., 3., 6.001, 5., 6.])
+  assert [(num, pair) for num, pair, _ in seen] == [
+      *((2, i) for i in range(7)), (7, 5), (7, 6), (7, 4), (7, 3)]
+  first, second = ({key for num, _, key in seen if num == n} for n in (2, 7))
+  assert len(first) == len(second) == 1 and first != second
+  test_keys = {tuple(np.asarray(key))
+               for key in training._chunk_keys(NAME, TINY)}
+  assert not test_keys & (first | second)
 
 
 def made_up(environment, rules, settings, say=None):
