@@ -32,17 +32,19 @@ def sized(config: config_lib.Config, environment: str,
           ) -> config_lib.Config:
   """`config`, a rule's, for one environment and lifetimes of `base`'s size.
 
-  The grid of hyperparameters is that which the rule's bandit knows, or
-  `base`'s for a kind that was not in its training.
+  The grid of hyperparameters is that which the rule's bandit knows; for a kind
+  that was not in its training `base`'s, and Table 3's for one that was in
+  neither, whatever a setting for all kinds says there.
   """
+  grid = next((known.agents[environment] for known in (config, base)
+               if environment in known.environments),
+              config_lib.AGENTS[environment])
   base = dataclasses.replace(
       base, agents={**config_lib.AGENTS, **base.agents})
   num_envs = settings.num_envs or base.meta.num_envs
   updates = settings.updates or (
       base.lifetime_windows(environment) * base.meta.num_updates)
   steps = updates * base.meta.trajectory_steps * num_envs
-  grid = (config if environment in config.environments else base).agents[
-      environment]
   agent = dataclasses.replace(
       base.agents[environment], lifetime_env_steps=steps,
       learning_rates=grid.learning_rates, kl_costs=grid.kl_costs)
@@ -196,7 +198,8 @@ def choose_arm(source: sources.Source, config: config_lib.Config,
   """How a rule comes to its hyperparameters.
 
   Args:
-    source: the rule; one that is marked as untrained draws them uniformly.
+    source: the rule; one that is marked as untrained has the hyperparameters
+      of that which it stands beside, or draws them uniformly.
     config: what its agents live by, see `sized`.
     environment: its name.
     settings: see there.

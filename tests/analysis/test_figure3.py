@@ -92,9 +92,14 @@ def test_a_rule_keeps_the_grid_that_its_bandit_knows():
   assert found.arms == ((7., 2.), (7., 3.))
   assert train_agents.num_updates(
       training.sized(other, NAME, CONFIG, TINY), NAME) == 30
-  # That kind was no part of its training.
-  assert (training.sized(other, 'tabular_dense', CONFIG, TINY).agents[
-      'tabular_dense'].arms == config_lib.AGENTS['tabular_dense'].arms)
+  # That kind was no part of its training, nor of the first rule's.
+  for base in (CONFIG, other):
+    assert (training.sized(other, 'tabular_dense', base, TINY).agents[
+        'tabular_dense'].arms == config_lib.AGENTS['tabular_dense'].arms)
+  # Nor was this one of the second rule's.
+  base = dataclasses.replace(other, environments=('tabular_dense',))
+  assert training.sized(CONFIG, 'tabular_dense', base, TINY).agents[
+      'tabular_dense'].arms == ((7., 2.), (7., 3.))
 
 
 @pytest.fixture(scope='module')
