@@ -16,6 +16,7 @@ from envs import suite
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import presets
+from lpg_distributed import published
 from lpg_distributed.meta_testing import jobs
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -49,6 +50,12 @@ def test_documents_are_found():
   names = {str(p.relative_to(_ROOT)) for p in _DOCUMENTS}
   assert names >= {'README.md', 'BUILD.md', 'docs/architecture.md',
                    'docs/fidelity.md', 'docker/README.md'}
+
+
+def test_published_rules_are_listed():
+  listed = re.findall(r'^\| `(\w+)` \| .*\.\./docs/',
+                      _text(_ROOT / 'weights' / 'README.md'), re.MULTILINE)
+  assert sorted(listed) == sorted(published.names())
 
 
 @each_document

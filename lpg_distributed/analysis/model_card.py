@@ -49,8 +49,8 @@ def check(eta: np.ndarray, config: config_lib.Config,
   sized = training_environments.sized(
       config, name, config, training_settings.Settings(
           updates=wanted['updates'], num_envs=wanted['num_envs']))
-  log_probs = np.full(len(config.agents[name].arms), -np.inf, np.float32)
-  log_probs[wanted['arm']] = 0.
+  log_probs = training_environments.only_arm(
+      wanted['arm'], len(config.agents[name].arms))
   lifetimes = evaluation.Lives(sized, name, wanted['num_lifetimes'])(
       jnp.asarray(eta), evaluation.held_out_key(wanted['seed'], _INDEX),
       log_probs)
