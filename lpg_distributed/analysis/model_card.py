@@ -24,6 +24,7 @@ from lpg_distributed.analysis import sources
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import training_environments
 from lpg_distributed.analysis import training_settings
+from lpg_distributed.analysis import tuning
 from lpg_distributed.nodes import run_directory
 
 LABEL = 'trained'
@@ -49,7 +50,7 @@ def check(eta: np.ndarray, config: config_lib.Config,
   sized = training_environments.sized(
       config, name, config, training_settings.Settings(
           updates=wanted['updates'], num_envs=wanted['num_envs']))
-  log_probs = training_environments.only_arm(
+  log_probs = tuning.only_arm(
       wanted['arm'], len(config.agents[name].arms))
   lifetimes = evaluation.Lives(sized, name, wanted['num_lifetimes'])(
       jnp.asarray(eta), evaluation.held_out_key(wanted['seed'], _INDEX),

@@ -9,6 +9,7 @@ import pytest
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import eta_file
+from lpg_distributed.analysis import curves
 from lpg_distributed.analysis import evaluation
 from lpg_distributed.analysis import figure3
 from lpg_distributed.analysis import intervals
@@ -16,6 +17,7 @@ from lpg_distributed.analysis import sources
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import training_environments as training
 from lpg_distributed.analysis import training_settings
+from lpg_distributed.analysis import tuning
 from lpg_distributed.core import baselines
 from lpg_distributed.core import meta_update
 from lpg_distributed.core import train_agents
@@ -61,11 +63,11 @@ def test_curves_by_hand():
       episode_return=np.array([[1., 0.], [4., 0.], [2., 8.], [0., 0.]]),
       num_episodes=np.array([[1., 0.], [2., 0.], [1., 1.], [0., 0.]]),
       seen=None, hyper=None, theta=None)
-  bounds = training._bins(4, 2)
+  bounds = curves.bins(4, 2)
   assert bounds.tolist() == [0, 2, 4]
-  np.testing.assert_allclose(training.curve(lifetimes, bounds),
+  np.testing.assert_allclose(curves.curve(lifetimes, bounds),
                              [[3., np.nan], [2., 8.]])
-  found = training.row([lifetimes], bounds, 2)
+  found = curves.row([lifetimes], bounds, 2)
   np.testing.assert_allclose(found['mean'], [3., 5.])
   np.testing.assert_allclose(found['whole'], [2.5, 8.])
   np.testing.assert_allclose(found['standard_error'], [np.nan, 3.])
@@ -162,8 +164,8 @@ def test_a_rule_gets_the_arm_that_its_bandit_likes_best(run_dir):
       NAME: {'counts': counts, 'window': [[float(i == 4)] + [0.] * 9
                                           for i in range(9)]}}})
   agent = CONFIG.agents[NAME]
-  choose = lambda source: training.choose_arm(
-      source, training.sized(CONFIG, NAME, CONFIG, TINY), NAME, TINY)
+  choose = lambda source: tuning.choose_arm(
+      source, training.sized(CONFIG, NAME, CONFIG, TINY), NAME, TINY, print)
   assert choose(known([9] * 9)) == {'arm': 4, 'arms': agent.arms}
   other = config_lib.AgentConfig(learning_rates=(1.,))
   assert known([9] * 9).preferred_arm(NAME, other) is None
@@ -177,12 +179,12 @@ def test_a_rule_gets_the_arm_that_its_bandit_likes_best(run_dir):
 def test_a_rule_whose_bandit_does_not_know_the_kind_is_tuned(run_dir):
   config = training.sized(CONFIG, NAME, CONFIG, TINY)
   source = sources.read(run_dir)._replace(bandit=None)
-  found = training.choose_arm(source, config, NAME, TINY)
+  found = tuning.choose_arm(source, config, NAME, TINY, print)
   assert found['arms'] == CONFIG.agents[NAME].arms
   lives = evaluation.Lives(config, NAME, TINY.final_lifetimes)
   alone = lives(source.eta, jax.random.fold_in(
-      evaluation.held_out_key(TINY.seed, training._TUNING), 1),
-                training.only_arm(found['arm'], 9))
+      evaluation.held_out_key(TINY.seed, tuning.STREAM), 1),
+                tuning.only_arm(found['arm'], 9))
   assert set(np.asarray(alone.hyper.arm)) == {found['arm']}
   np.testing.assert_allclose(found['final'][found['arm']],
                              np.mean(alone.final_return), rtol=1e-6)
@@ -205,7 +207,10 @@ def test_tuning_in_two_rounds():
     return live
 
   settings = dataclasses.replace(TINY, tuning_lifetimes=2, final_lifetimes=7)
-  best, final = training.tune(7, make, settings)
+  said = []
+  best, final = tuning.tune(7, make, settings, said.append)
+  assert said == ['7 pairs, 2 lifetimes of each',
+                  '4 pairs, 7 lifetimes of each']
   assert best == 4
   np.testing.assert_allclose(final, [0., 1., 2., 3., 6.001, 5., 6.])
   assert [(num, pair) for num, pair, _ in seen] == [

@@ -1,0 +1,49 @@
+"""What is kept of lifetimes: final returns, and curves over their parts."""
+
+from typing import Any, Sequence
+
+import numpy as np
+
+from lpg_distributed.core import train_agents
+
+
+def bins(num_updates: int, points: int) -> np.ndarray:
+  """[P+1] bounds that cut N updates into P parts."""
+  return np.linspace(0, num_updates, min(points, num_updates) + 1).astype(int)
+
+
+def curve(lifetimes: train_agents.Lifetimes, bounds: np.ndarray) -> np.ndarray:
+  """[P, L], mean return of the episodes of each part; NaN where none ended."""
+  counts = np.asarray(lifetimes.num_episodes, np.float64)
+  sums = np.asarray(lifetimes.episode_return, np.float64) * counts
+  over_parts = lambda x: np.add.reduceat(x, bounds[:-1], axis=0)
+  with np.errstate(invalid='ignore', divide='ignore'):
+    return over_parts(sums) / over_parts(counts)
+
+
+def _nan_statistics(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Mean and standard error over [P, L]'s lifetimes that have a number."""
+  finite = np.isfinite(curves)
+  count = finite.sum(axis=1)
+  safe = np.where(finite, curves, 0.)
+  with np.errstate(invalid='ignore', divide='ignore'):
+    mean = safe.sum(axis=1) / count
+    square = np.where(finite, (curves - mean[:, None]) ** 2, 0.).sum(axis=1)
+    return mean, np.sqrt(square / (count - 1.) / count)
+
+
+def row(lives: Sequence[train_agents.Lifetimes], bounds: np.ndarray,
+        num: int) -> dict[str, Any]:
+  """What is kept of one rule's lifetimes.
+
+  Returns:
+    `final` [n] and `whole` [n] (the mean over a lifetime's curve), one number
+    for each lifetime; `mean` and `standard_error` [P] of the curves.
+  """
+  curves = np.concatenate(
+      [curve(some, bounds) for some in lives], axis=1)[:, :num]
+  final = np.concatenate(
+      [np.asarray(some.final_return) for some in lives])[:num]
+  mean, error = _nan_statistics(curves)
+  return {'final': final, 'mean': mean, 'standard_error': error,
+          'whole': _nan_statistics(curves.T)[0]}
