@@ -171,7 +171,9 @@ def lines(card: Mapping[str, Any]) -> list[str]:
   """The results as a table."""
   labels = list(dict.fromkeys(
       label for found in card['results'].values() for label in found))
-  result = [f'{card["name"]}: {card["env_steps"]:,} environment steps, '
+  began = card['config']['run'].get('initial_rule')
+  result = [f'{card["name"]}: {card["env_steps"]:,} environment steps'
+            f'{f" after those of {began}" if began else ""}, '
             f'meta-steps {card["averaged_meta_steps"]}', '',
             '| environment | ' + ' | '.join(labels) + ' |',
             '|---|' + '---|' * len(labels)]

@@ -176,7 +176,7 @@ def read(text: str, average_last: int = 1) -> Source:
 
 
 def untrained(source: Source, label: str = 'untrained') -> Source:
-  """The rule that the training of `source` began with."""
+  """A drawn rule of the same form, what a training from nothing begins with."""
   return source._replace(
       label=label, eta=np.asarray(meta_update.init(source.config).eta),
       about={'untrained': True, 'seed': source.config.run.seed})

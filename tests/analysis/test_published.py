@@ -75,6 +75,11 @@ def test_the_card_says_what_was_run(directory):
   assert source.config == CONFIG and source.about['published'] == 'tiny'
   assert source.bandit == card['bandit']
   assert model_card.lines(card)[-1].startswith(f'| `{NAME}` | ')
+  assert model_card.lines(card)[0].startswith(
+      f'tiny: {card["env_steps"]} environment steps, meta-steps')
+  card['config']['run']['initial_rule'] = 'first'
+  assert model_card.lines(card)[0].startswith(
+      f'tiny: {card["env_steps"]} environment steps after those of first, ')
 
 
 def test_its_check_comes_out_again(directory):
