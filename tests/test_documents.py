@@ -1,6 +1,7 @@
 """What the documents name exists, and what they must list is listed."""
 
 import importlib.metadata
+import itertools
 import os
 import pathlib
 import re
@@ -129,13 +130,39 @@ def _unknown(module, flags):
       capture_output=True, timeout=100, check=True)
   known = re.findall(r'--(?:\[no\])?(\w+)', done.stdout) + ['help']
   pairs = [flag.removeprefix('--').partition('=')[::2] for flag in flags]
-  overrides = [v for n, v in pairs if n == 'set']
   if module == 'launch.meta_train':
-    preset = presets.load(dict(pairs).get('preset', 'demo'))
-    config_io.apply_overrides(preset, overrides)
+    _config(pairs)
   else:  # An agent's settings.
-    jobs.apply_overrides(jobs.default_settings('gymnax'), overrides)
+    jobs.apply_overrides(jobs.default_settings('gymnax'),
+                         [value for name, value in pairs if name == 'set'])
   return [name for name, _ in pairs if name not in known]
+
+
+def _config(pairs):
+  """That which these flags of `launch.meta_train` say."""
+  flags = dict(pairs)
+  config = presets.load(flags.get('preset', 'demo'))
+  if 'config' in flags:
+    config = config_io.load_file(config, _ROOT / flags['config'])
+  return config_io.apply_overrides(
+      config, [value for name, value in pairs if name == 'set'])
+
+
+def test_published_rules_were_trained_as_the_report_says():
+  trained, checked = {}, []
+  blocks = _blocks(_ROOT / 'docs' / 'results.md', 'sh')
+  for line in itertools.chain(*map(str.splitlines, blocks)):
+    words = shlex.split(line)
+    pairs = [w.removeprefix('--').partition('=')[::2] for w in words[3:]]
+    flags = dict(pairs)
+    if words[2] == 'launch.meta_train':
+      trained[flags['run_dir']] = _config(pairs)
+    elif words[2] == 'launch.publish':
+      card = published.load_card(flags['name'])
+      found = config_io.from_dict(card['config'])
+      assert config_io.difference(found, trained[flags['run_dir']]) == []
+      checked.append(flags['name'])
+  assert sorted(checked) == sorted(published.names())
 
 
 def test_readme_sets_fields_that_exist():
