@@ -10,7 +10,7 @@ agents that never learn their predictions (alpha_y = 0), a rule that sees a
 constant in their place (phi held at its mean), and one that sees a constant in
 place of pi(a|s) (policy held at its mean), in which a rule that does without
 predictions may keep values all the same. Results are written after each
-environment, and the same command goes on with what is missing.
+rule on each environment, and the same command goes on with what is missing.
 """
 
 import dataclasses
@@ -89,13 +89,17 @@ def compute(args):
   about = {'rules': {s.label: s.about for s in rules},
            'settings': dataclasses.asdict(settings)}
   data = _done(args, about)
+
+  def keep(found):
+    data[name] = {**found, 'process_minutes': spent + (
+        time.process_time() - begin) / 60.}
+    stored.save(args.results, NAME, about, data)
+
   for name in environments:
-    if name not in data:
-      begin = time.process_time()
-      data[name] = training_environments.evaluate(
-          name, rules, settings, experiment.say)
-      data[name]['process_minutes'] = (time.process_time() - begin) / 60.
-      stored.save(args.results, NAME, about, data)
+    begin, found = time.process_time(), data.get(name)
+    spent = found['process_minutes'] if found else 0.
+    training_environments.evaluate(
+        name, rules, settings, experiment.say, found, keep)
   return about, data
 
 

@@ -7,8 +7,9 @@ is the max over alpha of Eq. (5), and is tuned as A2C is where its bandit does
 not know the kind.
 """
 
+import copy
 import dataclasses
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Mapping, Optional, Sequence
 
 import jax
 import numpy as np
@@ -105,7 +106,9 @@ def _by_rule(source: sources.Source, environment: str,
 
 def evaluate(environment: str, rules: Sequence[sources.Source],
              settings: settings_lib.Settings,
-             say: Callable[[str], None] = lambda text: None
+             say: Callable[[str], None] = lambda text: None,
+             found: Optional[Mapping[str, Any]] = None,
+             keep: Callable[[Mapping[str, Any]], None] = lambda found: None
              ) -> Mapping[str, Any]:
   """All rules on one kind.
 
@@ -115,6 +118,8 @@ def evaluate(environment: str, rules: Sequence[sources.Source],
       ablations are those that are marked as untrained.
     settings: see there.
     say: is told what is being done.
+    found: what an earlier call had told `keep`, to go on from there.
+    keep: is told the result so far, after each rule.
 
   Returns:
     `env_steps` [P], `rules` (see `curves.row`), `arms` (how each rule
@@ -127,19 +132,23 @@ def evaluate(environment: str, rules: Sequence[sources.Source],
   per_update = config.meta.trajectory_steps * config.meta.num_envs
   say_of = lambda label: lambda text: say(f'{environment}: {label}, {text}')
   compiled: dict[Any, evaluation.Lives] = {}
-  result: dict[str, Any] = {
+  result: dict[str, Any] = copy.deepcopy(dict(found)) if found else {
       'env_steps': bounds[1:] * per_update, 'rules': {}, 'arms': {}}
   for source in rules:
-    rows, result['arms'][source.label] = _by_rule(
-        source, environment, base, settings, compiled, say_of(source.label))
-    result['rules'].update(rows)
-  if settings.a2c:
+    if source.label not in result['arms']:
+      rows, result['arms'][source.label] = _by_rule(
+          source, environment, base, settings, compiled, say_of(source.label))
+      result['rules'].update(rows)
+      keep(result)
+  if settings.a2c and 'a2c' not in result:
     say_a2c = say_of(settings_lib.A2C)
-    result['a2c'] = tuning.tune_a2c(config, environment, settings, say_a2c)
+    tuned = tuning.tune_a2c(config, environment, settings, say_a2c)
+    pair = tuned['learning_rate'], tuned['entropy_cost']
     say_a2c(f'{settings.num_lifetimes} lifetimes')
-    pair = result['a2c']['learning_rate'], result['a2c']['entropy_cost']
     live = tuning.a2c_lives(config, environment, settings.chunk)
     lives = [live(pair, key) for key in _chunk_keys(environment, settings)]
     result['rules'][settings_lib.A2C] = curves.row(
         lives, bounds, settings.num_lifetimes)
+    result['a2c'] = tuned
+    keep(result)
   return result

@@ -105,14 +105,18 @@ def test_a_rule_keeps_the_grid_that_its_bandit_knows():
 
 
 @pytest.fixture(scope='module')
-def evaluated(run_dir):
+def rules(run_dir):
   lpg = sources.read(f'LPG={run_dir}')
   rule = dataclasses.replace(CONFIG.rule, kind='lpg_v')
   config = dataclasses.replace(
       CONFIG, rule=rule, evaluator=config_lib.EvaluatorConfig(enabled=False))
   lpg_v = sources.Source('LPG-V', np.asarray(meta_update.init(config).eta),
                          config, None, {})
-  rules = [lpg, lpg_v, sources.untrained(lpg)]
+  return [lpg, lpg_v, sources.untrained(lpg)]
+
+
+@pytest.fixture(scope='module')
+def evaluated(rules):
   return training.evaluate(NAME, rules, TINY)
 
 
@@ -127,6 +131,23 @@ def test_every_rule_and_its_ablations(evaluated):
       n * 8 * CONFIG.meta.trajectory_steps for n in (7, 15, 22, 30)]
   finals = {tuple(found['final']) for found in evaluated['rules'].values()}
   assert len(finals) > 2
+
+
+def test_what_is_missing_is_added(evaluated, rules):
+  begun = stored.plain(evaluated)
+  begun['arms'].pop('LPG-V')
+  rows = begun['rules']
+  rows['LPG']['final'] = [1., 2., 3.]  # Not done again.
+  for label in ('LPG-V', 'LPG-V, phi held', 'LPG-V, policy held'):
+    rows.pop(label)
+  kept = []
+  found = training.evaluate(NAME, rules, TINY, found=begun, keep=kept.append)
+  assert kept == [found] and 'LPG-V' not in rows
+  assert found['rules']['LPG']['final'] == [1., 2., 3.]
+  for label in ('LPG-V', 'LPG-V, phi held', 'LPG-V, policy held'):
+    assert stored.plain(found['rules'][label]) == stored.plain(
+        evaluated['rules'][label])
+  assert stored.plain(found['arms']) == stored.plain(evaluated['arms'])
 
 
 def test_a2c_is_tuned_on_other_lifetimes(evaluated):
@@ -222,17 +243,22 @@ def test_tuning_in_two_rounds():
   assert not test_keys & (first | second)
 
 
-def made_up(environment, rules, settings, say=None):
+def made_up(environment, rules, settings, say=None, found=None,
+            keep=lambda found: None):
   """In place of `training_environments.evaluate`: numbers of no agents."""
   del say
+  if found:
+    return found
   rng = np.random.default_rng(len(environment))
   labels = [source.label for source in rules]
-  return {'env_steps': np.arange(1, 5) * 1000, 'arms': {}, 'rules': {
+  found = {'env_steps': np.arange(1, 5) * 1000, 'arms': {}, 'rules': {
       label: {'final': rng.random(settings.num_lifetimes),
               'whole': rng.random(settings.num_lifetimes),
               'mean': rng.random(4), 'standard_error': 0.1 * rng.random(4)}
       for label in (*labels, f'{labels[0]}, alpha_y = 0',
                     f'{labels[0]}, phi held', 'A2C')}}
+  keep(found)
+  return found
 
 
 def test_command(run_dir, tmp_path, capsys, monkeypatch):
