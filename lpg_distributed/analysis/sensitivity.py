@@ -7,8 +7,8 @@ derivatives of the rule's outputs at step t are taken with respect to what it
 sees at step t + k: the reward, the probability of the action, and phi(y). The
 mean over steps and environments, of those pairs of steps between which no
 episode ended, is the implied kernel of credit assignment; a REINFORCE
-estimator has gamma^k there, and GAE (gamma lambda)^k. With `--run`, snapshots
-of the training show how it came about.
+estimator has gamma^k there, and GAE a kernel that `gae_fit` compares it with.
+With `--run`, snapshots of the training show how it came about.
 """
 
 import sys
@@ -18,6 +18,7 @@ import numpy as np
 
 from envs import suite
 from lpg_distributed.analysis import experiment
+from lpg_distributed.analysis import gae_fit
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import style
 from lpg_distributed.analysis import training_settings
@@ -73,7 +74,7 @@ def compute(args):
            'environment': environment, 'updates': args.updates,
            'num_lifetimes': args.num_lifetimes, 'seed': args.seed,
            'discounts': source.config.meta.discounts,
-           'td_lambda': source.config.outer.td_lambda}
+           'initial_rule': source.config.run.initial_rule}
   return about, {
       'meta_steps': [step for step, _ in etas],
       **{name: [f[name] for f in found] for name in found[0]}}
@@ -85,40 +86,52 @@ def _strength(data, output: str, name: str) -> np.ndarray:
   return kernel.sum(axis=1) * stored.as_array(data[f'deviation/{name}'])
 
 
+def _fit(about, data) -> gae_fit.Fit:
+  """Of the last rule's pi_hat."""
+  reward, phi = (stored.as_array(data[f'pi_hat/{name}'])[-1]
+                 for name in ('reward', 'phi'))
+  return gae_fit.fit(reward, phi, max(about['discounts']))
+
+
+def _draw_kernels(axes, data, output: str, names: Sequence[str]) -> None:
+  for name in names:
+    kernel = stored.as_array(data[f'{output}/{name}'])[-1]
+    axes.plot(np.arange(len(kernel)), kernel, label=name, marker='.',
+              **style.distinct(INPUTS.index(name)))
+  axes.set_title(f'{output} at t by the {" and ".join(names)} at t + k')
+  axes.set_xlabel('k')
+  axes.xaxis.get_major_locator().set_params(integer=True)
+  axes.axhline(0., color='black', linewidth=0.5)
+
+
 def draw(about, data):
   figure, grid = style.panels(6, 3)
-  gamma = max(about['discounts'])
-  for axes, output in zip(grid[::3], OUTPUTS):
+  fit = _fit(about, data)
+  gray = {'color': 'gray', 'linewidth': 1}
+  fitted = rf'GAE, $\lambda$ = {fit.td_lambda:.2f}'
+  # A training that went on from a rule did not begin with a drawn one.
+  first = 1 if about.get('initial_rule') else 0
+  for (left, middle, right), output in zip((grid[:3], grid[3:]), OUTPUTS):
+    _draw_kernels(left, data, output, ('reward',))
     kernel = stored.as_array(data[f'{output}/reward'])
     lags = np.arange(kernel.shape[1])
-    axes.plot(lags, kernel[0], label='untrained', **style.distinct(1))
-    axes.plot(lags, kernel[-1], label=f'meta-step {data["meta_steps"][-1]}',
-              marker='.', **style.distinct(0))
+    left.plot(lags, kernel[0], label='reward, untrained', **style.distinct(3))
+    _draw_kernels(middle, data, output, INPUTS[1:])
     if output == 'pi_hat':
-      for i, (rate, name) in enumerate((
-          (gamma, r'$\gamma^k$'),
-          (gamma * about['td_lambda'], r'$(\gamma\lambda)^k$'))):
-        axes.plot(lags, kernel[-1][0] * rate ** lags, color='gray',
-                  linestyle=style.LINES[2 + i], linewidth=1,
-                  label=f'{name}, scaled')
-    axes.set_title(f'{output} at t by the reward at t + k')
-  for axes, output in zip(grid[1::3], OUTPUTS):
-    for i, name in enumerate(INPUTS[1:]):
-      kernel = stored.as_array(data[f'{output}/{name}'])[-1]
-      axes.plot(np.arange(len(kernel)), kernel, label=name, marker='.',
-                **style.distinct(2 + i))
-    axes.set_title(f'{output} at t by what is seen at t + k')
-  for axes, output in zip(grid[2::3], OUTPUTS):
-    for i, name in enumerate(INPUTS):
-      axes.plot(data['meta_steps'], _strength(data, output, name), label=name,
-                marker='.', **style.distinct(i))
-    axes.set_title(f'{output}: one deviation of an input, all k')
-    axes.set_xlabel('meta-step')
-  for axes in [*grid[0:2], *grid[3:5]]:
-    axes.set_xlabel('k')
-    axes.axhline(0., color='black', linewidth=0.5)
-  for axes in grid:
-    axes.legend()
+      left.plot(lags, kernel[-1][0] * max(about['discounts']) ** lags,
+                linestyle=':', label=r'$\gamma^k$, scaled', **gray)
+      left.plot(lags, fit.reward, linestyle='--', label=fitted, **gray)
+      middle.plot(np.arange(len(fit.phi)), fit.phi, linestyle='--',
+                  label=fitted, **gray)
+    for name in INPUTS:
+      right.plot(data['meta_steps'][first:],
+                 _strength(data, output, name)[first:], label=name, marker='.',
+                 **style.distinct(INPUTS.index(name)))
+    right.set_title(f'{output}: one deviation of an input, all k')
+    right.set_xlabel('meta-step')
+    for axes in (left, middle):
+      axes.legend(loc='center right')
+    right.legend()
   return figure
 
 
@@ -130,7 +143,11 @@ def lines(about, data):
   for output in OUTPUTS:
     cells = [f'{_strength(data, output, name)[-1]:.3g}' for name in INPUTS]
     result.append(f'| {output} | ' + ' | '.join(cells) + ' |')
-  return result
+  fit = _fit(about, data)
+  return [*result, '', f'GAE of lambda {fit.td_lambda:.2f}, with '
+          f'{"" if fit.phi_factor > 0. else "-"}phi for a value, explains '
+          f'{fit.reward_explained:.0%} of what pi_hat does by rewards and '
+          f'{fit.phi_explained:.0%} of what it does by phi.']
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
