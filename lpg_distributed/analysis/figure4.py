@@ -3,7 +3,8 @@
   python -m lpg_distributed.analysis.figure4 --run=runs/demo_seed0
 
 (a) the grid, (b) the fixed policy and its true values, (c) the predictions
-after policy evaluation by the rule.
+after policy evaluation by the rule, and phi(y), which is all that the rule
+sees of them.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import style
 
 NAME = 'figure4'
-_COLUMNS = 8
+_COLUMNS = 11
 _WORLD_SEED = 4  # its layout is in no other experiment
 
 
@@ -45,7 +46,8 @@ def compute(args):
       'cells': evaluation.cells(), 'visited': worlds.visited[0],
       'policy': worlds.policy[0], 'values': worlds.values[0, 0],
       'td_values': course.values[-1, 0],
-      'y': evaluation.represent(source, course.y_logits[-1, 0])}
+      'y': evaluation.represent(source, course.y_logits[-1, 0]),
+      'phi': evaluation.phi(source, course.y_logits[-1, 0])}
 
 
 def _grid(data, values):
@@ -61,11 +63,11 @@ def _place(data, cell):
 
 def draw(about, data):
   y = stored.as_array(data['y'])
-  figure, grid = style.panels(2 + y.shape[1], _COLUMNS, scale=0.42)
+  figure, grid = style.panels(3 + y.shape[1], _COLUMNS, scale=0.33)
   for axes in grid:
     axes.set_xticks([])
     axes.set_yticks([])
-  world, truth, *rest = grid
+  world, truth, seen, *rest = grid
   world.imshow(np.zeros((data['height'], data['width'])), cmap='Greys',
                vmax=1.)
   for cell, reward in zip(data['object_cells'], data['object_rewards']):
@@ -83,6 +85,9 @@ def draw(about, data):
       truth.arrow(x - dx / 2, y_place - dy / 2, dx, dy, width=0.02,
                   head_width=0.2, color='white', length_includes_head=True)
   truth.set_title(r'(b) $\pi$, values')
+  seen.imshow(_grid(data, stored.as_array(data['phi'])),
+              cmap=style.COLOUR_MAP)
+  seen.set_title(r'(c) $\varphi(y)$')
   for i, axes in enumerate(rest):
     axes.imshow(_grid(data, y[:, i]), cmap=style.COLOUR_MAP)
     axes.set_title(f'$y_{{{i}}}$')
@@ -90,7 +95,8 @@ def draw(about, data):
 
 
 def lines(about, data):
-  y, values = stored.as_array(data['y']), stored.as_array(data['values'])
+  y, phi, values = (stored.as_array(data[name])
+                    for name in ('y', 'phi', 'values'))
   visited = np.array(data['visited'])
   spread = y[visited].std(axis=0)
   correlations = [abs(np.corrcoef(y[visited, i], values[visited])[0, 1])
@@ -98,7 +104,8 @@ def lines(about, data):
   return [f'{about["rule"]["label"]}: of {y.shape[1]} predictions '
           f'{len(correlations)} differ between cells; the largest absolute '
           'correlation with the true values is '
-          f'{max(correlations, default=0.):.2f}']
+          f'{max(correlations, default=0.):.2f}, that of phi(y) is '
+          f'{abs(np.corrcoef(phi[visited], values[visited])[0, 1]):.2f}']
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -5,7 +5,9 @@
 Over the course of policy evaluation at discount 0.995, networks with one
 hidden layer are trained to read true values at other discounts from the
 predictions, and from TD(lambda)'s value; errors are those on held-out grid
-worlds. The predictions of an untrained rule are the control.
+worlds. The predictions of an untrained rule are the control. Of what rules see
+themselves of their predictions, phi(y), the correlation with true values is
+taken as it is.
 """
 
 import dataclasses
@@ -16,11 +18,22 @@ import numpy as np
 
 from lpg_distributed.analysis import evaluation_settings
 from lpg_distributed.analysis import experiment
+from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import style
 
 NAME = 'figure5'
 TD = 'TD(lambda)'
 _WORLD_SEED = 5
+
+
+def _correlations(numbers: np.ndarray, worlds) -> dict[str, np.ndarray]:
+  """[D], over the cells of each of W worlds, of numbers [W, F] and values."""
+  found = np.array([
+      [np.corrcoef(x[visited], value[visited])[0, 1]
+       for x, value, visited in zip(numbers, values, worlds.visited)]
+      for values in worlds.values])
+  return {'mean': found.mean(axis=1),
+          'standard_error': found.std(axis=1, ddof=1) / np.sqrt(found.shape[1])}
 
 
 def compute(args):
@@ -38,7 +51,7 @@ def compute(args):
   keys = jax.random.split(jax.random.PRNGKey(args.seed))
   rules = [sources.read(text, args.average_last) for text in args.rule]
   rules.append(sources.untrained(rules[0]))
-  curves = {}
+  curves, correlations = {}, {}
   for source in rules:
     experiment.say(f'evaluating {num} policies by {source.label}')
     course = evaluation.PolicyEvaluation(source.config, worlds, settings).run(
@@ -47,8 +60,11 @@ def compute(args):
         x, worlds.values, is_test, worlds.visited, args.steps)
     if TD not in curves:  # The same trajectories for all.
       curves[TD] = regress(course.values[..., None])
+      correlations[TD] = _correlations(course.values[-1], worlds)
     curves[source.label] = regress(
         evaluation.represent(source, course.y_logits))
+    correlations[source.label] = _correlations(
+        evaluation.phi(source, course.y_logits[-1]), worlds)
   test = worlds.visited & is_test[:, None]
   about = {'rules': {s.label: s.about for s in rules},
            'settings': dataclasses.asdict(settings), 'seed': args.seed,
@@ -63,7 +79,8 @@ def compute(args):
       'standard_error': {
           name: (errors.std(axis=-1, ddof=1).T / np.sqrt(errors.shape[-1])
                  if errors.shape[-1] > 1 else np.zeros(errors.shape[1::-1]))
-          for name, errors in curves.items()}}
+          for name, errors in curves.items()},
+      'correlations': correlations}
 
 
 def draw(about, data):
@@ -97,6 +114,19 @@ def lines(about, data):
              for name in data['mean']]
     result.append(f'| {discount:g} | {data["variance"][i]:.3g} | '
                   + ' | '.join(cells) + ' |')
+  if 'correlations' not in data:  # Of results that were stored without.
+    return result
+  names = [name if name == TD else f'phi(y), {name}'
+           for name in data['correlations']]
+  result += ['', 'Correlation with the true values over the cells of a world, '
+             f'mean of {about["train_worlds"] + about["test_worlds"]} worlds '
+             '(± standard error):', '', '| discount | ' + ' | '.join(names)
+             + ' |', '|---|' + '---|' * len(names)]
+  for i, discount in enumerate(data['discounts']):
+    cells = [' ± '.join(f'{stored.as_array(found[key])[i]:.2f}'
+                        for key in ('mean', 'standard_error'))
+             for found in data['correlations'].values()]
+    result.append(f'| {discount:g} | ' + ' | '.join(cells) + ' |')
   return result
 
 

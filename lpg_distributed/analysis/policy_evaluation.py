@@ -25,6 +25,7 @@ from lpg_distributed.analysis import sources
 from lpg_distributed.analysis import stored
 from lpg_distributed.core import agent_networks
 from lpg_distributed.core import agent_update
+from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_gradient
 from lpg_distributed.core import predictions as predictions_lib
 from lpg_distributed.core import rollout
@@ -241,6 +242,13 @@ def represent(source: sources.Source, y_logits: np.ndarray) -> np.ndarray:
   """The agent's outputs as predictions y."""
   return np.asarray(predictions_lib.make(source.config.rule).represent(
       jnp.asarray(y_logits)))
+
+
+def phi(source: sources.Source, y_logits: np.ndarray) -> np.ndarray:
+  """[...], all that the rule sees of predictions, outputs [..., M]."""
+  return np.asarray(lpg_network.embed(
+      rule_vector.unravel(source.config.rule, jnp.asarray(source.eta)),
+      jnp.asarray(represent(source, y_logits))))
 
 
 def distance(source: sources.Source, y_0: np.ndarray,

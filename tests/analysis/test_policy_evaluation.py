@@ -14,9 +14,12 @@ from lpg_distributed.analysis import figure4
 from lpg_distributed.analysis import figure5
 from lpg_distributed.analysis import figure6
 from lpg_distributed.analysis import policy_evaluation as evaluation
+from lpg_distributed.analysis import sources
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import value_regression
+from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_update
+from lpg_distributed.core import rule_vector
 from tests.analysis import run_testing
 
 WORLD = grid_world.GridWorldSettings(
@@ -145,6 +148,17 @@ def test_regression_finds_what_is_there():
   assert mean[0, 1] < 0.2 and mean[0, 0] > 0.5 and np.all(mean[1] > 0.5)
 
 
+def test_correlations_by_hand():
+  worlds = evaluation.Worlds(
+      np.zeros((2, 1)), np.zeros(0),
+      values=np.array([[[1., 2., 3., 9.], [1., 2., 3., 9.]]]),
+      visited=np.array([[True, True, True, False]] * 2))
+  found = figure5._correlations(
+      np.array([[2., 4., 6., -9.], [3., 2., 1., 9.]]), worlds)
+  np.testing.assert_allclose(found['mean'], [0.], atol=1e-12)
+  np.testing.assert_allclose(found['standard_error'], [1.])
+
+
 COMMANDS = {
     'figure4': (figure4, ['--updates=4', '--records=1', '--num_envs=2']),
     'figure5': (figure5, ['--updates=4', '--records=2', '--num_envs=2',
@@ -171,6 +185,14 @@ def test_commands(name, run_dir, tmp_path, capsys):
   assert module.main([f'--results={results}', f'--figure={again}']) == 0
   assert (tmp_path / 'again.png').read_bytes() == picture
   assert capsys.readouterr().out.splitlines()[:-1] == out.splitlines()[:-1]
+  if name == 'figure4':
+    _, data = stored.load(results, name)
+    rule = sources.read(str(run_dir))
+    np.testing.assert_allclose(data['phi'], lpg_network.embed(
+        rule_vector.unravel(rule.config.rule, rule.eta),
+        np.array(data['y'], np.float32)), rtol=1e-3, atol=1e-4)
+  if name == 'figure5':
+    assert '| discount | TD(lambda) | phi(y), mine | phi(y), untrained |' in out
   if name == 'figure6':
     _, data = stored.load(results, name)
     assert set(data['mean']) == {'mine', 'untrained'}
