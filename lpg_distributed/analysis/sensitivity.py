@@ -86,11 +86,11 @@ def _strength(data, output: str, name: str) -> np.ndarray:
   return kernel.sum(axis=1) * stored.as_array(data[f'deviation/{name}'])
 
 
-def _fit(about, data) -> gae_fit.Fit:
-  """Of the last rule's pi_hat."""
-  reward, phi = (stored.as_array(data[f'pi_hat/{name}'])[-1]
-                 for name in ('reward', 'phi'))
-  return gae_fit.fit(reward, phi, max(about['discounts']))
+def _fits(about, data) -> list[gae_fit.Fit]:
+  """Of pi_hat at each meta-step."""
+  return [gae_fit.fit(reward, phi, max(about['discounts']))
+          for reward, phi in zip(*(stored.as_array(data[f'pi_hat/{name}'])
+                                   for name in ('reward', 'phi')))]
 
 
 def _draw_kernels(axes, data, output: str, names: Sequence[str]) -> None:
@@ -106,7 +106,7 @@ def _draw_kernels(axes, data, output: str, names: Sequence[str]) -> None:
 
 def draw(about, data):
   figure, grid = style.panels(6, 3)
-  fit = _fit(about, data)
+  fit = _fits(about, data)[-1]
   gray = {'color': 'gray', 'linewidth': 1}
   fitted = rf'GAE, $\lambda$ = {fit.td_lambda:.2f}'
   # A training that went on from a rule did not begin with a drawn one.
@@ -143,11 +143,16 @@ def lines(about, data):
   for output in OUTPUTS:
     cells = [f'{_strength(data, output, name)[-1]:.3g}' for name in INPUTS]
     result.append(f'| {output} | ' + ' | '.join(cells) + ' |')
-  fit = _fit(about, data)
-  return [*result, '', f'GAE of lambda {fit.td_lambda:.2f}, with '
-          f'{"" if fit.phi_factor > 0. else "-"}phi for a value, explains '
-          f'{fit.reward_explained:.0%} of what pi_hat does by rewards and '
-          f'{fit.phi_explained:.0%} of what it does by phi.']
+  result += ['', 'GAE that is nearest to pi_hat, with phi for a value, or -phi '
+             'for another sign; what it explains:', '',
+             '| meta-step | lambda | sign | by rewards | by phi |',
+             '|---|---|---|---|---|']
+  for step, fit in zip(data['meta_steps'], _fits(about, data)):
+    result.append(
+        f'| {step or "untrained"} | {fit.td_lambda:.2f} | '
+        f'{"+" if fit.phi_factor > 0. else "-"} | {fit.reward_explained:.0%} | '
+        f'{fit.phi_explained:.0%} |')
+  return result
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -121,7 +121,9 @@ def test_command(tmp_path, capsys):
       '--num_lifetimes=2', '--snapshots=4']) == 0
   out = capsys.readouterr().out
   assert '| pi_hat |' in out and '| y_hat |' in out
-  assert 'GAE of lambda ' in out and 'of what it does by phi.' in out
+  gae = out.partition('| meta-step | lambda |')[2].splitlines()[2:6]
+  assert [row.split(' | ')[0] for row in gae] == ['| untrained', '| 2', '| 4',
+                                                  '| 5']
   _, data = stored.load(results, 'sensitivity')
   assert data['meta_steps'] == [0, 2, 4, 5]
   assert np.shape(data['pi_hat/reward']) == (4, 8)
