@@ -104,7 +104,7 @@ def compute(args):
 
 
 def draw(about, data):
-  figure, grid = style.panels(len(data), 3)
+  figure, grid = style.panels(len(data), min(len(data), 3))
   labels = [*about['rules'], training.A2C]
   for axes, (name, found) in zip(grid, data.items()):
     top = -np.inf

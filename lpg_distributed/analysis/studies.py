@@ -40,17 +40,13 @@ def fixed_hyper_params() -> tuple[str, ...]:
 # So that a run is small and does nothing but meta-train, on one core.
 _SMALL = ('evaluator.enabled=false', 'run.num_workers=1',
           'run.eta_snapshot_period_steps=20')
-# As the paper has it, where the preset `demo` departs from it.
-_PAPER = ('meta.y_hat_cost=0.001', 'meta.y_table_stddev=0.1',
-          'meta.learning_rate=0.001', 'meta.max_lifetime_gradient_norm=0')
 # As the preset `demo` was before it clipped each lifetime's gradient.
 _SUM_CLIPPED = ('meta.learning_rate=0.001', 'meta.max_gradient_norm=0.02',
                 'meta.max_lifetime_gradient_norm=0')
 
 STUDIES: Mapping[str, Study] = {
     # Figure 7.
-    'ablations': Study('demo', (
-        *_SMALL, *_SUM_CLIPPED, 'meta.y_hat_cost=0.001'), {
+    'ablations': Study('demo', (*_SMALL, 'meta.y_hat_cost=0.001'), {
         'LPG': (),
         'without softmax of y': ('rule.kind=lpg_vector',),
         'without entropy of y': ('meta.prediction_entropy_cost=0',),
@@ -58,20 +54,20 @@ STUDIES: Mapping[str, Study] = {
         'fixed hyperparameters': fixed_hyper_params(),
         'LPG-V': ('rule.kind=lpg_v',),
     }),
-    # Under which settings does a rule use its predictions? Each but the last
-    # two changes one thing.
-    'predictions': Study('demo', (*_SMALL, *_PAPER), {
-        'paper': (),
-        'beta_3 = 0': ('meta.y_hat_cost=0',),
-        'y deviation 1': ('meta.y_table_stddev=1',),
-        'alpha_y 1, 5': ('agents.*.kl_costs=1,5',),
-        'beta_3 = 0, y deviation 1': ('meta.y_hat_cost=0',
-                                      'meta.y_table_stddev=1'),
-        'all three': ('meta.y_hat_cost=0', 'meta.y_table_stddev=1',
-                      'agents.*.kl_costs=1,5'),
+    # The same of what predictions are, for a rule that has nothing else to
+    # keep values in, see `channels`.
+    'predictions': Study('demo', (
+        *_SMALL, 'meta.y_hat_cost=0.001', 'rule.sees_policy=false',
+        'agents.*.kl_costs=1,5'), {
+        'LPG': (),
+        'without softmax of y': ('rule.kind=lpg_vector',),
+        'without entropy of y': ('meta.prediction_entropy_cost=0',),
+        'without L2': ('meta.pi_hat_cost=0', 'meta.y_hat_cost=0'),
+        'first y of deviation 0.1': ('meta.y_table_stddev=0.1',),
+        'alpha_y of Table 3': ('agents.*.kl_costs=0.1,0.5,1',),
     }),
-    # The same, for long enough that the demonstration's rule does without
-    # predictions: where else could values be kept?
+    # Where does a rule keep values? Long enough for one that sees pi(a|s) to
+    # do without predictions.
     'channels': Study('demo', (*_SMALL, *_SUM_CLIPPED), {
         'LPG': (),
         'alpha_y 1, 5': ('agents.*.kl_costs=1,5',),

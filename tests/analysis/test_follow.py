@@ -97,9 +97,10 @@ def test_studies_change_what_they_say():
   assert fixed['chain_short'].arms == ((40., 0.5),)
   assert fixed['random_dense'].arms == ((0.001, 0.5),)
   assert fixed['chain_state_distraction'].arms == ((0.005, 0.5),)
-  paper = studies.config_of(studies.load('predictions'), 'paper').meta
-  assert (paper.max_gradient_norm, paper.max_lifetime_gradient_norm,
-          paper.y_hat_cost) == (0., 0., 0.001)
+  blind = studies.config_of(studies.load('predictions'), 'LPG')
+  assert not blind.rule.sees_policy
+  assert blind.meta == config('LPG').meta
+  assert {cost for _, cost in blind.agents['chain_short'].arms} == {1., 5.}
   with pytest.raises(studies.StudyError, match='allowed: ablations, predict'):
     studies.load('none')
 

@@ -105,7 +105,7 @@ def test_a_run_that_fails_ends_the_study(run, capsys):
   code, meta = run('--study=predictions', '--seeds=0', code=7)
   assert code == 1 and len(meta.commands) == 1
   assert 'ended with code 7' in capsys.readouterr().err
-  with pytest.raises(command.UsageError, match="no variant 'x'; allowed: pap"):
+  with pytest.raises(command.UsageError, match="no variant 'x'; allowed: LPG"):
     run('--study=predictions', '--variants=x')
 
 
