@@ -75,6 +75,16 @@ STUDIES: Mapping[str, Study] = {
         'without pi(a|s), alpha_y 1, 5': ('rule.sees_policy=false',
                                           'agents.*.kl_costs=1,5'),
     }),
+    # The A2C that estimates Eq. (4), of which the paper says little.
+    'outer': Study('demo', _SMALL, {
+        'LPG': (),
+        'lambda 0.8': ('outer.td_lambda=0.8',),
+        'lambda 1': ('outer.td_lambda=1',),
+        'lambda 1, no values': ('outer.td_lambda=1',
+                                'outer.table_learning_rate=1e-9'),
+        'slower values': ('outer.table_learning_rate=0.1',),
+        'advantages scaled': ('outer.advantage_ema_decay=0.99',),
+    }),
     # What keeps few gradients, a thousand times the others, from drowning them?
     'clipping': Study('demo', (
         *_SMALL, 'meta.learning_rate=0.001', 'meta.max_lifetime_gradient_norm=0'
