@@ -21,7 +21,7 @@ def run(tmp_path, monkeypatch):
       lambda run_dir, name, **kwargs: asked.update(
           run_dir=run_dir, name=name, **kwargs) or {
               'name': name, 'env_steps': 7, 'averaged_meta_steps': [1],
-              'results': {}})
+              'results': {}, 'config': {'run': {'initial_rule': ''}}})
 
   def do(*arguments):
     flags.FLAGS.unparse_flags()
