@@ -1,7 +1,6 @@
 """What the documents name exists, and what they must list is listed."""
 
 import importlib.metadata
-import itertools
 import os
 import pathlib
 import re
@@ -39,6 +38,17 @@ def _text(path):
 def _blocks(path, language):
   return re.findall(rf'^ *```{language}\n(.*?)^ *```', _text(path),
                     re.DOTALL | re.MULTILINE)
+
+
+def _commands(paths):
+  """The lines of what a shell is given."""
+  return [line.strip() for path in paths for block in _blocks(path, 'sh')
+          for line in block.splitlines() if line.strip()]
+
+
+def _pairs(flags):
+  """(name, value) of each."""
+  return [flag.removeprefix('--').partition('=')[::2] for flag in flags]
 
 
 def _anchors(path):
@@ -94,9 +104,7 @@ def test_named_fields_exist(path):
       assert name in fields or in_module, name
 
 
-@pytest.mark.parametrize('line', [
-    line.strip() for path in _DOCUMENTS for block in _blocks(path, 'sh')
-    for line in block.splitlines() if line.strip()])
+@pytest.mark.parametrize('line', _commands(_DOCUMENTS))
 def test_commands_are_known(line):
   words = shlex.split(line)
   if words[0] == 'make':
@@ -129,7 +137,7 @@ def _unknown(module, flags):
       [sys.executable, '-m', module, '--help'], cwd=_ROOT, text=True,
       capture_output=True, timeout=100, check=True)
   known = re.findall(r'--(?:\[no\])?(\w+)', done.stdout) + ['help']
-  pairs = [flag.removeprefix('--').partition('=')[::2] for flag in flags]
+  pairs = _pairs(flags)
   if module == 'launch.meta_train':
     _config(pairs)
   else:  # An agent's settings.
@@ -150,11 +158,10 @@ def _config(pairs):
 
 def test_published_rules_were_trained_as_the_report_says():
   trained, checked = {}, []
-  blocks = [block for name in ('results', 'earlier_results')
-            for block in _blocks(_ROOT / 'docs' / f'{name}.md', 'sh')]
-  for line in itertools.chain(*map(str.splitlines, blocks)):
+  for line in _commands(_ROOT / 'docs' / f'{name}.md'
+                        for name in ('results', 'earlier_results')):
     words = shlex.split(line)
-    pairs = [w.removeprefix('--').partition('=')[::2] for w in words[3:]]
+    pairs = _pairs(words[3:])
     flags = dict(pairs)
     if words[2] == 'launch.meta_train':
       trained[flags['run_dir']] = _config(pairs)

@@ -99,13 +99,15 @@ def lines(about, data):
                     for name in ('y', 'phi', 'values'))
   visited = np.array(data['visited'])
   spread = y[visited].std(axis=0)
-  correlations = [abs(np.corrcoef(y[visited, i], values[visited])[0, 1])
-                  for i in range(y.shape[1]) if spread[i] > 1e-6]
+  correlation = lambda x: abs(
+      np.corrcoef(x[visited], values[visited])[0, 1])
+  correlations = [correlation(y[:, i]) for i in range(y.shape[1])
+                  if spread[i] > 1e-6]
   return [f'{about["rule"]["label"]}: of {y.shape[1]} predictions '
           f'{len(correlations)} differ between cells; the largest absolute '
           'correlation with the true values is '
           f'{max(correlations, default=0.):.2f}, that of phi(y) is '
-          f'{abs(np.corrcoef(phi[visited], values[visited])[0, 1]):.2f}']
+          f'{correlation(phi):.2f}']
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 
 from lpg_distributed.analysis import evaluation_settings
 from lpg_distributed.analysis import experiment
+from lpg_distributed.analysis import intervals
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import style
 
@@ -28,12 +29,12 @@ _WORLD_SEED = 5
 
 def _correlations(numbers: np.ndarray, worlds) -> dict[str, np.ndarray]:
   """[D], over the cells of each of W worlds, of numbers [W, F] and values."""
-  found = np.array([
-      [np.corrcoef(x[visited], value[visited])[0, 1]
-       for x, value, visited in zip(numbers, values, worlds.visited)]
-      for values in worlds.values])
-  return {'mean': found.mean(axis=1),
-          'standard_error': found.std(axis=1, ddof=1) / np.sqrt(found.shape[1])}
+  found = [intervals.summary([
+      np.corrcoef(x[visited], value[visited])[0, 1]
+      for x, value, visited in zip(numbers, values, worlds.visited)])
+           for values in worlds.values]
+  return {key: np.array([summary[key] for summary in found], np.float64)
+          for key in ('mean', 'standard_error')}
 
 
 def compute(args):
