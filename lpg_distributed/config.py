@@ -166,6 +166,8 @@ class MetaConfig:
   num_envs: int = 64  # B
   # Scales every kind's lifetime; small runs shorten them.
   lifetime_scale: float = 1.
+  # First lives begin at spread-out ages, so that lifetimes do not end together.
+  staggered_ages: bool = True
   # Policy entropy in nats below which a lifetime ends at once (B.1 says "0").
   min_policy_entropy: float = 1e-3
   # Standard deviation of a table's first y logits (paper silent).
@@ -186,6 +188,8 @@ class MetaConfig:
       _require_count(f'meta.{name}', getattr(self, name))
     _require_number('meta.lifetime_scale', self.lifetime_scale, 0, math.inf,
                     open_low=True)
+    _require(isinstance(self.staggered_ages, bool), 'meta.staggered_ages is '
+             f'{self.staggered_ages!r}; allowed: True, False')
 
   @property
   def window_env_steps(self) -> int:

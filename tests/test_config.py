@@ -179,6 +179,7 @@ def test_no_empty_lists(name):
     ('evaluator.games=pong,pong', ['names one twice']),
     ('evaluator.enabled=maybe', ["'maybe'", 'allowed: true, false']),
     ('rule.sees_policy=2', ["'2'", 'allowed: true, false']),
+    ('meta.staggered_ages=yes', ["'yes'", 'allowed: true, false']),
     ('meta.num_update=3',
      ["'meta.num_update'", 'did you mean num_updates?', 'trajectory_steps']),
     ('agents.chain.dense=3', ["'agents.chain'", 'chain_short', 'allowed']),

@@ -85,6 +85,15 @@ STUDIES: Mapping[str, Study] = {
         'slower values': ('outer.table_learning_rate=0.1',),
         'advantages scaled': ('outer.advantage_ema_decay=0.99',),
     }),
+    # How much of what, of a machine that has only so much.
+    'scale': Study('demo', _SMALL, {
+        'LPG': (),
+        'not staggered': ('meta.staggered_ages=false',),
+        '16 lifetimes': ('meta.num_lifetimes=16',),
+        '64 lifetimes': ('meta.num_lifetimes=64',),
+        '8 units': ('rule.lstm_size=8',),
+        '128 units': ('rule.lstm_size=128',),
+    }),
     # What keeps few gradients, a thousand times the others, from drowning them?
     'clipping': Study('demo', (
         *_SMALL, 'meta.learning_rate=0.001', 'meta.max_lifetime_gradient_norm=0'

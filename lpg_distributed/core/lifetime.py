@@ -233,9 +233,9 @@ def make_shard(config: config_lib.Config, environment_name: str,
 
   def bear_the_ended(state, keys, slots, arm_log_probs, shard_id, meta_step):
     task, progress = bear(keys, arm_log_probs)
-    # First lives begin at spread-out ages, so that they do not end together.
-    age = jnp.where(meta_step == 0,
-                    slots * windows // shard_id.kind_lifetimes, 0)
+    first_age = (slots * windows // shard_id.kind_lifetimes
+                 if config.meta.staggered_ages else jnp.zeros_like(slots))
+    age = jnp.where(meta_step == 0, first_age, 0)
     new = ShardState(task, progress, age, age == 0, jnp.zeros_like(state.ended))
     return _over_lifetimes(
         functools.partial(_select, state.ended), new, state)

@@ -141,6 +141,19 @@ def test_first_ages_are_staggered(chain):
   np.testing.assert_array_equal(ended, [2 * L // WINDOWS] * WINDOWS)
 
 
+def test_ages_that_are_not_staggered(quick_compilation):
+  together = Kind('chain_short', staggered_ages=False)
+  _, metrics = together.run(WINDOWS)
+  np.testing.assert_array_equal([m.age for m in metrics],
+                                np.arange(1, WINDOWS + 1)[:, None]
+                                * np.ones((1, L), int))
+  np.testing.assert_array_equal([m.ended.sum() for m in metrics],
+                                [0] * (WINDOWS - 1) + [L])
+  # Nobody's first life was cut short, so the bandit hears of all.
+  np.testing.assert_array_equal([m.reported.sum() for m in metrics],
+                                [0] * (WINDOWS - 1) + [L])
+
+
 def test_lifetimes_end_at_their_length_and_begin_anew(chain_run):
   _, metrics = chain_run
   age = np.array([m.age for m in metrics])
