@@ -4,13 +4,14 @@
     --run=LPG-V=runs/lpg_v --results=runs/figure3.json
 
 Learning curves and final returns of new agents, by each rule with the
-hyperparameters that its bandit likes best, by A2C with its own tuned on other
-lifetimes, by a rule that was not trained, and by three ablations of each rule:
-agents that never learn their predictions (alpha_y = 0), a rule that sees a
-constant in their place (phi held at its mean), and one that sees a constant in
-place of pi(a|s) (policy held at its mean), in which a rule that does without
-predictions may keep values all the same. Results are written after each
-rule on each environment, and the same command goes on with what is missing.
+hyperparameters that its bandit likes best or, with `--tune`, that do best in
+other lifetimes, by A2C with its own tuned likewise, by a rule that was not
+trained, and by three ablations of each rule: agents that never learn their
+predictions (alpha_y = 0), a rule that sees a constant in their place (phi held
+at its mean), and one that sees a constant in place of pi(a|s) (policy held at
+its mean), in which a rule that does without predictions may keep values all
+the same. Results are written after each rule on each environment, and the same
+command goes on with what is missing.
 """
 
 import dataclasses
@@ -45,7 +46,7 @@ def _settings(args) -> training.Settings:
       tuning_lifetimes=args.tuning_lifetimes,
       final_lifetimes=args.final_lifetimes, updates=args.updates,
       num_envs=args.num_envs, seed=args.seed, a2c=not args.no_a2c,
-      ablations=not args.no_ablations)
+      tune=args.tune, ablations=not args.no_ablations)
 
 
 def _environments(args, base: config_lib.Config) -> tuple[str, ...]:
@@ -220,6 +221,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
                           'for each of the best few of those'),
       'updates': (0, 'of each lifetime; 0: as in training'),
       'num_envs': (0, 'in each lifetime; 0: as in training')})
+  parser.add_argument('--tune', action='store_true', help='rules as A2C is, '
+                      'over the same learning rates:\nfor lifetimes of another '
+                      'length than those their bandits know')
   parser.add_argument('--no_a2c', action='store_true')
   parser.add_argument('--no_ablations', action='store_true')
   return experiment.run(parser, argv, NAME, compute, draw, lines)

@@ -32,11 +32,14 @@ def sized(config: config_lib.Config, environment: str,
 
   The grid of hyperparameters is that which the rule's bandit knows; for a kind
   that was not in its training `base`'s, and Table 3's for one that was in
-  neither, whatever a setting for all kinds says there.
+  neither, whatever a setting for all kinds says there. With `settings.tune` its
+  learning rates are Table 3's in any case.
   """
   grid = next((known.agents[environment] for known in (config, base)
                if environment in known.environments),
               config_lib.AGENTS[environment])
+  rates = (config_lib.AGENTS[environment] if settings.tune
+           else grid).learning_rates
   base = dataclasses.replace(
       base, agents={**config_lib.AGENTS, **base.agents})
   num_envs = settings.num_envs or base.meta.num_envs
@@ -45,7 +48,7 @@ def sized(config: config_lib.Config, environment: str,
   steps = updates * base.meta.trajectory_steps * num_envs
   agent = dataclasses.replace(
       base.agents[environment], lifetime_env_steps=steps,
-      learning_rates=grid.learning_rates, kl_costs=grid.kl_costs)
+      learning_rates=rates, kl_costs=grid.kl_costs)
   return dataclasses.replace(
       config, environments=(environment,), shares=(),
       agents={**base.agents, environment: agent},
@@ -75,6 +78,8 @@ def _by_rule(source: sources.Source, environment: str,
     The rows, and what `tuning.choose_arm` says.
   """
   config = sized(source.config, environment, base, settings)
+  if settings.tune:
+    config = tuning.with_a2c_rates(config, environment)
   lives = compiled.setdefault(
       (config.rule, config.meta, config.outer, config.agents[environment]),
       evaluation.Lives(config, environment, settings.chunk))

@@ -20,4 +20,7 @@ class Settings:
   points: int = 40  # of a curve
   seed: int = 0
   a2c: bool = True
+  # Rules are tuned as A2C is, all over Table 3's learning rates and larger
+  # ones: for lifetimes of another length than those their bandits know.
+  tune: bool = False
   ablations: bool = True

@@ -4,6 +4,7 @@ A2C, and a rule where its bandit does not know the kind, get the best pair of
 their grids, found on lifetimes that no figure shows.
 """
 
+import dataclasses
 from typing import Any, Callable, Sequence
 
 import chex
@@ -71,6 +72,18 @@ def tune(num_pairs: int, make: Callable[[int], Callable[
   return ranked[0], final
 
 
+def with_a2c_rates(config: config_lib.Config,
+                   environment: str) -> config_lib.Config:
+  """`config` with A2C's learning rates for the agents of a rule."""
+  agent = config.agents[environment]
+  # Without predictions to learn all costs are alike.
+  kl_costs = agent.kl_costs[:1 if config.rule.kind == 'lpg_v' else None]
+  agent = dataclasses.replace(
+      agent, learning_rates=baselines.learning_rates(agent), kl_costs=kl_costs)
+  return dataclasses.replace(
+      config, agents={**config.agents, environment: agent})
+
+
 def tune_rule(config: config_lib.Config, environment: str, eta: np.ndarray,
               settings: settings_lib.Settings, say: Callable[[str], None]
               ) -> dict[str, Any]:
@@ -123,7 +136,8 @@ def choose_arm(source: sources.Source, config: config_lib.Config,
 
   Args:
     source: the rule; one that is marked as untrained has the hyperparameters
-      of that which it stands beside, or draws them uniformly.
+      of that which it stands beside, or draws them uniformly, as it does where
+      rules are tuned.
     config: what its agents live by, see `training_environments.sized`.
     environment: its name.
     settings: see there.
@@ -134,7 +148,8 @@ def choose_arm(source: sources.Source, config: config_lib.Config,
     tuned, see `tune_rule`, `final` too.
   """
   agent = config.agents[environment]
-  arm = source.preferred_arm(environment, agent)
+  arm = (None if settings.tune
+         else source.preferred_arm(environment, agent))
   if arm is None and not source.about.get('untrained'):
     return tune_rule(config, environment, source.eta, settings, say)
   return {'arm': arm, 'arms': agent.arms}

@@ -26,11 +26,16 @@ LARGER_RATES = (2., 4., 8.)
 ENTROPY_COSTS = (0., 0.01, 0.02)
 
 
+def learning_rates(agent: config_lib.AgentConfig) -> tuple[float, ...]:
+  """The bandit's learning rates, and larger ones."""
+  return (*agent.learning_rates,
+          *(max(agent.learning_rates) * factor for factor in LARGER_RATES))
+
+
 def grid(agent: config_lib.AgentConfig) -> tuple[tuple[float, float], ...]:
-  """(learning rate, entropy cost) pairs: the bandit's rates and larger ones."""
-  rates = (*agent.learning_rates,
-           *(max(agent.learning_rates) * factor for factor in LARGER_RATES))
-  return tuple((rate, cost) for rate in rates for cost in ENTROPY_COSTS)
+  """(learning rate, entropy cost) pairs of A2C."""
+  return tuple((rate, cost) for rate in learning_rates(agent)
+               for cost in ENTROPY_COSTS)
 
 
 def a2c(config: config_lib.Config,

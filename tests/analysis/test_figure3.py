@@ -211,6 +211,33 @@ def test_a_rule_whose_bandit_does_not_know_the_kind_is_tuned(run_dir):
                              np.mean(alone.final_return), rtol=1e-6)
 
 
+@pytest.mark.parametrize('kind,num_costs', [('lpg', 3), ('lpg_v', 1)])
+def test_rules_that_are_tuned_have_the_learning_rates_of_a2c(
+    run_dir, kind, num_costs):
+  settings = dataclasses.replace(TINY, tune=True, ablations=False)
+  agent = dataclasses.replace(CONFIG.agents[NAME], learning_rates=(7.,))
+  source = sources.read(run_dir)
+  config = dataclasses.replace(
+      source.config, agents={NAME: agent},
+      rule=dataclasses.replace(source.config.rule, kind=kind),
+      evaluator=config_lib.EvaluatorConfig(enabled=False))
+  known = {'bandits': {NAME: {'counts': [9] * 3, 'window': [[1.] * 10] * 3}}}
+  source = source._replace(
+      config=config, bandit=known,
+      eta=np.asarray(meta_update.init(config).eta))
+  _, chosen = training._by_rule(source, NAME, config, settings, {}, print)
+  assert chosen['arms'] == tuple(
+      (rate, cost) for rate in (20., 40., 80., 320.)
+      for cost in agent.kl_costs[:num_costs])
+  assert len(chosen['final']) == len(chosen['arms'])
+  untrained = tuning.choose_arm(
+      sources.untrained(source), config, NAME, settings, print)
+  assert untrained == {'arm': None, 'arms': agent.arms}
+  a2c = training.sized(config, NAME, config, settings).agents[NAME]
+  assert sorted({rate for rate, _ in baselines.grid(a2c)}) == [
+      20., 40., 80., 320.]
+
+
 def test_tuning_in_two_rounds():
   """Pair 5 is lucky in the first round; 4 and 6 are the best, 4 earlier."""
   seen = []
