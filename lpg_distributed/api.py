@@ -94,7 +94,7 @@ def apply_rule(rule: Rule,
   """Asks the rule what an agent shall learn from a trajectory (Section 3.1).
 
   Pure, so fit for `jax.jit` and `jax.grad`; with respect to eta, by
-  `rule._replace(eta=...)`.
+  `rule._replace(eta=...)`. By itself it is compiled once for each shape.
 
   Args:
     rule: with M predictions.
@@ -135,8 +135,14 @@ def apply_rule(rule: Rule,
       as_float(reward), as_float(discount),
       jnp.broadcast_to(as_float(gamma), shape), as_float(action_probability),
       as_float(y))
-  return lpg_network.apply(
-      rule_vector.unravel(rule.config, jnp.asarray(rule.eta)), inputs)
+  return _apply(rule.config, jnp.asarray(rule.eta), inputs)
+
+
+# Once for each form of a rule and of its inputs: the LSTM's loop would
+# otherwise be compiled again in each call.
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(config, eta, inputs):
+  return lpg_network.apply(rule_vector.unravel(config, eta), inputs)
 
 
 def load_environment(name: str) -> base.Environment:

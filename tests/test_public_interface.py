@@ -145,6 +145,24 @@ def test_apply_is_the_rule(rule, batch):
                              rtol=1e-4, atol=1e-5)
 
 
+def test_apply_is_compiled_once(rule, monkeypatch):
+  """For each shape: a loop over it would fill the memory with programs."""
+  shapes = []
+  apply = lpg_network.apply
+
+  def traced(eta, inputs):
+    shapes.append(inputs.reward.shape)
+    return apply(eta, inputs)
+
+  monkeypatch.setattr(lpg_network, 'apply', traced)
+  trajectory = _trajectory((2, 1))
+  found = [lpg.apply_rule(rule._replace(eta=scale * rule.eta), **trajectory)
+           for scale in (1., 2., 2.)]
+  assert shapes == [(6, 2, 1)]
+  assert not np.array_equal(found[0].pi_hat, found[1].pi_hat)
+  np.testing.assert_array_equal(found[1].pi_hat, found[2].pi_hat)
+
+
 def test_apply_is_pure_and_differentiable_in_eta(rule):
   trajectory = _trajectory()
 
