@@ -112,10 +112,11 @@ def make_learner(
 
   def compute_targets(eta, experience):
     trajectory, output = experience
+    reward = settings.reward_scale * trajectory.reward
     if settings.max_abs_reward:
-      trajectory = trajectory._replace(reward=jnp.clip(
-          trajectory.reward, -settings.max_abs_reward,
-          settings.max_abs_reward))
+      reward = jnp.clip(reward, -settings.max_abs_reward,
+                        settings.max_abs_reward)
+    trajectory = trajectory._replace(reward=reward)
     targets, metrics = rule.compute_targets(
         eta, Experience(trajectory, output))
     return targets, {

@@ -38,8 +38,11 @@ class Settings:
   discount: float = 0.995  # gamma
   trajectory_steps: int = 20  # T
   use_baseline: bool = True  # Eq. (7) or Eq. (2); not in a2c
-  # Rewards are clipped to [-x, x] before the rule sees them, as is the custom
-  # on Atari (paper silent); 0: not at all.
+  # Rewards are multiplied with this before the rule sees them: what a learned
+  # rule can say of values has an end (paper silent).
+  reward_scale: float = 1.
+  # And then clipped to [-x, x], as is the custom on Atari (paper silent); 0:
+  # not at all.
   max_abs_reward: float = 1.
   # Of a2c and of lpg_v's value function (paper silent).
   td_lambda: float = 0.95

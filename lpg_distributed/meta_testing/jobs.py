@@ -69,7 +69,7 @@ def _require(condition: bool, message: str) -> None:
     raise JobError(message)
 
 
-_POSITIVE = ('learning_rate',)
+_POSITIVE = ('learning_rate', 'reward_scale')
 _NOT_NEGATIVE = ('kl_cost', 'discount', 'max_abs_reward', 'value_cost',
                  'entropy_cost', 'td_lambda')
 _AT_MOST_ONE = ('discount', 'td_lambda')

@@ -107,22 +107,24 @@ def test_update_by_hand(use_baseline):
 
 
 def test_the_rule_sees_the_trajectory():
-  """Clipped rewards, d, gamma, pi(a|s) and y of T + 1 states."""
+  """Scaled and clipped rewards, d, gamma, pi(a|s) and y of T + 1 states."""
   seen = []
 
   def rule(eta, inputs):
     jax.debug.callback(lambda *x: seen.append(types.RuleInput(*x)), *inputs)
     return fixed_rule(eta, inputs)
 
-  learner = make_learner(apply=rule, discount=0.9, max_abs_reward=0.5)
+  learner = make_learner(apply=rule, discount=0.9, reward_scale=2.,
+                         max_abs_reward=0.5)
   state, experience, targets = make_case(learner)
   learner.learn(targets, state, experience)
   jax.effects_barrier()
   (inputs,) = seen
   trajectory = experience.trajectory
   np.testing.assert_allclose(inputs.reward,
-                             np.clip(trajectory.reward, -0.5, 0.5))
-  assert np.any(np.abs(trajectory.reward) > 0.5)
+                             np.clip(2. * trajectory.reward, -0.5, 0.5))
+  assert np.any(np.abs(trajectory.reward) > 0.25)
+  assert np.any(np.abs(trajectory.reward) < 0.25)
   np.testing.assert_array_equal(inputs.discount, trajectory.discount)
   np.testing.assert_allclose(inputs.gamma, np.full((T, B), 0.9), rtol=1e-6)
   out = np.asarray(trajectory.observation) @ np.asarray(state.theta)

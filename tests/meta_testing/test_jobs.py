@@ -68,6 +68,8 @@ def test_eta_decides_the_predictions(etas):
     ({'seeds': ()}, 'seeds is (); allowed'),
     ({'overrides': ['learning_rate=-1']}, 'learning_rate is -1.0; allowed: a '
      'number, more than 0'),
+    ({'overrides': ['reward_scale=0']}, 'reward_scale is 0.0; allowed: a '
+     'number, more than 0'),
     ({'overrides': ['discount=1.5']}, 'discount is 1.5; allowed: a number, 0 '
      'or more, at most 1'),
     ({'overrides': ['kl_cost=nan']}, 'kl_cost is nan; allowed'),
