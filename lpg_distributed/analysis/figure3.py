@@ -68,6 +68,9 @@ def _done(args, about: Mapping[str, Any]) -> dict[str, Any]:
   found, data = stored.load(args.results, NAME)
   for name in ('command', 'process_minutes'):  # Of the last command.
     found.pop(name, None)
+  # Of settings that were not there yet.
+  found['settings'] = {**dataclasses.asdict(training.Settings()),
+                       **found.get('settings', {})}
   if found != stored.plain(about):
     raise stored.ResultsError(f'{args.results} holds another comparison; '
                               'choose another --results')
@@ -148,6 +151,37 @@ def summaries(found: Mapping[str, Any],
           for label, row in found['rules'].items()}
 
 
+def _pair(pair: Sequence[float], grid: Sequence[Sequence[float]]) -> str:
+  """Of hyperparameters, and whether larger or smaller ones may be better."""
+  parts = []
+  for value, values in zip(pair, zip(*grid)):
+    low, high = min(values), max(values)
+    ends = {} if low == high else {high: ' (largest)',
+                                   low: ' (smallest)' if low else ''}
+    parts.append(f'{value:g}{ends.get(value, "")}')
+  return ', '.join(parts)
+
+
+def _hyper_params(about, data) -> list[str]:
+  """A table of what agents learned with."""
+  labels = [label for label, rule in about['rules'].items()
+            if not rule.get('untrained')]
+  result = ['| environment | ' + ' | '.join([*labels, training.A2C]) + ' |',
+            '|---|' + '---|' * (len(labels) + 1)]
+  for name, found in data.items():
+    cells = []
+    for chosen in map(found['arms'].get, labels):
+      if chosen is None or chosen['arm'] is None:
+        cells.append('-')
+      else:
+        cells.append(_pair(chosen['arms'][chosen['arm']], chosen['arms']))
+    a2c = found.get('a2c')
+    cells.append(_pair((a2c['learning_rate'], a2c['entropy_cost']),
+                       a2c['pairs']) if a2c else '-')
+    result.append(f'| `{name}` | ' + ' | '.join(cells) + ' |')
+  return result
+
+
 def _verdicts(about, data) -> list[str]:
   """What can be said with intervals apart."""
   result = []
@@ -202,7 +236,9 @@ def lines(about, data):
       cells.append(' / '.join('-' if v is None else f'{v:.2f}'
                               for v in values))
     result.append(f'| `{name}` | ' + ' | '.join(cells) + ' |')
-  return [*result, '', *_verdicts(about, data)]
+  return [*result, '', 'Learning rate and KL cost, of A2C entropy cost, and '
+          'whether they are at an end of their grid:', '',
+          *_hyper_params(about, data), '', *_verdicts(about, data)]
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -123,9 +123,7 @@ def tune_a2c(config: config_lib.Config, environment: str,
     return lambda index, key: lives(pairs[index], key)
 
   best, final = tune(len(pairs), make, settings, say)
-  rates = sorted({rate for rate, _ in pairs})
   return {'learning_rate': pairs[best][0], 'entropy_cost': pairs[best][1],
-          'at_edge': pairs[best][0] in (rates[0], rates[-1]),
           'final': final, 'pairs': pairs}
 
 

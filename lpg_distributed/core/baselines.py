@@ -22,8 +22,8 @@ from lpg_distributed.core import train_agents
 # Beyond the bandit's largest learning rate: targets of LPG have a scale that
 # was learned for these rates, those of A2C have not.
 LARGER_RATES = (2., 4., 8.)
-# Table 2's beta_0 and none.
-ENTROPY_COSTS = (0., 0.01, 0.02)
+# Table 2's beta_0, none, and a larger one.
+ENTROPY_COSTS = (0., 0.01, 0.02, 0.05)
 
 
 def learning_rates(agent: config_lib.AgentConfig) -> tuple[float, ...]:
