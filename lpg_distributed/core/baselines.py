@@ -33,7 +33,7 @@ def learning_rates(agent: config_lib.AgentConfig) -> tuple[float, ...]:
 
 
 def grid(agent: config_lib.AgentConfig) -> tuple[tuple[float, float], ...]:
-  """(learning rate, entropy cost) pairs of A2C."""
+  """A2C's (learning rate, entropy cost) pairs."""
   return tuple((rate, cost) for rate in learning_rates(agent)
                for cost in ENTROPY_COSTS)
 

@@ -30,8 +30,8 @@ def _quick(quick_compilation):
 def test_grid():
   pairs = baselines.grid(config_lib.AGENTS['tabular_dense'])
   assert {rate for rate, _ in pairs} == {20., 40., 80., 160., 320., 640.}
-  assert {cost for _, cost in pairs} == {0., 0.01, 0.02}
-  assert len(pairs) == len(set(pairs)) == 18
+  assert {cost for _, cost in pairs} == {0., 0.01, 0.02, 0.05}
+  assert len(pairs) == len(set(pairs)) == 24
 
 
 def test_one_update_by_hand():
