@@ -164,14 +164,11 @@ class MetaConfig:
   num_updates: int = 5  # K
   num_lifetimes: int = 960
   num_envs: int = 64  # B
-  # Scales every kind's lifetime; small runs shorten them.
-  lifetime_scale: float = 1.
-  # First lives begin at spread-out ages, so that lifetimes do not end together.
-  staggered_ages: bool = True
+  lifetime_scale: float = 1.  # of every kind; small runs shorten them
+  staggered_ages: bool = True  # of first lives, so that not all end together
   # Policy entropy in nats below which a lifetime ends at once (B.1 says "0").
   min_policy_entropy: float = 1e-3
-  # Standard deviation of a table's first y logits (paper silent).
-  y_table_stddev: float = 0.1
+  y_table_stddev: float = 0.1  # of a table's first y logits (paper silent)
 
   def __post_init__(self):
     _require_number('meta.learning_rate', self.learning_rate, 0, 1,
@@ -245,8 +242,7 @@ class EvaluatorConfig:
   kl_cost: float = 0.5
   discount: float = 0.995
   use_baseline: bool = True  # Eq. (7)
-  # Of all processor time of the machine that it is on.
-  share: float = 0.25
+  share: float = 0.25  # of all processor time of the machine that it is on
   # From one evaluated eta to the next; 0: whenever there is a new one.
   period_meta_steps: int = 0
   pause_s: float = 0.  # between two games
