@@ -171,10 +171,10 @@ def _hyper_params(about, data) -> list[str]:
   for name, found in data.items():
     cells = []
     for chosen in map(found['arms'].get, labels):
-      if chosen is None or chosen['arm'] is None:
-        cells.append('-')
-      else:
-        cells.append(_pair(chosen['arms'][chosen['arm']], chosen['arms']))
+      # A list has probabilities: in earlier results arms were drawn by them.
+      arm = chosen['arm'] if isinstance(chosen, Mapping) else None
+      cells.append('-' if arm is None else
+                   _pair(chosen['arms'][arm], chosen['arms']))
     a2c = found.get('a2c')
     cells.append(_pair((a2c['learning_rate'], a2c['entropy_cost']),
                        a2c['pairs']) if a2c else '-')

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 
 import jax
 import numpy as np
@@ -23,6 +24,7 @@ from lpg_distributed.core import meta_update
 from lpg_distributed.core import train_agents
 from tests.analysis import run_testing
 
+_RESULTS = pathlib.Path(__file__).resolve().parents[2] / 'docs' / 'results'
 NAME, CONFIG = run_testing.NAME, run_testing.CONFIG
 TINY = training_settings.Settings(num_lifetimes=3, chunk=2, tuning_lifetimes=2,
                          final_lifetimes=3, updates=30, num_envs=8, points=4)
@@ -357,6 +359,18 @@ def test_hyper_params_at_the_ends_of_their_grids():
       f'| `{NAME}` | 2, 5 (smallest) | 2 (largest), 0.01 |',
       '| `chain_long` | - | 1 (smallest), 0 |', '| `tabular_dense` | - | - |']
   assert figure3._pair((3., 1.), [(3., 1.)]) == '3, 1'
+
+
+@pytest.mark.parametrize('path', [
+    path for path in sorted(_RESULTS.glob('*.json'))
+    if json.loads(path.read_text())['experiment'] == figure3.NAME],
+                         ids=lambda path: path.stem)
+def test_stored_results_are_read(path):
+  """Those of earlier days too."""
+  about, data = stored.load(str(path), figure3.NAME)
+  text = '\n'.join(figure3.lines(about, data))
+  for name in data:
+    assert text.count(f'| `{name}` |') == 3  # Raw, normalised, and with what.
 
 
 def test_normalised():
