@@ -53,7 +53,7 @@ def main() -> int:
   rows = mini.table(config, root)
   if not rows:
     return stop.exit_code or 1
-  lines = mini.markdown(rows)
+  lines = mini.lines_of(rows)
   print('\n'.join(lines))
   from lpg_distributed import files
   files.write_whole(os.path.join(root, 'table.md'),

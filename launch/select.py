@@ -63,7 +63,7 @@ def main() -> int:
     print('stopped; the same command goes on', file=sys.stderr)
     return stop.exit_code
   choice = selection.choose(trials)
-  lines = selection.markdown(choice)
+  lines = selection.lines_of(choice)
   print('\n'.join(lines))
   files.write_whole(
       os.path.join(_RUN_DIR.value, 'choice.json'),

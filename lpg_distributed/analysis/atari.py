@@ -20,6 +20,7 @@ import numpy as np
 from envs import atari
 from envs import registry
 from lpg_distributed import errors
+from lpg_distributed.analysis import markdown
 from lpg_distributed.meta_testing import results
 from lpg_distributed.meta_testing import summary
 
@@ -189,16 +190,15 @@ def table(groups: Mapping[str, Sequence[Run]]) -> list[str]:
   """
   games = sorted({run.game for runs in groups.values() for run in runs})
   names = list(groups)
-  lines = ['| game | random | human | ' + ' | '.join(names) + ' |',
-           '|---|' + '---|' * (2 + len(names))]
+  rows = []
   for game in games:
     random, human = atari.scores()[game]
     cells = [game, f'{random:.6g}', f'{human:.6g}']
     for name in names:
       runs = by_game(groups[name]).get(game, [])
       cells.append(_cell(game, runs) if runs else '-')
-    lines.append('| ' + ' | '.join(cells) + ' |')
-  return lines
+    rows.append(cells)
+  return markdown.table(['game', 'random', 'human', *names], rows)
 
 
 def _cell(game: str, runs: Sequence[Run]) -> str:

@@ -27,6 +27,7 @@ from envs import suite
 from lpg_distributed import config as config_lib
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import intervals
+from lpg_distributed.analysis import markdown
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import style
 from lpg_distributed.analysis import training_settings as training
@@ -166,8 +167,7 @@ def _hyper_params(about, data) -> list[str]:
   """A table of what agents learned with."""
   labels = [label for label, rule in about['rules'].items()
             if not rule.get('untrained')]
-  result = ['| environment | ' + ' | '.join([*labels, training.A2C]) + ' |',
-            '|---|' + '---|' * (len(labels) + 1)]
+  rows = []
   for name, found in data.items():
     cells = []
     for chosen in map(found['arms'].get, labels):
@@ -178,8 +178,8 @@ def _hyper_params(about, data) -> list[str]:
     a2c = found.get('a2c')
     cells.append(_pair((a2c['learning_rate'], a2c['entropy_cost']),
                        a2c['pairs']) if a2c else '-')
-    result.append(f'| `{name}` | ' + ' | '.join(cells) + ' |')
-  return result
+    rows.append([f'`{name}`', *cells])
+  return markdown.table(['environment', *labels, training.A2C], rows)
 
 
 def _verdicts(about, data) -> list[str]:
@@ -208,24 +208,20 @@ def _verdicts(about, data) -> list[str]:
   return result
 
 
-def lines(about, data):
-  """Tables of final returns, raw and normalised, and what they say."""
-  labels = list(dict.fromkeys(
-      label for found in data.values() for label in found['rules']))
-  num = about['settings']['num_lifetimes']
-  result = [f'Final return of {num} held-out lifetimes, mean ± half of the '
-            '95 % interval:', '',
-            '| environment | optimal | ' + ' | '.join(labels) + ' |',
-            '|---|---|' + '---|' * len(labels)]
+def _final(labels: Sequence[str], data) -> list[str]:
+  """A table of final returns."""
+  rows = []
   for name, found in data.items():
     summary = summaries(found)
     optimum = optimal_returns.optima()[name]
-    cells = ['-' if optimum is None else f'{optimum:.3g}',
-             *(intervals.text(summary.get(label)) for label in labels)]
-    result.append(f'| `{name}` | ' + ' | '.join(cells) + ' |')
-  result += ['', 'Normalised (random 0, optimal 1), final / mean of the whole '
-             'curve:', '', '| environment | ' + ' | '.join(labels) + ' |',
-             '|---|' + '---|' * len(labels)]
+    rows.append([f'`{name}`', '-' if optimum is None else f'{optimum:.3g}',
+                 *(intervals.text(summary.get(label)) for label in labels)])
+  return markdown.table(['environment', 'optimal', *labels], rows)
+
+
+def _normalised(labels: Sequence[str], data) -> list[str]:
+  """A table of final returns and of means over learning curves."""
+  rows = []
   for name, found in data.items():
     cells = []
     for label in labels:
@@ -235,10 +231,23 @@ def lines(about, data):
           for key in ('final', 'whole')]
       cells.append(' / '.join('-' if v is None else f'{v:.2f}'
                               for v in values))
-    result.append(f'| `{name}` | ' + ' | '.join(cells) + ' |')
-  return [*result, '', 'Learning rate and KL cost, of A2C entropy cost, and '
-          'whether they are at an end of their grid:', '',
-          *_hyper_params(about, data), '', *_verdicts(about, data)]
+    rows.append([f'`{name}`', *cells])
+  return markdown.table(['environment', *labels], rows)
+
+
+def lines(about, data):
+  """Tables of final returns, raw and normalised, and what they say."""
+  labels = list(dict.fromkeys(
+      label for found in data.values() for label in found['rules']))
+  num = about['settings']['num_lifetimes']
+  return [
+      f'Final return of {num} held-out lifetimes, mean ± half of the '
+      '95 % interval:', '', *_final(labels, data), '',
+      'Normalised (random 0, optimal 1), final / mean of the whole '
+      'curve:', '', *_normalised(labels, data), '',
+      'Learning rate and KL cost, of A2C entropy cost, and '
+      'whether they are at an end of their grid:', '',
+      *_hyper_params(about, data), '', *_verdicts(about, data)]
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -19,6 +19,7 @@ import numpy as np
 from lpg_distributed.analysis import evaluation_settings
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import intervals
+from lpg_distributed.analysis import markdown
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import style
 
@@ -107,28 +108,26 @@ def draw(about, data):
 def lines(about, data):
   result = [f'Mean squared error on {about["test_worlds"]} held-out worlds '
             f'after {data["updates"][-1]} updates (± standard error):', '',
-            '| discount | variance | ' + ' | '.join(data['mean']) + ' |',
-            '|---|---|' + '---|' * len(data['mean'])]
-  for i, discount in enumerate(data['discounts']):
-    cells = [f'{data["mean"][name][i][-1]:.3g} ± '
-             f'{data["standard_error"][name][i][-1]:.1g}'
-             for name in data['mean']]
-    result.append(f'| {discount:g} | {data["variance"][i]:.3g} | '
-                  + ' | '.join(cells) + ' |')
+            *markdown.table(['discount', 'variance', *data['mean']], (
+                [f'{discount:g}', f'{data["variance"][i]:.3g}',
+                 *(f'{data["mean"][name][i][-1]:.3g} ± '
+                   f'{data["standard_error"][name][i][-1]:.1g}'
+                   for name in data['mean'])]
+                for i, discount in enumerate(data['discounts'])))]
   if 'correlations' not in data:  # Of results that were stored without.
     return result
   names = [name if name == TD else f'phi(y), {name}'
            for name in data['correlations']]
-  result += ['', 'Correlation with the true values over the cells of a world, '
-             f'mean of {about["train_worlds"] + about["test_worlds"]} worlds '
-             '(± standard error):', '', '| discount | ' + ' | '.join(names)
-             + ' |', '|---|' + '---|' * len(names)]
-  for i, discount in enumerate(data['discounts']):
-    cells = [' ± '.join(f'{stored.as_array(found[key])[i]:.2f}'
-                        for key in ('mean', 'standard_error'))
-             for found in data['correlations'].values()]
-    result.append(f'| {discount:g} | ' + ' | '.join(cells) + ' |')
-  return result
+  return [
+      *result, '',
+      'Correlation with the true values over the cells of a world, mean of '
+      f'{about["train_worlds"] + about["test_worlds"]} worlds '
+      '(± standard error):', '', *markdown.table(['discount', *names], (
+          [f'{discount:g}', *(
+              ' ± '.join(f'{stored.as_array(found[key])[i]:.2f}'
+                         for key in ('mean', 'standard_error'))
+              for found in data['correlations'].values())]
+          for i, discount in enumerate(data['discounts'])))]
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import figure3
+from lpg_distributed.analysis import markdown
 from lpg_distributed.analysis import report
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import studies
@@ -124,7 +125,7 @@ def draw(about, data):
   return figure
 
 
-def _rows(found: Mapping[str, Any], environment: str) -> list[str]:
+def _cells(found: Mapping[str, Any], environment: str) -> list[str]:
   """One cell per variant: the means of the seeds."""
   cells = []
   for variant in _VARIANTS:
@@ -138,10 +139,9 @@ def lines(about, data):
   result = [f'Returns at the end of new lifetimes, one number for each seed, '
             f'after {about["meta_steps"]} meta-steps:']
   for environment in about['environments']:
-    result += ['', f'| {environment} | ' + ' | '.join(_VARIANTS) + ' |',
-               '|---|' + '---|' * len(_VARIANTS)]
-    result += [f'| {name} | ' + ' | '.join(_rows(found, environment)) + ' |'
-               for name, found in data['variants'].items()]
+    result += ['', *markdown.table([environment, *_VARIANTS], (
+        [name, *_cells(found, environment)]
+        for name, found in data['variants'].items()))]
   return result
 
 

@@ -18,6 +18,7 @@ from typing import Optional, Sequence
 import numpy as np
 
 from lpg_distributed.analysis import experiment
+from lpg_distributed.analysis import markdown
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import style
 
@@ -142,23 +143,20 @@ def draw(about, data):
 
 
 def lines(about, data):
-  result = [
-      f'{about["rule"]["label"]}, {about["num_lifetimes"]} lifetimes of each '
-      f'kind, batches of {about["batch"]}', '',
-      '| environment | ' + ' | '.join(
-          f'norm, {q:.0%}' for q in _QUANTILES) + ' | '
-      + ' | '.join(f'limit {limit:g}' if limit else 'no limit'
-                   for limit in data['limits']) + ' |',
-      '|---' * (1 + len(_QUANTILES) + len(data['limits'])) + '|']
+  head = ['environment', *(f'norm, {q:.0%}' for q in _QUANTILES),
+          *(f'limit {limit:g}' if limit else 'no limit'
+            for limit in data['limits'])]
+  rows = []
   for name, found in data['agreement'].items():
     norms = data['norms'].get(name)
     cells = (['-'] * len(_QUANTILES) if norms is None else
              [f'{x:.2g}' for x in np.quantile(norms, _QUANTILES)])
     cells += ['-' if found[str(limit)] is None else f'{found[str(limit)]:.2f}'
               for limit in data['limits']]
-    label = name if norms is None else f'`{name}`'
-    result.append(f'| {label} | ' + ' | '.join(cells) + ' |')
-  return result
+    rows.append([name if norms is None else f'`{name}`', *cells])
+  return [f'{about["rule"]["label"]}, {about["num_lifetimes"]} lifetimes of '
+          f'each kind, batches of {about["batch"]}', '',
+          *markdown.table(head, rows)]
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -20,6 +20,7 @@ from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import figure3
 from lpg_distributed.analysis import figure7
 from lpg_distributed.analysis import intervals
+from lpg_distributed.analysis import markdown
 from lpg_distributed.analysis import sources
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import training_environments
@@ -172,12 +173,10 @@ def lines(card: Mapping[str, Any]) -> list[str]:
   labels = list(dict.fromkeys(
       label for found in card['results'].values() for label in found))
   began = card['config']['run'].get('initial_rule')
-  result = [f'{card["name"]}: {card["env_steps"]:,} environment steps'
-            f'{f" after those of {began}" if began else ""}, '
-            f'meta-steps {card["averaged_meta_steps"]}', '',
-            '| environment | ' + ' | '.join(labels) + ' |',
-            '|---|' + '---|' * len(labels)]
-  for name, found in card['results'].items():
-    cells = [intervals.text(found.get(label)) for label in labels]
-    result.append(f'| `{name}` | ' + ' | '.join(cells) + ' |')
-  return result
+  return [f'{card["name"]}: {card["env_steps"]:,} environment steps'
+          f'{f" after those of {began}" if began else ""}, '
+          f'meta-steps {card["averaged_meta_steps"]}', '',
+          *markdown.table(['environment', *labels], (
+              [f'`{name}`', *(intervals.text(found.get(label))
+                              for label in labels)]
+              for name, found in card['results'].items()))]

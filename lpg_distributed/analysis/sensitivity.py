@@ -19,6 +19,7 @@ import numpy as np
 from envs import suite
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import gae_fit
+from lpg_distributed.analysis import markdown
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import style
 from lpg_distributed.analysis import training_settings
@@ -136,23 +137,20 @@ def draw(about, data):
 
 
 def lines(about, data):
-  result = [f'{about["rule"]["label"]} on {about["environment"]}, at meta-step '
-            f'{data["meta_steps"][-1]}: what one deviation of an input does '
-            'to the outputs, summed over lags', '',
-            '| | ' + ' | '.join(INPUTS) + ' |', '|---|---|---|---|']
-  for output in OUTPUTS:
-    cells = [f'{_strength(data, output, name)[-1]:.3g}' for name in INPUTS]
-    result.append(f'| {output} | ' + ' | '.join(cells) + ' |')
-  result += ['', 'GAE that is nearest to pi_hat, with phi for a value, or -phi '
-             'for another sign; what it explains:', '',
-             '| meta-step | lambda | sign | by rewards | by phi |',
-             '|---|---|---|---|---|']
-  for step, fit in zip(data['meta_steps'], _fits(about, data)):
-    result.append(
-        f'| {step or "untrained"} | {fit.td_lambda:.2f} | '
-        f'{"+" if fit.phi_factor > 0. else "-"} | {fit.reward_explained:.0%} | '
-        f'{fit.phi_explained:.0%} |')
-  return result
+  strengths = markdown.table(['output', *INPUTS], (
+      [output, *(f'{_strength(data, output, name)[-1]:.3g}'
+                 for name in INPUTS)] for output in OUTPUTS))
+  fits = markdown.table(
+      ['meta-step', 'lambda', 'sign', 'by rewards', 'by phi'], (
+          [f'{step or "untrained"}', f'{fit.td_lambda:.2f}',
+           '+' if fit.phi_factor > 0. else '-', f'{fit.reward_explained:.0%}',
+           f'{fit.phi_explained:.0%}']
+          for step, fit in zip(data['meta_steps'], _fits(about, data))))
+  return [f'{about["rule"]["label"]} on {about["environment"]}, at meta-step '
+          f'{data["meta_steps"][-1]}: what one deviation of an input does '
+          'to the outputs, summed over lags', '', *strengths, '',
+          'GAE that is nearest to pi_hat, with phi for a value, or -phi '
+          'for another sign; what it explains:', '', *fits]
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

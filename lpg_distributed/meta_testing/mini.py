@@ -17,6 +17,7 @@ import numpy as np
 
 from lpg_distributed import eta_file
 from lpg_distributed import files
+from lpg_distributed.analysis import markdown
 from lpg_distributed.core import jitted_loop
 from lpg_distributed.core import rules
 from lpg_distributed.meta_testing import jobs
@@ -226,11 +227,9 @@ def table(config: Config, root: str) -> dict[str, dict[str, Any]]:
   return rows
 
 
-def markdown(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def lines_of(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
   """The table as lines."""
-  lines = ['| environment | steps | ' + ' | '.join(RULES) + ' |',
-           '|---|---|' + '---|' * len(RULES)]
-  marked = False
+  table_rows, marked = [], False
   for environment, found in rows.items():
     cells = []
     for rule in RULES:
@@ -244,7 +243,8 @@ def markdown(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
                    f'({cell["learning_rate"]:g}{edge})')
     steps = next(iter(found.values()))['env_steps']
     name = environment.partition('/')[2]
-    lines.append(f'| `{name}` | {steps:,} | ' + ' | '.join(cells) + ' |')
+    table_rows.append([f'`{name}`', f'{steps:,}', *cells])
+  lines = markdown.table(['environment', 'steps', *RULES], table_rows)
   lines.append('')
   lines.append('Return at the end ± standard error over seeds (learning rate).')
   if marked:

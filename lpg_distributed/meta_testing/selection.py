@@ -12,6 +12,7 @@ from typing import Mapping, NamedTuple, Optional, Sequence
 
 from envs import atari
 from envs import registry
+from lpg_distributed.analysis import markdown
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import results
 from lpg_distributed.meta_testing import session
@@ -105,18 +106,17 @@ def choose(found: Sequence[Trial]) -> Choice:
   return Choice(max(scores, key=scores.get), scores, returns)
 
 
-def markdown(choice: Choice) -> list[str]:
+def lines_of(choice: Choice) -> list[str]:
   """A table of all pairs, best first, and the choice."""
   environments = list(next(iter(choice.returns.values())))
-  lines = ['| learning rate | KL cost | score | '
-           + ' | '.join(environments) + ' |',
-           '|---|---|---|' + '---|' * len(environments)]
+  rows = []
   for pair in sorted(choice.scores, key=choice.scores.get, reverse=True):
     cells = ['-' if (x := choice.returns[pair][e]) is None else f'{x:.3g}'
              for e in environments]
-    lines.append(f'| {pair.learning_rate:g} | {pair.kl_cost:g} | '
-                 f'{choice.scores[pair]:.3g} | ' + ' | '.join(cells) + ' |')
+    rows.append([f'{pair.learning_rate:g}', f'{pair.kl_cost:g}',
+                 f'{choice.scores[pair]:.3g}', *cells])
   best = choice.best
-  lines += ['', f'choice: --set=learning_rate={best.learning_rate:g} '
-            f'--set=kl_cost={best.kl_cost:g}']
-  return lines
+  return [*markdown.table(
+      ['learning rate', 'KL cost', 'score', *environments], rows), '',
+          f'choice: --set=learning_rate={best.learning_rate:g} '
+          f'--set=kl_cost={best.kl_cost:g}']

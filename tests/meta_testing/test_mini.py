@@ -60,7 +60,7 @@ def test_an_item_is_tuned_and_trained_once(config, tmp_path, monkeypatch):
   cell = rows[CHAIN]['a2c']
   assert len(cell['returns']) == 3
   np.testing.assert_allclose(cell['mean'], np.mean(cell['returns']))
-  lines = mini.markdown(rows)
+  lines = mini.lines_of(rows)
   assert lines[2].startswith('| `Catch-bsuite` | 6,000 | - | ')
   assert '(0.02*)' in lines[2] and lines[-1].startswith('* the largest')
   monkeypatch.setattr(mini, '_tune', None)  # Neither is done again.

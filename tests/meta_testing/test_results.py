@@ -145,7 +145,7 @@ def test_selection_by_hand(tmp_path):
       'gymnax/CartPole-v1': {0.1: None, 0.2: 5.}}))
   assert choice.best == pairs[1]
   np.testing.assert_allclose([choice.scores[p] for p in pairs], [0., 0.25])
-  assert selection.markdown(choice)[-1] == (
+  assert selection.lines_of(choice)[-1] == (
       'choice: --set=learning_rate=0.2 --set=kl_cost=1')
   with pytest.raises(jobs.JobError, match='no episode has ended yet'):
     selection.choose(make_trials(tmp_path / 'c', {

@@ -1,0 +1,21 @@
+"""Tables as text, as documents show them."""
+
+from typing import Iterable, Sequence
+
+
+def _line(cells: Sequence[str]) -> str:
+  return '| ' + ' | '.join(cells) + ' |'
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+  """A Markdown table's lines.
+
+  Raises:
+    ValueError: if a row is longer or shorter than the head.
+  """
+  result = [_line(head), '|' + '---|' * len(head)]
+  for row in rows:
+    if len(row) != len(head):
+      raise ValueError(f'a row has {len(row)} cells and the head {len(head)}')
+    result.append(_line(row))
+  return result
