@@ -152,8 +152,10 @@ def _config(pairs):
   config = presets.load(flags.get('preset', 'demo'))
   if 'config' in flags:
     config = config_io.load_file(config, _ROOT / flags['config'])
-  return config_io.apply_overrides(
-      config, [value for name, value in pairs if name == 'set'])
+  overrides = [value for name, value in pairs if name == 'set']
+  if 'seed' in flags:
+    overrides.append(f'run.seed={flags["seed"]}')
+  return config_io.apply_overrides(config, overrides)
 
 
 def test_published_rules_were_trained_as_the_report_says():
