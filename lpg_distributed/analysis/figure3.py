@@ -10,8 +10,9 @@ trained, and by three ablations of each rule: agents that never learn their
 predictions (alpha_y = 0), a rule that sees a constant in their place (phi held
 at its mean), and one that sees a constant in place of pi(a|s) (policy held at
 its mean), in which a rule that does without predictions may keep values all
-the same. Results are written after each rule on each environment, and the same
-command goes on with what is missing.
+the same. Results are written after each rule on each environment and after
+each pair of a grid that is tuned, and the same command goes on with what is
+missing.
 """
 
 import dataclasses

@@ -68,7 +68,7 @@ def _chunk_keys(environment: str, settings: settings_lib.Settings):
 def _by_rule(source: sources.Source, environment: str,
              base: config_lib.Config, settings: settings_lib.Settings,
              compiled: dict[Any, evaluation.Lives],
-             say: Callable[[str], None]
+             say: Callable[[str], None], log: Optional[tuning.Log] = None
              ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
   """Rows of a rule, and of its ablations under `LABEL, ABLATION`.
 
@@ -83,7 +83,8 @@ def _by_rule(source: sources.Source, environment: str,
   lives = compiled.setdefault(
       (config.rule, config.meta, config.outer, config.agents[environment]),
       evaluation.Lives(config, environment, settings.chunk))
-  chosen = tuning.choose_arm(source, config, environment, settings, say)
+  chosen = tuning.choose_arm(
+      source, config, environment, settings, say, log)
   num_arms = len(chosen['arms'])
   log_probs = (np.zeros(num_arms, np.float32) if chosen['arm'] is None
                else tuning.only_arm(chosen['arm'], num_arms))
@@ -124,11 +125,13 @@ def evaluate(environment: str, rules: Sequence[sources.Source],
     settings: see there.
     say: is told what is being done.
     found: what an earlier call had told `keep`, to go on from there.
-    keep: is told the result so far, after each rule.
+    keep: is told the result so far, after each rule and, of what is tuned,
+      after each pair of a grid.
 
   Returns:
     `env_steps` [P], `rules` (see `curves.row`), `arms` (how each rule
     came to its hyperparameters) and, with A2C, `a2c` (see `tuning.tune_a2c`).
+    `tuning` has the rows of unfinished searches by label, see `tuning.Log`.
   """
   base = rules[0].config
   config = sized(base, environment, base, settings)
@@ -139,15 +142,29 @@ def evaluate(environment: str, rules: Sequence[sources.Source],
   compiled: dict[Any, evaluation.Lives] = {}
   result: dict[str, Any] = copy.deepcopy(dict(found)) if found else {
       'env_steps': bounds[1:] * per_update, 'rules': {}, 'arms': {}}
+  unfinished = result.setdefault('tuning', {})
+
+  def log_of(label):
+    def keep_rows(rows):
+      unfinished[label] = rows
+      keep(result)
+    return tuning.Log(unfinished.get(label, ()), keep_rows)
+
+  def keep_finished(label):
+    unfinished.pop(label, None)
+    keep(result)
+
   for source in rules:
     if source.label not in result['arms']:
       rows, result['arms'][source.label] = _by_rule(
-          source, environment, base, settings, compiled, say_of(source.label))
+          source, environment, base, settings, compiled, say_of(source.label),
+          log_of(source.label))
       result['rules'].update(rows)
-      keep(result)
+      keep_finished(source.label)
   if settings.a2c and 'a2c' not in result:
     say_a2c = say_of(settings_lib.A2C)
-    tuned = tuning.tune_a2c(config, environment, settings, say_a2c)
+    tuned = tuning.tune_a2c(config, environment, settings, say_a2c,
+                            log_of(settings_lib.A2C))
     pair = tuned['learning_rate'], tuned['entropy_cost']
     say_a2c(f'{settings.num_lifetimes} lifetimes')
     live = tuning.a2c_lives(config, environment, settings.chunk)
@@ -155,5 +172,5 @@ def evaluate(environment: str, rules: Sequence[sources.Source],
     result['rules'][settings_lib.A2C] = curves.row(
         lives, bounds, settings.num_lifetimes)
     result['a2c'] = tuned
-    keep(result)
+    keep_finished(settings_lib.A2C)
   return result

@@ -5,7 +5,7 @@ their grids, found on lifetimes that no figure shows.
 """
 
 import dataclasses
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 import chex
 import jax
@@ -31,10 +31,36 @@ def only_arm(arm: int, num_arms: int) -> np.ndarray:
     return np.log(np.eye(num_arms, dtype=np.float32)[arm])
 
 
+class Log:
+  """What a search has found so far; the same search goes on from it."""
+
+  def __init__(self, rows: Sequence[Sequence[Any]] = (),
+               keep: Callable[[list[list[Any]]], None] = lambda rows: None):
+    """Begins with `rows`, and tells `keep` all of them after each new one.
+
+    Args:
+      rows: [round, pair, final return, mean over the curve]; None for minus
+        infinity, which results have no number for.
+      keep: is told the same.
+    """
+    self._found = {(index, pair): tuple(-np.inf if x is None else x
+                                        for x in score)
+                   for index, pair, *score in rows}
+    self._keep = keep
+
+  def get(self, index: int, pair: int) -> Optional[tuple[float, float]]:
+    """Both returns of a pair in a round; None if it was not in it yet."""
+    return self._found.get((index, pair))
+
+  def add(self, index: int, pair: int, final: float, whole: float) -> None:
+    self._found[index, pair] = final, whole
+    self._keep([[*at, *score] for at, score in self._found.items()])
+
+
 def tune(num_pairs: int, make: Callable[[int], Callable[
     [int, chex.PRNGKey], train_agents.Lifetimes]],
-         settings: settings_lib.Settings, say: Callable[[str], None]
-         ) -> tuple[int, list[float]]:
+         settings: settings_lib.Settings, say: Callable[[str], None],
+         log: Optional[Log] = None) -> tuple[int, list[float]]:
   """Finds the best pair of a grid, in two rounds.
 
   A few lifetimes of each pair choose `_FINALISTS` of them, and more lifetimes
@@ -46,6 +72,7 @@ def tune(num_pairs: int, make: Callable[[int], Callable[
     make: a number of lifetimes to what lives them, of the pair of an index.
     settings: how many lifetimes.
     say: is told of each round.
+    log: what is in it is not done again, and what is done is added to it.
 
   Returns:
     The pair with the best final return, of equally good ones, as chains have,
@@ -53,6 +80,7 @@ def tune(num_pairs: int, make: Callable[[int], Callable[
     round they were in.
   """
   key = evaluation.held_out_key(settings.seed, STREAM)
+  log = log or Log()
   final = [-np.inf] * num_pairs
   ranked = list(range(num_pairs))
   for index, (num, kept) in enumerate((
@@ -61,12 +89,15 @@ def tune(num_pairs: int, make: Callable[[int], Callable[
     live = make(num)
     whole = {}
     for pair in ranked:
-      some = live(pair, jax.random.fold_in(key, index))
-      bounds = curves.bins(len(some.episode_return), settings.points)
-      found = curves.row([some], bounds, num)
-      final[pair], whole[pair] = (
-          float(np.nan_to_num(np.mean(found[what]), nan=-np.inf))
-          for what in ('final', 'whole'))
+      score = log.get(index, pair)
+      if score is None:
+        some = live(pair, jax.random.fold_in(key, index))
+        bounds = curves.bins(len(some.episode_return), settings.points)
+        found = curves.row([some], bounds, num)
+        score = tuple(float(np.nan_to_num(np.mean(found[what]), nan=-np.inf))
+                      for what in ('final', 'whole'))
+        log.add(index, pair, *score)
+      final[pair], whole[pair] = score
     ranked.sort(reverse=True, key=lambda i: (round(final[i], 2), whole[i]))
     ranked = ranked[:kept]
   return ranked[0], final
@@ -85,8 +116,8 @@ def with_a2c_rates(config: config_lib.Config,
 
 
 def tune_rule(config: config_lib.Config, environment: str, eta: np.ndarray,
-              settings: settings_lib.Settings, say: Callable[[str], None]
-              ) -> dict[str, Any]:
+              settings: settings_lib.Settings, say: Callable[[str], None],
+              log: Optional[Log] = None) -> dict[str, Any]:
   """Finds the arm with which agents of a rule have the best final return.
 
   Returns:
@@ -98,7 +129,7 @@ def tune_rule(config: config_lib.Config, environment: str, eta: np.ndarray,
     lives = evaluation.Lives(config, environment, num)
     return lambda arm, key: lives(eta, key, only_arm(arm, len(arms)))
 
-  arm, final = tune(len(arms), make, settings, say)
+  arm, final = tune(len(arms), make, settings, say, log)
   return {'arm': arm, 'arms': arms, 'final': final}
 
 
@@ -113,8 +144,8 @@ def a2c_lives(config: config_lib.Config, environment: str, num: int
 
 
 def tune_a2c(config: config_lib.Config, environment: str,
-             settings: settings_lib.Settings, say: Callable[[str], None]
-             ) -> dict[str, Any]:
+             settings: settings_lib.Settings, say: Callable[[str], None],
+             log: Optional[Log] = None) -> dict[str, Any]:
   """Finds A2C's pair of `baselines.grid` with the best final return."""
   pairs = baselines.grid(config.agents[environment])
 
@@ -122,14 +153,15 @@ def tune_a2c(config: config_lib.Config, environment: str,
     lives = a2c_lives(config, environment, num)
     return lambda index, key: lives(pairs[index], key)
 
-  best, final = tune(len(pairs), make, settings, say)
+  best, final = tune(len(pairs), make, settings, say, log)
   return {'learning_rate': pairs[best][0], 'entropy_cost': pairs[best][1],
           'final': final, 'pairs': pairs}
 
 
 def choose_arm(source: sources.Source, config: config_lib.Config,
                environment: str, settings: settings_lib.Settings,
-               say: Callable[[str], None]) -> dict[str, Any]:
+               say: Callable[[str], None], log: Optional[Log] = None
+               ) -> dict[str, Any]:
   """How a rule comes to its hyperparameters.
 
   Args:
@@ -140,6 +172,7 @@ def choose_arm(source: sources.Source, config: config_lib.Config,
     environment: its name.
     settings: see there.
     say: see `tune`.
+    log: see `tune`.
 
   Returns:
     `arm`, None where they are drawn; `arms` (pairs); of one that had to be
@@ -149,5 +182,5 @@ def choose_arm(source: sources.Source, config: config_lib.Config,
   arm = (None if settings.tune
          else source.preferred_arm(environment, agent))
   if arm is None and not source.about.get('untrained'):
-    return tune_rule(config, environment, source.eta, settings, say)
+    return tune_rule(config, environment, source.eta, settings, say, log)
   return {'arm': arm, 'arms': agent.arms}

@@ -143,13 +143,40 @@ def test_what_is_missing_is_added(evaluated, rules):
   for label in ('LPG-V', 'LPG-V, phi held', 'LPG-V, policy held'):
     rows.pop(label)
   kept = []
-  found = training.evaluate(NAME, rules, TINY, found=begun, keep=kept.append)
-  assert kept == [found] and 'LPG-V' not in rows
+  found = training.evaluate(
+      NAME, rules, TINY, found=begun,
+      keep=lambda found: kept.append(
+          dict(found['tuning']) or set(found['arms'])))
+  # Its bandit does not know the kind: 9 pairs, then the best 4.
+  assert [len(some['LPG-V']) for some in kept[:-1]] == list(range(1, 14))
+  assert kept[-1] == set(evaluated['arms']) and 'LPG-V' not in rows
   assert found['rules']['LPG']['final'] == [1., 2., 3.]
   for label in ('LPG-V', 'LPG-V, phi held', 'LPG-V, policy held'):
     assert stored.plain(found['rules'][label]) == stored.plain(
         evaluated['rules'][label])
   assert stored.plain(found['arms']) == stored.plain(evaluated['arms'])
+
+
+def test_an_interrupted_search_goes_on(evaluated, rules, monkeypatch):
+  begun = stored.plain(evaluated)
+  del begun['a2c'], begun['rules']['A2C']
+  kept, lived = [], []
+  keep = lambda found: kept.append(json.loads(json.dumps(stored.plain(found))))
+  evaluate = lambda found: training.evaluate(
+      NAME, rules, TINY, found=found, keep=keep)
+  whole = stored.plain(evaluate(begun))
+  assert whole == kept[-1] == stored.plain(evaluated)
+  num_pairs = len(evaluated['a2c']['pairs'])
+  assert [len(found['tuning']['A2C']) for found in kept[:-1]] == list(
+      range(1, num_pairs + 5))
+  make = tuning.a2c_lives
+  def counted(config, environment, num):
+    live = make(config, environment, num)
+    return lambda pair, key: lived.append(num) or live(pair, key)
+  monkeypatch.setattr(tuning, 'a2c_lives', counted)
+  again = evaluate(kept[num_pairs + 1])  # Two of four finalists are there.
+  assert stored.plain(again) == whole
+  assert lived == 2 * [TINY.final_lifetimes] + 2 * [TINY.chunk]
 
 
 def test_a2c_is_tuned_on_other_lifetimes(evaluated):
@@ -269,6 +296,37 @@ def test_tuning_in_two_rounds():
   test_keys = {tuple(np.asarray(key))
                for key in training._chunk_keys(NAME, TINY)}
   assert not test_keys & (first | second)
+
+
+@pytest.mark.parametrize('num_lived', range(1, 10))
+def test_a_search_goes_on_from_its_log(num_lived):
+  """Interrupted after each pair; pair 2 is never finite."""
+  seen, kept = [], []
+
+  def make(num):
+    def live(pair, key):
+      del key
+      if len(seen) == num_lived:
+        raise KeyboardInterrupt
+      seen.append((num, pair))
+      value = np.nan if pair == 2 else pair
+      return train_agents.Lifetimes(
+          final_return=np.full(num, value),
+          episode_return=np.full((4, num), value),
+          num_episodes=np.ones((4, num)), seen=None, hyper=None, theta=None)
+    return live
+
+  settings = dataclasses.replace(TINY, tuning_lifetimes=2, final_lifetimes=7)
+  search = lambda rows: tuning.tune(
+      6, make, settings, lambda text: None,
+      tuning.Log(rows, lambda rows: kept.append(stored.plain(rows))))
+  with pytest.raises(KeyboardInterrupt):
+    search(())
+  assert len(kept) == num_lived
+  num_lived = 99
+  best, final = search(json.loads(json.dumps(kept[-1])))
+  assert best == 5 and final == [0., 1., -np.inf, 3., 4., 5.]
+  assert seen == [*((2, i) for i in range(6)), (7, 5), (7, 4), (7, 3), (7, 1)]
 
 
 def made_up(environment, rules, settings, say=None, found=None,
