@@ -12,6 +12,7 @@ import dataclasses
 from typing import Any, Callable, Mapping, Optional, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lpg_distributed import config as config_lib
@@ -63,6 +64,30 @@ def _chunk_keys(environment: str, settings: settings_lib.Settings):
       evaluation.held_out_key(settings.seed, _STREAM), index)
   num_chunks = -(-settings.num_lifetimes // settings.chunk)
   return [jax.random.fold_in(key, i) for i in range(num_chunks)]
+
+
+def layouts(environment: str, settings: settings_lib.Settings) -> Any:
+  """What is fixed for each of the lifetimes that all rules meet.
+
+  Returns:
+    NumPy leaves [`settings.num_lifetimes`, ...], the environment's parameters.
+  """
+  config = config_lib.Config()
+
+  def idle(task, progress):
+    nothing = jnp.zeros_like(task.hyper.gamma)
+    return progress, train_agents.Seen(nothing, nothing)
+
+  @jax.jit
+  def born(key):  # As they are born; of the rest nothing is computed.
+    return train_agents.live(
+        config, environment, lambda kind: train_agents.Learner(idle), key,
+        settings.chunk, jnp.zeros(len(config.agents[environment].arms)),
+        updates=0)[1].task.env_params
+
+  found = [born(key) for key in _chunk_keys(environment, settings)]
+  return jax.tree_util.tree_map(
+      lambda *x: np.concatenate(x)[:settings.num_lifetimes], *found)
 
 
 def _by_rule(source: sources.Source, environment: str,

@@ -1,0 +1,123 @@
+"""What Figure 3 stored, by the actions that a layout has.
+
+  python -m lpg_distributed.analysis.action_sets \\
+    --results=docs/results/figure3.json --label=LPG --label=A2C
+
+Half of the grids have nine actions, and an agent collects what it steps on;
+the others have eighteen, and collecting is an action of its own (Appendix A.1).
+How much an agent can find differs by so much that means and intervals of both
+together are mostly those of the mixture. Layouts are drawn again from the
+comparison's seed; nobody lives in them.
+"""
+
+import argparse
+import sys
+from typing import Any, Mapping, Optional, Sequence
+
+import numpy as np
+
+from envs import grid_world
+from envs import suite
+from lpg_distributed import errors
+from lpg_distributed.analysis import experiment
+from lpg_distributed.analysis import figure3
+from lpg_distributed.analysis import intervals
+from lpg_distributed.analysis import markdown
+from lpg_distributed.analysis import stored
+from lpg_distributed.analysis import training_settings as training
+
+NUM_ACTIONS = (grid_world.NUM_MOVES, grid_world.NUM_ACTIONS)
+
+_Summaries = Mapping[str, Mapping[str, Any]]
+
+
+def num_actions(environment: str, settings: training.Settings) -> np.ndarray:
+  """[lifetimes] of a grid, 9 or 18, in the order of Figure 3's returns."""
+  from lpg_distributed.analysis import training_environments
+  layouts = training_environments.layouts(environment, settings)
+  return np.where(layouts.collects_by_action, *reversed(NUM_ACTIONS))
+
+
+def by_num_actions(about: Mapping[str, Any], data: Mapping[str, Any],
+                   labels: Sequence[str] = ()
+                   ) -> dict[str, dict[int, _Summaries]]:
+  """Summaries of final returns by environment, number of actions and label.
+
+  Args:
+    about: of the results, see `figure3`.
+    data: likewise; environments that are no grids are left out.
+    labels: those of interest; none: all.
+
+  Raises:
+    ResultsError: no such label, or no grid.
+  """
+  known = dict.fromkeys(
+      label for found in data.values() for label in found['rules'])
+  for label in labels:
+    if label not in known:
+      raise stored.ResultsError(f'--label is {label!r}; allowed: '
+                                f'{", ".join(map(repr, known))}')
+  settings = training.Settings(**about['settings'])
+  result = {}
+  for name, found in data.items():
+    if not isinstance(suite.load(name), grid_world.GridWorld):
+      continue
+    sets = num_actions(name, settings)
+    finals = {label: stored.as_array(row['final'])
+              for label, row in found['rules'].items()
+              if not labels or label in labels}
+    result[name] = {n: {label: intervals.summary(final[sets == n])
+                        for label, final in finals.items()}
+                    for n in NUM_ACTIONS if np.any(sets == n)}
+  if not result:
+    raise stored.ResultsError('there are no results of grids; they alone have '
+                              'two sets of actions')
+  return result
+
+
+def lines(found: Mapping[str, Mapping[int, _Summaries]]) -> list[str]:
+  """A table, and what can be said with intervals apart."""
+  labels = list(dict.fromkeys(label for sets in found.values()
+                              for row in sets.values() for label in row))
+  rows, verdicts = [], []
+  for name, sets in found.items():
+    for n, row in sets.items():
+      num = next(iter(row.values()))['num'] if row else 0
+      rows.append([f'`{name}`', f'{n}', f'{num}',
+                   *(intervals.text(row.get(label)) for label in labels)])
+  for label in labels:
+    for n in NUM_ACTIONS:
+      compared = [intervals.compare(sets[n][label], sets[n][training.A2C])
+                  for sets in found.values()
+                  if label != training.A2C and n in sets
+                  and {label, training.A2C} <= sets[n].keys()]
+      if compared:
+        verdicts.append(
+            f'{label} against A2C, {n} actions, of {len(compared)} kinds: '
+            f'above on {compared.count(1)}, below on {compared.count(-1)}, '
+            f'intervals overlap on {compared.count(0)}.')
+  return [*markdown.table(['environment', 'actions', 'lifetimes', *labels],
+                          rows), '', *verdicts]
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+  parser = argparse.ArgumentParser(
+      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+  parser.add_argument('--results', default=f'runs/{figure3.NAME}.json',
+                      metavar='FILE', help='of Figure 3; default: %(default)s')
+  parser.add_argument('--label', action='append', default=[], metavar='LABEL',
+                      help='which is shown; many times; default: all')
+  args = parser.parse_args(argv)
+  experiment.one_thread()
+  try:
+    found = by_num_actions(*stored.load(args.results, figure3.NAME),
+                           args.label)
+  except errors.UserError as error:
+    return errors.report(error)
+  for line in lines(found):
+    print(line)
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())
