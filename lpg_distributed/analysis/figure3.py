@@ -131,7 +131,8 @@ def draw(about, data):
       axes.axhline(optimum, color='black', linestyle=':', linewidth=1)
     axes.set_xlabel('million environment steps')
     axes.set_ylabel('return')
-  grid[0].legend()
+  if grid[0].get_legend_handles_labels()[0]:  # Else nothing is there yet.
+    grid[0].legend()
   return figure
 
 
