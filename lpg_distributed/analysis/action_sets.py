@@ -93,9 +93,7 @@ def lines(found: Mapping[str, Mapping[int, _Summaries]]) -> list[str]:
                   and {label, training.A2C} <= sets[n].keys()]
       if compared:
         verdicts.append(
-            f'{label} against A2C, {n} actions, of {len(compared)} kinds: '
-            f'above on {compared.count(1)}, below on {compared.count(-1)}, '
-            f'intervals overlap on {compared.count(0)}.')
+            f'{label} against A2C, {n} actions, {intervals.tally(compared)}')
   return [*markdown.table(['environment', 'actions', 'lifetimes', *labels],
                           rows), '', *verdicts]
 

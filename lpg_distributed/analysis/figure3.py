@@ -196,9 +196,7 @@ def _verdicts(about, data) -> list[str]:
                   if training.A2C in s]
       if compared:
         result.append(
-            f'{label} against A2C, {text}, of {len(compared)} kinds: above on '
-            f'{compared.count(1)}, below on {compared.count(-1)}, intervals '
-            f'overlap on {compared.count(0)}.')
+            f'{label} against A2C, {text}, {intervals.tally(compared)}')
     by_kind = [summaries(found) for found in data.values()]
     ablations = [f'{label}, {name}' for name in (training.NO_Y,
                                                  training.HELD_PHI)]

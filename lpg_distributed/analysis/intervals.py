@@ -41,6 +41,12 @@ def compare(one: dict[str, Any], other: dict[str, Any]) -> int:
   return int(one['low'] > other['high']) - int(one['high'] < other['low'])
 
 
+def tally(compared: Sequence[int]) -> str:
+  """How often `compare` said what, of as many kinds."""
+  return (f'of {len(compared)} kinds: above on {compared.count(1)}, below on '
+          f'{compared.count(-1)}, intervals overlap on {compared.count(0)}.')
+
+
 def text(found: Optional[dict[str, Any]]) -> str:
   """As a table has it: mean and half of the interval."""
   if found is None or found['mean'] is None:
