@@ -193,7 +193,7 @@ def _verdicts(about, data) -> list[str]:
     for what, text in (('final', 'final return'), ('whole', 'whole curve')):
       compared = [intervals.compare(s[label], s[training.A2C]) for s in (
           summaries(found, what) for found in data.values())
-                  if training.A2C in s]
+                  if {label, training.A2C} <= s.keys()]
       if compared:
         result.append(
             f'{label} against A2C, {text}, {intervals.tally(compared)}')

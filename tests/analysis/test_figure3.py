@@ -330,7 +330,8 @@ def test_verdicts_by_hand():
       'LPG, phi held': row(.2, .21, .22), 'A2C': row(.5, .51, .52)}},
           'chain_long': {'rules': {
       'LPG': row(.1, .11, .12), 'LPG, alpha_y = 0': row(.1, .11, .12),
-      'LPG, phi held': row(.0, .01, .02), 'A2C': row(.5, .51, .52)}}}
+      'LPG, phi held': row(.0, .01, .02), 'A2C': row(.5, .51, .52)}},
+          'tabular_dense': {'rules': {'A2C': row(.5, .51, .52)}}}
   about = {'rules': {'LPG': {}, 'untrained': {'untrained': True}}}
   assert figure3._verdicts(about, data) == [
       'LPG against A2C, final return, of 2 kinds: above on 1, below on 1, '
