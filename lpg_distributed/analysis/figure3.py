@@ -237,8 +237,9 @@ def _normalised(labels: Sequence[str], data) -> list[str]:
 
 def lines(about, data):
   """Tables of final returns, raw and normalised, and what they say."""
-  labels = list(dict.fromkeys(
-      label for found in data.values() for label in found['rules']))
+  labels = sorted(dict.fromkeys(
+      label for found in data.values() for label in found['rules']),
+                  key=lambda label: label == training.A2C)  # The last one.
   num = about['settings']['num_lifetimes']
   return [
       f'Final return of {num} held-out lifetimes, mean ± half of the '

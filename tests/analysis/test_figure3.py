@@ -341,6 +341,15 @@ def test_verdicts_by_hand():
       'LPG: both ablations of its predictions cost return on 1 of 2 kinds.']
 
 
+def test_a2c_is_the_last_column_whenever_it_lived():
+  row = {'final': [.5, .6], 'whole': [.5, .6]}
+  about = {'rules': {'LPG': {}}, 'settings': {'num_lifetimes': 2}}
+  text = figure3.lines(about, {NAME: {
+      'rules': {'A2C': row, 'LPG': row, 'untrained': row}, 'arms': {}}})
+  assert '| environment | optimal | LPG | untrained | A2C |' in text
+  assert '| environment | LPG | untrained | A2C |' in text
+
+
 def test_hyper_params_at_the_ends_of_their_grids():
   arms = [(rate, cost) for rate in (1., 2., 4.) for cost in (5., 7.)]
   pairs = [(rate, cost) for rate in (1., 2.) for cost in (0., 0.01, 0.02)]
