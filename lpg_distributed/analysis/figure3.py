@@ -184,19 +184,27 @@ def _hyper_params(about, data) -> list[str]:
   return markdown.table(['environment', *labels, training.A2C], rows)
 
 
+def _against(label: str, other: str, data) -> list[str]:
+  """On how many kinds one is above or below the other, by both returns."""
+  result = []
+  for what, text in (('final', 'final return'), ('whole', 'whole curve')):
+    compared = [intervals.compare(s[label], s[other]) for s in (
+        summaries(found, what) for found in data.values())
+                if {label, other} <= s.keys()]
+    if compared:
+      result.append(
+          f'{label} against {other}, {text}, {intervals.tally(compared)}')
+  return result
+
+
 def _verdicts(about, data) -> list[str]:
   """What can be said with intervals apart."""
+  trained = [label for label, rule in about['rules'].items()
+             if not rule.get('untrained')]
   result = []
-  for label, rule in about['rules'].items():
-    if rule.get('untrained'):
-      continue
-    for what, text in (('final', 'final return'), ('whole', 'whole curve')):
-      compared = [intervals.compare(s[label], s[training.A2C]) for s in (
-          summaries(found, what) for found in data.values())
-                  if {label, training.A2C} <= s.keys()]
-      if compared:
-        result.append(
-            f'{label} against A2C, {text}, {intervals.tally(compared)}')
+  for i, label in enumerate(trained):
+    for other in (training.A2C, *trained[i + 1:]):
+      result += _against(label, other, data)
     by_kind = [summaries(found) for found in data.values()]
     ablations = [f'{label}, {name}' for name in (training.NO_Y,
                                                  training.HELD_PHI)]
@@ -208,11 +216,11 @@ def _verdicts(about, data) -> list[str]:
   return result
 
 
-def _final(labels: Sequence[str], data) -> list[str]:
-  """A table of final returns."""
+def _raw(labels: Sequence[str], data, what: str) -> list[str]:
+  """A table of returns; `what`: see `summaries`."""
   rows = []
   for name, found in data.items():
-    summary = summaries(found)
+    summary = summaries(found, what)
     optimum = optimal_returns.optima()[name]
     rows.append([f'`{name}`', '-' if optimum is None else f'{optimum:.3g}',
                  *(intervals.text(summary.get(label)) for label in labels)])
@@ -243,7 +251,8 @@ def lines(about, data):
   num = about['settings']['num_lifetimes']
   return [
       f'Final return of {num} held-out lifetimes, mean ± half of the '
-      '95 % interval:', '', *_final(labels, data), '',
+      '95 % interval:', '', *_raw(labels, data, 'final'), '',
+      'Mean of the whole curve:', '', *_raw(labels, data, 'whole'), '',
       'Normalised (random 0, optimal 1), final / mean of the whole '
       'curve:', '', *_normalised(labels, data), '',
       'Learning rate and KL cost, of A2C entropy cost, and '

@@ -1,5 +1,7 @@
 """How all figures look: colours that the colour-blind can tell apart."""
 
+from typing import Any
+
 import matplotlib
 from matplotlib import figure as figure_lib
 
@@ -13,17 +15,17 @@ COLOUR_MAP = 'cividis'
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00',
            '#000000')
 # Beside colour, since there may be more lines, and since some print grey.
-LINES = ('-', '--', '-.', ':')
+LINES = ('-', '--', '-.', ':', (0, (6, 1, 1, 1, 1, 1)), (0, (8, 3)))
 
 
-def line(index: int) -> dict[str, str]:
-  """Colour and form of the index-th line; they repeat after 28."""
+def line(index: int) -> dict[str, Any]:
+  """Colour and form of the index-th line; they repeat after 42."""
   return {'color': COLOURS[index % len(COLOURS)],
           'linestyle': LINES[index // len(COLOURS) % len(LINES)]}
 
 
-def distinct(index: int) -> dict[str, str]:
-  """As `line`, for few lines: each of another form, so that grey will do."""
+def distinct(index: int) -> dict[str, Any]:
+  """As `line`, for few lines: six are of other forms, so that grey will do."""
   return {**line(index), 'linestyle': LINES[index % len(LINES)]}
 
 

@@ -178,5 +178,5 @@ def test_the_command(tmp_path, capsys):
 
 
 def test_lines_can_be_told_apart():
-  looks = [tuple(style.line(i).items()) for i in range(28)]
-  assert len(set(looks)) == 28
+  looks = [tuple(style.line(i).items()) for i in range(42)]
+  assert len(set(looks)) == 42

@@ -375,7 +375,8 @@ def test_stored_results_are_read(path):
   about, data = stored.load(str(path), figure3.NAME)
   text = '\n'.join(figure3.lines(about, data))
   for name in data:
-    assert text.count(f'| `{name}` |') == 3  # Raw, normalised, and with what.
+    # Raw, both ends and whole curves; normalised; and with what.
+    assert text.count(f'| `{name}` |') == 4
 
 
 def test_normalised():

@@ -1,6 +1,5 @@
-"""Studies: the runs that they start, and one of each kind of rule for real."""
+"""Studies: the runs that they start, and those of Figure 7 in short."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -13,9 +12,9 @@ import pytest
 from launch import command
 from launch import study
 import lpg_distributed as lpg
-from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import presets
+from lpg_distributed.analysis import figure7
 from lpg_distributed.analysis import report
 from lpg_distributed.analysis import studies
 from lpg_distributed.nodes import loggers
@@ -109,17 +108,34 @@ def test_a_run_that_fails_ends_the_study(run, capsys):
     run('--study=predictions', '--variants=x')
 
 
-def test_lpg_v_is_meta_trained(tmp_path, quick_compilation):
-  """Two meta-steps by all nodes, and the comparison of the end."""
-  config = dataclasses.replace(
-      run_testing.CONFIG,
-      rule=dataclasses.replace(run_testing.CONFIG.rule, kind='lpg_v'),
-      run=config_lib.RunConfig(meta_steps=2, num_workers=1),
-      evaluator=config_lib.EvaluatorConfig(enabled=False))
-  run_dir = str(tmp_path / 'run')
-  rule = lpg.meta_train(config, run_dir)
-  assert rule.config.kind == 'lpg_v' and np.all(np.isfinite(rule.eta))
-  rows = list(loggers.read_metrics(run_dir, 'learner'))
-  assert len(rows) == 2 and all(row['gradient_norm'] > 0. for row in rows)
-  report.evaluate(run_dir, config, num_lifetimes=2)
-  assert 'trained' in report.summarise(run_dir, config)[1]
+def test_figure_7_in_short(tmp_path, quick_compilation, capsys):
+  """Two meta-steps of each variant by all nodes, compared, and the figure."""
+  ablations = studies.load('ablations')
+  root = tmp_path / 'study'
+  etas = {}
+  for variant, overrides in ablations.variants.items():
+    known = [text for text in overrides if not text.startswith('agents.')
+             or text.split('.')[1] in run_testing.CONFIG.agents]
+    config = config_io.apply_overrides(run_testing.CONFIG, [
+        *ablations.common, *known, 'run.meta_steps=2'])
+    run_dir = studies.run_dir(str(root), variant, 0)
+    rule = lpg.meta_train(config, run_dir)
+    etas[variant] = np.asarray(rule.eta)
+    assert rule.config.kind == config.rule.kind
+    rows = list(loggers.read_metrics(run_dir, 'learner'))
+    assert len(rows) == 2 and all(row['gradient_norm'] > 0. for row in rows)
+    report.evaluate(run_dir, config, num_lifetimes=2)
+    assert 'trained' in report.summarise(run_dir, config)[1]
+  variants = list(ablations.variants)
+  for i, one in enumerate(variants):
+    assert np.all(np.isfinite(etas[one]))
+    for other in variants[:i]:  # Each changes something.
+      assert not np.array_equal(etas[one], etas[other]), (one, other)
+  (root / 'study.json').write_text(json.dumps({
+      'study': 'ablations', 'set': [], 'variants': variants, 'seeds': [0]}))
+  results = str(tmp_path / 'figure7.json')
+  assert figure7.main([f'--study={root}', f'--results={results}',
+                       '--points=2']) == 0
+  out = capsys.readouterr().out
+  assert all(out.count(f'| {variant} | ') == 1 for variant in variants)
+  assert (tmp_path / 'figure7.png').exists()

@@ -1,0 +1,103 @@
+"""Rules against A2C on each of the fifteen kinds, of several Figures 3.
+
+  python -m lpg_distributed.analysis.against_a2c \\
+    --results=docs/results/figure3.json --results=docs/results/figure3_256.json
+
+One row for each kind, those on which nobody was compared too, and one column
+for each rule of each file: whether its agents are above (+) or below (-) A2C
+tuned for that kind with 95 % intervals apart, or whether intervals overlap (=),
+by final returns and by means over learning curves.
+"""
+
+import argparse
+import sys
+from typing import Any, Mapping, NamedTuple, Optional, Sequence
+
+from envs import suite
+from lpg_distributed import errors
+from lpg_distributed.analysis import figure3
+from lpg_distributed.analysis import intervals
+from lpg_distributed.analysis import markdown
+from lpg_distributed.analysis import stored
+from lpg_distributed.analysis import training_settings as training
+
+_SIGNS = {1: '+', -1: '-', 0: '='}
+
+
+class Compared(NamedTuple):
+  """A rule of one file."""
+  head: str
+  final: Mapping[str, int]  # by kind, see `intervals.compare`
+  whole: Mapping[str, int]
+
+
+def _head(label: str, about: Mapping[str, Any]) -> str:
+  """The rule, and what sets its lifetimes apart from those of training."""
+  rule, settings = about['rules'][label], about['settings']
+  name = rule.get('published')
+  parts = [f'`{name}`' if name else label]
+  if settings['updates']:
+    parts.append(f'{settings["updates"]} updates')
+  if settings['seed']:
+    parts.append(f'seed {settings["seed"]}')
+  return ', '.join(parts)
+
+
+def compared(about: Mapping[str, Any],
+             data: Mapping[str, Any]) -> list[Compared]:
+  """Each trained rule of a file that was compared with A2C on some kind."""
+  result = []
+  by_kind = {what: {name: figure3.summaries(found, what)
+                    for name, found in data.items()}
+             for what in ('final', 'whole')}
+  for label, rule in about['rules'].items():
+    if rule.get('untrained'):
+      continue
+    final, whole = ({name: intervals.compare(rows[label], rows[training.A2C])
+                     for name, rows in by_kind[what].items()
+                     if {label, training.A2C} <= rows.keys()}
+                    for what in ('final', 'whole'))
+    if final:
+      result.append(Compared(_head(label, about), final, whole))
+  return result
+
+
+def lines(columns: Sequence[Compared]) -> list[str]:
+  """A table of all kinds, and how many kinds some rule is above A2C on."""
+  rows = []
+  for name in suite.ENVIRONMENTS:
+    cells = [f'{_SIGNS[column.final[name]]} / {_SIGNS[column.whole[name]]}'
+             if name in column.final else '' for column in columns]
+    rows.append([f'`{name}`', *cells])
+  finals = [[column.final[name] for column in columns if name in column.final]
+            for name in suite.ENVIRONMENTS]
+  lived = [found for found in finals if found]
+  return [
+      *markdown.table(['environment', *(c.head for c in columns)], rows), '',
+      f'Final returns, of {len(suite.ENVIRONMENTS)} kinds: compared on '
+      f'{len(lived)}; some rule is above A2C on '
+      f'{sum(1 in found for found in lived)}, every one that was compared '
+      f'below on {sum(set(found) == {-1} for found in lived)}.']
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+  parser = argparse.ArgumentParser(
+      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+  parser.add_argument('--results', action='append', required=True,
+                      metavar='FILE', help='of Figure 3; many times')
+  args = parser.parse_args(argv)
+  try:
+    columns = [column for path in args.results
+               for column in compared(*stored.load(path, figure3.NAME))]
+    if not columns:
+      raise stored.ResultsError(
+          f'{", ".join(args.results)}: no rule was compared with A2C')
+  except errors.UserError as error:
+    return errors.report(error)
+  for line in lines(columns):
+    print(line)
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

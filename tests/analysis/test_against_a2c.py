@@ -1,0 +1,89 @@
+"""Rules against A2C on all kinds, by hand and from stored results."""
+
+import pathlib
+
+import pytest
+
+from envs import suite
+from lpg_distributed.analysis import against_a2c
+from lpg_distributed.analysis import figure3
+from lpg_distributed.analysis import stored
+
+_RESULTS = pathlib.Path(__file__).resolve().parents[2] / 'docs' / 'results'
+
+
+def make(rules, by_kind, **settings):
+  """Results; `by_kind`: kind to label to (final, whole) of one lifetime."""
+  about = {'rules': rules, 'settings': {'updates': 0, 'seed': 0, **settings}}
+  row = lambda end, whole: {'final': [end, end + 0.1],
+                            'whole': [whole, whole + 0.1]}
+  return about, {name: {'rules': {label: row(*values)
+                                  for label, values in labels.items()}}
+                 for name, labels in by_kind.items()}
+
+
+def test_table_by_hand():
+  one = make(
+      {'LPG': {'published': 'rule_a'}, 'mine': {'run': 'x'},
+       'untrained': {'untrained': True}, 'idle': {}},
+      {'chain_long': {'LPG': (9., 0.), 'mine': (0., 5.), 'untrained': (0., 0.),
+                      'idle': (9., 9.), 'A2C': (5., 5.)},
+       'chain_short': {'LPG': (5., 9.), 'A2C': (5., 5.)},
+       'random_small': {'LPG': (9., 9.)}})
+  other = make({'LPG': {'published': 'rule_a'}, 'untrained': {}},
+               {'tabular_dense': {'LPG': (0., 0.), 'A2C': (50., 50.)},
+                'chain_short': {'LPG': (0., 0.), 'A2C': (50., 50.)}},
+               updates=800, seed=3)
+  found = [column for some in (one, other)
+           for column in against_a2c.compared(*some)]
+  assert [column.head for column in found] == [
+      '`rule_a`', 'mine', 'idle', '`rule_a`, 800 updates, seed 3']
+  text = against_a2c.lines(found)
+  for line in (
+      '| environment | `rule_a` | mine | idle | '
+      '`rule_a`, 800 updates, seed 3 |',
+      '| `chain_long` | + / - | - / = | + / + |  |',
+      '| `chain_short` | = / + |  |  | - / - |',
+      '| `tabular_dense` |  |  |  | - / - |', '| `random_small` |  |  |  |  |'):
+    assert line in text
+  assert len(text) == 2 + len(suite.ENVIRONMENTS) + 2
+  assert text[-1] == (
+      'Final returns, of 15 kinds: compared on 3; some rule is above A2C on 1, '
+      'every one that was compared below on 1.')
+
+
+def test_command(capsys, tmp_path):
+  """On results of a figure whose verdicts its own command prints."""
+  path = str(_RESULTS / 'figure3.json')
+  assert against_a2c.main([f'--results={path}']) == 0
+  out = capsys.readouterr().out
+  about, data = stored.load(path, figure3.NAME)
+  cells = [line.split(' | ')[1] for line in out.splitlines()
+           if line.startswith('| `') and ' / ' in line]
+  ends = [cell.split(' / ') for cell in cells]
+  for what, part in (('final return', 0), ('whole curve', 1)):
+    signs = [pair[part] for pair in ends]
+    assert (f'LPG against A2C, {what}, of {len(data)} kinds: above on '
+            f'{signs.count("+")}, below on {signs.count("-")}, '
+            f'intervals overlap on {signs.count("=")}.'
+            ) in figure3.lines(about, data)
+  stored.save(str(tmp_path / 'a.json'), figure3.NAME, about, {
+      'chain_short': {'rules': {}}})
+  for path, message in ((tmp_path / 'a.json', 'no rule was compared'),
+                        (tmp_path / 'b.json', 'there is no file')):
+    assert against_a2c.main([f'--results={path}']) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count('\n') == 1
+  with pytest.raises(SystemExit):
+    against_a2c.main([])
+
+
+def test_the_report_shows_its_table(capsys):
+  report = (_RESULTS.parent / 'results.md').read_text(encoding='utf-8')
+  (command,) = [line for line in report.splitlines()
+                if line.startswith('python -m') and '.against_a2c ' in line]
+  root = str(_RESULTS.parents[1])
+  assert against_a2c.main([
+      part.replace('--results=', f'--results={root}/')
+      for part in command.split()[3:]]) == 0
+  assert capsys.readouterr().out in report
