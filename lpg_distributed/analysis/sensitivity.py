@@ -132,7 +132,8 @@ def draw(about, data):
     right.set_xlabel('meta-step')
     for axes in (left, middle):
       axes.legend(loc='center right')
-    right.legend()
+    right.margins(y=0.3)  # So that there is room for it.
+    right.legend(loc='upper center', ncols=len(INPUTS))
   return figure
 
 
