@@ -47,7 +47,10 @@ def draw_curves(groups: Mapping[str, Sequence[analysis.Run]],
         continue
       frames, mean, error = curve(runs)
       frames = frames / 1e6
-      axes.plot(frames, mean, label=name, **style.line(i))
+      # Of episodes that ended once only there is no line.
+      marker = 'o' if frames[0] == frames[-1] else None
+      axes.plot(frames, mean, label=name, marker=marker, markevery=_POINTS,
+                **style.line(i))
       axes.fill_between(frames, mean - error, mean + error, alpha=0.25,
                         linewidth=0, color=style.line(i)['color'])
       top = max(top, (mean + error).max())
@@ -62,7 +65,9 @@ def draw_curves(groups: Mapping[str, Sequence[analysis.Run]],
   for axes in panels:
     axes.set_xlabel('million frames')
     axes.set_ylabel('episode return')
-  panels[0].legend()
+  handles, labels = panels[0].get_legend_handles_labels()
+  figure.legend(handles, labels, loc='outside lower center',
+                ncols=min(len(labels), 2 * columns))
   figure.savefig(path, dpi=style.DPI)
 
 
@@ -80,7 +85,7 @@ def draw_environments(groups: Mapping[str, Sequence[analysis.Run]],
                 yerr=np.array(errors).T, marker='o', capsize=3,
                 **style.line(0))
   axes.set_xticks(numbers)
-  axes.set_ylim(bottom=0.)
+  axes.set_ylim(0., max(1., axes.get_ylim()[1]))
   axes.set_xlabel('training environments')
   axes.set_ylabel('games above human')
   figure.savefig(path, dpi=style.DPI)

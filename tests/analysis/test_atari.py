@@ -1,6 +1,7 @@
 """Aggregates of Atari results by hand, and the command around them."""
 
 import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -175,6 +176,17 @@ def test_the_command(tmp_path, capsys):
   assert atari.main([f'--results={tmp_path / "none"}']) == 2
   error = capsys.readouterr().err
   assert error.startswith('error: ') and error.count('\n') == 1
+
+
+def test_the_report_shows_what_is_stored(tmp_path, capsys):
+  docs = pathlib.Path(__file__).resolve().parents[2] / 'docs'
+  assert atari.main([f'--output={tmp_path}', *(
+      f'--results={name}={docs}/results/atari/{name}'
+      for name in ('12', '15', '2', 'a2c'))]) == 0
+  report = (docs / 'results.md').read_text(encoding='utf-8')
+  rows = [line for line in capsys.readouterr().out.splitlines()
+          if line.startswith(('| boxing ', '| breakout '))]
+  assert len(rows) == 2 and all(row in report for row in rows)
 
 
 def test_lines_can_be_told_apart():
