@@ -9,6 +9,7 @@ import pytest
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import eta_file
+from lpg_distributed.analysis import ablation_curves
 from lpg_distributed.analysis import evaluation
 from lpg_distributed.analysis import figure7
 from lpg_distributed.analysis import follow
@@ -58,6 +59,33 @@ def test_each_snapshot_is_evaluated_once(tmp_path, capsys, monkeypatch):
   assert follow.main(flags) == 0
   out = capsys.readouterr().out
   assert out.startswith(f'meta-step 4: {NAME}: full ') and out.count('\n') == 1
+
+
+def test_ablation_curves_by_hand(tmp_path, capsys):
+  run_dir = run_testing.store(tmp_path / 'run')
+  flags = [f'--run_dir={run_dir}', f'--results={tmp_path}/a.json']
+  assert ablation_curves.main(flags) == 2
+  error = capsys.readouterr().err
+  assert 'was not followed' in error and error.count('\n') == 1
+  logger = loggers.MetricsLogger(run_dir, follow.FILE, tensorboard=False)
+  for step, values in ((2, (0.1, 0.2, 0.3)), (4, (0.9, 0.25, -0.5))):
+    row = {'num_lifetimes': 7}
+    for label, value in zip(('full', 'alpha_y=0', 'phi_held'), values):
+      row |= {f'{label}/{NAME}': value,
+              f'{label}/{NAME}/standard_error': abs(value) / 10.}
+    logger.write(step, row)
+  logger.close()
+  assert ablation_curves.main(flags) == 0
+  assert (f'| environment | 2 | 4 |\n|---|---|---|\n| `{NAME}` | '
+          '0.1 / 0.2 / 0.3 | 0.9 / 0.25 / -0.5 |\n'
+          ) in capsys.readouterr().out
+  about, data = stored.load(f'{tmp_path}/a.json', 'ablation_curves')
+  assert about['num_lifetimes'] == 7 and data['kinds'][NAME]['phi held'] == [
+      [0.3, -0.5], [0.03, 0.05]]
+  picture = (tmp_path / 'a.png').read_bytes()
+  assert ablation_curves.main([f'--results={tmp_path}/a.json',
+                               f'--figure={tmp_path}/b.png']) == 0
+  assert (tmp_path / 'b.png').read_bytes() == picture
 
 
 def test_every_other_snapshot_and_the_end(tmp_path, monkeypatch):

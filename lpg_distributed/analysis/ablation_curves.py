@@ -1,0 +1,85 @@
+"""The ablations of predictions through meta-training, as `follow` found them.
+
+  python -m lpg_distributed.analysis.follow --run_dir=runs/p800
+  python -m lpg_distributed.analysis.ablation_curves --run_dir=runs/p800 \\
+    --results=docs/results/ablation_curves.json
+
+When does a rule begin to need its predictions, and does it go on to? Held-out
+lifetimes by snapshots of eta: as they are, with alpha_y = 0, and with phi held
+at its mean.
+"""
+
+import os
+import sys
+from typing import Optional, Sequence
+
+from lpg_distributed.analysis import experiment
+from lpg_distributed.analysis import follow
+from lpg_distributed.analysis import markdown
+from lpg_distributed.analysis import stored
+from lpg_distributed.analysis import style
+from lpg_distributed.nodes import run_directory
+
+NAME = 'ablation_curves'
+_VARIANTS = {follow.FULL: 'rule', follow.NO_Y: 'alpha_y = 0',
+             follow.HELD_PHI: 'phi held'}
+
+
+def compute(args):
+  run_dir = experiment.only_rule(args)
+  config = run_directory.read_config(run_dir)
+  rows = follow.read(run_dir)
+  if not rows:
+    raise stored.ResultsError(
+        f'{run_dir} was not followed; lpg_distributed.analysis.follow does so')
+  about = {'run': os.path.basename(os.path.normpath(run_dir)),
+           'seed': config.run.seed, 'initial_rule': config.run.initial_rule,
+           'num_lifetimes': rows[-1]['num_lifetimes']}
+  data = {'meta_steps': [row['step'] for row in rows], 'kinds': {
+      name: {text: [[row[f'{label}/{name}{suffix}'] for row in rows]
+                    for suffix in ('', '/standard_error')]
+             for label, text in _VARIANTS.items()
+             if f'{label}/{name}' in rows[-1]}
+      for name in config.environments}}
+  return about, data
+
+
+def draw(about, data):
+  kinds = data['kinds']
+  figure, grid = style.panels(len(kinds), min(len(kinds), 4), scale=0.8)
+  for axes, (name, variants) in zip(grid, kinds.items()):
+    for i, (label, values) in enumerate(variants.items()):
+      mean, error = map(stored.as_array, values)
+      axes.errorbar(data['meta_steps'], mean, error, label=label, marker='.',
+                    capsize=2, linewidth=1.2, **style.distinct(i))
+    axes.set_title(name)
+    axes.set_xlabel('meta-step')
+    axes.set_ylabel('return')
+  handles, labels = grid[0].get_legend_handles_labels()
+  figure.legend(handles, labels, loc='outside lower center', ncols=len(labels))
+  return figure
+
+
+def lines(about, data):
+  labels = list(next(iter(data['kinds'].values())))
+  rows = []
+  for name, variants in data['kinds'].items():
+    means = [stored.as_array(variants[label][0]) for label in labels]
+    rows.append([f'`{name}`', *(' / '.join(f'{value:.3g}' for value in values)
+                                for values in zip(*means))])
+  return [f'{about["run"]}: {" / ".join(labels)}, mean final return of '
+          f'{about["num_lifetimes"]} held-out lifetimes after so many '
+          'meta-steps', '',
+          *markdown.table(['environment', *map(str, data['meta_steps'])],
+                          rows)]
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+  parser = experiment.make_parser(__doc__, NAME)
+  parser.add_argument('--run_dir', action='append', default=[], dest='rule',
+                      metavar='DIRECTORY', help='of a run that was followed')
+  return experiment.run(parser, argv, NAME, compute, draw, lines)
+
+
+if __name__ == '__main__':
+  sys.exit(main())
