@@ -16,7 +16,6 @@ from typing import Any, Mapping, NamedTuple, Optional, Sequence
 from envs import suite
 from lpg_distributed import errors
 from lpg_distributed.analysis import figure3
-from lpg_distributed.analysis import intervals
 from lpg_distributed.analysis import markdown
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import training_settings as training
@@ -47,15 +46,8 @@ def compared(about: Mapping[str, Any],
              data: Mapping[str, Any]) -> list[Compared]:
   """Each trained rule of a file that was compared with A2C on some kind."""
   result = []
-  by_kind = {what: {name: figure3.summaries(found, what)
-                    for name, found in data.items()}
-             for what in ('final', 'whole')}
-  for label, rule in about['rules'].items():
-    if rule.get('untrained'):
-      continue
-    final, whole = ({name: intervals.compare(rows[label], rows[training.A2C])
-                     for name, rows in by_kind[what].items()
-                     if {label, training.A2C} <= rows.keys()}
+  for label in figure3.trained(about):
+    final, whole = (figure3.compared(label, training.A2C, data, what)
                     for what in ('final', 'whole'))
     if final:
       result.append(Compared(_head(label, about), final, whole))

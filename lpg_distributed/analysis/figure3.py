@@ -167,8 +167,7 @@ def _pair(pair: Sequence[float], grid: Sequence[Sequence[float]]) -> str:
 
 def _hyper_params(about, data) -> list[str]:
   """A table of what agents learned with."""
-  labels = [label for label, rule in about['rules'].items()
-            if not rule.get('untrained')]
+  labels = trained(about)
   rows = []
   for name, found in data.items():
     cells = []
@@ -184,26 +183,40 @@ def _hyper_params(about, data) -> list[str]:
   return markdown.table(['environment', *labels, training.A2C], rows)
 
 
+def trained(about: Mapping[str, Any]) -> list[str]:
+  """The labels of the rules that were."""
+  return [label for label, rule in about['rules'].items()
+          if not rule.get('untrained')]
+
+
+def compared(label: str, other: str, data: Mapping[str, Any],
+             what: str) -> dict[str, int]:
+  """`intervals.compare` by kind, of those on which both lived.
+
+  `what`: see `summaries`.
+  """
+  by_kind = {name: summaries(found, what) for name, found in data.items()}
+  return {name: intervals.compare(rows[label], rows[other])
+          for name, rows in by_kind.items() if {label, other} <= rows.keys()}
+
+
 def _against(label: str, other: str, data) -> list[str]:
   """On how many kinds one is above or below the other, by both returns."""
   result = []
   for what, text in (('final', 'final return'), ('whole', 'whole curve')):
-    compared = [intervals.compare(s[label], s[other]) for s in (
-        summaries(found, what) for found in data.values())
-                if {label, other} <= s.keys()]
-    if compared:
-      result.append(
-          f'{label} against {other}, {text}, {intervals.tally(compared)}')
+    found = list(compared(label, other, data, what).values())
+    if found:
+      result.append(f'{label} against {other}, {text}, '
+                    f'{intervals.tally(found)}')
   return result
 
 
 def _verdicts(about, data) -> list[str]:
   """What can be said with intervals apart."""
-  trained = [label for label, rule in about['rules'].items()
-             if not rule.get('untrained')]
+  labels = trained(about)
   result = []
-  for i, label in enumerate(trained):
-    for other in (training.A2C, *trained[i + 1:]):
+  for i, label in enumerate(labels):
+    for other in (training.A2C, *labels[i + 1:]):
       result += _against(label, other, data)
     by_kind = [summaries(found) for found in data.values()]
     ablations = [f'{label}, {name}' for name in (training.NO_Y,
