@@ -5,10 +5,11 @@ python -m launch.publish --run_dir=runs/demo_seed0 --name=demo --summary="..."
 Writes `weights/NAME.npz` and `weights/NAME.json`. The last rule of a run
 swings, so `--average_last=5` takes the mean of the last snapshots. Whatever
 the card says was computed by this command, on lifetimes that had no part in
-training.
+training; the same command goes on where it was stopped.
 """
 
 import os
+import shlex
 import subprocess
 import sys
 
@@ -54,7 +55,7 @@ def main() -> int:
       _RUN_DIR.value, _NAME.value, summary=_SUMMARY.value,
       average_last=_AVERAGE_LAST.value, num_lifetimes=_NUM_LIFETIMES.value,
       commit=_commit(), command='python -m launch.publish '
-      + ' '.join(sys.argv[1:]), environments=_ENVIRONMENTS.value)
+      + shlex.join(sys.argv[1:]), environments=_ENVIRONMENTS.value)
   print('\n'.join(model_card.lines(card)))
   print(f'weights: {os.path.relpath(published.weights_path(_NAME.value))}')
   print(f'card: {os.path.relpath(published.card_path(_NAME.value))}')

@@ -35,8 +35,6 @@ _META_STEPS = flags.DEFINE_integer('meta_steps', None, 'of each run; default: '
 _MINUTES = flags.DEFINE_float('minutes', 0., 'after which no further run '
                               'begins; 0: no limit', 0.)
 
-FILE = 'study.json'
-
 
 def _arguments(study, variant, seed, root):
   """Of `launch.meta_train`."""
@@ -54,15 +52,16 @@ def _is_done(run_dir: str) -> bool:
 
 def _describe(root: str, variants: list[str], seeds: tuple[int, ...]) -> None:
   """Writes down which runs belong together, those of before as well."""
-  path = os.path.join(root, FILE)
-  about = {'study': _STUDY.value, 'set': _SET.value, 'variants': [],
-           'seeds': []}
+  path = os.path.join(root, studies.FILE)
+  about = {'study': _STUDY.value, 'set': _SET.value,
+           'meta_steps': _META_STEPS.value, 'variants': [], 'seeds': []}
   if os.path.exists(path):
-    with open(path, encoding='utf-8') as f:
-      found = json.load(f)
-    if (found['study'], found['set']) != (about['study'], about['set']):
-      raise command.UsageError(f'{root} holds another study; choose another '
-                               '--root')
+    found = studies.read(root)
+    for name in ('study', 'set', 'meta_steps'):
+      if found[name] != about[name]:
+        raise command.UsageError(
+            f'{root} holds another study, of --{name}={found[name]}; choose '
+            'another --root')
     about = found
   about['variants'] = [v for v in studies.load(_STUDY.value).variants
                        if v in {*about['variants'], *variants}]

@@ -27,16 +27,21 @@ class EtaFile(NamedTuple):
   info: dict[str, Any]  # whatever was saved with it, such as `meta_step`
 
 
-def save(path: str, eta: Any, rule: config_lib.RuleConfig,
-         **info: Any) -> None:
-  """Writes eta, [P] or a tree, whole or not at all; `info` must be JSON."""
+def pack(eta: Any, rule: config_lib.RuleConfig, **info: Any) -> bytes:
+  """What `save` writes."""
   if not hasattr(eta, 'shape'):
     eta = rule_vector.ravel(eta)
   header = {'format': _FORMAT, 'rule': dataclasses.asdict(rule), 'info': info}
   buffer = io.BytesIO()
   np.savez_compressed(buffer, eta=np.asarray(eta, np.float32),
                       header=np.array(json.dumps(header)))
-  files.write_whole(path, buffer.getvalue())
+  return buffer.getvalue()
+
+
+def save(path: str, eta: Any, rule: config_lib.RuleConfig,
+         **info: Any) -> None:
+  """Writes eta, [P] or a tree, whole or not at all; `info` must be JSON."""
+  files.write_whole(path, pack(eta, rule, **info))
 
 
 def _check(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:

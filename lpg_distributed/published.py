@@ -70,21 +70,34 @@ def resolve(name_or_path: str) -> str:
   return weights_path(name_or_path)
 
 
+def read_card(path: str) -> dict[str, Any]:
+  """The card that stands in a file.
+
+  Raises:
+    PublishedError: it is damaged.
+  """
+  try:
+    with open(path, encoding='utf-8') as f:
+      card = json.load(f)
+    if card['format'] != CARD_FORMAT:
+      raise ValueError('it is of another format')
+    return card
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise PublishedError(f'the card {path} is damaged: {error}') from None
+
+
 def load_card(name: str) -> dict[str, Any]:
   """The card of a published rule.
 
   Raises:
     PublishedError: there is none, or it is damaged.
   """
-  try:
-    with open(card_path(name), encoding='utf-8') as f:
-      card = json.load(f)
-    if card['format'] != CARD_FORMAT or card['name'] != name:
-      raise ValueError('it is of another format or rule')
-    return card
-  except FileNotFoundError:
+  if not os.path.exists(card_path(name)):
     raise PublishedError(
         f'there is no published rule {name!r}; allowed: '
-        f'{", ".join(names()) or "(none is published yet)"}') from None
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise PublishedError(f'the card of {name} is damaged: {error}') from None
+        f'{", ".join(names()) or "(none is published yet)"}')
+  card = read_card(card_path(name))
+  if card.get('name') != name:
+    raise PublishedError(f'the card of {name} is damaged: it is of '
+                         f'{card.get("name")!r}')
+  return card

@@ -26,7 +26,7 @@ _VARIANTS = {follow.FULL: 'rule', follow.NO_Y: 'alpha_y = 0',
 
 
 def compute(args):
-  run_dir = experiment.only_rule(args)
+  run_dir = experiment.only_rule(args, '--run_dir')
   config = run_directory.read_config(run_dir)
   rows = follow.read(run_dir)
   if not rows:
@@ -34,7 +34,7 @@ def compute(args):
         f'{run_dir} was not followed; lpg_distributed.analysis.follow does so')
   about = {'run': os.path.basename(os.path.normpath(run_dir)),
            'seed': config.run.seed, 'initial_rule': config.run.initial_rule,
-           'num_lifetimes': rows[-1]['num_lifetimes']}
+           'num_lifetimes': sorted({row['num_lifetimes'] for row in rows})}
   data = {'meta_steps': [row['step'] for row in rows], 'kinds': {
       name: {text: [[row[f'{label}/{name}{suffix}'] for row in rows]
                     for suffix in ('', '/standard_error')]
@@ -67,15 +67,15 @@ def lines(about, data):
     means = [stored.as_array(variants[label][0]) for label in labels]
     rows.append([f'`{name}`', *(' / '.join(f'{value:.3g}' for value in values)
                                 for values in zip(*means))])
-  return [f'{about["run"]}: {" / ".join(labels)}, mean final return of '
-          f'{about["num_lifetimes"]} held-out lifetimes after so many '
-          'meta-steps', '',
+  num = ' or '.join(map(str, about['num_lifetimes']))
+  return [f'{about["run"]}: {" / ".join(labels)}, mean final return of {num} '
+          'held-out lifetimes after so many meta-steps', '',
           *markdown.table(['environment', *map(str, data['meta_steps'])],
                           rows)]
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-  parser = experiment.make_parser(__doc__, NAME)
+  parser = experiment.make_parser(__doc__, NAME, seed=False)
   parser.add_argument('--run_dir', action='append', default=[], dest='rule',
                       metavar='DIRECTORY', help='of a run that was followed')
   return experiment.run(parser, argv, NAME, compute, draw, lines)

@@ -20,6 +20,7 @@ import numpy as np
 from envs import atari
 from envs import registry
 from lpg_distributed import errors
+from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import markdown
 from lpg_distributed.meta_testing import results
 from lpg_distributed.meta_testing import summary
@@ -137,13 +138,6 @@ def by_game(runs: Sequence[Run]) -> dict[str, list[Run]]:
   return games
 
 
-def standard_error(values: Sequence[float]) -> Optional[float]:
-  """Of their mean; None for a single one."""
-  if len(values) < 2:
-    return None
-  return float(np.std(values, ddof=1) / np.sqrt(len(values)))
-
-
 def normalised(runs: Sequence[Run]) -> np.ndarray:
   """[runs, games] human-normalised scores.
 
@@ -203,7 +197,7 @@ def table(groups: Mapping[str, Sequence[Run]]) -> list[str]:
 
 def _cell(game: str, runs: Sequence[Run]) -> str:
   scores = [run.score for run in runs]
-  mean, error = float(np.mean(scores)), standard_error(scores)
+  mean, error = summary.score(scores)[:2]
   star = '' if all(run.done for run in runs) else ' *'
   return (f'{mean:.4g}' + ('' if error is None else f' ± {error:.2g}')
           + f' ({atari.human_normalised(game, mean):.0%}){star}')
@@ -233,9 +227,7 @@ def _collect(arguments: Sequence[str]) -> tuple[dict[str, list[Run]], bool]:
   groups: dict[str, list[Run]] = {}
   labels = []
   for text in arguments:
-    label, sign, directory = text.partition('=')
-    if not sign:
-      label, directory = '', text
+    label, directory = experiment.split(text)
     labels.append(label)
     found = read(directory)
     for name, runs in found.items():
@@ -267,7 +259,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
       print(line)
     from lpg_distributed.analysis import atari_figures  # Brings matplotlib.
     output = args.output or os.path.join(
-        args.results[0].rpartition('=')[2], 'figures')
+        experiment.split(args.results[0])[1], 'figures')
     for path in atari_figures.draw_all(groups, output, numbers):
       print(f'figure: {os.path.relpath(path)}')
   except errors.UserError as error:

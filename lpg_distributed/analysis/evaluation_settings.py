@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 
+from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import stored
 
 GAMMA = 0.995  # Section 4.3
@@ -36,13 +37,11 @@ def add_flags(parser: argparse.ArgumentParser, updates: int) -> None:
 
 def settings_of(args: argparse.Namespace) -> Settings:
   """Raises ResultsError for numbers that are not allowed."""
-  for name in ('updates', 'records', 'num_envs'):
-    if getattr(args, name) < 1:
-      raise stored.ResultsError(f'--{name} is {getattr(args, name)}; allowed: '
-                                '1 or more')
-  if args.records > args.updates:
-    raise stored.ResultsError(f'--records is {args.records}; allowed: up to '
-                              f'--updates, {args.updates}')
+  experiment.check_counts(args, ('updates', 'records', 'num_envs'))
+  experiment.check_counts(args, ('seed',), 0)
+  if args.updates % args.records:
+    raise stored.ResultsError(f'--records is {args.records}; allowed: what '
+                              f'divides --updates, {args.updates}')
   return Settings(updates=args.updates, records=args.records,
                   num_envs=args.num_envs, alpha_lr=args.alpha_lr,
                   alpha_y=args.alpha_y)

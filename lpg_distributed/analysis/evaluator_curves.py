@@ -63,7 +63,7 @@ def draw_final(axes, game: str, evaluations: Sequence[Evaluation]) -> None:
   axes.set_ylabel('return')
 
 
-def draw(run_dir: str, path: Optional[str] = None) -> Optional[str]:
+def draw(run_dir: str) -> Optional[str]:
   """Draws `figures/evaluator.png`: learning curves, the later eta the darker.
 
   Returns where it is; None if there is nothing to draw.
@@ -86,6 +86,6 @@ def draw(run_dir: str, path: Optional[str] = None) -> Optional[str]:
                    f'{mine[-1].meta_step}')
     axes.set_xlabel('thousand frames')
     axes.set_ylabel('return')
-  path = path or os.path.join(run_dir, 'figures', 'evaluator.png')
+  path = os.path.join(run_dir, 'figures', 'evaluator.png')
   figure.savefig(path, dpi=style.DPI)
   return path

@@ -7,6 +7,7 @@ file, so that drawing again gives the same figure.
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from typing import Any, Callable, Mapping, Optional, Sequence
@@ -31,8 +32,9 @@ def one_thread() -> None:
   os.environ.setdefault('XLA_FLAGS', '--xla_cpu_multi_thread_eigen=false')
 
 
-def make_parser(doc: Optional[str], name: str) -> argparse.ArgumentParser:
-  """A parser with what all figures have."""
+def make_parser(doc: Optional[str], name: str, seed: bool = True
+                ) -> argparse.ArgumentParser:
+  """A parser with what all figures have; `seed` of those that draw numbers."""
   parser = argparse.ArgumentParser(
       description=doc, formatter_class=argparse.RawTextHelpFormatter)
   parser.add_argument(
@@ -40,9 +42,19 @@ def make_parser(doc: Optional[str], name: str) -> argparse.ArgumentParser:
       help='where results are, or shall be; default: %(default)s')
   parser.add_argument(
       '--figure', metavar='FILE', help='default: beside the results, .png')
-  parser.add_argument('--seed', type=int, default=0,
-                      help='of layouts, agents and actions')
+  if seed:
+    parser.add_argument('--seed', type=int, default=0,
+                        help='of layouts, agents and actions')
   return parser
+
+
+def split(text: str) -> tuple[str, str]:
+  """`[LABEL=]PLACE` as (label, place); '' for a label that is not there.
+
+  A place with an equals sign in it needs a label.
+  """
+  label, sign, place = text.partition('=')
+  return (label, place) if sign else ('', text)
 
 
 def add_rules(parser: argparse.ArgumentParser) -> None:
@@ -56,10 +68,10 @@ def add_rules(parser: argparse.ArgumentParser) -> None:
                       help='of a run: the mean of its last N snapshots')
 
 
-def only_rule(args: argparse.Namespace) -> str:
-  """The rule of a command that looks at one; ResultsError if there are more."""
+def only_rule(args: argparse.Namespace, flag: str = '--rule') -> str:
+  """What `flag` names, if it is there once; ResultsError if more often."""
   if len(args.rule) != 1:
-    raise stored.ResultsError(f'--rule is there {len(args.rule)} times; '
+    raise stored.ResultsError(f'{flag} is there {len(args.rule)} times; '
                               'allowed: once')
   return args.rule[0]
 
@@ -103,7 +115,7 @@ def run(parser: argparse.ArgumentParser, argv: Optional[Sequence[str]],
   try:
     if args.rule:
       one_thread()
-      command = 'python -m ' + ' '.join(
+      command = 'python -m ' + shlex.join(
           [f'lpg_distributed.analysis.{experiment}',
            *(sys.argv[1:] if argv is None else argv)])
       about, data = compute(args)

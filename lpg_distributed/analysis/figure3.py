@@ -34,7 +34,6 @@ from lpg_distributed.analysis import style
 from lpg_distributed.analysis import training_settings as training
 
 NAME = 'figure3'
-UNTRAINED = 'untrained'
 
 
 def _settings(args) -> training.Settings:
@@ -63,18 +62,18 @@ def _environments(args, base: config_lib.Config) -> tuple[str, ...]:
   return names or base.environments
 
 
-def _done(args, about: Mapping[str, Any]) -> dict[str, Any]:
+def _done(path: str, about: Mapping[str, Any]) -> dict[str, Any]:
   """What the file of results holds already, of the same comparison."""
-  if not os.path.exists(args.results):
+  if not os.path.exists(path):
     return {}
-  found, data = stored.load(args.results, NAME)
+  found, data = stored.load(path, NAME)
   for name in ('command', 'process_minutes'):  # Of the last command.
     found.pop(name, None)
   # Of settings that were not there yet.
   found['settings'] = {**dataclasses.asdict(training.Settings()),
                        **found.get('settings', {})}
   if found != stored.plain(about):
-    raise stored.ResultsError(f'{args.results} holds another comparison; '
+    raise stored.ResultsError(f'{path} holds another comparison; '
                               'choose another --results')
   return data
 
@@ -82,24 +81,41 @@ def _done(args, about: Mapping[str, Any]) -> dict[str, Any]:
 def compute(args):
   # Here, since it brings JAX, which drawing does not need.
   from lpg_distributed.analysis import sources
-  from lpg_distributed.analysis import training_environments
   settings = _settings(args)
-  rules = [sources.read(text, args.average_last) for text in args.rule]
-  labels = [source.label for source in rules]
-  if len({*labels, training.A2C, UNTRAINED}) != len(labels) + 2:
-    raise stored.ResultsError(
-        f'the rules are called {", ".join(labels)}; give each a label of its '
-        'own, as --rule=LABEL=PLACE')
+  rules = sources.read_all(args.rule, args.average_last,
+                           (training.A2C, training.UNTRAINED))
   environments = _environments(args, rules[0].config)
-  rules.append(sources.untrained(rules[0], UNTRAINED))
+  rules.append(sources.untrained(rules[0]))
+  return compare(rules, environments, settings, args.results)
+
+
+def compare(rules: Sequence[Any], environments: Sequence[str],
+            settings: training.Settings, path: str
+            ) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Compares rules, see `training_environments.evaluate`, kind by kind.
+
+  Args:
+    rules: of `sources.Source`.
+    environments: their names.
+    settings: see there.
+    path: a file of results. What it holds is not done again, and what is done
+      is kept there.
+
+  Returns:
+    `about` and `data`, as they stand in the file.
+
+  Raises:
+    ResultsError: it holds another comparison.
+  """
+  from lpg_distributed.analysis import training_environments
   about = {'rules': {s.label: s.about for s in rules},
            'settings': dataclasses.asdict(settings)}
-  data = _done(args, about)
+  data = _done(path, about)
 
   def keep(found):
     data[name] = {**found, 'process_minutes': spent + (
         time.process_time() - begin) / 60.}
-    stored.save(args.results, NAME, about, data)
+    stored.save(path, NAME, about, data)
 
   for name in environments:
     begin, found = time.process_time(), data.get(name)

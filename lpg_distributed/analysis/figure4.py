@@ -50,13 +50,6 @@ def compute(args):
       'phi': evaluation.phi(source, course.y_logits[-1, 0])}
 
 
-def _grid(data, values):
-  """[F] as a picture; NaN where no agent ever is."""
-  picture = np.full(data['height'] * data['width'], np.nan)
-  picture[np.array(data['cells'])] = np.where(data['visited'], values, np.nan)
-  return picture.reshape(data['height'], data['width'])
-
-
 def _place(data, cell):
   return cell % data['width'], cell // data['width']
 
@@ -74,7 +67,7 @@ def draw(about, data):
     world.text(*_place(data, cell), f'{reward:+g}', ha='center', va='center',
                fontsize=7)
   world.set_title('(a) rewards')
-  truth.imshow(_grid(data, stored.as_array(data['values'])),
+  truth.imshow(style.grid_picture(data, stored.as_array(data['values'])),
                cmap=style.COLOUR_MAP)
   arrows = np.array([(0, -1), (-1, 0), (1, 0), (0, 1)])  # x, y of MOVES
   for cell, chances, visited in zip(data['cells'], data['policy'],
@@ -85,11 +78,11 @@ def draw(about, data):
       truth.arrow(x - dx / 2, y_place - dy / 2, dx, dy, width=0.02,
                   head_width=0.2, color='white', length_includes_head=True)
   truth.set_title(r'(b) $\pi$, values')
-  seen.imshow(_grid(data, stored.as_array(data['phi'])),
+  seen.imshow(style.grid_picture(data, stored.as_array(data['phi'])),
               cmap=style.COLOUR_MAP)
   seen.set_title(r'(c) $\varphi(y)$')
   for i, axes in enumerate(rest):
-    axes.imshow(_grid(data, y[:, i]), cmap=style.COLOUR_MAP)
+    axes.imshow(style.grid_picture(data, y[:, i]), cmap=style.COLOUR_MAP)
     axes.set_title(f'$y_{{{i}}}$')
   return figure
 

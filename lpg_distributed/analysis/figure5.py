@@ -22,6 +22,7 @@ from lpg_distributed.analysis import intervals
 from lpg_distributed.analysis import markdown
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import style
+from lpg_distributed.analysis import training_settings
 
 NAME = 'figure5'
 TD = 'TD(lambda)'
@@ -51,7 +52,8 @@ def compute(args):
   worlds = evaluation.make_worlds(num, _WORLD_SEED + 1000 * args.seed)
   is_test = np.arange(num) >= args.train_worlds
   keys = jax.random.split(jax.random.PRNGKey(args.seed))
-  rules = [sources.read(text, args.average_last) for text in args.rule]
+  rules = sources.read_all(args.rule, args.average_last,
+                           (TD, training_settings.UNTRAINED))
   rules.append(sources.untrained(rules[0]))
   curves, correlations = {}, {}
   for source in rules:

@@ -19,6 +19,7 @@ from lpg_distributed.analysis import evaluation_settings
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import style
+from lpg_distributed.analysis import training_settings
 
 NAME = 'figure6'
 _WORLD_SEED = 6
@@ -36,7 +37,8 @@ def compute(args):
   experiment.check_counts(args, ('worlds',), 2)
   worlds = evaluation.make_worlds(args.worlds, _WORLD_SEED + 1000 * args.seed)
   init_0, init_1, key = jax.random.split(jax.random.PRNGKey(args.seed), 3)
-  rules = [sources.read(text, args.average_last) for text in args.rule]
+  rules = sources.read_all(args.rule, args.average_last,
+                           (training_settings.UNTRAINED,))
   rules.append(sources.untrained(rules[0]))
   data = {'mean': {}, 'standard_error': {}}
   for source in rules:
@@ -69,12 +71,6 @@ def compute(args):
       'visited': worlds.visited[0]}
 
 
-def _picture(data, values):
-  picture = np.full(data['height'] * data['width'], np.nan)
-  picture[np.array(data['cells'])] = np.where(data['visited'], values, np.nan)
-  return picture.reshape(data['height'], data['width'])
-
-
 def draw(about, data):
   example = data['example']
   columns = 2 * _SHOWN
@@ -85,7 +81,7 @@ def draw(about, data):
       y = stored.as_array(example[moment][row])
       for k, dimension in enumerate(example['dimensions']):
         axes = figure.add_subplot(grid[row, i * _SHOWN + k])
-        axes.imshow(_picture(data, y[:, k]), cmap=style.COLOUR_MAP)
+        axes.imshow(style.grid_picture(data, y[:, k]), cmap=style.COLOUR_MAP)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_title(f'$y_{row}$[{dimension}] {moment}')

@@ -9,7 +9,6 @@ standard errors over seeds. The tables have the held-out lifetimes of the end,
 with both ablations of each rule.
 """
 
-import json
 import os
 import sys
 from typing import Any, Mapping, Optional, Sequence
@@ -27,7 +26,6 @@ from lpg_distributed.nodes import loggers
 from lpg_distributed.nodes import run_directory
 
 NAME = 'figure7'
-_FILE = 'study.json'
 _VARIANTS = (report.UNTRAINED, report.TRAINED, report.NO_Y, report.HELD_PHI)
 
 
@@ -73,12 +71,10 @@ def _evaluation(run_dir: str, environments: Sequence[str]
 
 
 def compute(args):
-  (root,) = args.rule
-  try:
-    with open(os.path.join(root, _FILE), encoding='utf-8') as f:
-      study = json.load(f)
-  except (OSError, ValueError):
-    raise stored.ResultsError(f'{root} holds no study') from None
+  # Here, since it brings JAX, which drawing does not need.
+  from lpg_distributed.analysis import sources
+  root = experiment.only_rule(args, '--study')
+  study = studies.read(root)
   experiment.check_counts(args, ('points',))
   data: dict[str, Any] = {'variants': {}}
   about: dict[str, Any] = {'study': study['study'], 'set': study['set']}
@@ -86,9 +82,14 @@ def compute(args):
     curves, ends, seeds = [], [], []
     for seed in study['seeds']:
       run_dir = studies.run_dir(root, variant, seed)
-      if not os.path.exists(os.path.join(run_dir, 'eta.npz')):
+      if not os.path.exists(run_dir) or not sources.reached_end(run_dir):
         continue
       config = run_directory.read_config(run_dir)
+      if about.get('meta_steps', config.run.meta_steps) != (
+          config.run.meta_steps):
+        raise stored.ResultsError(
+            f'{run_dir} has {config.run.meta_steps} meta-steps, others of the '
+            f'study {about["meta_steps"]}; allowed: the same for all')
       bounds = np.linspace(0, config.run.meta_steps, args.points + 1)
       curves.append(normalised_curve(run_dir, config.environments, bounds))
       ends.append(_evaluation(run_dir, config.environments))
@@ -146,7 +147,7 @@ def lines(about, data):
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-  parser = experiment.make_parser(__doc__, NAME)
+  parser = experiment.make_parser(__doc__, NAME, seed=False)
   parser.add_argument('--study', action='append', default=[], dest='rule',
                       metavar='DIRECTORY', help='the root of a study\'s runs')
   experiment.add_counts(parser, {'points': (20, 'of a curve')})

@@ -81,14 +81,6 @@ class Follower:
     logger.close()
     return {'step': step, **row}
 
-  def ended(self) -> bool:
-    """Whether the run has reached its last meta-step."""
-    from lpg_distributed import eta_file
-    path = os.path.join(self._run_dir, 'eta.npz')
-    steps = run_directory.read_config(self._run_dir).run.meta_steps
-    return (os.path.exists(path)
-            and eta_file.load(path).info.get('meta_step', 0) >= steps)
-
 
 def line_of(row: dict[str, Any], config: config_lib.Config) -> str:
   """A row as a line of text."""
@@ -118,9 +110,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if argv is None:  # A process of its own.
       os.nice(_NICE)
     config = run_directory.read_config(args.run_dir)
+    from lpg_distributed.analysis import sources  # Brings JAX.
     follower = Follower(args.run_dir, args.num_lifetimes, args.every)
     while True:
-      ended = follower.ended()  # Before looking, so that nothing is missed.
+      # Before looking, so that nothing is missed.
+      ended = sources.reached_end(args.run_dir)
       for step, path in follower.due():
         print(line_of(follower.evaluate(step, path), config), flush=True)
       if ended or not args.watch:

@@ -11,8 +11,8 @@ CONFIDENCE = 0.95
 def summary(samples: Sequence[float]) -> dict[str, Any]:
   """Mean, standard error and Student's t interval of independent samples.
 
-  Samples that are not finite, as those of agents that diverged, count as they
-  are in `num` and are named in `not_finite`; the rest is of the others.
+  Samples that are not finite count in `num` and `not_finite`; the rest is of
+  the others.
 
   Returns:
     `mean`, `standard_error`, `low` and `high` (95 %), `num`, `not_finite`.

@@ -14,9 +14,9 @@ import numpy as np
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import eta_file
+from lpg_distributed import files
 from lpg_distributed import published
 from lpg_distributed.analysis import evaluation
-from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import figure3
 from lpg_distributed.analysis import figure7
 from lpg_distributed.analysis import intervals
@@ -87,15 +87,20 @@ def _curves(run_dir: str, config: config_lib.Config) -> dict[str, Any]:
           'return': dict(zip(config.environments, values))}
 
 
-def _results(source: sources.Source, num_lifetimes: int,
+def _results(run_dir: str, source: sources.Source, num_lifetimes: int,
              environments: Sequence[str]) -> dict[str, Any]:
-  """By kind and rule, what held-out lifetimes say; with ablations and A2C."""
+  """By kind and rule, what held-out lifetimes say; with ablations and A2C.
+
+  They are kept in the run's directory, so that the same command goes on.
+  """
   settings = training_settings.Settings(
       num_lifetimes=num_lifetimes, chunk=min(16, num_lifetimes))
-  rules = [source, sources.untrained(source, figure3.UNTRAINED)]
-  return {name: figure3.summaries(training_environments.evaluate(
-      name, rules, settings, experiment.say))
-          for name in environments}
+  rules = [source, sources.untrained(source)]
+  steps = source.about['meta_steps']
+  path = os.path.join(
+      run_dir, f'results_{steps[0]}_{steps[-1]}_{num_lifetimes}.json')
+  _, data = figure3.compare(rules, environments, settings, path)
+  return {name: figure3.summaries(data[name]) for name in environments}
 
 
 def publish(run_dir: str, name: str, *, summary: str, average_last: int,
@@ -124,7 +129,11 @@ def publish(run_dir: str, name: str, *, summary: str, average_last: int,
       raise published.PublishedError(
           f'the training had no environment {environment!r}; allowed: '
           f'{", ".join(config.environments)}')
-  os.makedirs(published.DIRECTORY, exist_ok=True)
+  weights = eta_file.pack(source.eta, config.rule, name=name,
+                          meta_step=source.about['meta_steps'][-1])
+  if len(weights) > published.LARGEST:
+    raise published.PublishedError(f'the weights are {len(weights)} bytes; '
+                                   f'allowed: {published.LARGEST}')
   card = stored.plain({
       'name': name, 'summary': summary,
       'env_steps': source.about['env_steps'],
@@ -133,18 +142,12 @@ def publish(run_dir: str, name: str, *, summary: str, average_last: int,
       'commands': {'publish': command, 'train': _training_command(config)},
       'commit': commit, 'versions': run_directory.versions(),
       'num_lifetimes': num_lifetimes,
-      'results': _results(source, num_lifetimes,
+      'results': _results(run_dir, source, num_lifetimes,
                           environments or config.environments),
       'curves': _curves(run_dir, config),
       'check': _chosen_check(source)})
-  path = published.weights_path(name)
-  eta_file.save(path, source.eta, config.rule, name=name,
-                meta_step=source.about['meta_steps'][-1])
-  size = os.path.getsize(path)
-  if size > published.LARGEST:
-    os.remove(path)
-    raise published.PublishedError(
-        f'the weights are {size} bytes; allowed: {published.LARGEST}')
+  os.makedirs(published.DIRECTORY, exist_ok=True)
+  files.write_whole(published.weights_path(name), weights)
   # Not rounded: what is needed to do it again.
   card = {'format': published.CARD_FORMAT, **card,
           'weights_sha256': published.sum_of(name), 'bandit': source.bandit,

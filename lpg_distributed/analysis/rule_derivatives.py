@@ -18,7 +18,7 @@ _INDEX = 3  # of the key, where evaluation folds in environments
 
 
 def held_out_key(seed: int) -> jax.Array:
-  """Of agents that no other experiment has."""
+  """Of agents that no training has."""
   return evaluation.held_out_key(seed, _INDEX)
 
 

@@ -37,7 +37,7 @@ def _snapshots(args):
   steps = source.about.get('meta_steps') or [0]
   etas = [(0, sources.untrained(source).eta)]
   if 'run' in source.about and args.snapshots > 2:
-    found = sources.snapshots(args.rule[0].rpartition('=')[2])
+    found = sources.snapshots(experiment.split(args.rule[0])[1])
     found = [(step, path) for step, path in found if step < steps[-1]]
     places = np.unique(np.linspace(0, len(found) - 1, min(
         len(found), args.snapshots - 2)).astype(int)) if found else []
@@ -61,7 +61,7 @@ def compute(args):
   config = training_environments.sized(
       source.config, environment, source.config,
       training_settings.Settings(updates=args.updates))
-  log_probs = source.arm_log_probs(environment)
+  log_probs = source.arm_log_probs(environment, config.agents[environment])
   key = rule_derivatives.held_out_key(args.seed)
   measure = jax.jit(lambda eta: rule_derivatives.kernels(
       config.rule, eta, rule_derivatives.rule_inputs(
@@ -143,10 +143,11 @@ def lines(about, data):
                  for name in INPUTS)] for output in OUTPUTS))
   fits = markdown.table(
       ['meta-step', 'lambda', 'sign', 'by rewards', 'by phi'], (
-          [f'{step or "untrained"}', f'{fit.td_lambda:.2f}',
+          [f'{step if i else "untrained"}', f'{fit.td_lambda:.2f}',
            '+' if fit.phi_factor > 0. else '-', f'{fit.reward_explained:.0%}',
            f'{fit.phi_explained:.0%}']
-          for step, fit in zip(data['meta_steps'], _fits(about, data))))
+          for i, (step, fit) in enumerate(
+              zip(data['meta_steps'], _fits(about, data)))))
   return [f'{about["rule"]["label"]} on {about["environment"]}, at meta-step '
           f'{data["meta_steps"][-1]}: what one deviation of an input does '
           'to the outputs, summed over lags', '', *strengths, '',

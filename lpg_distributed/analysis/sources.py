@@ -1,9 +1,8 @@
 """The rules that experiments are about: of a run, published, or in a file."""
 
-import json
 import os
 import re
-from typing import Any, Mapping, NamedTuple, Optional
+from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -12,6 +11,8 @@ from lpg_distributed import config_io
 from lpg_distributed import errors
 from lpg_distributed import eta_file
 from lpg_distributed import published
+from lpg_distributed.analysis import experiment
+from lpg_distributed.analysis import training_settings
 from lpg_distributed.core import meta_update
 from lpg_distributed.nodes import bandit_server
 from lpg_distributed.nodes import checkpointing
@@ -30,7 +31,7 @@ class Source(NamedTuple):
   eta: np.ndarray  # [P]
   config: config_lib.Config  # of its training; defaults where not known
   bandit: Optional[Mapping[str, Any]]  # see `BanditServer.get_state`
-  about: Mapping[str, Any]  # as results keep it: `meta_step`, `seed` and so on
+  about: Mapping[str, Any]  # as results keep it: `meta_steps` and so on
 
   @property
   def agents(self) -> Mapping[str, config_lib.AgentConfig]:
@@ -76,6 +77,13 @@ def snapshots(run_dir: str) -> list[tuple[int, str]]:
   return [(step, os.path.join(directory, name)) for step, name in matches]
 
 
+def reached_end(run_dir: str) -> bool:
+  """Whether a run has its rule of the last meta-step."""
+  path = os.path.join(run_dir, 'eta.npz')
+  return (os.path.exists(path) and eta_file.load(path).info.get('meta_step', 0)
+          >= run_directory.read_config(run_dir).run.meta_steps)
+
+
 def average(paths: list[str]) -> eta_file.EtaFile:
   """The mean of several etas of one shape; `info` is the last one's.
 
@@ -96,7 +104,7 @@ def latest(run_dir: str, average_last: int = 1
 
   Args:
     run_dir: a run, which may be going on.
-    average_last: 1: `eta.npz`, or the newest snapshot while there is none;
+    average_last: 1: `eta.npz`, or the newest snapshot if that is newer;
       more: the mean over that many snapshots.
 
   Returns:
@@ -105,11 +113,16 @@ def latest(run_dir: str, average_last: int = 1
   Raises:
     SourceError: there are not as many.
   """
+  if average_last < 1:
+    raise SourceError(f'--average_last is {average_last}; allowed: 1 or more')
   paths = snapshots(run_dir)
   final = os.path.join(run_dir, 'eta.npz')
   if average_last == 1 and os.path.exists(final):
     file = eta_file.load(final)
-    return file, [int(file.info.get('meta_step', 0))]
+    step = int(file.info.get('meta_step', 0))
+    # A run that was stopped has one, and may have gone on since.
+    if not paths or step >= paths[-1][0]:
+      return file, [step]
   if len(paths) < average_last:
     raise SourceError(f'{run_dir} has {len(paths)} snapshots of eta; wanted: '
                       f'{average_last}')
@@ -136,8 +149,9 @@ def _of_file(label: str, path: str, card: Optional[Mapping[str, Any]]
   if card is None:
     config = config_lib.Config(
         rule=file.rule, evaluator=config_lib.EvaluatorConfig(enabled=False))
-    return Source(label, file.eta, config, None,
-                  {'file': os.path.basename(path), **file.info})
+    return Source(label, file.eta, config, None, {
+        'file': os.path.basename(path), **file.info,
+        'meta_steps': [int(file.info.get('meta_step', 0))]})
   try:
     config = config_io.from_dict(card['config'])
     return Source(label, file.eta, config, card['bandit'], {
@@ -159,9 +173,7 @@ def read(text: str, average_last: int = 1) -> Source:
   Raises:
     UserError: one of several, in one line.
   """
-  label, sign, place = text.partition('=')
-  if not sign:
-    label, place = '', text
+  label, place = experiment.split(text)
   if os.path.isdir(place):
     config = run_directory.read_config(place)
     return _of_run(label or config.rule.kind, place, average_last)
@@ -169,13 +181,30 @@ def read(text: str, average_last: int = 1) -> Source:
   card = None
   if path != place:
     card = published.load_card(place)
-  elif os.path.exists(path[:-4] + '.json'):
-    with open(path[:-4] + '.json', encoding='utf-8') as f:
-      card = json.load(f)
+  elif os.path.exists(path.removesuffix('.npz') + '.json'):
+    card = published.read_card(path.removesuffix('.npz') + '.json')
   return _of_file(label or place, path, card)
 
 
-def untrained(source: Source, label: str = 'untrained') -> Source:
+def read_all(texts: Sequence[str], average_last: int,
+             reserved: Sequence[str]) -> list[Source]:
+  """Several rules, see `read`, that results can tell apart.
+
+  Raises:
+    SourceError: a label is there twice, or is one of `reserved`, those of
+      other curves.
+  """
+  rules = [read(text, average_last) for text in texts]
+  labels = [source.label for source in rules]
+  if len({*labels, *reserved}) != len(labels) + len(reserved):
+    raise SourceError(
+        f'the rules are called {", ".join(labels)}; give each a label of its '
+        f'own, as --rule=LABEL=PLACE, and none of {", ".join(reserved)}')
+  return rules
+
+
+def untrained(source: Source,
+              label: str = training_settings.UNTRAINED) -> Source:
   """A drawn rule of the same form, what a training from nothing begins with."""
   return source._replace(
       label=label, eta=np.asarray(meta_update.init(source.config).eta),

@@ -4,14 +4,17 @@ Data only. `python -m launch.study` runs them, `analysis.figure7` reads what
 came of it. A study changes one thing at a time, unless it says so.
 """
 
+import json
 import os
 import re
-from typing import Mapping, NamedTuple
+from typing import Any, Mapping, NamedTuple
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import errors
 from lpg_distributed import presets
+
+FILE = 'study.json'  # in the root of a study's runs; says what they are of
 
 
 class StudyError(errors.UserError, ValueError):
@@ -126,6 +129,28 @@ def config_of(study: Study, variant: str, *more: str) -> config_lib.Config:
   return config_io.apply_overrides(
       presets.load(study.preset),
       [*study.common, *study.variants[variant], *more])
+
+
+def read(root: str) -> dict[str, Any]:
+  """What `launch.study` has written of the runs at `root`.
+
+  Returns:
+    `study`, `set` and `meta_steps` of the command (None: the preset's), and
+    the `variants` and `seeds` that were asked for.
+
+  Raises:
+    StudyError: it is no study's root, or its file is damaged.
+  """
+  path = os.path.join(root, FILE)
+  try:
+    with open(path, encoding='utf-8') as f:
+      found = json.load(f)
+    return {key: found[key] for key in ('study', 'set', 'variants', 'seeds')
+            } | {'meta_steps': found.get('meta_steps')}
+  except (FileNotFoundError, NotADirectoryError):
+    raise StudyError(f'{root} holds no study') from None
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    raise StudyError(f'{path} is damaged: {error!r}') from None
 
 
 def run_dir(root: str, variant: str, seed: int) -> str:

@@ -1,9 +1,10 @@
 """How all figures look: colours that the colour-blind can tell apart."""
 
-from typing import Any
+from typing import Any, Mapping
 
 import matplotlib
 from matplotlib import figure as figure_lib
+import numpy as np
 
 FONT_SIZE = 8
 DPI = 120
@@ -33,6 +34,16 @@ def figure(width: float, height: float) -> figure_lib.Figure:
   """An empty one, of that many inches."""
   matplotlib.rcParams['font.size'] = FONT_SIZE
   return figure_lib.Figure(figsize=(width, height), layout='constrained')
+
+
+def grid_picture(data: Mapping[str, Any], values: np.ndarray) -> np.ndarray:
+  """Numbers [F] of a grid's cells as [height, width]; NaN where nobody is.
+
+  `data`, as figures keep it: `height`, `width`, `cells` [F] and `visited` [F].
+  """
+  picture = np.full(data['height'] * data['width'], np.nan)
+  picture[np.array(data['cells'])] = np.where(data['visited'], values, np.nan)
+  return picture.reshape(data['height'], data['width'])
 
 
 def panels(count: int, columns: int, scale: float = 1., **kwargs):

@@ -3,6 +3,7 @@
 import dataclasses
 
 A2C = 'A2C'
+UNTRAINED = 'untrained'  # the label of a rule that was drawn
 NO_Y, HELD_PHI = 'alpha_y = 0', 'phi held'
 HELD_POLICY = 'policy held'
 

@@ -31,6 +31,9 @@ def only_arm(arm: int, num_arms: int) -> np.ndarray:
     return np.log(np.eye(num_arms, dtype=np.float32)[arm])
 
 
+Pair = tuple[float, float]  # of hyperparameters
+
+
 class Log:
   """What a search has found so far; the same search goes on from it."""
 
@@ -39,25 +42,26 @@ class Log:
     """Begins with `rows`, and tells `keep` all of them after each new one.
 
     Args:
-      rows: [round, pair, final return, mean over the curve]; None for minus
-        infinity, which results have no number for.
+      rows: [round, *pair, final return, mean over the curve]; None for minus
+        infinity, which results have no number for. Pairs are there by what
+        they are, since a grid may have changed when the search goes on.
       keep: is told the same.
     """
-    self._found = {(index, pair): tuple(-np.inf if x is None else x
-                                        for x in score)
-                   for index, pair, *score in rows}
+    number = lambda x: -np.inf if x is None else x
+    self._found = {tuple(at): (number(final), number(whole))
+                   for *at, final, whole in rows}
     self._keep = keep
 
-  def get(self, index: int, pair: int) -> Optional[tuple[float, float]]:
+  def get(self, index: int, pair: Pair) -> Optional[tuple[float, float]]:
     """Both returns of a pair in a round; None if it was not in it yet."""
-    return self._found.get((index, pair))
+    return self._found.get((index, *pair))
 
-  def add(self, index: int, pair: int, final: float, whole: float) -> None:
-    self._found[index, pair] = final, whole
+  def add(self, index: int, pair: Pair, final: float, whole: float) -> None:
+    self._found[(index, *pair)] = final, whole
     self._keep([[*at, *score] for at, score in self._found.items()])
 
 
-def tune(num_pairs: int, make: Callable[[int], Callable[
+def tune(pairs: Sequence[Pair], make: Callable[[int], Callable[
     [int, chex.PRNGKey], train_agents.Lifetimes]],
          settings: settings_lib.Settings, say: Callable[[str], None],
          log: Optional[Log] = None) -> tuple[int, list[float]]:
@@ -68,7 +72,7 @@ def tune(num_pairs: int, make: Callable[[int], Callable[
   All pairs meet the same layouts.
 
   Args:
-    num_pairs: of the grid.
+    pairs: the grid.
     make: a number of lifetimes to what lives them, of the pair of an index.
     settings: how many lifetimes.
     say: is told of each round.
@@ -81,22 +85,22 @@ def tune(num_pairs: int, make: Callable[[int], Callable[
   """
   key = evaluation.held_out_key(settings.seed, STREAM)
   log = log or Log()
-  final = [-np.inf] * num_pairs
-  ranked = list(range(num_pairs))
+  final = [-np.inf] * len(pairs)
+  ranked = list(range(len(pairs)))
   for index, (num, kept) in enumerate((
       (settings.tuning_lifetimes, _FINALISTS), (settings.final_lifetimes, 1))):
     say(f'{len(ranked)} pairs, {num} lifetimes of each')
     live = make(num)
     whole = {}
     for pair in ranked:
-      score = log.get(index, pair)
+      score = log.get(index, pairs[pair])
       if score is None:
         some = live(pair, jax.random.fold_in(key, index))
         bounds = curves.bins(len(some.episode_return), settings.points)
         found = curves.row([some], bounds, num)
         score = tuple(float(np.nan_to_num(np.mean(found[what]), nan=-np.inf))
                       for what in ('final', 'whole'))
-        log.add(index, pair, *score)
+        log.add(index, pairs[pair], *score)
       final[pair], whole[pair] = score
     ranked.sort(reverse=True, key=lambda i: (round(final[i], 2), whole[i]))
     ranked = ranked[:kept]
@@ -129,7 +133,7 @@ def tune_rule(config: config_lib.Config, environment: str, eta: np.ndarray,
     lives = evaluation.Lives(config, environment, num)
     return lambda arm, key: lives(eta, key, only_arm(arm, len(arms)))
 
-  arm, final = tune(len(arms), make, settings, say, log)
+  arm, final = tune(arms, make, settings, say, log)
   return {'arm': arm, 'arms': arms, 'final': final}
 
 
@@ -153,7 +157,7 @@ def tune_a2c(config: config_lib.Config, environment: str,
     lives = a2c_lives(config, environment, num)
     return lambda index, key: lives(pairs[index], key)
 
-  best, final = tune(len(pairs), make, settings, say, log)
+  best, final = tune(pairs, make, settings, say, log)
   return {'learning_rate': pairs[best][0], 'entropy_cost': pairs[best][1],
           'final': final, 'pairs': pairs}
 

@@ -61,7 +61,6 @@ def errors(x: np.ndarray, targets: np.ndarray, is_test: np.ndarray,
     [R, D, test worlds], means over a world's cells.
   """
   num_discounts = len(targets)
-  use = lambda array, chosen: array[..., chosen, :]
   result = []
   train = visited & ~is_test[:, None]
   test_worlds = visited[is_test]
@@ -70,7 +69,7 @@ def errors(x: np.ndarray, targets: np.ndarray, is_test: np.ndarray,
         a, (num_discounts, *a.shape)), jnp.float32)
     squares = np.asarray(_fit(
         repeat(record[train]), jnp.asarray(targets[:, train], jnp.float32),
-        repeat(use(record[is_test].reshape(-1, record.shape[-1]), slice(None))),
+        repeat(record[is_test].reshape(-1, record.shape[-1])),
         jnp.asarray(targets[:, is_test].reshape(num_discounts, -1),
                     jnp.float32), steps), np.float64)
     squares = squares.reshape(num_discounts, *test_worlds.shape)

@@ -101,6 +101,7 @@ def draw_hyper_params(key: chex.PRNGKey, config: config_lib.Config,
   """One lifetime's alpha from the bandit, gamma and beta_0 from Table 2."""
   arms = jnp.asarray(config.agents[environment_name].arms)  # [arms, 2]
   arm_key, gamma_key, beta_key = jax.random.split(key, 3)
+  chex.assert_shape(arm_log_probs, arms.shape[:1])
   arm = jax.random.categorical(arm_key, arm_log_probs).astype(jnp.int32)
   pick = lambda key, values: jnp.asarray(values)[
       jax.random.randint(key, (), 0, len(values))]

@@ -92,11 +92,11 @@ def test_every_other_snapshot_and_the_end(tmp_path, monkeypatch):
   run_dir = run_testing.store(tmp_path / 'run', snapshots=(1, 2, 3, 4))
   follower = follow.Follower(run_dir, 2, every=2)
   assert [step for step, _ in follower.due()] == [2, 4]
-  assert not follower.ended()  # It has a million meta-steps to go.
-  monkeypatch.setattr(follow.run_directory, 'read_config', lambda path: (
+  assert not sources.reached_end(run_dir)  # It has a million meta-steps to go.
+  monkeypatch.setattr(sources.run_directory, 'read_config', lambda path: (
       CONFIG if path != run_dir else CONFIG.__class__(
           **{**CONFIG.__dict__, 'run': config_lib.RunConfig(meta_steps=5)})))
-  assert follower.ended()
+  assert sources.reached_end(run_dir)
 
 
 def test_no_snapshots_is_one_line(tmp_path, capsys):

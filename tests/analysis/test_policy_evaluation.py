@@ -203,6 +203,8 @@ def test_commands(name, run_dir, tmp_path, capsys):
   # What is wrong is one line.
   for bad in (['--results=nowhere.json'],
               [f'--run={run_dir}', '--updates=0', f'--results={results}'],
+              [f'--run={run_dir}', '--updates=39', f'--results={results}'],
+              [f'--run={run_dir}', '--seed=-1', f'--results={results}'],
               [f'--results={results}', '--figure=a.xyz']):
     assert module.main(bad) == 2
     assert capsys.readouterr().err.count('\n') == 1

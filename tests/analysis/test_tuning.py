@@ -11,6 +11,7 @@ from lpg_distributed.analysis import training_settings
 from lpg_distributed.analysis import tuning
 from lpg_distributed.core import train_agents
 
+PAIRS = [(float(i), 0.5) for i in range(8)]
 SETTINGS = training_settings.Settings(tuning_lifetimes=2, final_lifetimes=7)
 
 
@@ -36,7 +37,7 @@ def test_tuning_in_two_rounds():
     return live
 
   said = []
-  best, final = tuning.tune(7, make, SETTINGS, said.append)
+  best, final = tuning.tune(PAIRS[:7], make, SETTINGS, said.append)
   assert said == ['7 pairs, 2 lifetimes of each',
                   '4 pairs, 7 lifetimes of each']
   assert best == 4
@@ -65,7 +66,7 @@ def test_a_search_goes_on_from_its_log(num_lived):
     return live
 
   search = lambda rows: tuning.tune(
-      6, make, SETTINGS, lambda text: None,
+      PAIRS[:6], make, SETTINGS, lambda text: None,
       tuning.Log(rows, lambda rows: kept.append(stored.plain(rows))))
   with pytest.raises(KeyboardInterrupt):
     search(())
@@ -74,3 +75,29 @@ def test_a_search_goes_on_from_its_log(num_lived):
   best, final = search(json.loads(json.dumps(kept[-1])))
   assert best == 5 and final == [0., 1., -np.inf, 3., 4., 5.]
   assert seen == [*((2, i) for i in range(6)), (7, 5), (7, 4), (7, 3), (7, 1)]
+
+
+def test_a_search_goes_on_with_another_grid():
+  """Of a pair that has moved within it the same is known."""
+  seen, kept = [], []
+
+  def make(num):
+    def live(index, key):
+      del key
+      seen.append((num, index))
+      return lives(num, float(index))
+    return live
+
+  log = lambda rows: tuning.Log(
+      rows, lambda rows: kept.append(stored.plain(rows)))
+  tuning.tune(PAIRS[:5], make, SETTINGS, print, log([]))
+  first_round = kept[4]
+  assert [row[:3] for row in first_round] == [[0, i, 0.5] for i in range(5)]
+  seen.clear()
+  grid = [PAIRS[7], *PAIRS[1:3], PAIRS[6]]
+  _, final = tuning.tune(grid, make, SETTINGS, print, log(first_round))
+  assert [at for at in seen if at[0] == 2] == [(2, 0), (2, 3)]
+  # The second round is of others than those of whom nothing was known.
+  assert sorted(at for at in seen if at[0] == 7) == [
+      (7, i) for i in range(4)]
+  assert final == [0., 1., 2., 3.]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 
@@ -13,9 +14,11 @@ from launch import command
 from launch import study
 import lpg_distributed as lpg
 from lpg_distributed import config_io
+from lpg_distributed import eta_file
 from lpg_distributed import presets
 from lpg_distributed.analysis import figure7
 from lpg_distributed.analysis import report
+from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import studies
 from lpg_distributed.nodes import loggers
 from tests.analysis import run_testing
@@ -98,6 +101,11 @@ def test_runs_seed_by_seed_and_each_once(run, tmp_path):
   assert about['seeds'] == [3, 4]
   with pytest.raises(command.UsageError, match='holds another study'):
     run('--study=predictions')
+  with pytest.raises(command.UsageError, match='of --meta_steps=None'):
+    run('--study=ablations', '--set=meta.num_envs=4', '--meta_steps=9')
+  (tmp_path / 'root' / 'study.json').write_text('{}')
+  with pytest.raises(studies.StudyError, match='study.json is damaged'):
+    run('--study=ablations')
 
 
 def test_a_run_that_fails_ends_the_study(run, capsys):
@@ -132,10 +140,23 @@ def test_figure_7_in_short(tmp_path, quick_compilation, capsys):
     for other in variants[:i]:  # Each changes something.
       assert not np.array_equal(etas[one], etas[other]), (one, other)
   (root / 'study.json').write_text(json.dumps({
-      'study': 'ablations', 'set': [], 'variants': variants, 'seeds': [0]}))
+      'study': 'ablations', 'set': [], 'variants': variants, 'seeds': [0, 1]}))
   results = str(tmp_path / 'figure7.json')
+  # A run that was stopped has a rule, and is none that reached its end.
+  stopped = studies.run_dir(str(root), variants[0], 1)
+  shutil.copytree(studies.run_dir(str(root), variants[0], 0), stopped)
+  eta_file.save(f'{stopped}/eta.npz', etas[variants[0]],
+                run_testing.CONFIG.rule, meta_step=1)
   assert figure7.main([f'--study={root}', f'--results={results}',
                        '--points=2']) == 0
   out = capsys.readouterr().out
   assert all(out.count(f'| {variant} | ') == 1 for variant in variants)
   assert (tmp_path / 'figure7.png').exists()
+  _, data = stored.load(results, figure7.NAME)
+  assert all(found['seeds'] == [0] for found in data['variants'].values())
+  for bad, message in (
+      ([f'--study={root}', f'--study={root}'], '--study is there 2 times'),
+      ([f'--study={tmp_path}'], 'holds no study')):
+    assert figure7.main([*bad, f'--results={results}']) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count('\n') == 1

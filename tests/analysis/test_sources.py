@@ -1,0 +1,102 @@
+"""Which rule a text names, and what is known of it."""
+
+import dataclasses
+import json
+import os
+
+import numpy as np
+import pytest
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import config_io
+from lpg_distributed import eta_file
+from lpg_distributed import published
+from lpg_distributed.analysis import experiment
+from lpg_distributed.analysis import figure5
+from lpg_distributed.analysis import sensitivity
+from lpg_distributed.analysis import sources
+from lpg_distributed.core import meta_update
+from tests.analysis import run_testing
+
+NAME, CONFIG = run_testing.NAME, run_testing.CONFIG
+
+
+@pytest.mark.parametrize('text, expected', [
+    ('runs/a', ('', 'runs/a')), ('LPG=runs/a', ('LPG', 'runs/a')),
+    ('LPG=runs/lr=0.1', ('LPG', 'runs/lr=0.1'))])
+def test_labels(text, expected):
+  assert experiment.split(text) == expected
+
+
+def test_a_run_that_was_stopped_and_went_on(tmp_path):
+  """Its `eta.npz` is of the stop, and older than the newest snapshot."""
+  run_dir = run_testing.store(tmp_path / 'run', meta_step=3)
+  assert sources.latest(run_dir)[1] == [4]
+  assert sources.read(run_dir).about['meta_steps'] == [4]
+  run_dir = run_testing.store(tmp_path / 'stopped', meta_step=4)
+  file, steps = sources.latest(run_dir)
+  assert steps == [4] and file.info['meta_step'] == 4
+  assert not sources.reached_end(run_dir)
+
+
+@pytest.mark.parametrize('number', [0, -1])
+def test_a_mean_of_none(number, tmp_path):
+  run_dir = run_testing.store(tmp_path / 'run')
+  with pytest.raises(sources.SourceError, match='allowed: 1 or more'):
+    sources.latest(run_dir, number)
+
+
+def test_labels_tell_rules_apart(tmp_path, capsys):
+  run_dir = run_testing.store(tmp_path / 'run')
+  found = sources.read_all([run_dir, f'B={run_dir}'], 1, ('A2C',))
+  assert [source.label for source in found] == ['lpg', 'B']
+  for texts in ([run_dir, run_dir], [f'A2C={run_dir}']):
+    with pytest.raises(sources.SourceError, match='a label of its own'):
+      sources.read_all(texts, 1, ('A2C',))
+  # Before anything is computed.
+  for label in ('untrained', figure5.TD):
+    assert figure5.main([f'--run={label}={run_dir}']) == 2
+    assert 'a label of its own' in capsys.readouterr().err
+
+
+def test_a_file_and_its_card(tmp_path):
+  path = str(tmp_path / 'mine.npz')
+  eta_file.save(path, meta_update.init(CONFIG).eta, CONFIG.rule, meta_step=7)
+  assert sources.read(path).about['meta_steps'] == [7]
+  card = tmp_path / 'mine.json'
+  for text in ('{', '[]', '{"format": "other"}'):
+    card.write_text(text)
+    with pytest.raises(published.PublishedError, match='is damaged'):
+      sources.read(path)
+  card.write_text(json.dumps({'format': published.CARD_FORMAT}))
+  with pytest.raises(sources.SourceError, match='is damaged'):
+    sources.read(path)
+
+
+def test_arms_of_a_kind_that_was_in_no_training(tmp_path):
+  """Agents live by Table 3's grid, whatever a setting for all kinds says."""
+  run_dir = run_testing.store(tmp_path / 'run')
+  results = str(tmp_path / 'a.json')
+  kind = 'chain_long'
+  grid = config_lib.AGENTS[kind]
+  config = dataclasses.replace(CONFIG, agents={
+      **CONFIG.agents, kind: dataclasses.replace(grid, kl_costs=(1., 5.))})
+  assert kind not in config.environments
+  (tmp_path / 'run' / 'config.json').write_text(
+      json.dumps(config_io.to_dict(config)))
+  assert len(sources.read(run_dir).arm_log_probs(kind, grid)) == 9
+  command = [f'--run={run_dir}', f'--environment={kind}', '--updates=2',
+             '--num_lifetimes=2', '--snapshots=2', f'--results={results}']
+  assert sensitivity.main(command) == 0
+  assert os.path.exists(tmp_path / 'a.png')
+
+
+def test_a_rule_in_a_file_is_not_called_untrained(tmp_path, capsys):
+  path = str(tmp_path / 'mine.npz')
+  eta_file.save(path, np.float32(2.) * meta_update.init(CONFIG).eta,
+                CONFIG.rule)  # Nothing is known of its meta-step.
+  assert sensitivity.main([
+      f'--run={path}', '--updates=2', '--num_lifetimes=2',
+      '--environment=chain_short', f'--results={tmp_path}/a.json']) == 0
+  out = capsys.readouterr().out
+  assert out.count('| untrained | ') == 1 and out.count('| 0 | ') == 1
