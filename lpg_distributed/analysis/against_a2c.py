@@ -6,7 +6,9 @@
 One row for each kind, those on which nobody was compared too, and one column
 for each rule of each file: whether its agents are above (+) or below (-) A2C
 tuned for that kind with 95 % intervals apart, or whether intervals overlap (=),
-by final returns and by means over learning curves.
+by final returns and by means over learning curves. All agents meet the same
+layouts, some of which are worth more than others to anybody, so a second table
+has the differences lifetime by lifetime.
 """
 
 import argparse
@@ -16,6 +18,7 @@ from typing import Any, Mapping, NamedTuple, Optional, Sequence
 from envs import suite
 from lpg_distributed import errors
 from lpg_distributed.analysis import figure3
+from lpg_distributed.analysis import intervals
 from lpg_distributed.analysis import markdown
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import training_settings as training
@@ -28,6 +31,9 @@ class Compared(NamedTuple):
   head: str
   final: Mapping[str, int]  # by kind, see `intervals.compare`
   whole: Mapping[str, int]
+  # By kind, `intervals.summary` of its final returns minus A2C's of the same
+  # lifetimes.
+  difference: Mapping[str, Mapping[str, Any]]
 
 
 def _head(label: str, about: Mapping[str, Any]) -> str:
@@ -42,6 +48,27 @@ def _head(label: str, about: Mapping[str, Any]) -> str:
   return ', '.join(parts)
 
 
+def _difference(label: str, data: Mapping[str, Any]
+                ) -> dict[str, Mapping[str, Any]]:
+  final = {name: {of: stored.as_array(row['final'])
+                  for of, row in found['rules'].items()}
+           for name, found in data.items()}
+  return {name: intervals.summary(rows[label] - rows[training.A2C])
+          for name, rows in final.items()
+          if {label, training.A2C} <= rows.keys()}
+
+
+def _signs(columns: Sequence[Mapping[str, int]]) -> str:
+  """On how many kinds some rule is above, and every one below."""
+  by_kind = [[column[name] for column in columns if name in column]
+             for name in suite.ENVIRONMENTS]
+  lived = [found for found in by_kind if found]
+  return (f'of {len(by_kind)} kinds: compared on {len(lived)}; some rule is '
+          f'above A2C on {sum(1 in found for found in lived)}, every one that '
+          'was compared below on '
+          f'{sum(set(found) == {-1} for found in lived)}.')
+
+
 def compared(about: Mapping[str, Any],
              data: Mapping[str, Any]) -> list[Compared]:
   """Each trained rule of a file that was compared with A2C on some kind."""
@@ -50,26 +77,32 @@ def compared(about: Mapping[str, Any],
     final, whole = (figure3.compared(label, training.A2C, data, what)
                     for what in ('final', 'whole'))
     if final:
-      result.append(Compared(_head(label, about), final, whole))
+      result.append(Compared(_head(label, about), final, whole,
+                             _difference(label, data)))
   return result
 
 
 def lines(columns: Sequence[Compared]) -> list[str]:
-  """A table of all kinds, and how many kinds some rule is above A2C on."""
-  rows = []
+  """Tables of all kinds, and how many kinds some rule is above A2C on."""
+  nothing = {'low': 0., 'high': 0.}
+  paired = [{name: intervals.compare(found, nothing)
+             for name, found in column.difference.items()}
+            for column in columns]
+  rows, differences = [], []
   for name in suite.ENVIRONMENTS:
     cells = [f'{_SIGNS[column.final[name]]} / {_SIGNS[column.whole[name]]}'
              if name in column.final else '' for column in columns]
     rows.append([f'`{name}`', *cells])
-  finals = [[column.final[name] for column in columns if name in column.final]
-            for name in suite.ENVIRONMENTS]
-  lived = [found for found in finals if found]
+    differences.append([f'`{name}`', *(
+        f'{intervals.text(column.difference[name])} {_SIGNS[signs[name]]}'
+        if name in signs else '' for column, signs in zip(columns, paired))])
+  heads = ['environment', *(column.head for column in columns)]
   return [
-      *markdown.table(['environment', *(c.head for c in columns)], rows), '',
-      f'Final returns, of {len(suite.ENVIRONMENTS)} kinds: compared on '
-      f'{len(lived)}; some rule is above A2C on '
-      f'{sum(1 in found for found in lived)}, every one that was compared '
-      f'below on {sum(set(found) == {-1} for found in lived)}.']
+      *markdown.table(heads, rows), '',
+      f'Final returns, {_signs([column.final for column in columns])}', '',
+      'Final returns minus those of A2C in the same lifetimes:', '',
+      *markdown.table(heads, differences), '',
+      f'Lifetime by lifetime, {_signs(paired)}']
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

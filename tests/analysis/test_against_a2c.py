@@ -46,10 +46,39 @@ def test_table_by_hand():
       '| `chain_short` | = / + |  |  | - / - |',
       '| `tabular_dense` |  |  |  | - / - |', '| `random_small` |  |  |  |  |'):
     assert line in text
-  assert len(text) == 2 + len(suite.ENVIRONMENTS) + 2
-  assert text[-1] == (
+  assert len(text) == 2 * (2 + len(suite.ENVIRONMENTS) + 2) + 3
+  assert text[2 + len(suite.ENVIRONMENTS) + 1] == (
       'Final returns, of 15 kinds: compared on 3; some rule is above A2C on 1, '
       'every one that was compared below on 1.')
+
+
+def test_differences_by_hand():
+  """Two layouts, of which one is worth 10 more to anybody."""
+  final = {'LPG': [1.2, 11.4, 1.1], 'mine': [1., 10.9, 1.],
+           'A2C': [1., 11., 1.]}
+  about = {'rules': {'LPG': {}, 'mine': {}},
+           'settings': {'updates': 0, 'seed': 0}}
+  found = against_a2c.compared(about, {'chain_long': {'rules': {
+      label: {'final': values, 'whole': values}
+      for label, values in final.items()}}})
+  assert [column.final['chain_long'] for column in found] == [0, 0]
+  # 0.2, 0.4, 0.1: mean 0.2333, deviation 0.15275; Student's t of 2 is 4.3027.
+  difference = found[0].difference['chain_long']
+  assert difference['mean'] == pytest.approx(0.7 / 3.)
+  assert difference['high'] - difference['mean'] == pytest.approx(
+      4.3027 * 0.15275 / 3. ** 0.5, rel=1e-4)
+  lines = against_a2c.lines(found)
+  assert '| `chain_long` | 0.233 ± 0.38 = | -0.0333 ± 0.14 = |' in lines
+  final['LPG'] = [1.3, 11.4, 1.35]  # 0.3, 0.4, 0.35
+  final['mine'] = [0.7, 10.6, 0.65]
+  found = against_a2c.compared(about, {'chain_long': {'rules': {
+      label: {'final': values, 'whole': values}
+      for label, values in final.items()}}})
+  lines = against_a2c.lines(found)
+  assert '| `chain_long` | 0.35 ± 0.12 + | -0.35 ± 0.12 - |' in lines
+  assert lines[-1] == (
+      'Lifetime by lifetime, of 15 kinds: compared on 1; some rule is above '
+      'A2C on 1, every one that was compared below on 0.')
 
 
 def test_command(capsys, tmp_path):
@@ -58,7 +87,8 @@ def test_command(capsys, tmp_path):
   assert against_a2c.main([f'--results={path}']) == 0
   out = capsys.readouterr().out
   about, data = stored.load(path, figure3.NAME)
-  cells = [line.split(' | ')[1] for line in out.splitlines()
+  cells = [line.split(' | ')[1] for line in out.splitlines()[
+      :2 + len(suite.ENVIRONMENTS)]
            if line.startswith('| `') and ' / ' in line]
   ends = [cell.split(' / ') for cell in cells]
   for what, part in (('final return', 0), ('whole curve', 1)):
