@@ -19,6 +19,7 @@ from typing import Any, Optional, Sequence
 from lpg_distributed import config as config_lib
 from lpg_distributed import errors
 from lpg_distributed.analysis import experiment
+from lpg_distributed.analysis import score_rows
 from lpg_distributed.analysis import stored
 from lpg_distributed.nodes import loggers
 from lpg_distributed.nodes import run_directory
@@ -71,15 +72,11 @@ class Follower:
     from lpg_distributed import eta_file
     variants = self._evaluation.with_ablations(
         self._config.rule, eta_file.load(path).eta, FULL, NO_Y, HELD_PHI)
-    bandit, row = self._bandit(), {'num_lifetimes': self._num_lifetimes}
-    for name, comparison in self._comparisons.items():
-      for label, score in comparison.scores(variants, bandit).items():
-        row[f'{label}/{name}'] = score.mean
-        row[f'{label}/{name}/standard_error'] = score.standard_error
-    logger = loggers.MetricsLogger(self._run_dir, FILE, tensorboard=False)
-    logger.write(step, row)
-    logger.close()
-    return {'step': step, **row}
+    bandit = self._bandit()
+    return {'step': step, **score_rows.write(
+        self._run_dir, FILE, step, self._num_lifetimes,
+        self._config.environments,
+        lambda name: self._comparisons[name].scores(variants, bandit))}
 
 
 def line_of(row: dict[str, Any], config: config_lib.Config) -> str:

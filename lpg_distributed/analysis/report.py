@@ -5,6 +5,7 @@ import sys
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import eta_file
+from lpg_distributed.analysis import score_rows
 from lpg_distributed.analysis import training_curves
 from lpg_distributed.nodes import checkpointing
 from lpg_distributed.nodes import loggers
@@ -35,19 +36,15 @@ def evaluate(run_dir: str, config: config_lib.Config,
                                           NO_Y, HELD_PHI)}
   checkpoint = checkpointing.latest(run_dir)
   bandit_state = checkpointing.load_json(checkpoint, 'bandit')
-  row = {}
-  for name in config.environments:
+
+  def scores_of(name):
     print(f'evaluating on {num_lifetimes} new lifetimes of {name}',
           file=sys.stderr, flush=True)
-    scores = evaluation.evaluate(config, name, variants, bandit_state,
-                                 num_lifetimes)
-    for variant, score in scores.items():
-      row[f'{variant}/{name}'] = score.mean
-      row[f'{variant}/{name}/standard_error'] = score.standard_error
-  logger = loggers.MetricsLogger(run_dir, 'evaluation', resume_step=step,
-                                 tensorboard=False)
-  logger.write(step, {**row, 'num_lifetimes': num_lifetimes})
-  logger.close()
+    return evaluation.evaluate(config, name, variants, bandit_state,
+                               num_lifetimes)
+
+  score_rows.write(run_dir, 'evaluation', step, num_lifetimes,
+                   config.environments, scores_of, resume_step=step)
 
 
 def summarise(run_dir: str, config: config_lib.Config) -> list[str]:

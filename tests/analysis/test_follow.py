@@ -80,7 +80,7 @@ def test_ablation_curves_by_hand(tmp_path, capsys):
           '0.1 / 0.2 / 0.3 | 0.9 / 0.25 / -0.5 |\n'
           ) in capsys.readouterr().out
   about, data = stored.load(f'{tmp_path}/a.json', 'ablation_curves')
-  assert about['num_lifetimes'] == 7 and data['kinds'][NAME]['phi held'] == [
+  assert about['num_lifetimes'] == [7] and data['kinds'][NAME]['phi held'] == [
       [0.3, -0.5], [0.03, 0.05]]
   picture = (tmp_path / 'a.png').read_bytes()
   assert ablation_curves.main([f'--results={tmp_path}/a.json',
