@@ -106,7 +106,6 @@ def test_phi_kernel_by_a_held_rule():
           'b': eta['lpg/phi/~/linear_1']['b'] + b}}, one)[0]
   total = jax.jvp(bias, (jnp.float32(0.),), (jnp.float32(1.),))[1]
   # Sum over t and over s >= t: the kernel times how many pairs each lag has.
-  pairs = np.array([T, *range(T, 0, -1)])
   pairs = np.array([sum(1 for t in range(T) if t + k <= T)
                     for k in range(T + 1)])
   np.testing.assert_allclose(np.sum(found['pi_hat/phi'] * pairs),
