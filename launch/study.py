@@ -58,7 +58,8 @@ def _describe(root: str, variants: list[str], seeds: tuple[int, ...]) -> None:
   if os.path.exists(path):
     found = studies.read(root)
     for name in ('study', 'set', 'meta_steps'):
-      if found[name] != about[name]:
+      # Those of before do not say how long they are.
+      if found.setdefault(name, about[name]) != about[name]:
         raise command.UsageError(
             f'{root} holds another study, of --{name}={found[name]}; choose '
             'another --root')

@@ -100,7 +100,8 @@ def lines(columns: Sequence[Compared]) -> list[str]:
   return [
       *markdown.table(heads, rows), '',
       f'Final returns, {_signs([column.final for column in columns])}', '',
-      'Final returns minus those of A2C in the same lifetimes:', '',
+      'Final returns minus those of A2C in the same lifetimes, mean ± half of '
+      'the 95 % interval; above 0 (+), below (-), or 0 is inside (=):', '',
       *markdown.table(heads, differences), '',
       f'Lifetime by lifetime, {_signs(paired)}']
 

@@ -74,7 +74,7 @@ def _done(path: str, about: Mapping[str, Any]) -> dict[str, Any]:
                        **found.get('settings', {})}
   if found != stored.plain(about):
     raise stored.ResultsError(f'{path} holds another comparison; '
-                              'choose another --results')
+                              'choose another file')
   return data
 
 

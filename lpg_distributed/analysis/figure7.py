@@ -2,8 +2,8 @@
 
   python -m lpg_distributed.analysis.figure7 --study=runs/study_ablations
 
-Reads the runs of `python -m launch.study`, those that are there. Curves are
-returns at the end of lifetimes through meta-training, normalised (random
+Reads the runs of `python -m launch.study` that have reached their end. Curves
+are returns at the end of lifetimes through meta-training, normalised (random
 policy 0, optimal 1) and averaged over the kinds whose optimum is known;
 standard errors over seeds. The tables have the held-out lifetimes of the end,
 with both ablations of each rule.

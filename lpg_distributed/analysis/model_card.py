@@ -5,6 +5,9 @@ whose outcome it states, so that whoever has both can see that they belong
 together.
 """
 
+import contextlib
+import hashlib
+import json
 import os
 from typing import Any, Mapping, Sequence
 
@@ -87,18 +90,20 @@ def _curves(run_dir: str, config: config_lib.Config) -> dict[str, Any]:
           'return': dict(zip(config.environments, values))}
 
 
-def _results(run_dir: str, source: sources.Source, num_lifetimes: int,
-             environments: Sequence[str]) -> dict[str, Any]:
-  """By kind and rule, what held-out lifetimes say; with ablations and A2C.
+def _unfinished(run_dir: str, source: sources.Source, num_lifetimes: int,
+                commit: str) -> str:
+  """Where results are until the card stands; of one rule, by one code."""
+  text = json.dumps(stored.plain([source.about, num_lifetimes, commit]))
+  key = hashlib.sha256(text.encode() + source.eta.tobytes()).hexdigest()
+  return os.path.join(run_dir, f'card_{key[:16]}.unfinished.json')
 
-  They are kept in the run's directory, so that the same command goes on.
-  """
+
+def _results(path: str, source: sources.Source, num_lifetimes: int,
+             environments: Sequence[str]) -> dict[str, Any]:
+  """By kind and rule, what held-out lifetimes say; with ablations and A2C."""
   settings = training_settings.Settings(
       num_lifetimes=num_lifetimes, chunk=min(16, num_lifetimes))
   rules = [source, sources.untrained(source)]
-  steps = source.about['meta_steps']
-  path = os.path.join(
-      run_dir, f'results_{steps[0]}_{steps[-1]}_{num_lifetimes}.json')
   _, data = figure3.compare(rules, environments, settings, path)
   return {name: figure3.summaries(data[name]) for name in environments}
 
@@ -134,6 +139,7 @@ def publish(run_dir: str, name: str, *, summary: str, average_last: int,
   if len(weights) > published.LARGEST:
     raise published.PublishedError(f'the weights are {len(weights)} bytes; '
                                    f'allowed: {published.LARGEST}')
+  unfinished = _unfinished(run_dir, source, num_lifetimes, commit)
   card = stored.plain({
       'name': name, 'summary': summary,
       'env_steps': source.about['env_steps'],
@@ -142,7 +148,7 @@ def publish(run_dir: str, name: str, *, summary: str, average_last: int,
       'commands': {'publish': command, 'train': _training_command(config)},
       'commit': commit, 'versions': run_directory.versions(),
       'num_lifetimes': num_lifetimes,
-      'results': _results(run_dir, source, num_lifetimes,
+      'results': _results(unfinished, source, num_lifetimes,
                           environments or config.environments),
       'curves': _curves(run_dir, config),
       'check': _chosen_check(source)})
@@ -153,6 +159,8 @@ def publish(run_dir: str, name: str, *, summary: str, average_last: int,
           'weights_sha256': published.sum_of(name), 'bandit': source.bandit,
           'config': config_io.to_dict(config)}
   stored.write(published.card_path(name), card)
+  with contextlib.suppress(FileNotFoundError):
+    os.remove(unfinished)
   return card
 
 

@@ -219,7 +219,7 @@ class PolicyEvaluation:
       key: of everything else; the same gives the same trajectories.
     """
     settings, num = self._settings, len(self._worlds.object_cells)
-    size = max(1, settings.updates // settings.records)
+    size = settings.updates // settings.records
     begin_key, *keys = jax.random.split(key, 1 + settings.records)
     task, progress = jax.jit(self._begin)(init_key, begin_key)
     logits, values = [], []

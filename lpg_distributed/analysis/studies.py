@@ -135,8 +135,8 @@ def read(root: str) -> dict[str, Any]:
   """What `launch.study` has written of the runs at `root`.
 
   Returns:
-    `study`, `set` and `meta_steps` of the command (None: the preset's), and
-    the `variants` and `seeds` that were asked for.
+    `study`, `set` and, but for those of before, `meta_steps` of the command
+    (None: the preset's), and the `variants` and `seeds` that were asked for.
 
   Raises:
     StudyError: it is no study's root, or its file is damaged.
@@ -145,8 +145,9 @@ def read(root: str) -> dict[str, Any]:
   try:
     with open(path, encoding='utf-8') as f:
       found = json.load(f)
-    return {key: found[key] for key in ('study', 'set', 'variants', 'seeds')
-            } | {'meta_steps': found.get('meta_steps')}
+    for key in ('study', 'set', 'variants', 'seeds'):
+      found[key]  # All are there.
+    return found
   except (FileNotFoundError, NotADirectoryError):
     raise StudyError(f'{root} holds no study') from None
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -89,6 +89,38 @@ def test_its_check_comes_out_again(directory):
   assert {'environment', 'arm', 'mean', 'standard_error'} <= set(stated)
 
 
+def test_publishing_goes_on(tmp_path, monkeypatch):
+  """Where it was stopped, with the same rule and code, and nowhere else."""
+  monkeypatch.setattr(published, 'DIRECTORY', str(tmp_path / 'weights'))
+  run_dir = run_testing.store(tmp_path / 'run')
+  lived = []
+
+  def evaluate(name, rules, settings, say, found, keep):
+    if not found:
+      lived.append(name)
+    return test_figure3.made_up(name, rules, settings, say, found, keep)
+
+  def interrupt(source):
+    raise KeyboardInterrupt
+
+  publish = lambda commit: model_card.publish(
+      run_dir, 'mine', summary='', average_last=1, num_lifetimes=2,
+      commit=commit, command='none')
+  unfinished = lambda: list((tmp_path / 'run').glob('*.unfinished.json'))
+  monkeypatch.setattr(training_environments, 'evaluate', evaluate)
+  monkeypatch.setattr(model_card, '_chosen_check', interrupt)
+  with pytest.raises(KeyboardInterrupt):
+    publish('0')
+  assert lived == [NAME] and len(unfinished()) == 1
+  assert not published.names()
+  monkeypatch.setattr(model_card, '_chosen_check', lambda source: {})
+  publish('0')
+  assert lived == [NAME] and not unfinished()
+  assert published.names() == ('mine',)
+  publish('1')
+  assert lived == [NAME, NAME]
+
+
 def test_a_damaged_card_is_refused(directory, tmp_path, monkeypatch):
   monkeypatch.setattr(published, 'DIRECTORY', str(tmp_path))
   (tmp_path / 'bad.json').write_text('{"format": "other"}')

@@ -103,6 +103,13 @@ def test_runs_seed_by_seed_and_each_once(run, tmp_path):
     run('--study=predictions')
   with pytest.raises(command.UsageError, match='of --meta_steps=None'):
     run('--study=ablations', '--set=meta.num_envs=4', '--meta_steps=9')
+  # One that was begun before its length was written down goes on.
+  del about['meta_steps']
+  (tmp_path / 'root' / 'study.json').write_text(json.dumps(about))
+  assert run('--study=ablations', '--seeds=3', '--set=meta.num_envs=4',
+             '--variants=LPG', '--meta_steps=9')[0] == 0
+  with open(tmp_path / 'root' / 'study.json', encoding='utf-8') as f:
+    assert json.load(f)['meta_steps'] == 9
   (tmp_path / 'root' / 'study.json').write_text('{}')
   with pytest.raises(studies.StudyError, match='study.json is damaged'):
     run('--study=ablations')
