@@ -50,11 +50,12 @@ def _head(label: str, about: Mapping[str, Any]) -> str:
 
 def _difference(label: str, data: Mapping[str, Any]
                 ) -> dict[str, Mapping[str, Any]]:
-  final = {name: {of: stored.as_array(row['final'])
-                  for of, row in found['rules'].items()}
-           for name, found in data.items()}
-  return {name: intervals.summary(rows[label] - rows[training.A2C])
-          for name, rows in final.items()
+  """See `Compared`; of the kinds on which both lived."""
+  final = lambda rows, label: stored.as_array(rows[label]['final'])
+  by_kind = {name: found['rules'] for name, found in data.items()}
+  return {name: intervals.summary(
+      final(rows, label) - final(rows, training.A2C))
+          for name, rows in by_kind.items()
           if {label, training.A2C} <= rows.keys()}
 
 

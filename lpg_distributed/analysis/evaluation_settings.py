@@ -24,11 +24,10 @@ class Settings:
 def add_flags(parser: argparse.ArgumentParser, updates: int) -> None:
   """Adds the flags that `settings_of` reads."""
   defaults = Settings(updates=updates)
-  for name, text in (('updates', 'of the predictions'),
-                     ('records', 'how often these are looked at'),
-                     ('num_envs', 'parallel environments of a world')):
-    parser.add_argument(f'--{name}', type=int, default=getattr(defaults, name),
-                        metavar='N', help=f'{text}; default: %(default)s')
+  experiment.add_counts(parser, {
+      'updates': (defaults.updates, 'of the predictions'),
+      'records': (defaults.records, 'how often these are looked at'),
+      'num_envs': (defaults.num_envs, 'parallel environments of a world')})
   for name in ('alpha_lr', 'alpha_y'):
     parser.add_argument(f'--{name}', type=float, metavar='X',
                         default=getattr(defaults, name),

@@ -107,6 +107,7 @@ def compare(rules: Sequence[Any], environments: Sequence[str],
   Raises:
     ResultsError: it holds another comparison.
   """
+  # Here, since it brings JAX, which drawing does not need.
   from lpg_distributed.analysis import training_environments
   about = {'rules': {s.label: s.about for s in rules},
            'settings': dataclasses.asdict(settings)}

@@ -9,7 +9,6 @@ standard errors over seeds. The tables have the held-out lifetimes of the end,
 with both ablations of each rule.
 """
 
-import os
 import sys
 from typing import Any, Mapping, Optional, Sequence
 
@@ -82,7 +81,7 @@ def compute(args):
     curves, ends, seeds = [], [], []
     for seed in study['seeds']:
       run_dir = studies.run_dir(root, variant, seed)
-      if not os.path.exists(run_dir) or not sources.reached_end(run_dir):
+      if not sources.reached_end(run_dir):
         continue
       config = run_directory.read_config(run_dir)
       if about.get('meta_steps', config.run.meta_steps) != (

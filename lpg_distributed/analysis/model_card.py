@@ -5,7 +5,6 @@ whose outcome it states, so that whoever has both can see that they belong
 together.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -159,8 +158,7 @@ def publish(run_dir: str, name: str, *, summary: str, average_last: int,
           'weights_sha256': published.sum_of(name), 'bandit': source.bandit,
           'config': config_io.to_dict(config)}
   stored.write(published.card_path(name), card)
-  with contextlib.suppress(FileNotFoundError):
-    os.remove(unfinished)
+  os.remove(unfinished)
   return card
 
 

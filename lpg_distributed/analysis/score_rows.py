@@ -40,6 +40,7 @@ def write(run_dir: str, file: str, step: int, num_lifetimes: int,
   path = os.path.join(run_dir, 'metrics', f'{file}.unfinished.json')
   about = {'step': step, 'num_lifetimes': num_lifetimes}
   kinds = _unfinished(path, about)
+  os.makedirs(os.path.dirname(path), exist_ok=True)
   for name in names:
     if name in kinds:
       continue
@@ -47,7 +48,6 @@ def write(run_dir: str, file: str, step: int, num_lifetimes: int,
     for variant, score in scores_of(name).items():
       kinds[name][f'{variant}/{name}'] = score.mean
       kinds[name][f'{variant}/{name}/standard_error'] = score.standard_error
-    os.makedirs(os.path.dirname(path), exist_ok=True)
     files.write_whole(path, json.dumps(
         {'about': about, 'kinds': kinds}).encode())
   row = {'num_lifetimes': num_lifetimes}
@@ -56,6 +56,5 @@ def write(run_dir: str, file: str, step: int, num_lifetimes: int,
   logger = loggers.MetricsLogger(run_dir, file, resume_step, tensorboard=False)
   logger.write(step, row)
   logger.close()
-  if os.path.exists(path):
-    os.remove(path)
+  os.remove(path)
   return row

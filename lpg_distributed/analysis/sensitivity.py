@@ -34,7 +34,7 @@ def _snapshots(args):
   from lpg_distributed import eta_file
   from lpg_distributed.analysis import sources
   source = sources.read(experiment.only_rule(args), args.average_last)
-  steps = source.about.get('meta_steps') or [0]
+  steps = source.about['meta_steps']
   etas = [(0, sources.untrained(source).eta)]
   if 'run' in source.about and args.snapshots > 2:
     found = sources.snapshots(experiment.split(args.rule[0])[1])

@@ -135,7 +135,7 @@ def _of_run(label: str, run_dir: str, average_last: int) -> Source:
   file, steps = latest(run_dir, average_last)
   checkpoint = checkpointing.latest(run_dir)
   bandit = checkpoint and checkpointing.load_json(checkpoint, 'bandit')
-  return Source(label, file.eta, config, bandit, {
+  return Source(label or config.rule.kind, file.eta, config, bandit, {
       'run': os.path.basename(os.path.normpath(run_dir)),
       'seed': config.run.seed, 'meta_steps': steps,
       'env_steps': steps[-1] * config.meta.window_env_steps
@@ -175,14 +175,13 @@ def read(text: str, average_last: int = 1) -> Source:
   """
   label, place = experiment.split(text)
   if os.path.isdir(place):
-    config = run_directory.read_config(place)
-    return _of_run(label or config.rule.kind, place, average_last)
+    return _of_run(label, place, average_last)
   path = published.resolve(place)
-  card = None
+  card, beside = None, path.removesuffix('.npz') + '.json'
   if path != place:
     card = published.load_card(place)
-  elif os.path.exists(path.removesuffix('.npz') + '.json'):
-    card = published.read_card(path.removesuffix('.npz') + '.json')
+  elif os.path.exists(beside):
+    card = published.read_card(beside)
   return _of_file(label or place, path, card)
 
 

@@ -145,13 +145,13 @@ def read(root: str) -> dict[str, Any]:
   try:
     with open(path, encoding='utf-8') as f:
       found = json.load(f)
-    for key in ('study', 'set', 'variants', 'seeds'):
-      found[key]  # All are there.
+    if not {'study', 'set', 'variants', 'seeds'} <= found.keys():
+      raise ValueError('it does not say what the runs are of')
     return found
   except (FileNotFoundError, NotADirectoryError):
     raise StudyError(f'{root} holds no study') from None
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-    raise StudyError(f'{path} is damaged: {error!r}') from None
+  except (OSError, ValueError, AttributeError) as error:
+    raise StudyError(f'{path} is damaged: {error}') from None
 
 
 def run_dir(root: str, variant: str, seed: int) -> str:

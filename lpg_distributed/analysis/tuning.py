@@ -20,6 +20,7 @@ from lpg_distributed.analysis import training_settings as settings_lib
 from lpg_distributed.core import baselines
 from lpg_distributed.core import train_agents
 
+Pair = tuple[float, float]  # of hyperparameters
 # Folded into the seed's key: other lifetimes than those that are compared.
 STREAM = 1
 _FINALISTS = 4  # pairs of a grid, in the second round of tuning
@@ -29,9 +30,6 @@ def only_arm(arm: int, num_arms: int) -> np.ndarray:
   """[arms], log-probabilities with which this one is drawn."""
   with np.errstate(divide='ignore'):
     return np.log(np.eye(num_arms, dtype=np.float32)[arm])
-
-
-Pair = tuple[float, float]  # of hyperparameters
 
 
 class Log:
