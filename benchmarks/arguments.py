@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any, Sequence
 
-from envs import suite
+from lpg_distributed.envs import suite
 
 
 def positive(text: str) -> int:

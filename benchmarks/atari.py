@@ -25,7 +25,7 @@ import time
 from typing import Any, Callable, NamedTuple, Sequence
 
 from benchmarks import arguments
-from launch import process_environment
+from lpg_distributed.launch import process_environment
 
 _NUM_ENVS = 30  # Table 4
 _NUM_STEPS = 20
@@ -145,8 +145,8 @@ def _rule_seconds(learner, eta, num_actions: int) -> float:
   theta = jax.eval_shape(learner.init, jax.random.PRNGKey(0)).theta
   rows = rng.normal(size=(_NUM_STEPS + 1, _NUM_ENVS,
                           theta['head']['b'].shape[0])).astype(np.float32)
-  from lpg_distributed.core import meta_test
-  experience = meta_test.Experience(
+  from lpg_distributed.meta_testing import learner as learner_lib
+  experience = learner_lib.Experience(
       types.Trajectory(None, rng.integers(0, num_actions, shape, np.int32),
                        np.ones(shape, np.float32),
                        np.ones(shape, np.float32)), learner.split(rows))
@@ -166,14 +166,14 @@ def measure(game: str, rule: str, num_threads: int, turns: int,
   import jax
 
   from benchmarks import timing
-  from envs import atari
   from lpg_distributed import config as config_lib
   from lpg_distributed.core import agent_networks
   from lpg_distributed.core import atari_network
-  from lpg_distributed.core import host_loop
   from lpg_distributed.core import lpg_network
-  from lpg_distributed.core import meta_test
   from lpg_distributed.core import rules
+  from lpg_distributed.envs import atari
+  from lpg_distributed.meta_testing import host_loop
+  from lpg_distributed.meta_testing import learner as learner_lib
 
   settings = rules.Settings(trajectory_steps=_NUM_STEPS)
   groups = atari.make_groups(game, _NUM_ENVS, num_threads)
@@ -184,7 +184,7 @@ def measure(game: str, rule: str, num_threads: int, turns: int,
   make_network = lambda outputs: atari_network.make_network(spec, outputs)
   make_plain = lambda outputs: agent_networks.Network(
       *make_network(outputs)[:2])
-  learner, plain = (meta_test.make_learner(
+  learner, plain = (learner_lib.make_learner(
       make, num_actions, settings, rules.make(rule, settings))
       for make in (make_network, make_plain))
   eta = () if rule == 'a2c' else lpg_network.init(

@@ -21,8 +21,8 @@ import time
 import numpy as np
 
 from benchmarks import bandit_facade
-from lpg_distributed.nodes import loggers
-from lpg_distributed.nodes import run_directory
+from lpg_distributed.store import loggers
+from lpg_distributed.store import run_directory
 
 _CONNECTIONS = 8
 

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import arguments
-from envs import base
-from envs import suite
+from lpg_distributed.envs import base
+from lpg_distributed.envs import suite
 
 
 def make_rollout(environment: base.Environment, num_steps: int):

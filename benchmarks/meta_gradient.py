@@ -18,8 +18,8 @@ import time
 from typing import Any, Sequence
 
 from benchmarks import arguments
-from envs import suite
-from launch import process_environment
+from lpg_distributed.envs import suite
+from lpg_distributed.launch import process_environment
 
 _COLUMNS = (  # key, title, format
     ('steps_per_s', 'steps/s', '>9.0f'), ('mflop', 'MFLOP', '>7.2f'),

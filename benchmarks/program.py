@@ -26,7 +26,7 @@ import time
 from typing import Any, Mapping, Sequence
 
 from benchmarks import arguments
-from lpg_distributed.nodes import loggers
+from lpg_distributed.store import loggers
 
 _POLL_S = 0.2
 _PAGE_MIB = os.sysconf('SC_PAGE_SIZE') / 2 ** 20

@@ -22,7 +22,7 @@ import time
 from typing import Any, Sequence
 
 from benchmarks import arguments
-from launch import process_environment
+from lpg_distributed.launch import process_environment
 
 _SOURCES = (1, 2, 4, 8, 16, 32, 64)
 _WARM_UP_S = 2.

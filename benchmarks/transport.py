@@ -16,7 +16,7 @@ import time
 from typing import Any, Callable, Sequence
 
 from benchmarks import arguments
-from launch import process_environment
+from lpg_distributed.launch import process_environment
 
 
 def _best(call: Callable[[], Any], repeats: int) -> float:

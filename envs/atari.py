@@ -15,7 +15,7 @@ from typing import Mapping, NamedTuple
 from dm_env import specs
 import numpy as np
 
-from envs import host
+from lpg_distributed.envs import host
 
 _SCORES_FILE = pathlib.Path(__file__).with_name('atari_scores.csv')
 _FRAME_SKIP = 4

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs import base
-from envs import settings as settings_lib
+from lpg_distributed.envs import base
+from lpg_distributed.envs import settings as settings_lib
 
 NUM_ACTIONS = 2
 NUM_NOISE_BITS = 20

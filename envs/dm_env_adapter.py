@@ -8,7 +8,7 @@ from dm_env import specs
 import jax
 import numpy as np
 
-from envs import base
+from lpg_distributed.envs import base
 
 
 # Compiled once for all adapters around equal environments.

@@ -15,7 +15,7 @@ from typing import Iterator, Optional, Protocol
 
 import numpy as np
 
-from envs import grid_world
+from lpg_distributed.envs import grid_world
 
 _MOVES = tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1))
 

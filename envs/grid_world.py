@@ -21,9 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs import base
-from envs import free_cells
-from envs import settings as settings_lib
+from lpg_distributed.envs import base
+from lpg_distributed.envs import free_cells
+from lpg_distributed.envs import settings as settings_lib
 
 NUM_MOVES = 9  # eight neighbours and stay; action 4 stays
 NUM_ACTIONS = 2 * NUM_MOVES

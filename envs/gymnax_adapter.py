@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs import base
+from lpg_distributed.envs import base
 
 
 def _import_gymnax():

@@ -11,7 +11,7 @@ import dm_env
 from dm_env import specs
 import numpy as np
 
-from envs import host
+from lpg_distributed.envs import host
 
 
 class _Step(NamedTuple):

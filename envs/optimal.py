@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs import base
-from envs import grid_model
-from envs import grid_world
-from envs import optimal_returns
-from envs import suite
+from lpg_distributed.envs import base
+from lpg_distributed.envs import grid_model
+from lpg_distributed.envs import grid_world
+from lpg_distributed.envs import optimal_returns
+from lpg_distributed.envs import suite
 
 
 class Estimate(NamedTuple):

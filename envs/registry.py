@@ -18,9 +18,9 @@ import os
 import sys
 from typing import Any, Callable, NamedTuple, Optional
 
-from envs import base
-from envs import host
-from envs import host_batch
+from lpg_distributed.envs import base
+from lpg_distributed.envs import host
+from lpg_distributed.envs import host_batch
 
 KINDS = ('atari', 'gymnax', 'bsuite', 'gymnasium', 'module')
 
@@ -45,7 +45,7 @@ def split(env_id: str) -> tuple[str, str]:
   kind, _, name = env_id.partition('/')
   if kind in KINDS and name:
     return kind, name
-  from envs import atari
+  from lpg_distributed.envs import atari
   hint = (f'did you mean atari/{env_id}? ' if env_id in atari.games()
           else '')
   raise ValueError(f'{env_id!r} names no environment; {hint}allowed: KIND/NAME '
@@ -53,7 +53,7 @@ def split(env_id: str) -> tuple[str, str]:
 
 
 def _load_atari(name: str, preset: str) -> Loaded:
-  from envs import atari
+  from lpg_distributed.envs import atari
   atari.check_game(name)
   if preset not in atari.PRESETS:
     raise ValueError(f'unknown preset {preset!r}; allowed: '
@@ -66,7 +66,7 @@ def _load_atari(name: str, preset: str) -> Loaded:
 
 
 def _load_gymnax(name: str) -> Loaded:
-  from envs import gymnax_adapter
+  from lpg_distributed.envs import gymnax_adapter
   return Loaded('gymnax', gymnax_adapter.load(name), None)
 
 
@@ -152,7 +152,7 @@ def _as_jax(made: Any, name: str) -> Optional[base.Environment]:
          ('init_params', 'action_mask', 'observation_spec', 'step')):
     return made
   if hasattr(made, 'step_env') and hasattr(made, 'default_params'):
-    from envs import gymnax_adapter
+    from lpg_distributed.envs import gymnax_adapter
     return gymnax_adapter.GymnaxEnvironment(name, made, made.default_params)
   return None
 

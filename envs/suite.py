@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from typing import Mapping, TYPE_CHECKING, Union
 
-from envs import settings as settings_lib
+from lpg_distributed.envs import settings as settings_lib
 
 if TYPE_CHECKING:
-  from envs import base
+  from lpg_distributed.envs import base
 
 _O = settings_lib.ObjectType
 _Grid = settings_lib.GridWorldSettings
@@ -95,8 +95,8 @@ def load(name: str) -> base.Environment:
   """
   check_name(name)
   # Here, since they bring JAX, which a mere look at a name does not need.
-  from envs import delayed_chain
-  from envs import grid_world
+  from lpg_distributed.envs import delayed_chain
+  from lpg_distributed.envs import grid_world
   settings = SETTINGS[name]
   kind = (grid_world.GridWorld if isinstance(settings, _Grid)
           else delayed_chain.DelayedChain)

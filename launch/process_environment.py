@@ -5,6 +5,8 @@ import os
 import platform
 import sys
 
+import lpg_distributed
+
 # One thread per worker (NPROC is XLA's; its flag alone leaves it a second one):
 # with it, sums are in the same order everywhere, and two workers of one
 # thread are faster than one of two. The allocator keeps its memory, in large
@@ -32,8 +34,9 @@ _MARK = 'LPG_ENVIRONMENT_SET'
 
 
 def root() -> str:
-  """The directory that holds the packages."""
-  return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+  """The directory that holds the package."""
+  return os.path.dirname(os.path.dirname(
+      os.path.abspath(lpg_distributed.__file__)))
 
 
 def _compilation_cache() -> str:

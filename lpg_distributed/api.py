@@ -19,18 +19,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs import base
-from envs import suite
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import errors
-from lpg_distributed import eta_file
 from lpg_distributed import presets
-from lpg_distributed import published
 from lpg_distributed import types
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents as train_agents_lib
+from lpg_distributed.envs import base
+from lpg_distributed.envs import suite
+from lpg_distributed.store import eta_file
+from lpg_distributed.store import published
 
 
 class ArgumentError(errors.UserError, ValueError):
@@ -201,8 +201,8 @@ def meta_train(config: config_lib.Config,
   """
   # Here, since what only uses a rule needs no nodes.
   from lpg_distributed import local_loop
-  from lpg_distributed.nodes import checkpointing
-  from lpg_distributed.nodes import run_directory
+  from lpg_distributed.store import checkpointing
+  from lpg_distributed.store import run_directory
   run = run_directory.RunDirectory.open(run_dir, config)
   try:
     checkpoint = checkpointing.latest(run.path)

@@ -9,9 +9,9 @@ import dataclasses
 import math
 from typing import Any, Mapping
 
-from envs import atari
-from envs import suite
 from lpg_distributed import errors
+from lpg_distributed.envs import atari
+from lpg_distributed.envs import suite
 
 # Steps, seeds and sizes are 32-bit numbers where they are computed with.
 _LARGEST = 2 ** 31 - 1

@@ -11,10 +11,10 @@ from typing import Any, Callable, Optional
 from lpg_distributed import config as config_lib
 from lpg_distributed.nodes import assignment
 from lpg_distributed.nodes import bandit_server
-from lpg_distributed.nodes import checkpointing
 from lpg_distributed.nodes import gradient_queue
 from lpg_distributed.nodes import lifetime_worker
 from lpg_distributed.nodes import meta_learner
+from lpg_distributed.store import checkpointing
 
 _WATCH_PERIOD_S = 0.5
 

@@ -28,14 +28,14 @@ from lpg_distributed.nodes import assignment
 from lpg_distributed.nodes import gradient_queue
 from lpg_distributed.nodes import heartbeat
 from lpg_distributed.nodes import rpc
-from lpg_distributed.nodes import run_directory
+from lpg_distributed.store import run_directory
 
 META_LEARNER = 'meta_learner'
 GRADIENT_QUEUE = 'gradient_queue'
 LIFETIME_WORKER = 'lifetime_worker'
 BANDIT_SERVER = 'bandit_server'
 ATARI_EVALUATOR = 'atari_evaluator'
-# The exit code after which `launch/supervisor.py` starts no node again.
+# The exit code after which `launch/local/supervisor.py` starts no node again.
 HOPELESS = 70
 _LAST_WORD_S = 1.
 _HELD = []  # the open run directory, if it is this process's to open
@@ -121,8 +121,8 @@ def _open_run_dir(config: config_lib.Config, launch: Launch) -> None:
 
 
 def _make_meta_learner(config, launch, queue, bandit):
-  from lpg_distributed.nodes import checkpointing
   from lpg_distributed.nodes import learner_host
+  from lpg_distributed.store import checkpointing
   stop = lp.stop_event()
   _open_run_dir(config, launch)
   learner = learner_host.make_learner(

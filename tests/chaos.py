@@ -24,8 +24,8 @@ import time
 import numpy as np
 import psutil
 
-from launch import process_environment
-from lpg_distributed import eta_file
+from lpg_distributed.launch import process_environment
+from lpg_distributed.store import eta_file
 
 OVERRIDES = (
     'environments=chain_short', 'agents.*.lifetime_env_steps=80',

@@ -23,11 +23,11 @@ import jax
 import numpy as np
 
 from lpg_distributed import config_io
-from lpg_distributed import eta_file
 from lpg_distributed import local_loop
 from lpg_distributed import presets
-from lpg_distributed.nodes import checkpointing
-from lpg_distributed.nodes import run_directory
+from lpg_distributed.store import checkpointing
+from lpg_distributed.store import eta_file
+from lpg_distributed.store import run_directory
 from tests import chaos
 
 

@@ -25,9 +25,9 @@ import time
 import numpy as np
 import yaml
 
-from launch import isolation
-from launch.kubernetes_job import node
-from lpg_distributed import eta_file
+from lpg_distributed.launch.cluster.kubernetes import node
+from lpg_distributed.launch.local import isolation
+from lpg_distributed.store import eta_file
 from tests.launch import test_equivalence
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent

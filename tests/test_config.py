@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from envs import suite
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import presets
+from lpg_distributed.envs import suite
 
 SGD, ADAM = (20, 40, 80), (0.0005, 0.001, 0.002, 0.005)
 # Table 3: filters, units, optimiser, learning rates, lifetime.

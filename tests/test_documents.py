@@ -12,12 +12,12 @@ from packaging import requirements
 from packaging import utils
 import pytest
 
-from envs import suite
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import presets
-from lpg_distributed import published
+from lpg_distributed.envs import suite
 from lpg_distributed.meta_testing import jobs
+from lpg_distributed.store import published
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 _DOCUMENTS = sorted([*_ROOT.glob('*.md'), *_ROOT.glob('docs/*.md'),

@@ -9,9 +9,16 @@ import sys
 import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# What stands at the bottom of `lpg_distributed`, with no node below it.
-BASE = ('types', 'config', 'config_io', 'presets', 'errors', 'files',
-        'agent_file')
+# Every part imports only from parts that stand before it, and from itself.
+ORDER = (
+    'errors', 'envs', 'types', 'config', 'config_io', 'presets', 'core',
+    'store', 'figures', 'meta_testing', 'nodes', 'local_loop', 'analysis',
+    'programs', 'atari_program', 'api',
+    'launch.process_environment', 'launch.stopping', 'launch.command',
+    'launch.config_flags', 'launch.progress', 'launch.local', 'launch.cluster',
+    'launch.commands')
+# Parts that an accelerator's process imports, and must need no service.
+PURE = ('errors', 'envs', 'types', 'config', 'config_io', 'presets', 'core')
 # What a core that runs on accelerators must never need.
 SERVICES = ('launchpad', 'reverb', 'tensorflow', 'courier', 'tensorboardX',
             'rich', 'matplotlib')
@@ -58,42 +65,66 @@ def _within(imported, *packages):
   return any((imported + '.').startswith(p + '.') for p in packages)
 
 
-def _allowed(name):
-  """The project's own packages that a file may import."""
-  lpg = 'lpg_distributed'
-  base = ['envs'] + [f'{lpg}.{b}' for b in BASE]
-  core = [*base, f'{lpg}.core', f'{lpg}.eta_file', f'{lpg}.published']
-  if name.startswith('envs/'):
-    return ['envs']
-  if name.startswith(f'{lpg}/core/'):
-    return ['envs', f'{lpg}.types', f'{lpg}.config', f'{lpg}.core']
-  if name.startswith(f'{lpg}/nodes/'):
-    return [*core, f'{lpg}.nodes']
-  if name.startswith(f'{lpg}/analysis/'):
-    return [*core, f'{lpg}.nodes', f'{lpg}.meta_testing', f'{lpg}.analysis']
-  if name.startswith(f'{lpg}/meta_testing/'):  # Figures in analysis' style.
-    return [*core, f'{lpg}.nodes', f'{lpg}.meta_testing', f'{lpg}.analysis']
-  if name in [f'{lpg}/{b}.py' for b in BASE]:
-    return base
-  if name in (f'{lpg}/eta_file.py', f'{lpg}/published.py'):
-    return core
-  if name.startswith(f'{lpg}/'):  # local_loop, programs, the public interface
-    return ['envs', lpg]
-  return ['envs', lpg, 'launch']
+def _module(name):
+  """lpg_distributed.core.bandit, of lpg_distributed/core/bandit.py."""
+  module = name.removesuffix('.py').removesuffix('/__init__')
+  if not module.startswith('lpg_distributed'):
+    module = f'lpg_distributed/{module}'
+  return module.replace('/', '.')
+
+
+def _part(module):
+  """The place in ORDER of a module or of a name in it; None: of no part."""
+  name = module.removeprefix('lpg_distributed.')
+  return next((i for i, part in enumerate(ORDER) if _within(name, part)), None)
+
+
+def _own(name):
+  """What a file imports of this project."""
+  return [i for i in _imports(name) if _within(
+      i, 'envs', 'launch', 'lpg_distributed', 'tests', 'benchmarks')]
 
 
 @pytest.mark.parametrize('name', MODULES)
 def test_imports_point_one_way(name):
-  allowed = _allowed(name)
-  wrong = [i for i in _imports(name)
-           if _within(i, 'envs', 'lpg_distributed', 'launch', 'tests',
-                      'benchmarks') and not _within(i, *allowed)]
-  assert not wrong, f'{name} imports {wrong}; allowed: {allowed}'
+  module = _module(name)
+  roots = ('lpg_distributed', 'lpg_distributed.launch')
+  if module in roots:
+    assert not _own(name)
+    return
+  assert _part(module) is not None, f'{name} has no place in ORDER'
+  for imported in _own(name):
+    assert imported.startswith('lpg_distributed.') or imported in roots, (
+        f'{name} imports {imported}; allowed: lpg_distributed.*')
+    part = _part(imported)
+    assert part is None or part <= _part(module), (
+        f'{name} imports {imported}, which stands after it in ORDER')
+
+
+def test_no_two_files_import_each_other():
+  """Neither directly nor through others."""
+  names = {_module(name): name for name in MODULES}
+  graph = {module: {part for i in _own(name)
+                    for part in (i, i.rpartition('.')[0]) if part in names}
+           for module, name in names.items()}
+  done, path = set(), []
+
+  def visit(module):
+    assert module not in path, ' -> '.join([*path[path.index(module):], module])
+    if module in done:
+      return
+    path.append(module)
+    for imported in sorted(graph[module] - {module}):
+      visit(imported)
+    done.add(path.pop())
+
+  for module in sorted(graph):
+    visit(module)
 
 
 @pytest.mark.parametrize('name', [
-    n for n in MODULES if n.startswith(('envs/', 'lpg_distributed/core/'))
-    or n in [f'lpg_distributed/{b}.py' for b in BASE]])
+    n for n in MODULES if _within(_module(n), *(f'lpg_distributed.{part}'
+                                                for part in PURE))])
 def test_core_and_environments_need_no_services(name):
   assert not [i for i in _imports(name) if _within(i, *SERVICES)]
 
@@ -135,8 +166,7 @@ print(sorted({{'launchpad', 'reverb', 'courier'}} & set(sys.modules)))
 
 def test_imports_touch_nothing():
   """No device, flag, thread or variable; and no service without need."""
-  names = [n[:-3].replace('/', '.').removesuffix('.__init__')
-           for n in MODULES if not n.startswith('launch/')
+  names = [_module(n) for n in MODULES if not n.startswith('launch/')
            and n not in ('lpg_distributed/programs.py',
                          'lpg_distributed/atari_program.py')]
   assert run_python(IMPORT_ALL.format(names=names)).strip() == '[]'
@@ -144,7 +174,7 @@ def test_imports_touch_nothing():
 
 @pytest.mark.parametrize('name', ['lpg_distributed.config_io',
                                   'lpg_distributed.presets',
-                                  'lpg_distributed.nodes.run_directory',
+                                  'lpg_distributed.store.run_directory',
                                   'launch.command'])
 def test_configurations_need_no_jax(name):
   """So that a refusal, and help, come at once."""

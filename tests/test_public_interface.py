@@ -13,12 +13,12 @@ import pytest
 import lpg_distributed as lpg
 from lpg_distributed import config as config_lib
 from lpg_distributed import errors
-from lpg_distributed import eta_file
 from lpg_distributed import types
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_update
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents
+from lpg_distributed.store import eta_file
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 

@@ -15,10 +15,10 @@ from typing import Optional, Sequence
 
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import follow
-from lpg_distributed.analysis import markdown
 from lpg_distributed.analysis import stored
-from lpg_distributed.analysis import style
-from lpg_distributed.nodes import run_directory
+from lpg_distributed.figures import markdown
+from lpg_distributed.figures import style
+from lpg_distributed.store import run_directory
 
 NAME = 'ablation_curves'
 _VARIANTS = {follow.FULL: 'rule', follow.NO_Y: 'alpha_y = 0',

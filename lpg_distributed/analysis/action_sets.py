@@ -16,15 +16,15 @@ from typing import Any, Mapping, Optional, Sequence
 
 import numpy as np
 
-from envs import grid_world
-from envs import suite
 from lpg_distributed import errors
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import figure3
-from lpg_distributed.analysis import intervals
-from lpg_distributed.analysis import markdown
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import training_settings as training
+from lpg_distributed.envs import grid_world
+from lpg_distributed.envs import suite
+from lpg_distributed.figures import intervals
+from lpg_distributed.figures import markdown
 
 NUM_ACTIONS = (grid_world.NUM_MOVES, grid_world.NUM_ACTIONS)
 

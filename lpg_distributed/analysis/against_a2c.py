@@ -15,13 +15,13 @@ import argparse
 import sys
 from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
-from envs import suite
 from lpg_distributed import errors
 from lpg_distributed.analysis import figure3
-from lpg_distributed.analysis import intervals
-from lpg_distributed.analysis import markdown
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import training_settings as training
+from lpg_distributed.envs import suite
+from lpg_distributed.figures import intervals
+from lpg_distributed.figures import markdown
 
 _SIGNS = {1: '+', -1: '-', 0: '='}
 

@@ -5,9 +5,9 @@ from typing import Mapping, NamedTuple, Sequence
 
 import numpy as np
 
-from envs import atari
-from lpg_distributed.analysis import atari as analysis
-from lpg_distributed.analysis import style
+from lpg_distributed.analysis import atari_summary
+from lpg_distributed.envs import atari
+from lpg_distributed.figures import style
 
 _POINTS = 200
 _MOST_COLUMNS = 6
@@ -20,7 +20,7 @@ class Curve(NamedTuple):
   error: np.ndarray  # [n], standard error; 0 with one run
 
 
-def curve(runs: Sequence[analysis.Run]) -> Curve:
+def curve(runs: Sequence[atari_summary.Run]) -> Curve:
   """The mean over the frames that all runs have, interpolated."""
   begin = max(run.frames[0] for run in runs)
   end = max(begin, min(run.frames[-1] for run in runs))
@@ -33,7 +33,7 @@ def curve(runs: Sequence[analysis.Run]) -> Curve:
   return Curve(frames, returns.mean(axis=0), error)
 
 
-def draw_curves(groups: Mapping[str, Sequence[analysis.Run]],
+def draw_curves(groups: Mapping[str, Sequence[atari_summary.Run]],
                 path: str) -> None:
   """Figure 10: a panel for each game, a line for each group of runs."""
   games = sorted({run.game for runs in groups.values() for run in runs})
@@ -42,7 +42,7 @@ def draw_curves(groups: Mapping[str, Sequence[analysis.Run]],
   for game, axes in zip(games, panels):
     top = -np.inf
     for i, (name, runs) in enumerate(groups.items()):
-      runs = analysis.by_game(runs).get(game)
+      runs = atari_summary.by_game(runs).get(game)
       if not runs:
         continue
       frames, mean, error = curve(runs)
@@ -71,10 +71,10 @@ def draw_curves(groups: Mapping[str, Sequence[analysis.Run]],
   figure.savefig(path, dpi=style.DPI)
 
 
-def draw_environments(groups: Mapping[str, Sequence[analysis.Run]],
+def draw_environments(groups: Mapping[str, Sequence[atari_summary.Run]],
                       path: str) -> None:
   """Figure 9: games above human against the number of environments."""
-  points = sorted((int(name), analysis.summarise(runs).above_human)
+  points = sorted((int(name), atari_summary.summarise(runs).above_human)
                   for name, runs in groups.items())
   numbers = [number for number, _ in points]
   errors = [(0., 0.) if i.low is None else (max(i.value - i.low, 0.),
@@ -91,7 +91,7 @@ def draw_environments(groups: Mapping[str, Sequence[analysis.Run]],
   figure.savefig(path, dpi=style.DPI)
 
 
-def draw_all(groups: Mapping[str, Sequence[analysis.Run]], directory: str,
+def draw_all(groups: Mapping[str, Sequence[atari_summary.Run]], directory: str,
              numbers: bool) -> list[str]:
   """Draws into a directory; returns the files.
 
@@ -113,6 +113,6 @@ def draw_all(groups: Mapping[str, Sequence[analysis.Run]], directory: str,
       paths.append(os.path.join(directory, name))
       draw(groups, paths[-1])
   except OSError as error:
-    raise analysis.AnalysisError(
+    raise atari_summary.AnalysisError(
         f'{directory} cannot be written: {error.strerror}') from None
   return paths

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple, Optional, Sequence
 import matplotlib
 import numpy as np
 
-from envs import atari
-from lpg_distributed.analysis import style
-from lpg_distributed.nodes import loggers
+from lpg_distributed.envs import atari
+from lpg_distributed.figures import style
+from lpg_distributed.store import loggers
 
 
 class Evaluation(NamedTuple):

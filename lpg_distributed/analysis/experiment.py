@@ -125,7 +125,7 @@ def run(parser: argparse.ArgumentParser, argv: Optional[Sequence[str]],
     about, data = stored.load(args.results, experiment)
     for line in lines(about, data):
       print(line)
-    from lpg_distributed.analysis import style  # Brings matplotlib.
+    from lpg_distributed.figures import style  # Brings matplotlib.
     path = args.figure or os.path.splitext(args.results)[0] + '.png'
     try:
       os.makedirs(os.path.dirname(path) or '.', exist_ok=True)

@@ -23,15 +23,15 @@ from typing import Any, Mapping, Optional, Sequence
 
 import numpy as np
 
-from envs import optimal_returns
-from envs import suite
 from lpg_distributed import config as config_lib
 from lpg_distributed.analysis import experiment
-from lpg_distributed.analysis import intervals
-from lpg_distributed.analysis import markdown
 from lpg_distributed.analysis import stored
-from lpg_distributed.analysis import style
 from lpg_distributed.analysis import training_settings as training
+from lpg_distributed.envs import optimal_returns
+from lpg_distributed.envs import suite
+from lpg_distributed.figures import intervals
+from lpg_distributed.figures import markdown
+from lpg_distributed.figures import style
 
 NAME = 'figure3'
 

@@ -16,7 +16,7 @@ import numpy as np
 from lpg_distributed.analysis import evaluation_settings
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import stored
-from lpg_distributed.analysis import style
+from lpg_distributed.figures import style
 
 NAME = 'figure4'
 _COLUMNS = 11

@@ -18,11 +18,11 @@ import numpy as np
 
 from lpg_distributed.analysis import evaluation_settings
 from lpg_distributed.analysis import experiment
-from lpg_distributed.analysis import intervals
-from lpg_distributed.analysis import markdown
 from lpg_distributed.analysis import stored
-from lpg_distributed.analysis import style
 from lpg_distributed.analysis import training_settings
+from lpg_distributed.figures import intervals
+from lpg_distributed.figures import markdown
+from lpg_distributed.figures import style
 
 NAME = 'figure5'
 TD = 'TD(lambda)'

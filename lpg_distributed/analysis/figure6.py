@@ -18,8 +18,8 @@ import numpy as np
 from lpg_distributed.analysis import evaluation_settings
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import stored
-from lpg_distributed.analysis import style
 from lpg_distributed.analysis import training_settings
+from lpg_distributed.figures import style
 
 NAME = 'figure6'
 _WORLD_SEED = 6

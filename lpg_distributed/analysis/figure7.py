@@ -16,13 +16,13 @@ import numpy as np
 
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import figure3
-from lpg_distributed.analysis import markdown
 from lpg_distributed.analysis import report
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import studies
-from lpg_distributed.analysis import style
-from lpg_distributed.nodes import loggers
-from lpg_distributed.nodes import run_directory
+from lpg_distributed.figures import markdown
+from lpg_distributed.figures import style
+from lpg_distributed.store import loggers
+from lpg_distributed.store import run_directory
 
 NAME = 'figure7'
 _VARIANTS = (report.UNTRAINED, report.TRAINED, report.NO_Y, report.HELD_PHI)

@@ -21,8 +21,8 @@ from lpg_distributed import errors
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import score_rows
 from lpg_distributed.analysis import stored
-from lpg_distributed.nodes import loggers
-from lpg_distributed.nodes import run_directory
+from lpg_distributed.store import loggers
+from lpg_distributed.store import run_directory
 
 FILE = 'ablations'
 FULL, NO_Y, HELD_PHI = 'full', 'alpha_y=0', 'phi_held'
@@ -60,7 +60,7 @@ class Follower:
 
   def _bandit(self) -> Optional[dict[str, Any]]:
     """What the bandit knows by the run's last checkpoint."""
-    from lpg_distributed.nodes import checkpointing
+    from lpg_distributed.store import checkpointing
     try:
       checkpoint = checkpointing.latest(self._run_dir)
       return checkpoint and checkpointing.load_json(checkpoint, 'bandit')
@@ -69,7 +69,7 @@ class Follower:
 
   def evaluate(self, step: int, path: str) -> dict[str, Any]:
     """Writes the row of one snapshot, and returns it."""
-    from lpg_distributed import eta_file
+    from lpg_distributed.store import eta_file
     variants = self._evaluation.with_ablations(
         self._config.rule, eta_file.load(path).eta, FULL, NO_Y, HELD_PHI)
     bandit = self._bandit()

@@ -18,9 +18,9 @@ from typing import Optional, Sequence
 import numpy as np
 
 from lpg_distributed.analysis import experiment
-from lpg_distributed.analysis import markdown
 from lpg_distributed.analysis import stored
-from lpg_distributed.analysis import style
+from lpg_distributed.figures import markdown
+from lpg_distributed.figures import style
 
 NAME = 'gradient_noise'
 ALL = 'all together'

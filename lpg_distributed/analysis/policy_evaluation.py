@@ -15,9 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs import grid_model
-from envs import grid_world
-from envs import optimal
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.analysis import evaluation_settings
@@ -31,6 +28,9 @@ from lpg_distributed.core import predictions as predictions_lib
 from lpg_distributed.core import rollout
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import value_function
+from lpg_distributed.envs import grid_model
+from lpg_distributed.envs import grid_world
+from lpg_distributed.envs import optimal
 
 # An object ends the episode; that makes values differ from cell to cell, and
 # all that is visited has all objects. No training environment is like it.

@@ -4,11 +4,11 @@ import os
 import sys
 
 from lpg_distributed import config as config_lib
-from lpg_distributed import eta_file
 from lpg_distributed.analysis import score_rows
 from lpg_distributed.analysis import training_curves
-from lpg_distributed.nodes import checkpointing
-from lpg_distributed.nodes import loggers
+from lpg_distributed.store import checkpointing
+from lpg_distributed.store import eta_file
+from lpg_distributed.store import loggers
 
 _NUM_LIFETIMES = 32
 TRAINED, UNTRAINED = 'trained', 'untrained'

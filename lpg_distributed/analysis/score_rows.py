@@ -4,8 +4,8 @@ import json
 import os
 from typing import Any, Callable, Mapping, Optional, Sequence
 
-from lpg_distributed import files
-from lpg_distributed.nodes import loggers
+from lpg_distributed.store import files
+from lpg_distributed.store import loggers
 
 
 def _unfinished(path: str, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from typing import Any, Mapping, Optional, Sequence
 
 import numpy as np
 
-from envs import suite
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import gae_fit
-from lpg_distributed.analysis import markdown
 from lpg_distributed.analysis import stored
-from lpg_distributed.analysis import style
 from lpg_distributed.analysis import training_settings
+from lpg_distributed.envs import suite
+from lpg_distributed.figures import markdown
+from lpg_distributed.figures import style
 
 NAME = 'sensitivity'
 INPUTS = ('reward', 'probability', 'phi')
@@ -31,8 +31,8 @@ OUTPUTS = ('pi_hat', 'y_hat')
 
 def _snapshots(args):
   """The rule's `Source`, and (meta-step, eta) of those that are looked at."""
-  from lpg_distributed import eta_file
   from lpg_distributed.analysis import sources
+  from lpg_distributed.store import eta_file
   source = sources.read(experiment.only_rule(args), args.average_last)
   steps = source.about['meta_steps']
   etas = [(0, sources.untrained(source).eta)]

@@ -9,14 +9,14 @@ import numpy as np
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import errors
-from lpg_distributed import eta_file
-from lpg_distributed import published
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import training_settings
 from lpg_distributed.core import meta_update
 from lpg_distributed.nodes import bandit_server
-from lpg_distributed.nodes import checkpointing
-from lpg_distributed.nodes import run_directory
+from lpg_distributed.store import checkpointing
+from lpg_distributed.store import eta_file
+from lpg_distributed.store import published
+from lpg_distributed.store import run_directory
 
 _SNAPSHOT = re.compile(r'eta_(\d{8,})\.npz')
 

@@ -7,7 +7,7 @@ from typing import Any, Mapping
 import numpy as np
 
 from lpg_distributed import errors
-from lpg_distributed import files
+from lpg_distributed.store import files
 
 _FORMAT = 'lpg-results-1'
 _DIGITS = 5  # significant ones; enough to draw, and files stay small

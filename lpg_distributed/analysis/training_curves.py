@@ -4,13 +4,13 @@ import os
 
 import numpy as np
 
-from envs import optimal_returns
 from lpg_distributed import config as config_lib
 from lpg_distributed.analysis import evaluator_curves
 from lpg_distributed.analysis import follow
-from lpg_distributed.analysis import style
-from lpg_distributed.nodes import loggers
-from lpg_distributed.nodes import run_directory
+from lpg_distributed.envs import optimal_returns
+from lpg_distributed.figures import style
+from lpg_distributed.store import loggers
+from lpg_distributed.store import run_directory
 
 _COLUMNS = 3
 

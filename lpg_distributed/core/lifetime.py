@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs import suite
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import agent_networks
@@ -23,6 +22,7 @@ from lpg_distributed.core import predictions as predictions_lib
 from lpg_distributed.core import rollout
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import value_function
+from lpg_distributed.envs import suite
 
 # Lifetimes times environments in a chunk, at most: rows of the rule's matrix
 # products, which more of them do not make faster on a CPU. Accelerators want

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import rlax
 
-from envs import base
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import agent_networks
@@ -19,6 +18,7 @@ from lpg_distributed.core import lpg_network
 from lpg_distributed.core import predictions as predictions_lib
 from lpg_distributed.core import rollout as rollout_lib
 from lpg_distributed.core import value_function as value_function_lib
+from lpg_distributed.envs import base
 
 
 class Kind(NamedTuple):

@@ -6,8 +6,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from envs import base
 from lpg_distributed import types
+from lpg_distributed.envs import base
 
 
 class EpisodeReturns(NamedTuple):

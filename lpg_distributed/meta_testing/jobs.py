@@ -7,10 +7,10 @@ import os
 import re
 from typing import Any, Mapping, Optional, Sequence
 
-from envs import registry
 from lpg_distributed import config as config_lib
 from lpg_distributed import errors
 from lpg_distributed.core import rules
+from lpg_distributed.envs import registry
 
 
 class JobError(errors.UserError, ValueError):
@@ -137,7 +137,7 @@ def _load_rule(rule: str, eta: Optional[str], lstm_size: int
              f'the rule {rule} needs an eta; allowed: the file of one, as '
              'runs/demo_seed0/eta.npz')
     return config_lib.RuleConfig(lstm_size=lstm_size), None
-  from lpg_distributed import eta_file
+  from lpg_distributed.store import eta_file
   config = eta_file.load(eta).rule
   wanted = 'lpg_v' if rule == 'lpg_v' else 'lpg'
   _require(config.kind == wanted,

@@ -15,15 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lpg_distributed import eta_file
-from lpg_distributed import files
-from lpg_distributed.analysis import markdown
-from lpg_distributed.core import jitted_loop
 from lpg_distributed.core import rules
+from lpg_distributed.figures import markdown
+from lpg_distributed.meta_testing import compiled_loop
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import results
 from lpg_distributed.meta_testing import session
 from lpg_distributed.meta_testing import summary
+from lpg_distributed.store import eta_file
+from lpg_distributed.store import files
 
 RULES = ('lpg', 'a2c', 'random')
 # Environments, with the steps of each agent: enough for A2C to learn, as far
@@ -146,13 +146,13 @@ def _tune(item: Item) -> dict[str, Any]:
   seeds = [_FIRST_TUNING_SEED + i for i in range(_NUM_TUNING_SEEDS)]
   job = item.job(LEARNING_RATES[0], seeds)
   environment = session.load_environment(job).jax
-  loop = jitted_loop.make_loop(
+  loop = compiled_loop.make_loop(
       environment, session.make_network(environment.observation_spec()),
       job.settings, lambda settings: rules.make(job.rule, settings),
       job.num_envs)
   grid = [(rate, seed) for rate in LEARNING_RATES for seed in seeds]
   num = len(grid)
-  hyper = jitted_loop.Hyper(
+  hyper = compiled_loop.Hyper(
       jnp.array([rate for rate, _ in grid], jnp.float32),
       jnp.full(num, job.settings.kl_cost, jnp.float32))
   keys = jnp.stack([jax.random.PRNGKey(seed) for _, seed in grid])

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs import registry
 from lpg_distributed import errors
-from lpg_distributed.core import meta_test
 from lpg_distributed.core import observation_networks
 from lpg_distributed.core import rules
-from lpg_distributed.meta_testing import checkpoint as checkpoint_lib
+from lpg_distributed.envs import registry
+from lpg_distributed.meta_testing import agent_checkpoint as checkpoint_lib
 from lpg_distributed.meta_testing import jobs
+from lpg_distributed.meta_testing import learner as learner_lib
 from lpg_distributed.meta_testing import session
 
 _SIDE = 160  # pixels, at least
@@ -90,7 +90,7 @@ def _make_host(job: jobs.Job, loaded: registry.Loaded):
     batch = loaded.make_host(1)
     paint = _painter(job.environment, batch.observation_spec())
     return batch, lambda observation: paint(observation)
-  from envs import host_batch
+  from lpg_distributed.envs import host_batch
   made = []
 
   def factory():
@@ -141,8 +141,8 @@ def _jax_frames(job, environment, theta, key, max_steps
       return
 
 
-def _learner(job: jobs.Job, environment: Any) -> meta_test.Learner:
-  return meta_test.make_learner(
+def _learner(job: jobs.Job, environment: Any) -> learner_lib.Learner:
+  return learner_lib.make_learner(
       session.make_network(environment.observation_spec()),
       int(environment.action_spec().num_values), job.settings,
       rules.make(job.rule, job.settings))

@@ -15,10 +15,10 @@ from typing import Any, Iterable, Iterator, Mapping, NamedTuple
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import errors
-from lpg_distributed import files
 from lpg_distributed.core import rules
 from lpg_distributed.meta_testing import jobs
-from lpg_distributed.nodes import run_directory
+from lpg_distributed.store import files
+from lpg_distributed.store import run_directory
 
 FORMAT = 'lpg-meta-test-1'
 FILE = 'result.jsonl'

@@ -10,9 +10,9 @@ import os
 import re
 from typing import Mapping, NamedTuple, Optional, Sequence
 
-from envs import atari
-from envs import registry
-from lpg_distributed.analysis import markdown
+from lpg_distributed.envs import atari
+from lpg_distributed.envs import registry
+from lpg_distributed.figures import markdown
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import results
 from lpg_distributed.meta_testing import session

@@ -17,19 +17,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs import base
-from envs import registry
-from lpg_distributed import eta_file
-from lpg_distributed.core import host_loop
-from lpg_distributed.core import jitted_loop
 from lpg_distributed.core import lpg_network
-from lpg_distributed.core import meta_test
 from lpg_distributed.core import observation_networks
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import rules
-from lpg_distributed.meta_testing import checkpoint as checkpoint_lib
+from lpg_distributed.envs import base
+from lpg_distributed.envs import registry
+from lpg_distributed.meta_testing import agent_checkpoint as checkpoint_lib
+from lpg_distributed.meta_testing import compiled_loop
+from lpg_distributed.meta_testing import host_loop
 from lpg_distributed.meta_testing import jobs
+from lpg_distributed.meta_testing import learner as learner_lib
 from lpg_distributed.meta_testing import results
+from lpg_distributed.store import eta_file
 
 _ROWS = 50  # of an agent, at least
 _MOST_UPDATES = 100  # in one compiled chunk, which cannot be interrupted
@@ -74,7 +74,7 @@ def load_environment(job: jobs.Job) -> registry.Loaded:
   try:
     loaded = registry.load(job.environment, job.preset or 'dm_noop')
     if loaded.jax is not None:
-      jitted_loop.check(loaded.jax)
+      compiled_loop.check(loaded.jax)
       observation_networks.kind(loaded.jax.observation_spec())
     return loaded
   except (ValueError, ImportError) as error:
@@ -170,14 +170,14 @@ class _Run:
 def _run_jitted(run: _Run, environment: base.Environment) -> bool:
   job = run.job
   seeds = len(job.seeds)
-  loop = jitted_loop.make_loop(
+  loop = compiled_loop.make_loop(
       environment, make_network(environment.observation_spec()), job.settings,
       lambda settings: rules.make(job.rule, settings), job.num_envs)
   etas = [load_eta(job, seed) for seed in job.seeds]
   own_eta = job.rule == 'random'
   eta = (jax.tree_util.tree_map(lambda *xs: jnp.stack(xs), *etas) if own_eta
          else etas[0])
-  hyper = jitted_loop.Hyper(
+  hyper = compiled_loop.Hyper(
       jnp.full(seeds, job.settings.learning_rate, jnp.float32),
       jnp.full(seeds, job.settings.kl_cost, jnp.float32))
   keys = jnp.stack([jax.random.PRNGKey(seed) for seed in job.seeds])
@@ -229,7 +229,7 @@ def _make_batches(loaded: registry.Loaded, num_envs: int,
 def _run_host(run: _Run, batches: list[Any]) -> bool:
   job = run.job
   spec = batches[0].observation_spec()
-  learner = meta_test.make_learner(
+  learner = learner_lib.make_learner(
       make_network(spec), int(batches[0].action_spec().num_values),
       job.settings, rules.make(job.rule, job.settings))
   index, snapshot, updates = 0, None, 0

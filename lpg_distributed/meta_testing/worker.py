@@ -13,10 +13,10 @@ from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence
 
 from absl import logging
 
-from lpg_distributed import files
 from lpg_distributed.meta_testing import jobs as jobs_lib
 from lpg_distributed.meta_testing import results
 from lpg_distributed.meta_testing import session
+from lpg_distributed.store import files
 
 ERROR_FILE, STATUS_FILE = 'error.txt', 'status.json'
 _STATUS_PERIOD_S = 2.

@@ -15,14 +15,14 @@ from absl import logging
 import jax
 import numpy as np
 
-from envs import host
-from lpg_distributed import agent_file
 from lpg_distributed import config as config_lib
 from lpg_distributed.core import atari_network
-from lpg_distributed.core import host_loop
-from lpg_distributed.core import meta_test
 from lpg_distributed.core import rule_vector
+from lpg_distributed.envs import host
+from lpg_distributed.meta_testing import host_loop
+from lpg_distributed.meta_testing import learner as learner_lib
 from lpg_distributed.nodes import atari_record
+from lpg_distributed.store import agent_file
 
 _PROGRESS_PERIOD_S = 5.
 _SAVE_PERIOD_S = 60.
@@ -74,22 +74,22 @@ class Evaluations:
     self._seed = seed
     self._path = os.path.join(run_dir, 'evaluator', 'agent.npz')
     self._make_environments = make_environments
-    self._settings = meta_test.Settings(
+    self._settings = learner_lib.Settings(
         num_predictions=rule.num_predictions,
         learning_rate=config.learning_rate, kl_cost=config.kl_cost,
         discount=config.discount, trajectory_steps=config.trajectory_steps,
         use_baseline=config.use_baseline)
-    self._learners: dict[Any, meta_test.Learner] = {}
+    self._learners: dict[Any, learner_lib.Learner] = {}
     self._pace = Pace(config.share, len(os.sched_getaffinity(0)))
 
   def _make_learner(self, environment: host.HostEnvironment
-                    ) -> meta_test.Learner:
+                    ) -> learner_lib.Learner:
     """Compiled once for all games of as many actions."""
     spec = environment.observation_spec()
     num_actions = int(environment.action_spec().num_values)
     key = num_actions, tuple(spec.shape)
     if key not in self._learners:
-      self._learners[key] = meta_test.make_learner(
+      self._learners[key] = learner_lib.make_learner(
           lambda outputs: atari_network.make_network(spec, outputs),
           num_actions, self._settings)
     return self._learners[key]
@@ -116,7 +116,7 @@ class Evaluations:
     return Task(saved.info['meta_step'], saved.info['game'],
                 saved.state['eta'])
 
-  def _load(self, task: Task, learner: meta_test.Learner):
+  def _load(self, task: Task, learner: learner_lib.Learner):
     """(Snapshot, what its record saved) of this task's agent, or Nones."""
     found = self.interrupted()
     if found is None or found[:2] != task[:2]:
@@ -131,7 +131,7 @@ class Evaluations:
     return host_loop.Snapshot(saved.state['agent'],
                               record['env_steps']), record
 
-  def _save(self, task: Task, state: meta_test.AgentState,
+  def _save(self, task: Task, state: learner_lib.AgentState,
             record: atari_record.Record) -> None:
     os.makedirs(os.path.dirname(self._path), exist_ok=True)
     agent_file.save(self._path, {'agent': state, 'eta': task.eta},

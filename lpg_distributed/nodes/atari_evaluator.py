@@ -13,11 +13,11 @@ from typing import Any, Callable, Optional, Sequence
 from absl import logging
 import numpy as np
 
-from envs import atari
-from envs import host
 from lpg_distributed import config as config_lib
+from lpg_distributed.envs import atari
+from lpg_distributed.envs import host
 from lpg_distributed.nodes import atari_evaluation
-from lpg_distributed.nodes import loggers
+from lpg_distributed.store import loggers
 
 # Between two looks for a new eta.
 _ETA_PERIOD_S = 1.

@@ -7,8 +7,8 @@ from typing import Any, Mapping, Optional
 
 import numpy as np
 
-from envs import atari
-from lpg_distributed.core import host_loop
+from lpg_distributed.envs import atari
+from lpg_distributed.meta_testing import host_loop
 
 # Episodes in the mean of a row's return, the latest ones.
 _RETURN_WINDOW = 100

@@ -6,7 +6,7 @@ from typing import Iterable, Mapping, Optional
 
 from absl import logging
 
-from lpg_distributed.nodes import checkpointing
+from lpg_distributed.store import checkpointing
 
 
 class CheckpointCoordinator:

@@ -5,10 +5,10 @@ import dataclasses
 import jax.numpy as jnp
 
 from lpg_distributed import config as config_lib
-from lpg_distributed import eta_file
-from lpg_distributed import published
 from lpg_distributed.core import meta_update
 from lpg_distributed.core import rule_vector
+from lpg_distributed.store import eta_file
+from lpg_distributed.store import published
 
 
 def first_state(config: config_lib.Config) -> meta_update.MetaState:

@@ -21,11 +21,11 @@ from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import device_shards
 from lpg_distributed.core import lifetime
-from lpg_distributed.nodes import checkpointing
 from lpg_distributed.nodes import gradient_queue
 from lpg_distributed.nodes import not_finite
 from lpg_distributed.nodes import step_metrics
 from lpg_distributed.nodes import traced_programs
+from lpg_distributed.store import checkpointing
 
 # How long one wait for eta or for room in the queue may be; then `stop` is
 # looked at again.

@@ -21,20 +21,20 @@ import numpy as np
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
-from lpg_distributed import eta_file
 from lpg_distributed import types
 from lpg_distributed.core import meta_update
 from lpg_distributed.nodes import assignment
 from lpg_distributed.nodes import bandit_link
-from lpg_distributed.nodes import checkpointing
 from lpg_distributed.nodes import coordinator
 from lpg_distributed.nodes import gradient_collector
 from lpg_distributed.nodes import gradient_queue
 from lpg_distributed.nodes import initial_rule
-from lpg_distributed.nodes import loggers
 from lpg_distributed.nodes import not_finite
 from lpg_distributed.nodes import rpc
 from lpg_distributed.nodes import step_metrics
+from lpg_distributed.store import checkpointing
+from lpg_distributed.store import eta_file
+from lpg_distributed.store import loggers
 
 _WAIT_S = 0.5  # how often a wait looks whether the program stops
 # What the last checkpoint waits for its shards; they may be mid-computation.

@@ -18,12 +18,12 @@ import jax
 from jax import export
 import numpy as np
 
-import envs
 from lpg_distributed import config as config_lib
 from lpg_distributed import core
-from lpg_distributed import files
+from lpg_distributed import envs
 from lpg_distributed.core import lifetime
 from lpg_distributed.core import rule_vector
+from lpg_distributed.store import files
 
 _PACKAGES = ('jax', 'jaxlib', 'dm-haiku', 'optax', 'rlax', 'chex', 'numpy')
 # JAX's settings that change what is traced.
@@ -41,7 +41,7 @@ def _fingerprint_of_code() -> str:
     found.update(f'{package} {metadata.version(package)}\n'.encode())
   for module in (envs, core, config_lib):
     path = pathlib.Path(module.__file__)
-    sources = path.parent.glob('*.py') if path.stem == '__init__' else [path]
+    sources = path.parent.rglob('*.py') if path.stem == '__init__' else [path]
     for source in sorted(sources):
       found.update(source.name.encode() + source.read_bytes())
   return found.hexdigest()

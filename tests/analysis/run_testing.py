@@ -5,8 +5,8 @@ import shutil
 
 import numpy as np
 
-from lpg_distributed import eta_file
 from lpg_distributed.core import meta_update
+from lpg_distributed.store import eta_file
 from tests.analysis import test_report
 
 NAME, CONFIG = test_report.NAME, test_report.CONFIG

@@ -4,10 +4,10 @@ import pathlib
 
 import pytest
 
-from envs import suite
 from lpg_distributed.analysis import against_a2c
 from lpg_distributed.analysis import figure3
 from lpg_distributed.analysis import stored
+from lpg_distributed.envs import suite
 
 _RESULTS = pathlib.Path(__file__).resolve().parents[2] / 'docs' / 'results'
 

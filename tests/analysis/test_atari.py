@@ -6,10 +6,11 @@ import pathlib
 import numpy as np
 import pytest
 
-from envs import atari as atari_env
 from lpg_distributed.analysis import atari
 from lpg_distributed.analysis import atari_figures
-from lpg_distributed.analysis import style
+from lpg_distributed.analysis import atari_summary as atari_lib
+from lpg_distributed.envs import atari as atari_env
+from lpg_distributed.figures import style
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import results
 
@@ -22,8 +23,8 @@ def at(game, share):
 
 def run(game, seed, share, done=True):
   value = at(game, share)
-  return atari.Run(game, seed, np.array([100., 200.]), np.array([0., value]),
-                   value, done)
+  return atari_lib.Run(game, seed, np.array([100., 200.]),
+                       np.array([0., value]), value, done)
 
 
 def write(root, game, seed=0, returns=(None, 1., 2.), end=True, rule='a2c',
@@ -48,10 +49,10 @@ RUNS = [run(game, seed, share) for game, shares in SHARES.items()
 
 
 def test_aggregates_by_hand():
-  scores = atari.normalised(RUNS)
+  scores = atari_lib.normalised(RUNS)
   np.testing.assert_allclose(scores, np.array(
       [SHARES[game] for game in sorted(SHARES)]).T, rtol=1e-6)
-  summary = atari.summarise(RUNS)
+  summary = atari_lib.summarise(RUNS)
   assert (summary.num_games, summary.num_runs) == (4, 2)
   assert summary.above_human.value == 2.  # boxing, krull
   # Of 0.5, 0.9, 1.5, 3.
@@ -68,7 +69,7 @@ def test_intervals_are_those_of_a_stratified_bootstrap():
   1.2; krull is always above 1 and pong never. So the count is 1 + [boxing > 1]
   + [breakout > 1]: 1 with chance 3/16, 3 with 3/16.
   """
-  above = atari.summarise(RUNS).above_human
+  above = atari_lib.summarise(RUNS).above_human
   assert (above.low, above.high) == (1., 3.)
   # Median of the two middle ones of four games.
   means = {game: (low, (low + high) / 2, high)
@@ -84,25 +85,25 @@ def test_intervals_are_those_of_a_stratified_bootstrap():
   below = np.cumsum([outcomes[v] for v in values])
   low = values[np.searchsorted(below, 0.025)]
   high = values[np.searchsorted(below, 0.975)]
-  median = atari.summarise(RUNS).median
+  median = atari_lib.summarise(RUNS).median
   np.testing.assert_allclose((median.low, median.high), (low, high), rtol=1e-4)
-  assert atari.summarise(RUNS) == atari.summarise(RUNS)  # Repeatable.
+  assert atari_lib.summarise(RUNS) == atari_lib.summarise(RUNS)  # Repeatable.
 
 
 def test_of_one_run_there_is_no_interval():
-  summary = atari.summarise([r for r in RUNS if r.seed == 0])
-  assert summary.above_human == atari.Interval(1.)  # krull; boxing is at 1
+  summary = atari_lib.summarise([r for r in RUNS if r.seed == 0])
+  assert summary.above_human == atari_lib.Interval(1.)  # krull; boxing is at 1
   assert 'no interval' in str(summary.iqm)
 
 
 def test_games_with_more_runs_than_others():
-  scores = atari.normalised(RUNS + [run('pong', 2, 9.)])
+  scores = atari_lib.normalised(RUNS + [run('pong', 2, 9.)])
   assert scores.shape == (2, 4)
   np.testing.assert_allclose(scores[:, -1], SHARES['pong'], rtol=1e-6)
 
 
 def test_table():
-  lines = atari.table({'x': RUNS, 'y': [
+  lines = atari_lib.table({'x': RUNS, 'y': [
       run('pong', 0, 1., done=False)]})
   assert lines[0] == '| game | random | human | x | y |'
   assert [line.split(' | ')[0] for line in lines[2:]] == [
@@ -113,9 +114,9 @@ def test_table():
 
 
 def test_curves_are_means_with_standard_errors():
-  runs = [atari.Run('pong', 0, np.array([0., 100., 200.]),
+  runs = [atari_lib.Run('pong', 0, np.array([0., 100., 200.]),
                     np.array([0., 10., 20.]), 20., True),
-          atari.Run('pong', 1, np.array([50., 150.]),
+          atari_lib.Run('pong', 1, np.array([50., 150.]),
                     np.array([20., 20.]), 20., True)]
   frames, mean, error = atari_figures.curve(runs)
   assert frames[0] == 50. and frames[-1] == 150.
@@ -127,34 +128,34 @@ def test_curves_are_means_with_standard_errors():
 
 def test_points_of_a_curve_are_means_of_a_hundred_episodes():
   np.testing.assert_allclose(
-      atari.latest_returns([1., 2., 5., 8.], [60, 40, 50, 200]),
+      atari_lib.latest_returns([1., 2., 5., 8.], [60, 40, 50, 200]),
       [1., (60 + 80) / 100, (60 + 80 + 250) / 150, 8.])
   np.testing.assert_allclose(
-      atari.latest_returns([4., 1., 2.], [90, 60, 40]),
+      atari_lib.latest_returns([4., 1., 2.], [90, 60, 40]),
       [4., (360 + 60) / 150, (60 + 80) / 100])
 
 
 def test_reading(tmp_path):
   root = str(tmp_path)
-  with pytest.raises(atari.AnalysisError, match='no results'):
-    atari.read(root)
+  with pytest.raises(atari_lib.AnalysisError, match='no results'):
+    atari_lib.read(root)
   write(root, 'zaxxon', returns=(None,))
-  with pytest.raises(atari.AnalysisError, match='end of an episode'):
-    atari.read(root)
+  with pytest.raises(atari_lib.AnalysisError, match='end of an episode'):
+    atari_lib.read(root)
   write(root, 'pong')
   write(root, 'boxing', end=False)
   write(root, 'pong', rule='random')
   # Of other environments others tell.
   write(root, 'CartPole-v1', environment='gymnasium/')
-  groups = atari.read(root)
+  groups = atari_lib.read(root)
   assert list(groups) == ['a2c, dm_noop', 'random, dm_noop']
   boxing, pong = groups['a2c, dm_noop']
   assert pong.done and not boxing.done and pong.score == 2.
   np.testing.assert_array_equal(pong.frames, [200., 300.])
   np.testing.assert_array_equal(pong.returns, [1., 1.5])
   write(str(tmp_path / 'again'), 'pong')
-  with pytest.raises(atari.AnalysisError, match='two trainings of pong'):
-    atari.read(root)
+  with pytest.raises(atari_lib.AnalysisError, match='two trainings of pong'):
+    atari_lib.read(root)
 
 
 def test_the_command(tmp_path, capsys):

@@ -9,7 +9,7 @@ import pytest
 
 from lpg_distributed.analysis import evaluator_curves
 from lpg_distributed.analysis import training_curves
-from lpg_distributed.nodes import loggers
+from lpg_distributed.store import loggers
 from tests.analysis import run_testing
 
 

@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 
 from lpg_distributed import config as config_lib
-from lpg_distributed import eta_file
 from lpg_distributed.analysis import curves
 from lpg_distributed.analysis import evaluation
 from lpg_distributed.analysis import figure3
-from lpg_distributed.analysis import intervals
 from lpg_distributed.analysis import sources
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import training_environments as training
@@ -22,6 +20,8 @@ from lpg_distributed.analysis import tuning
 from lpg_distributed.core import baselines
 from lpg_distributed.core import meta_update
 from lpg_distributed.core import train_agents
+from lpg_distributed.figures import intervals
+from lpg_distributed.store import eta_file
 from tests.analysis import run_testing
 
 _RESULTS = pathlib.Path(__file__).resolve().parents[2] / 'docs' / 'results'

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from lpg_distributed import config as config_lib
-from lpg_distributed import eta_file
 from lpg_distributed.analysis import ablation_curves
 from lpg_distributed.analysis import evaluation
 from lpg_distributed.analysis import figure7
@@ -18,7 +17,8 @@ from lpg_distributed.analysis import sources
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import studies
 from lpg_distributed.analysis import training_curves
-from lpg_distributed.nodes import loggers
+from lpg_distributed.store import eta_file
+from lpg_distributed.store import loggers
 from tests.analysis import run_testing
 
 NAME, CONFIG = run_testing.NAME, run_testing.CONFIG

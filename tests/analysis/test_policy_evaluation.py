@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 
-from envs import grid_world
 from lpg_distributed import config as config_lib
 from lpg_distributed.analysis import evaluation_settings
 from lpg_distributed.analysis import figure4
@@ -20,6 +19,7 @@ from lpg_distributed.analysis import value_regression
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_update
 from lpg_distributed.core import rule_vector
+from lpg_distributed.envs import grid_world
 from tests.analysis import run_testing
 
 WORLD = grid_world.GridWorldSettings(

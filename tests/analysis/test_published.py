@@ -7,12 +7,12 @@ import pytest
 
 import lpg_distributed as lpg
 from lpg_distributed import config_io
-from lpg_distributed import eta_file
-from lpg_distributed import published
 from lpg_distributed.analysis import model_card
 from lpg_distributed.analysis import sources
 from lpg_distributed.analysis import training_environments
 from lpg_distributed.core import meta_update
+from lpg_distributed.store import eta_file
+from lpg_distributed.store import published
 from tests.analysis import run_testing
 from tests.analysis import test_figure3
 

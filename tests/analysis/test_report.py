@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from lpg_distributed import config as config_lib
-from lpg_distributed import eta_file
 from lpg_distributed.analysis import report
 from lpg_distributed.analysis import training_curves
 from lpg_distributed.core import meta_update
 from lpg_distributed.nodes import bandit_server
-from lpg_distributed.nodes import checkpointing
-from lpg_distributed.nodes import loggers
-from lpg_distributed.nodes import run_directory
+from lpg_distributed.store import checkpointing
+from lpg_distributed.store import eta_file
+from lpg_distributed.store import loggers
+from lpg_distributed.store import run_directory
 
 NAME = 'chain_short'
 CONFIG = config_lib.Config(

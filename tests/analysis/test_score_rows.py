@@ -4,7 +4,7 @@ import pytest
 
 from lpg_distributed.analysis import evaluation
 from lpg_distributed.analysis import score_rows
-from lpg_distributed.nodes import loggers
+from lpg_distributed.store import loggers
 
 NAMES = ('chain_short', 'chain_long', 'tabular_dense')
 ROW = {'num_lifetimes': 4} | {

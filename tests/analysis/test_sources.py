@@ -9,13 +9,13 @@ import pytest
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
-from lpg_distributed import eta_file
-from lpg_distributed import published
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import figure5
 from lpg_distributed.analysis import sensitivity
 from lpg_distributed.analysis import sources
 from lpg_distributed.core import meta_update
+from lpg_distributed.store import eta_file
+from lpg_distributed.store import published
 from tests.analysis import run_testing
 
 NAME, CONFIG = run_testing.NAME, run_testing.CONFIG

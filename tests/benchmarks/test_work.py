@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from benchmarks import work
-from envs import suite
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import agent_networks
 from lpg_distributed.core import convolution
 from lpg_distributed.core import lpg_network
+from lpg_distributed.envs import suite
 
 
 def xla_flops(function, *args):

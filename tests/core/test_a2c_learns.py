@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import gymnax_adapter
-from lpg_distributed.core import jitted_loop
 from lpg_distributed.core import observation_networks
 from lpg_distributed.core import rules
+from lpg_distributed.envs import gymnax_adapter
+from lpg_distributed.meta_testing import compiled_loop
 
 
 def final_returns(name, learning_rate, updates, seeds=6):
@@ -16,10 +16,10 @@ def final_returns(name, learning_rate, updates, seeds=6):
   settings = rules.Settings(learning_rate=learning_rate, max_abs_reward=0.)
   environment = gymnax_adapter.load(name)
   spec = environment.observation_spec()
-  loop = jitted_loop.make_loop(
+  loop = compiled_loop.make_loop(
       environment, lambda n: observation_networks.make_network(spec, n),
       settings, rules.a2c, 32)
-  hyper = jitted_loop.Hyper(jnp.full(seeds, learning_rate), jnp.zeros(seeds))
+  hyper = compiled_loop.Hyper(jnp.full(seeds, learning_rate), jnp.zeros(seeds))
   keys = jnp.stack([jax.random.PRNGKey(s) for s in range(seeds)])
   state = jax.jit(jax.vmap(loop.init))(hyper, keys)
   advance = jax.jit(jax.vmap(

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import suite
 from lpg_distributed import config as config_lib
 from lpg_distributed.core import agent_networks
 from lpg_distributed.core import lifetime
+from lpg_distributed.envs import suite
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs import suite
 from lpg_distributed.core import rollout
+from lpg_distributed.envs import suite
 
 
 def test_inverse_cdf_is_exact():

@@ -11,9 +11,9 @@ from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import agent_networks
 from lpg_distributed.core import lpg_network
-from lpg_distributed.core import meta_test
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import rules
+from lpg_distributed.meta_testing import learner as learner_lib
 
 FEATURES, A, T, B = 3, 4, 5, 2
 LPG_V = config_lib.RuleConfig(embedding_size=3, lstm_size=4, kind='lpg_v')
@@ -36,7 +36,7 @@ def make_linear(num_outputs):
 
 @functools.lru_cache(None)
 def make_learner(name):
-  return meta_test.make_learner(make_linear, A, SETTINGS,
+  return learner_lib.make_learner(make_linear, A, SETTINGS,
                                 rules.make(name, SETTINGS))
 
 
@@ -47,7 +47,7 @@ def make_case(learner, seed=0):
   trajectory = types.Trajectory(
       numbers(T + 1, B, FEATURES), rng.integers(0, A, (T, B), np.int32),
       2. * numbers(T, B), np.float32(rng.random((T, B)) < 0.7))
-  return state, meta_test.Experience(
+  return state, learner_lib.Experience(
       trajectory, learner.evaluate(state.theta, trajectory.observation))
 
 

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import suite
 from lpg_distributed import config as config_lib
 from lpg_distributed.core import lifetime
 from lpg_distributed.core import lpg_network
@@ -16,6 +15,7 @@ from lpg_distributed.core import meta_gradient
 from lpg_distributed.core import meta_update
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents
+from lpg_distributed.envs import suite
 
 ENVIRONMENT = 'chain_short'
 L, B, T = 4, 3, 6

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from envs import atari
+from lpg_distributed.envs import atari
 
 _NAMES = """
 alien amidar assault asterix asteroids atlantis bank_heist battle_zone

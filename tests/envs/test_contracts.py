@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import delayed_chain
-from envs import dm_env_adapter
-from envs import suite
+from lpg_distributed.envs import delayed_chain
+from lpg_distributed.envs import dm_env_adapter
+from lpg_distributed.envs import suite
 
 # One of each family.
 FAMILIES = ('tabular_sparse', 'random_small_sparse', 'chain_short_noisy',

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import delayed_chain
-from envs import suite
+from lpg_distributed.envs import delayed_chain
+from lpg_distributed.envs import suite
 from tests.envs import env_testing
 
 NUM = env_testing.NUM

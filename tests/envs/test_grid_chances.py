@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import grid_world
-from envs import suite
+from lpg_distributed.envs import grid_world
+from lpg_distributed.envs import suite
 from tests.envs import env_testing
 
 NUM = env_testing.NUM

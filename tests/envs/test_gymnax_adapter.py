@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import gymnax_adapter
+from lpg_distributed.envs import gymnax_adapter
 
 gymnax = pytest.importorskip('gymnax')
 

@@ -5,8 +5,8 @@ from dm_env import specs
 import numpy as np
 import pytest
 
-from envs import host_batch
-from envs import registry
+from lpg_distributed.envs import host_batch
+from lpg_distributed.envs import registry
 
 THIS = 'module/tests.envs.test_host_batch'
 

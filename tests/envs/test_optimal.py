@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from envs import grid_model
-from envs import grid_world
-from envs import optimal
-from envs import optimal_returns
-from envs import suite
+from lpg_distributed.envs import grid_model
+from lpg_distributed.envs import grid_world
+from lpg_distributed.envs import optimal
+from lpg_distributed.envs import optimal_returns
+from lpg_distributed.envs import suite
 from tests.envs import env_testing
 
 SPACES = pytest.mark.parametrize('by_action', [False, True])

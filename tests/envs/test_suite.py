@@ -6,8 +6,8 @@ from dm_env import specs
 import numpy as np
 import pytest
 
-from envs import optimal_returns
-from envs import suite
+from lpg_distributed.envs import optimal_returns
+from lpg_distributed.envs import suite
 from tests.envs import env_testing
 
 NUM_STATES = {

@@ -20,13 +20,13 @@ import numpy as np
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import errors
-from lpg_distributed import eta_file
 from lpg_distributed import presets
 from lpg_distributed.core import rule_vector
 from lpg_distributed.nodes import bandit_facade
 from lpg_distributed.nodes import bandit_server
-from lpg_distributed.nodes import checkpointing
 from lpg_distributed.nodes import http_server
+from lpg_distributed.store import checkpointing
+from lpg_distributed.store import eta_file
 from tests import directory_testing
 
 fuzz = settings(

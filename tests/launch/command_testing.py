@@ -5,17 +5,18 @@ import os
 import subprocess
 import sys
 
-from launch import process_environment
+from lpg_distributed.launch import process_environment
 
 # Runs one command after another in a process of their own, and says how each
 # ended. None may come to a run.
 MANY = '''
 import contextlib, importlib, io, json, sys, types
 from absl import flags
-from launch import command, process_environment
+from lpg_distributed.launch import command, process_environment
 module = importlib.import_module(sys.argv[1])
 process_environment.ensure = lambda variables, name: None
-sys.modules['launch.runner'] = types.ModuleType('launch.runner')
+runner = 'lpg_distributed.launch.local.runner'
+sys.modules[runner] = types.ModuleType(runner)
 for line in sys.stdin:
   sys.argv[1:] = json.loads(line)
   flags.FLAGS.unparse_flags()

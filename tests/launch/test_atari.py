@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from launch import process_environment
+from lpg_distributed.launch import process_environment
 from tests.launch import command_testing
 
 pytest.importorskip('ale_py')

@@ -12,8 +12,8 @@ import pytest
 
 from lpg_distributed import config_io
 from lpg_distributed import presets
-from lpg_distributed.nodes import checkpointing
-from lpg_distributed.nodes import run_directory
+from lpg_distributed.store import checkpointing
+from lpg_distributed.store import run_directory
 from tests import directory_testing
 from tests.launch import command_testing
 

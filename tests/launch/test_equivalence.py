@@ -14,8 +14,8 @@ import time
 import numpy as np
 import pytest
 
-from launch import process_environment
-from lpg_distributed import eta_file
+from lpg_distributed.launch import process_environment
+from lpg_distributed.store import eta_file
 
 pytestmark = pytest.mark.processes
 

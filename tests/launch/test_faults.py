@@ -12,7 +12,7 @@ import time
 import psutil
 import pytest
 
-from launch import process_environment
+from lpg_distributed.launch import process_environment
 from tests import chaos
 
 pytestmark = pytest.mark.processes

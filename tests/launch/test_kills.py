@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from launch import process_environment
+from lpg_distributed.launch import process_environment
 from tests import chaos
 
 pytestmark = pytest.mark.processes

@@ -16,13 +16,13 @@ import pytest
 import tomli
 import yaml
 
-from launch import resources
-from launch.kubernetes_job import node
-from launch.kubernetes_job import objects
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import errors
 from lpg_distributed import presets
+from lpg_distributed.launch.cluster import resources
+from lpg_distributed.launch.cluster.kubernetes import node
+from lpg_distributed.launch.cluster.kubernetes import objects
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESOURCES = '''
@@ -209,7 +209,8 @@ def test_resources_and_selectors_are_those_of_the_file(manifests):
       [shell, option, script.replace('exec python', 'echo "$A" python')],
       capture_output=True, text=True, check=True, timeout=20)
   assert done.stdout == (
-      'b c python -S launch/kubernetes_job/node.py lifetime_worker\n')
+      'b c python -S '
+      'lpg_distributed/launch/cluster/kubernetes/node.py lifetime_worker\n')
 
 
 def test_probes_tell_who_beats_from_who_does_not(manifests, tmp_path):
@@ -254,7 +255,7 @@ def test_what_a_pod_writes_to_is_mounted(manifests):
     (RESOURCES.replace('"gradient_queue", ', ''), 'gradient_queue'),
 ])
 def test_what_does_not_fit_is_refused_in_one_line(text, message):
-  from launch.kubernetes_job import manifests
+  from lpg_distributed.launch.cluster.kubernetes import manifests
   config = config_io.apply_overrides(presets.demo(), ['run.num_workers=3'])
   with pytest.raises(resources.ResourceError) as caught:
     job = resources.from_dict(tomli.loads(text))
@@ -282,7 +283,7 @@ def test_a_bad_command_changes_nothing(flag, message, tmp_path):
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path):
-  from launch.kubernetes_job import manifests
+  from lpg_distributed.launch.cluster.kubernetes import manifests
   (tmp_path / 'thesis.tex').write_text('x', encoding='utf-8')
   with pytest.raises(errors.UserError, match='thesis.tex'):
     manifests.open_directory(str(tmp_path))
@@ -295,7 +296,7 @@ def test_a_directory_of_something_else_is_refused(tmp_path):
 def test_where_the_learner_opens_the_run_it_holds_it(tmp_path):
   """No launcher on the volume's host has made the directory."""
   from lpg_distributed import programs
-  from lpg_distributed.nodes import run_directory
+  from lpg_distributed.store import run_directory
   config, path = config_lib.Config(), str(tmp_path / 'run')
   programs._open_run_dir(
       config, programs.Launch(path, True, opens_run_dir=True))
@@ -317,7 +318,7 @@ class _Pod:
     entry.write_text(script, encoding='utf-8')
     # The node's real module is Launchpad's entry; here it is the script.
     program = (f'import sys; sys.path.insert(0, {str(ROOT)!r})\n'
-               'from launch.kubernetes_job import node\n'
+               'from lpg_distributed.launch.cluster.kubernetes import node\n'
                'node.ENTRY = "entry"; node._PATIENCE_S = 1.; '
                'node._TICK_S = 0.05\n'
                'sys.exit(node.Node("some_node").run())')

@@ -15,8 +15,8 @@ import courier
 import portpicker
 import pytest
 
-from launch import bandit_facade
-from launch import isolation
+from lpg_distributed.launch.local import facade_process
+from lpg_distributed.launch.local import isolation
 from tests import chaos
 
 pytestmark = pytest.mark.processes
@@ -197,14 +197,14 @@ def test_unfit_tokens(tmp_path, content, mode, part):
   file = tmp_path / 'token'
   file.write_text(content)
   file.chmod(mode)
-  with pytest.raises(bandit_facade.command.UsageError, match=part):
-    bandit_facade.read_token(str(file))
+  with pytest.raises(facade_process.command.UsageError, match=part):
+    facade_process.read_token(str(file))
   file.write_text('k' * 32 + '\n')
   file.chmod(0o600)
-  assert bandit_facade.read_token(str(file)) == 'k' * 32
+  assert facade_process.read_token(str(file)) == 'k' * 32
 
 
 def test_a_port_in_use_is_said():
   with socket.create_server(('127.0.0.1', 0)) as busy, pytest.raises(
-      bandit_facade.command.UsageError, match='Address already in use'):
-    bandit_facade.listen('127.0.0.1', busy.getsockname()[1])
+      facade_process.command.UsageError, match='Address already in use'):
+    facade_process.listen('127.0.0.1', busy.getsockname()[1])

@@ -1,6 +1,6 @@
 """What nodes find in their environment."""
 
-from launch import process_environment
+from lpg_distributed.launch import process_environment
 
 
 def test_who_asks_for_an_accelerator_does_not_mean_the_services(monkeypatch):

@@ -3,11 +3,11 @@
 from absl import flags
 import pytest
 
-from launch import command
-from launch import process_environment
-from launch import publish
-from lpg_distributed import published
 from lpg_distributed.analysis import model_card
+from lpg_distributed.launch import command
+from lpg_distributed.launch import process_environment
+from lpg_distributed.launch.commands import publish
+from lpg_distributed.store import published
 
 
 @pytest.fixture

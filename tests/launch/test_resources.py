@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from launch import resources
+from lpg_distributed.launch.cluster import resources
 
 COUNTS = {'meta_learner': 1, 'bandit_server': 1, 'lifetime_worker': 3}
 SERVICES = {'nodes': ['bandit_server', 'meta_learner']}

@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from launch import process_environment
-from launch.slurm_job import agent
-from launch.slurm_job import places
+from lpg_distributed.launch import process_environment
+from lpg_distributed.launch.cluster.slurm import agent
+from lpg_distributed.launch.cluster.slurm import places
 
 SLEEPER = """import signal, sys, time
 signal.signal(signal.SIGTERM, {handler})

@@ -10,17 +10,17 @@ from absl import flags
 import numpy as np
 import pytest
 
-from launch import command
-from launch import study
 import lpg_distributed as lpg
 from lpg_distributed import config_io
-from lpg_distributed import eta_file
 from lpg_distributed import presets
 from lpg_distributed.analysis import figure7
 from lpg_distributed.analysis import report
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import studies
-from lpg_distributed.nodes import loggers
+from lpg_distributed.launch import command
+from lpg_distributed.launch.commands import study
+from lpg_distributed.store import eta_file
+from lpg_distributed.store import loggers
 from tests.analysis import run_testing
 
 

@@ -2,7 +2,7 @@
 
 With a stand-in for XManager, which is no part of the test environment: it
 notes what it is given and then has no credentials. The last test runs with
-the real one where `launch/vertex_requirements.txt` is installed.
+the real one where `launch/cluster/vertex_requirements.txt` is installed.
 """
 
 import importlib.util
@@ -133,7 +133,7 @@ def test_what_is_packed_is_whole_and_the_learner_comes_first(
 # In a process of its own, since the module defines flags.
 _CHECK = '''
 import sys, tomli
-from launch import resources, vertex_ai
+from lpg_distributed.launch.cluster import resources, vertex_ai
 try:
   vertex_ai.check_pools(resources.place(
       resources.from_dict(tomli.loads(sys.argv[1])),
@@ -167,7 +167,7 @@ def test_the_lock_is_whole_and_apart_from_the_main_one():
               if line.strip() and not line.startswith('#')]
     return {utils.canonicalize_name(r.name): str(r.specifier) for r in parsed}
 
-  own = names('launch/vertex_requirements.txt')
+  own = names('launch/cluster/vertex_requirements.txt')
   assert own['xmanager'] == '==0.8.5.post1'
   assert all(version.startswith('==') for version in own.values())
   assert not own.keys() & names('requirements.txt').keys()
@@ -175,7 +175,8 @@ def test_the_lock_is_whole_and_apart_from_the_main_one():
 
 def test_the_real_one_stops_for_want_of_credentials(tmp_path):
   if importlib.util.find_spec('xmanager') is None:
-    pytest.skip('XManager is not here; launch/vertex_requirements.txt has it')
+    pytest.skip('XManager is not here; '
+                'launch/cluster/vertex_requirements.txt has it')
   done = run(tmp_path, RESOURCES, os.environ.get('PYTHONPATH', ''))
   assert done.returncode == 2
   assert 'knows no credentials' in done.stderr.splitlines()[-1], done.stderr

@@ -41,7 +41,7 @@ JITTED = 'module/tests.meta_testing.session_testing:chain'
 
 
 def chain():
-  from envs import suite
+  from lpg_distributed.envs import suite
   return suite.load('chain_short')
 
 

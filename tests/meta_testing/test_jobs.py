@@ -6,10 +6,10 @@ import jax
 import pytest
 
 from lpg_distributed import config as config_lib
-from lpg_distributed import eta_file
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import rules
 from lpg_distributed.meta_testing import jobs
+from lpg_distributed.store import eta_file
 
 CARTPOLE = 'gymnax/CartPole-v1'
 

@@ -6,14 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from envs import registry
-from envs import suite
 from lpg_distributed import config as config_lib
-from lpg_distributed import eta_file
 from lpg_distributed.core import lpg_network
+from lpg_distributed.envs import registry
+from lpg_distributed.envs import suite
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import mini
 from lpg_distributed.meta_testing import session
+from lpg_distributed.store import eta_file
 
 CHAIN = 'gymnax/Catch-bsuite'  # By its name only; a chain stands in for it.
 

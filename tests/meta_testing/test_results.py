@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from lpg_distributed.meta_testing import figures
 from lpg_distributed.meta_testing import jobs
+from lpg_distributed.meta_testing import learning_curves
 from lpg_distributed.meta_testing import results
 from lpg_distributed.meta_testing import selection
 from lpg_distributed.meta_testing import summary
@@ -100,7 +100,7 @@ def test_curves_share_a_grid(tmp_path):
   path = write(tmp_path, make_job(), [
       row(0, 0, 0.), row(0, 50, None, 0), row(0, 100, 100.),
       row(1, 20, 10.), row(1, 80, 10.)])
-  steps, returns = figures.curve(results.read(path))
+  steps, returns = learning_curves.curve(results.read(path))
   assert (steps[0], steps[-1]) == (20., 80.)
   np.testing.assert_allclose(returns[:, 0], steps)
   np.testing.assert_allclose(returns[:, 1], 10.)
@@ -111,15 +111,15 @@ def test_a_figure(tmp_path):
   found = [results.read(write(tmp_path / str(i), job, rows)) for i, job in
            enumerate([make_job(), make_job(rule='random'),
                       make_job(overrides=['learning_rate=0.1'])])]
-  labels = figures._labels(found)
+  labels = learning_curves._labels(found)
   assert labels == ['a2c learning_rate=0.002', 'random',
                     'a2c learning_rate=0.1']
   path = str(tmp_path / 'figures' / 'all.png')
-  assert figures.draw(found, path) == path
+  assert learning_curves.draw(found, path) == path
   with open(path, 'rb') as f:
     assert f.read(4) == b'\x89PNG'
   with pytest.raises(results.ResultError, match='cannot be drawn'):
-    figures.draw(found, str(tmp_path / 'x.abc'))
+    learning_curves.draw(found, str(tmp_path / 'x.abc'))
 
 
 def make_trials(root, returns):

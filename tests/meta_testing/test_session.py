@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from lpg_distributed.meta_testing import checkpoint
+from lpg_distributed.meta_testing import agent_checkpoint
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import render
 from lpg_distributed.meta_testing import results
@@ -44,7 +44,7 @@ def without_clock(rows):
 
 
 def leaves(directory):
-  return checkpoint.load(directory).leaves
+  return agent_checkpoint.load(directory).leaves
 
 
 @both
@@ -111,7 +111,7 @@ def test_a_killed_job_goes_on_on_the_host(whole, tmp_path):
   """The agent that was done stays; the other goes on from its last row."""
   path = str(tmp_path)
   kill_within(HOST, path, '1', 300)
-  saved = checkpoint.load(path)
+  saved = agent_checkpoint.load(path)
   assert saved.header['index'] == 1 and saved.header['env_steps'] >= 200
   rows = results.read(path).rows
   seen = []
@@ -160,14 +160,14 @@ def test_refusals(whole, tmp_path):
         'module/tests.meta_testing.test_session:grid'), str(tmp_path / 'y'))
   path = tmp_path / 'damaged'
   session.run(make_job(JITTED, env_steps=20), str(path))
-  file = path / checkpoint.FILE
+  file = path / agent_checkpoint.FILE
   file.write_bytes(file.read_bytes()[:200])
-  with pytest.raises(checkpoint.CheckpointError, match='is damaged'):
+  with pytest.raises(agent_checkpoint.CheckpointError, match='is damaged'):
     session.run(make_job(JITTED, env_steps=20), str(path))
 
 
 def grid():
-  from envs import suite
+  from lpg_distributed.envs import suite
   return suite.load('tabular_dense')
 
 

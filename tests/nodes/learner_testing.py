@@ -9,9 +9,9 @@ import numpy as np
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import rule_vector
-from lpg_distributed.nodes import checkpointing
 from lpg_distributed.nodes import gradient_queue
 from lpg_distributed.nodes import meta_learner
+from lpg_distributed.store import checkpointing
 
 RULE = config_lib.RuleConfig(num_predictions=3, embedding_size=2, lstm_size=2)
 SIZE = rule_vector.size(RULE)

@@ -11,13 +11,13 @@ import jax
 import numpy as np
 import pytest
 
-from envs import host
 from lpg_distributed import config as config_lib
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import rule_vector
+from lpg_distributed.envs import host
 from lpg_distributed.nodes import atari_evaluation
 from lpg_distributed.nodes import atari_evaluator
-from lpg_distributed.nodes import loggers
+from lpg_distributed.store import loggers
 
 RULE = config_lib.RuleConfig(num_predictions=4, embedding_size=3, lstm_size=3)
 CONFIG = config_lib.EvaluatorConfig(

@@ -4,8 +4,8 @@ import time
 
 import numpy as np
 
-from lpg_distributed.nodes import loggers
 from lpg_distributed.nodes import meta_learner
+from lpg_distributed.store import loggers
 from tests.nodes import learner_testing
 from tests.nodes.learner_testing import make_gradient
 from tests.nodes.learner_testing import NUM_SHARDS

@@ -10,7 +10,7 @@ import threading
 import jax
 import pytest
 
-from launch import process_environment
+from lpg_distributed.launch import process_environment
 from lpg_distributed.nodes import gradient_queue
 from lpg_distributed.nodes import learner_host
 from lpg_distributed.nodes import lifetime_worker
@@ -28,7 +28,7 @@ from lpg_distributed import config_io
 from lpg_distributed import local_loop
 from lpg_distributed.nodes import assignment
 from lpg_distributed.nodes import bandit_server
-from lpg_distributed.nodes import checkpointing
+from lpg_distributed.store import checkpointing
 from lpg_distributed.nodes import gradient_queue
 from lpg_distributed.nodes import learner_host
 from lpg_distributed.nodes import lifetime_worker

@@ -12,11 +12,11 @@ import pytest
 from lpg_distributed import config as config_lib
 from lpg_distributed import local_loop
 from lpg_distributed.core import lifetime
-from lpg_distributed.nodes import checkpointing
 from lpg_distributed.nodes import gradient_queue
 from lpg_distributed.nodes import lifetime_worker
-from lpg_distributed.nodes import loggers
-from lpg_distributed.nodes import run_directory
+from lpg_distributed.store import checkpointing
+from lpg_distributed.store import loggers
+from lpg_distributed.store import run_directory
 
 _TIMEOUT_S = 30.
 ENVIRONMENTS = ('chain_short', 'tabular_sparse')

@@ -8,12 +8,12 @@ import time
 import jax
 import numpy as np
 
-from lpg_distributed import eta_file
 from lpg_distributed.core import meta_update
 from lpg_distributed.core import rule_vector
-from lpg_distributed.nodes import checkpointing
-from lpg_distributed.nodes import loggers
 from lpg_distributed.nodes import meta_learner
+from lpg_distributed.store import checkpointing
+from lpg_distributed.store import eta_file
+from lpg_distributed.store import loggers
 from tests.nodes import learner_testing
 from tests.nodes.learner_testing import make_gradient
 from tests.nodes.learner_testing import NUM_SHARDS

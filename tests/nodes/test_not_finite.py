@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from lpg_distributed import types
-from lpg_distributed.nodes import checkpointing
 from lpg_distributed.nodes import not_finite
+from lpg_distributed.store import checkpointing
 from tests.nodes import learner_testing
 
 

@@ -15,7 +15,7 @@ import time
 import numpy as np
 import pytest
 
-from lpg_distributed import eta_file
+from lpg_distributed.store import eta_file
 from tests import chaos
 from tests.slurm import cluster as cluster_lib
 

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from launch import resources
-from launch.slurm_job import checks
-from launch.slurm_job import commands
+from lpg_distributed.launch.cluster import resources
+from lpg_distributed.launch.cluster.slurm import checks
+from lpg_distributed.launch.cluster.slurm import commands
 from tests.slurm import cluster as cluster_lib
 
 pytestmark = pytest.mark.processes
@@ -47,8 +47,8 @@ WRONG = (
 # As the commands refuse, many in one process, on the login host.
 REFUSE = '''
 import json, sys
-from launch import resources
-from launch.slurm_job import checks
+from lpg_distributed.launch.cluster import resources
+from lpg_distributed.launch.cluster.slurm import checks
 for content in json.load(sys.stdin):
   try:
     checks.check(resources.place(resources.from_dict(content), COUNTS))
@@ -89,7 +89,8 @@ def test_what_slurm_refuses_is_one_line_too(cluster):
   script = cluster.path('home/batch.sh')
   script.write_text('#!/bin/sh\n#SBATCH --constraint=nothing\ntrue\n')
   answer = cluster.run(
-      sys.executable, '-c', 'from launch.slurm_job import commands\n'
+      sys.executable, '-c',
+      'from lpg_distributed.launch.cluster.slurm import commands\n'
       'try: commands.call("sbatch", "batch.sh")\n'
       'except commands.SlurmError as error: print(error)')
   assert answer.stdout.startswith('sbatch refuses: ')

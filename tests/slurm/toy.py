@@ -9,13 +9,13 @@ there for what Slurm and hosts do, which needs no JAX.
 import os
 import sys
 
-from launch import local_launchpad
-from launch import resources
-from launch import runner
-from launch.slurm_job import checks
-from launch.slurm_job import launches
-from launch.slurm_job import submit
-from launch.slurm_job import work as work_lib
+from lpg_distributed.launch.cluster import resources
+from lpg_distributed.launch.cluster.slurm import checks
+from lpg_distributed.launch.cluster.slurm import launches
+from lpg_distributed.launch.cluster.slurm import submit
+from lpg_distributed.launch.cluster.slurm import work as work_lib
+from lpg_distributed.launch.local import local_launchpad
+from lpg_distributed.launch.local import runner
 
 HANG_S = 5.
 
@@ -53,7 +53,7 @@ def work(service, worker):
 
 
 class Work:
-  """See `launch/slurm_job/work.py`; pickled as a whole, as of `__main__`."""
+  """See `launch/cluster/slurm/work.py`; pickled whole, as of `__main__`."""
 
   def open(self):
     return True

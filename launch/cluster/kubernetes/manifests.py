@@ -1,0 +1,79 @@
+"""All objects of a configured run, its nodes serialised."""
+
+import os
+import tempfile
+from typing import Any
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import programs
+from lpg_distributed.launch import command
+from lpg_distributed.launch.cluster import resources
+from lpg_distributed.launch.cluster import serialising
+from lpg_distributed.launch.cluster.kubernetes import objects
+
+
+def _never_stops(mark_as_completed: bool = False) -> None:
+  del mark_as_completed
+  raise NotImplementedError('no node of this program stops the others')
+
+
+def make(config: config_lib.Config, job: resources.Job,
+         export: objects.Export) -> dict[str, dict[str, Any]]:
+  """All manifests, by the names of their files.
+
+  Raises:
+    ResourceError: the resource file does not fit.
+  """
+  program, _ = programs.make_program(config, programs.Launch(
+      f'{objects.RUNS}/{export.run}', own_processes=True, opens_run_dir=True))
+  labels = list(program.groups)
+  groups = resources.by_label(resources.place(
+      job, {label: len(nodes) for label, nodes in program.groups.items()}))
+  for group in groups.values():
+    if not group.image:
+      raise resources.ResourceError(
+          f'groups.{group.name}.image is missing; allowed: the name of an '
+          'image in a registry')
+  objects.check_name(export.name, max(labels, key=len),
+                     max(map(len, program.groups.values())))
+  with tempfile.TemporaryDirectory() as directory:
+    names = serialising.serialise(
+        program, directory,
+        lambda label, number, name: serialising.KnownAddress(
+            objects.address(export, label, number, labels)), _never_stops)
+    contents = {}
+    for label in labels:
+      with open(os.path.join(directory, f'{label}.pkl'), 'rb') as f:
+        contents[f'{label}.pkl'] = f.read()
+  ports = {label: objects.port(label, labels) for label in labels
+           if names[label]}
+  # In the order in which they are made: the ports are closed first.
+  result = {'1_network_policy': objects.network_policy(
+                export, list(ports.values())),
+            '2_service': objects.service(export, ports),
+            '3_nodes': objects.config_map(export, contents)}
+  for label, nodes in program.groups.items():
+    result[f'4_{label}'] = objects.job(export, objects.Node(
+        label, len(nodes), groups[label], label in ports,
+        label in programs.SERVICES, label == programs.ATARI_EVALUATOR,
+        label == programs.META_LEARNER), labels)
+  return result
+
+
+def open_directory(path: str) -> None:
+  """Makes it, or empties it of manifests.
+
+  Raises:
+    UsageError: it has something else, or cannot be made.
+  """
+  try:
+    os.makedirs(path, exist_ok=True)
+    others = [name for name in os.listdir(path) if not name.endswith('.yaml')]
+  except OSError as error:
+    raise command.UsageError(f'--out={path} cannot be used: '
+                             f'{error.strerror}') from None
+  if others:
+    raise command.UsageError(f'--out={path} has {others[0]}; allowed: a '
+                             'directory of manifests, or none yet')
+  for name in os.listdir(path):
+    os.remove(os.path.join(path, name))

@@ -1,0 +1,147 @@
+"""What a container of the program starts: one node, under its supervisor.
+
+  python -S lpg_distributed/launch/cluster/kubernetes/node.py LABEL
+
+The node's number is JOB_COMPLETION_INDEX. A Job's pod that ends with code 0
+counts as done, so this ends with 0 only when the whole program has ended,
+which a file in the run's directory says. It needs the standard library only.
+
+| exit code | |
+|---|---|
+| 0 | the program has ended |
+| 70 | an error that the user has to mend; the Job fails, and the others end |
+| 75 | the node ended and the program did not: the pod is to be made again |
+| 143 | the pod was told to end |
+| 1 | the node died too often in a row |
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+_ROOT = os.path.abspath(os.path.join(__file__, *['..'] * 5))
+sys.path.insert(0, _ROOT)
+
+from lpg_distributed.launch import process_environment  # noqa: E402
+
+HOPELESS, AGAIN, TERMINATED = 70, 75, 143
+ENTRY = 'launchpad.nodes.python.process_entry'
+_TICK_S = 1.
+# What a node that was told by the learner to leave waits for the file.
+_PATIENCE_S = 60.
+
+
+class Node:
+  """One node and how it ends."""
+
+  def __init__(self, label: str):
+    self._label = label
+    self._end = os.environ['LPG_END']
+    self._alive = os.environ['LPG_ALIVE']
+    self._deaths = os.path.join(os.path.dirname(self._alive), 'deaths')
+    self._optional = bool(os.environ.get('LPG_OPTIONAL'))
+    self._last = bool(os.environ.get('LPG_LAST'))  # With it, all has ended.
+    self._stay_s = float(os.environ.get('LPG_STAY_S', 0))
+    self._supervisor = None
+    self._terminated = False
+    self._deadline = float('inf')
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+      signal.signal(number, self._terminate)
+
+  def _terminate(self, *_) -> None:
+    """Ends the node now, or leaves it until the learner ends it.
+
+    A worker that gets SIGTERM asks the learner to end the run. That is right if
+    all pods are told to end, and wrong if the worker alone is.
+    """
+    self._terminated = True
+    if self._stay_s:
+      self._deadline = min(self._deadline, time.monotonic() + self._stay_s)
+    else:
+      self._stop()
+
+  def _stop(self) -> None:
+    if self._supervisor is not None and self._supervisor.poll() is None:
+      self._supervisor.send_signal(signal.SIGTERM)
+
+  def _start(self) -> None:
+    variables = (process_environment.SERVICE if os.environ.get('LPG_SERVICE')
+                 else process_environment.WORKER)
+    self._supervisor = subprocess.Popen(
+        [sys.executable, '-S', '-I',
+         os.path.join(_ROOT, 'launch', 'supervisor.py'), '-m', ENTRY,
+         '--data_file', os.path.join(os.environ['LPG_NODES'],
+                                     f'{self._label}.pkl'),
+         '--lp_task_id', os.environ['JOB_COMPLETION_INDEX']],
+        stdin=subprocess.DEVNULL, env={
+            **os.environ, **process_environment.with_packages(variables),
+            'LPG_NODE': self._label, 'LPG_PYTHON': sys.executable,
+            'LPG_LAUNCHER_PID': str(os.getpid()),
+            'LPG_DEATHS': self._deaths})
+
+  def _beat(self) -> None:
+    """The probe looks how old this file is."""
+    with open(self._alive, 'w', encoding='utf-8') as f:
+      f.write(str(time.time()))
+
+  def run(self) -> int:
+    """Until the node or the program has ended; returns the exit code."""
+    os.makedirs(os.path.dirname(self._alive), exist_ok=True)
+    self._start()
+    if self._terminated:  # The signal came just before.
+      self._terminate()
+    while self._supervisor.poll() is None:
+      self._beat()
+      if time.monotonic() > self._deadline:  # The others go on.
+        self._supervisor.kill()
+      if not self._last and os.path.exists(self._end):
+        self._stop()
+      time.sleep(_TICK_S)
+    code = self._supervisor.returncode
+    if self._terminated:
+      return TERMINATED
+    if os.path.exists(self._end) and not self._last:
+      return 0
+    if code == 0 and self._last:
+      self._write_end(0)
+    elif code and self._is_hopeless():
+      self._write_end(HOPELESS)
+      return HOPELESS
+    if code:
+      return 1
+    return self._wait_for_end()
+
+  def _wait_for_end(self) -> int:
+    deadline = time.monotonic() + _PATIENCE_S
+    while not os.path.exists(self._end):
+      self._beat()
+      if self._terminated:
+        return TERMINATED
+      if time.monotonic() > deadline and not self._optional:
+        return AGAIN  # The learner was told to leave its host, for example.
+      time.sleep(_TICK_S)
+    return 0
+
+  def _is_hopeless(self) -> bool:
+    """Whether the last death was by an error that the user has to mend."""
+    try:
+      with open(self._deaths, encoding='utf-8') as f:
+        return json.loads(f.readlines()[-1])['code'] == HOPELESS
+    except (OSError, ValueError, LookupError, TypeError):
+      return False
+
+  def _write_end(self, code: int) -> None:
+    with contextlib.suppress(OSError):
+      os.makedirs(os.path.dirname(self._end), exist_ok=True)
+      aside = f'{self._end}.{self._label}.aside'
+      with open(aside, 'w', encoding='utf-8') as f:
+        f.write(f'{code}\n')
+      os.replace(aside, self._end)
+
+
+if __name__ == '__main__':
+  sys.exit(Node(sys.argv[1]).run())

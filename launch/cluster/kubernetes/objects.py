@@ -1,0 +1,252 @@
+"""The objects that Kubernetes makes a program's pods from, as plain data.
+
+One Indexed Job for each kind of node, a headless Service that gives its pods
+their names, a ConfigMap with the serialised nodes, and a NetworkPolicy that
+lets nobody but the program's pods at their ports. For Kubernetes 1.31 and
+later. Pure functions of what they are given; nothing here knows a cluster.
+"""
+
+import base64
+import re
+from typing import Any, Mapping, NamedTuple
+
+from lpg_distributed.launch.cluster import resources
+from lpg_distributed.launch.cluster.kubernetes import node
+
+# Where things are in a container; the images of `docker/` have the same.
+ROOT, RUNS, NODES, TEMPORARY = '/lpg', '/lpg/runs', '/nodes', '/tmp'
+USER = 1000
+# A node's port: the first one, and one more for each kind of node.
+FIRST_PORT = 7001
+GRACE_S = 90  # to save what a node has; see `launch/local/supervisor.py`
+# What a worker that is told to end stays, for the learner's last checkpoint.
+_STAY_S = 60
+_ALIVE = f'{TEMPORARY}/lpg/alive'
+_LARGEST_MAP = 1_000_000  # bytes; Kubernetes takes 1 MiB
+_LONGEST_NAME = 63
+_BACKOFF_LIMIT = 20
+
+
+class Node(NamedTuple):
+  """A kind of node."""
+  label: str
+  number: int  # how many
+  group: resources.Group
+  has_port: bool
+  service: bool  # leaves accelerators to the others
+  optional: bool  # whose end does not matter
+  last: bool  # with whose end the program has ended
+
+
+class Export(NamedTuple):
+  """What all objects need to know."""
+  name: str
+  run: str  # the run directory's name within the volume
+  claim: str  # the volume: a PersistentVolumeClaim of many writers
+  attempt: str  # of this export, and no other
+  gpu_label: str  # a host's label with its kind of GPU
+
+
+def check_name(name: str, longest_label: str, tasks: int) -> None:
+  """Raises ResourceError if pods cannot be called after `name`."""
+  allowed = _LONGEST_NAME - len(f'-{component(longest_label)}-{tasks - 1}')
+  if not re.fullmatch(r'[a-z]([-a-z0-9]*[a-z0-9])?', name) or (
+      len(name) > allowed):
+    raise resources.ResourceError(
+        f'job.name is {name!r}; allowed for Kubernetes: small letters, digits '
+        f'and -, a letter first, at most {allowed}')
+
+
+def component(label: str) -> str:
+  """A node's label as Kubernetes allows it in names."""
+  return label.replace('_', '-')
+
+
+def port(label: str, labels: list[str]) -> int:
+  """Where nodes of that kind listen."""
+  return FIRST_PORT + labels.index(label)
+
+
+def address(export: Export, label: str, number: int,
+            labels: list[str]) -> str:
+  """Of one node: an Indexed Job names its pods, the Service their domain."""
+  return (f'{export.name}-{component(label)}-{number}.{export.name}:'
+          f'{port(label, labels)}')
+
+
+def _labels(export: Export, label: str = '') -> dict[str, str]:
+  labels = {'app.kubernetes.io/name': 'lpg',
+            'app.kubernetes.io/instance': export.name}
+  return {**labels, 'app.kubernetes.io/component': component(label)
+          } if label else labels
+
+
+def _metadata(export: Export, name: str, label: str = '') -> dict[str, Any]:
+  return {'name': name, 'labels': _labels(export, label)}
+
+
+def network_policy(export: Export, ports: list[int]) -> dict[str, Any]:
+  """To the program's pods: from each other, at their ports, and no more."""
+  pods = {'matchLabels': _labels(export)}
+  return {
+      'apiVersion': 'networking.k8s.io/v1', 'kind': 'NetworkPolicy',
+      'metadata': _metadata(export, export.name),
+      'spec': {
+          'podSelector': pods, 'policyTypes': ['Ingress'],
+          'ingress': [{'from': [{'podSelector': pods}],
+                       'ports': [{'protocol': 'TCP', 'port': number}
+                                 for number in ports]}]}}
+
+
+def service(export: Export, ports: Mapping[str, int]) -> dict[str, Any]:
+  """Names for pods, also for those that are not ready yet."""
+  return {
+      'apiVersion': 'v1', 'kind': 'Service',
+      'metadata': _metadata(export, export.name),
+      'spec': {
+          'clusterIP': 'None', 'publishNotReadyAddresses': True,
+          'selector': _labels(export),
+          'ports': [{'name': component(label), 'protocol': 'TCP',
+                     'port': number} for label, number in ports.items()]}}
+
+
+def config_map(export: Export, files: Mapping[str, bytes]) -> dict[str, Any]:
+  """The serialised nodes.
+
+  Raises:
+    ResourceError: they are too large.
+  """
+  size = sum(4 * -(-len(content) // 3) for content in files.values())
+  if size > _LARGEST_MAP:
+    raise resources.ResourceError(
+        f'the nodes take {size} bytes; a ConfigMap can have {_LARGEST_MAP}; '
+        'allowed: fewer workers')
+  return {
+      'apiVersion': 'v1', 'kind': 'ConfigMap', 'immutable': True,
+      'metadata': _metadata(export, _map_name(export)),
+      'binaryData': {name: base64.b64encode(content).decode()
+                     for name, content in files.items()}}
+
+
+def _map_name(export: Export) -> str:
+  return f'{export.name}-nodes-{export.attempt}'
+
+
+def job(export: Export, kind: Node, labels: list[str]) -> dict[str, Any]:
+  """All nodes of one kind."""
+  spec = {
+      'completionMode': 'Indexed',
+      'completions': kind.number, 'parallelism': kind.number,
+      'backoffLimit': _BACKOFF_LIMIT, 'podReplacementPolicy': 'Failed',
+      'podFailurePolicy': {'rules': [
+          {'action': 'FailJob', 'onExitCodes': {
+              'operator': 'In', 'values': [node.HOPELESS]}},
+          {'action': 'Ignore', 'onPodConditions': [
+              {'type': 'DisruptionTarget', 'status': 'True'}]},
+          {'action': 'Ignore', 'onExitCodes': {
+              'operator': 'In', 'values': [node.AGAIN, node.TERMINATED]}}]},
+      'template': {'metadata': {'labels': _labels(export, kind.label)},
+                   'spec': _pod(export, kind, labels)}}
+  if kind.group.time:
+    spec['activeDeadlineSeconds'] = resources.parse_time(kind.group.time)
+  return {'apiVersion': 'batch/v1', 'kind': 'Job',
+          'metadata': _metadata(
+              export, f'{export.name}-{component(kind.label)}', kind.label),
+          'spec': spec}
+
+
+def _pod(export: Export, kind: Node, labels: list[str]) -> dict[str, Any]:
+  group = kind.group
+  pod = {
+      'restartPolicy': 'Never',  # The Job makes a new one of the same name.
+      'subdomain': export.name,
+      'terminationGracePeriodSeconds': GRACE_S,
+      'automountServiceAccountToken': False, 'enableServiceLinks': False,
+      'securityContext': {
+          'runAsNonRoot': True, 'runAsUser': USER, 'runAsGroup': USER,
+          'fsGroup': USER, 'fsGroupChangePolicy': 'OnRootMismatch',
+          'seccompProfile': {'type': 'RuntimeDefault'}},
+      'containers': [_container(export, kind, labels)],
+      'volumes': [
+          {'name': 'nodes', 'configMap': {'name': _map_name(export)}},
+          {'name': 'runs', 'persistentVolumeClaim': {
+              'claimName': export.claim}},
+          {'name': 'temporary', 'emptyDir': {}}]}
+  if group.hosts > 1:
+    pod['topologySpreadConstraints'] = [{
+        'maxSkew': 1, 'topologyKey': 'kubernetes.io/hostname',
+        'whenUnsatisfiable': 'ScheduleAnyway',
+        'labelSelector': {'matchLabels': _labels(export, kind.label)}}]
+  selector = {}
+  if group.gpu_type:
+    selector[export.gpu_label] = group.gpu_type
+  if group.tpu_type:
+    selector['cloud.google.com/gke-tpu-accelerator'] = group.tpu_type
+  if group.tpu_topology:
+    selector['cloud.google.com/gke-tpu-topology'] = group.tpu_topology
+  if selector:
+    pod['nodeSelector'] = selector
+  if group.gpus or group.tpus:  # Such hosts are kept for those who want them.
+    pod['tolerations'] = [{'key': _accelerator(group), 'operator': 'Exists',
+                           'effect': 'NoSchedule'}]
+  return pod
+
+
+def _accelerator(group: resources.Group) -> str:
+  return 'nvidia.com/gpu' if group.gpus else 'google.com/tpu'
+
+
+def _container(export: Export, kind: Node,
+               labels: list[str]) -> dict[str, Any]:
+  group = kind.group
+  command = [
+      'python', '-S', 'lpg_distributed/launch/cluster/kubernetes/node.py',
+      kind.label]
+  if group.setup:
+    command = ['bash', '-c', '\n'.join(
+        ['set -e', *group.setup, 'exec ' + ' '.join(command)])]
+  amounts = {'cpu': str(group.cpus), 'memory': f'{group.memory_mb}Mi'}
+  if group.gpus or group.tpus:
+    amounts[_accelerator(group)] = str(group.gpus or group.tpus)
+  # Not the processors: a node that waits may lend, and use, what is idle.
+  limits = {name: amount for name, amount in amounts.items() if name != 'cpu'}
+  is_alive = f'test -n "$(find {_ALIVE} -mmin -1)"'
+  probe = lambda **fields: {'exec': {'command': ['sh', '-c', is_alive]},
+                            **fields}
+  container = {
+      'name': 'node', 'image': group.image, 'workingDir': ROOT,
+      'command': command, 'env': _environment(export, kind),
+      'resources': {'requests': amounts, 'limits': limits},
+      'securityContext': {
+          'allowPrivilegeEscalation': False, 'readOnlyRootFilesystem': True,
+          'privileged': False, 'capabilities': {'drop': ['ALL']}},
+      'startupProbe': probe(periodSeconds=5, failureThreshold=60),
+      'livenessProbe': probe(periodSeconds=30, timeoutSeconds=10,
+                             failureThreshold=3),
+      'volumeMounts': [
+          {'name': 'nodes', 'mountPath': NODES, 'readOnly': True},
+          {'name': 'runs', 'mountPath': RUNS},
+          {'name': 'temporary', 'mountPath': TEMPORARY}]}
+  if kind.has_port:
+    number = port(kind.label, labels)
+    container['ports'] = [{'containerPort': number, 'protocol': 'TCP'}]
+    container['readinessProbe'] = {
+        'tcpSocket': {'port': number}, 'periodSeconds': 10}
+  return container
+
+
+def _environment(export: Export, kind: Node) -> list[dict[str, Any]]:
+  variables = {
+      'HOME': TEMPORARY, 'TMPDIR': TEMPORARY,
+      'XDG_CACHE_HOME': f'{TEMPORARY}/cache',
+      'PYTHONUNBUFFERED': '1', 'PYTHONDONTWRITEBYTECODE': '1',
+      'LPG_NODES': NODES, 'LPG_ALIVE': _ALIVE,
+      'LPG_END': f'{RUNS}/{export.run}/tmp/end_{export.attempt}'}
+  for name, is_set in (('LPG_SERVICE', kind.service),
+                       ('LPG_OPTIONAL', kind.optional),
+                       ('LPG_LAST', kind.last)):
+    if is_set:
+      variables[name] = '1'
+  if not kind.service and not kind.last:
+    variables['LPG_STAY_S'] = str(_STAY_S)
+  return [{'name': name, 'value': value} for name, value in variables.items()]

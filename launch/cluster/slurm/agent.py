@@ -1,0 +1,232 @@
+"""Looks after one node of a Slurm job, on the node's host.
+
+  python -S -I lpg_distributed/launch/cluster/slurm/agent.py JOB_DIRECTORY GROUP
+
+is what `srun` starts, once for each node. It chooses a port and publishes the
+address, starts the node under `launch/local/supervisor.py`, beats into a file
+so that the job's leader knows that the host is there, and ends the node when it
+is told to, when the leader has fallen silent, or when the node was placed
+elsewhere. It needs the standard library only.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any, Optional
+
+_ROOT = os.path.abspath(os.path.join(__file__, *['..'] * 5))
+sys.path.insert(0, _ROOT)
+
+from lpg_distributed.launch import process_environment  # noqa: E402
+from lpg_distributed.launch.cluster.slurm import places  # noqa: E402
+
+_TICK_S = 0.5
+_QUICK_STOP_S = 5.  # for a node to end when there is nothing to save
+_ANY_ADDRESS = '192.0.2.1'  # For documentation only; nothing is sent there.
+
+
+def own_ip() -> str:
+  """The address under which other hosts of the job reach this one."""
+  other = os.environ.get('SLURM_LAUNCH_NODE_IPADDR') or _ANY_ADDRESS
+  with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    probe.connect((other, 9))
+    return probe.getsockname()[0]
+
+
+def free_port(ports: list[int], first: int) -> int:
+  """A port on which nobody listens.
+
+  Args:
+    ports: lowest and highest that is allowed; empty: any.
+    first: where to begin to look, so that agents of one host do not meet.
+
+  Raises:
+    OSError: all are taken.
+  """
+  candidates = [0] * 10
+  if ports:
+    size = ports[1] - ports[0] + 1
+    candidates = [ports[0] + (first + i) % size for i in range(size)]
+  for port in candidates:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+      try:
+        probe.bind(('', port))
+      except OSError:
+        continue
+      return probe.getsockname()[1]
+  raise OSError(f'no port of {ports} is free')
+
+
+def accelerators(gpus: int, local: int) -> dict[str, str]:
+  """Which of the host's GPUs the node sees: each its own `gpus`."""
+  visible = os.environ.get('CUDA_VISIBLE_DEVICES', '')
+  mine = visible.split(',') if visible else []
+  if not gpus or len(mine) <= gpus:
+    return {}
+  begin = local * gpus % len(mine)
+  return {'CUDA_VISIBLE_DEVICES': ','.join(
+      (mine + mine)[begin:begin + gpus])}
+
+
+class Agent:
+  """Of one node."""
+
+  def __init__(self, job_dir: str, group: int):
+    self._job_dir = job_dir
+    with open(os.path.join(job_dir, places.JOB_FILE), encoding='utf-8') as f:
+      self._job = json.load(f)
+    self._attempt = int(os.environ['LPG_ATTEMPT'])
+    self._dir = places.attempt_dir(job_dir, self._attempt)
+    self._life = int(os.environ.get('LPG_LIFE', '0'))
+    self._group = self._job['groups'][group]
+    process = int(os.environ.get('SLURM_PROCID', '0'))
+    chosen = os.environ.get('LPG_INDICES', '')
+    index = int(chosen.split(',')[process]) if chosen else process
+    self._index = index
+    self._label, self._number = self._group['nodes'][index]
+    self._file = places.node_file(self._label, self._number)
+    self._log = os.path.join(self._job['logs'], self._label,
+                             str(self._number))
+    self._hang_s = float(self._job['hang_s'])
+    self._parent = os.getppid()
+    self._supervisor = None
+    self._stopping = ''
+    self._kill_at = float('inf')
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+      signal.signal(number, lambda number, frame: self._stop('a signal'))
+
+  def _say(self, text: str) -> None:
+    """Into the node's log; Slurm's output goes with the leader."""
+    with contextlib.suppress(OSError), open(self._log, 'a',
+                                            encoding='utf-8') as f:
+      f.write(f'agent on {socket.gethostname()}: {text}\n')
+
+  def _path(self, directory: str) -> str:
+    return os.path.join(self._dir, directory, self._file)
+
+  def _stop(self, why: str) -> None:
+    first, self._stopping = not self._stopping, self._stopping or why
+    if first and why != 'a signal':
+      self._say(f'ends: {why}')
+    if self._supervisor is not None and self._supervisor.poll() is None:
+      self._supervisor.send_signal(signal.SIGTERM)
+
+  def _publish(self) -> None:
+    """Chooses the node's ports, and writes down its addresses."""
+    ip = own_ip()
+    for i, name in enumerate(self._job['addresses'][self._label]):
+      port = free_port(self._job['ports'], 8 * self._index + i)
+      places.write(f'{self._path("addresses")}.{name}', f'{ip}:{port}')
+
+  def _environment(self) -> dict[str, str]:
+    variables = (process_environment.SERVICE
+                 if self._label in self._job['services']
+                 else process_environment.WORKER)
+    return {
+        **os.environ, **process_environment.with_packages(variables),
+        **accelerators(self._group['gpus'],
+                       int(os.environ.get('SLURM_LOCALID', '0'))),
+        places.VARIABLE: self._dir,
+        'LPG_NODE': self._label, 'LPG_PYTHON': sys.executable,
+        'LPG_LAUNCHER_PID': str(os.getpid()),
+        'LPG_PIDS': os.path.join(self._dir, 'pids'),
+        'LPG_DEATHS': self._path('deaths'),
+        'LPG_MAX_RESTARTS': str(self._job['max_restarts']),
+        'LPG_HANG_S': str(self._hang_s),
+        'LPG_OPTIONAL': '1' if self._label in self._job['optional'] else ''}
+
+  def _start(self) -> None:
+    os.makedirs(os.path.dirname(self._log), exist_ok=True)
+    with open(self._log, 'a', encoding='utf-8') as f:
+      self._supervisor = subprocess.Popen(
+          [sys.executable, '-S', '-I',
+           os.path.join(_ROOT, 'launch', 'supervisor.py'),
+           '-m', self._job['entry'], *self._job['arguments'],
+           '--data_file', os.path.join(self._job_dir, 'nodes',
+                                       f'{self._label}.pkl'),
+           '--lp_task_id', str(self._number)],
+          stdin=subprocess.DEVNULL, stdout=f, stderr=f,
+          env=self._environment())
+
+  def run(self) -> int:
+    """Until the node has ended for good; returns its supervisor's code."""
+    self._publish()
+    self._start()
+    if self._stopping:  # The signal came just before.
+      self._supervisor.send_signal(signal.SIGTERM)
+    beats, next_beat = 0, 0.
+    leader, leader_since = None, time.monotonic()
+    before = time.monotonic()
+    while self._supervisor.poll() is None:
+      now = time.monotonic()
+      if now - before > 5 * _TICK_S:  # We were stopped, or the files stalled.
+        leader_since = now
+      before = now
+      if now > self._kill_at:  # The node goes with its supervisor.
+        self._supervisor.kill()
+      if now >= next_beat:
+        beats, next_beat = beats + 1, now + self._job['beat_s']
+        self._beat(beats)
+        said = places.read(os.path.join(self._dir, places.LEADER))
+        if said is not None and said != leader:
+          leader, leader_since = said, now
+        self._look(leader or {}, now - leader_since)
+      time.sleep(_TICK_S)
+    code = self._supervisor.returncode
+    if self._stopping and code < 0:
+      code = 0
+    self._beat(beats + 1, code)
+    return code
+
+  def _try(self, call) -> None:
+    """A file system that is away or full must not end the node."""
+    try:
+      call()
+    except OSError as error:
+      self._say(f'cannot write: {error}')
+
+  def _beat(self, beats: int, code: Optional[int] = None) -> None:
+    self._try(lambda: places.write_in_place(self._path('beats'), {
+        'host': os.environ.get('SLURMD_NODENAME', socket.gethostname()),
+        'pid': os.getpid(), 'life': self._life, 'beats': beats,
+        'code': code}))
+
+  def _look(self, leader: dict[str, Any], leader_silent_s: float) -> None:
+    """Whether it is time to end."""
+    if leader.get('stop'):
+      if leader['stop'] == places.QUICKLY:
+        self._kill_at = min(self._kill_at, time.monotonic() + _QUICK_STOP_S)
+      self._stop('all nodes end')
+    elif leader.get('lives', {}).get(self._file, 0) > self._life:
+      self._stop('it was placed on another host')
+    elif places.attempts(self._job_dir)[-1:] != [self._attempt]:
+      self._stop('the job was started anew')
+    elif os.getppid() != self._parent:
+      self._stop('Slurm is gone from this host')
+    elif leader_silent_s > 2 * self._hang_s and not self._stopping:
+      self._say(f'the job\'s leader has been silent for '
+                f'{leader_silent_s:.0f} s')
+      self._ask_slurm()
+      self._stop('nobody leads the job')
+
+  def _ask_slurm(self) -> None:
+    """To start the job anew, or to end it, since nobody leads it."""
+    job_id = os.environ.get('SLURM_HET_JOB_ID') or os.environ['SLURM_JOB_ID']
+    command = (['scontrol', 'requeue', job_id] if self._job['requeue']
+               else ['scancel', job_id])
+    try:
+      done = subprocess.run(command, timeout=30, check=False,
+                            stdin=subprocess.DEVNULL, capture_output=True)
+      self._say(f'asked Slurm: {" ".join(command)}: {done.returncode} '
+                + done.stderr.decode(errors='replace').strip())
+    except (OSError, subprocess.TimeoutExpired) as error:
+      self._say(f'cannot ask Slurm: {error}')
+
+
+if __name__ == '__main__':
+  sys.exit(Agent(sys.argv[1], int(sys.argv[2])).run())

@@ -1,0 +1,92 @@
+"""Refuses, before anything is submitted, what no host of the cluster can do."""
+
+import os
+from typing import Sequence
+
+from lpg_distributed.launch.cluster import resources
+from lpg_distributed.launch.cluster.slurm import commands
+
+# Of the job's leader, which runs beside the nodes of the first group.
+LEADER_MB = 1024
+_UNUSABLE = ('down', 'drained', 'draining', 'fail', 'failing', 'unknown',
+             'future', 'powered_down', 'powering_down', 'reboot')
+_UNLIMITED = ('infinite', 'n/a', '')
+
+
+def memory_mb(placed: resources.Placed, leads: bool) -> int:
+  """What a group needs of each of its hosts."""
+  return (placed.nodes_per_host * placed.group.memory_mb
+          + (LEADER_MB if leads else 0))
+
+
+def accelerators(placed: resources.Placed) -> list[tuple[str, int]]:
+  """Slurm's names of what a group needs of each host, and how many."""
+  group = placed.group
+  return [(kind + (f':{sort}' if sort else ''), count * placed.nodes_per_host)
+          for kind, sort, count in (('gpu', group.gpu_type, group.gpus),
+                                    ('tpu', group.tpu_type, group.tpus))
+          if count]
+
+
+def _refuse(placed: resources.Placed, message: str) -> None:
+  raise resources.ResourceError(f'groups.{placed.group.name}{message}')
+
+
+def _partition(placed, hosts) -> list[commands.Host]:
+  """The hosts of the group's partition."""
+  name = placed.group.partition
+  found = [host for host in hosts
+           if (host.partition == name if name else host.default)]
+  if not found:
+    names = sorted({host.partition for host in hosts})
+    _refuse(placed, f'.partition is {name!r}; allowed: {", ".join(names)}')
+  return found
+
+
+def _check_group(placed: resources.Placed, leads: bool,
+                 hosts: Sequence[commands.Host]) -> None:
+  group = placed.group
+  inside = _partition(placed, hosts)
+  name = inside[0].partition
+  wanted = group.hosts + group.spare_hosts
+  usable = [host for host in inside if host.state not in _UNUSABLE]
+  if wanted > len(inside):
+    _refuse(placed, f'.hosts and spare_hosts are {wanted}; allowed: at most '
+            f'the {len(inside)} of partition {name}')
+  cpus = placed.nodes_per_host * group.cpus
+  memory = memory_mb(placed, leads)
+  for field, need, unit, has in (
+      ('cpus', cpus, 'processors', lambda host: host.cpus),
+      ('memory_gb', memory, 'MB', lambda host: host.memory_mb),
+      *((kind.split(':')[0] + 's', count, kind,
+         lambda host, kind=kind: host.accelerators.get(kind, 0))
+        for kind, count in accelerators(placed))):
+    fitting = [host for host in inside if has(host) >= need]
+    if len(fitting) < wanted:
+      largest = sorted(map(has, inside))[-wanted]
+      _refuse(placed, f'.{field}: {placed.nodes_per_host} nodes on a host need '
+              f'{need} {unit}; allowed: at most {largest}, which {wanted} '
+              f'hosts of partition {name} have')
+  if wanted > len(usable):
+    _refuse(placed, f'.hosts and spare_hosts are {wanted}; of the '
+            f'{len(inside)} hosts of partition {name} {len(usable)} are up')
+  limit = inside[0].time_limit
+  if (group.time and limit not in _UNLIMITED
+      and resources.parse_time(group.time) > resources.parse_time(limit)):
+    _refuse(placed, f'.time is {group.time}; allowed: at most {limit}, the '
+            f'limit of partition {name}')
+  if group.image and not os.path.exists(group.image):
+    _refuse(placed, f'.image is {group.image!r}, which is not there; allowed: '
+            'a file that this host sees')
+
+
+def check(groups: Sequence[resources.Placed]) -> None:
+  """Asks Slurm for its hosts, and whether the groups can ever fit.
+
+  Raises:
+    ResourceError: they cannot; one line names the field and what is allowed.
+    SlurmError: Slurm does not answer.
+  """
+  hosts = commands.hosts()
+  for i, placed in enumerate(groups):
+    _check_group(placed, i == 0, hosts)

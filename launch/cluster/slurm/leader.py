@@ -1,0 +1,201 @@
+"""Leads a Slurm job.
+
+  python -m lpg_distributed.launch.cluster.slurm.leader JOB_DIRECTORY
+
+is what the batch script runs, on the first host of the first group. It starts
+the nodes, looks after lost hosts, shows how the work gets on, and ends it: at
+its end, at a signal (a cancelled, requeued or preempted job), or when the
+job's time is nearly over; then, if the resource file allows it, it asks Slurm
+to begin the job anew.
+"""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import sys
+import time
+from typing import Optional
+
+from lpg_distributed.launch import command
+from lpg_distributed.launch import process_environment
+from lpg_distributed.launch import stopping
+from lpg_distributed.launch.cluster.slurm import commands
+from lpg_distributed.launch.cluster.slurm import places
+from lpg_distributed.launch.cluster.slurm import steps as steps_lib
+
+_TICK_S = 0.5
+_STOP_S = 60.  # what nodes get to end; more than their supervisors give them
+_MODULE = 'lpg_distributed.launch.cluster.slurm.leader'
+
+
+def say(text: str) -> None:
+  print(time.strftime('%H:%M:%S ') + text, file=sys.stderr, flush=True)
+
+
+class _Stopping(stopping.Stopping):
+  """Knows also of the signal that the job's time is nearly over."""
+
+  def __init__(self):
+    super().__init__(second_ends=False)
+    self.time_is_up = False
+
+  def __enter__(self):
+    super().__enter__()
+    signal.signal(signal.SIGUSR1, self._handle_time)
+    return self
+
+  def _handle_time(self, number, frame):
+    del number, frame
+    self.time_is_up = True
+    self.event.set()
+
+
+class Leader:
+  """Of one attempt."""
+
+  def __init__(self, job_dir: str, job, work):
+    """`work` says what is done beside leading; see `work.py`."""
+    self._job = job
+    self._dir = places.new_attempt(job_dir)
+    self._steps = steps_lib.Steps(job, job_dir, self._dir)
+    self._work = work
+    self._next_beat = 0.
+    self._began = False
+
+  def run(self) -> int:
+    """Until the end; returns the exit code."""
+    with _Stopping() as interrupt:
+      self._beat()
+      self._steps.start()
+      self._work.begin(self._dir)
+      why, again, how = '', False, places.ORDERLY
+      before = time.monotonic()
+      try:
+        while not interrupt.event.wait(_TICK_S):
+          now = time.monotonic()
+          if now - before > 10 * _TICK_S:  # We, or the files, were stopped.
+            self._steps.waited(now - before)
+          before = now
+          self._beat()
+          self._steps.look()
+          self._work.show(self._dir)
+          self._say_that_all_are_there()
+          done = self._end_of_nodes()
+          if done is not None:
+            why = done
+            how = how if why else places.QUICKLY
+            break
+          why = self._look_after_lost()
+          if why:
+            again = self._job['requeue']
+            break
+          if places.STOP in places.names(self._dir):
+            break
+        self._stop_nodes(how)
+      finally:
+        self._steps.close()
+        self._work.show(self._dir)
+        self._work.end()
+        if why.startswith('node '):
+          self._work.explain()
+      if interrupt.time_is_up and not interrupt.signal:
+        why, again = 'the job\'s time is nearly over', self._job['requeue']
+      elif interrupt.signal:
+        say('Slurm, or somebody, has sent '
+            f'{signal.Signals(interrupt.signal).name}')
+      return self._finish(why, again, interrupt)
+
+  def _finish(self, why: str, again: bool, interrupt) -> int:
+    if why or interrupt.event.is_set():
+      say((f'{why}; ' if why else '') + self._work.where_it_ends())
+    if again and not interrupt.signal:
+      say('the job is queued again, and goes on from there')
+      try:
+        steps_lib.requeue()
+        return 0
+      except commands.SlurmError as error:
+        say(str(error))
+    if why:
+      return 1
+    return interrupt.exit_code
+
+  def _beat(self) -> None:
+    now = time.monotonic()
+    if now >= self._next_beat:
+      self._next_beat = now + 1.
+      self._steps.tell()
+
+  def _say_that_all_are_there(self) -> None:
+    if not self._began and all(node.host for node in self._steps.nodes):
+      self._began = True
+      hosts: dict[str, list[str]] = {}
+      for node in self._steps.nodes:
+        hosts.setdefault(node.host, []).append(node.name)
+      for host, names in hosts.items():
+        say(f'{host}: {", ".join(names)}')
+
+  def _end_of_nodes(self) -> Optional[str]:
+    """None, or why it ends, which is nothing if the work is done."""
+    for node in self._steps.nodes:
+      if node.ended and node.label not in self._job['optional']:
+        return f'node {node.name} has ended for good (code {node.ended})'
+    last = [node for node in self._steps.nodes
+            if node.label in self._job['until']]
+    return '' if all(node.ended is not None for node in last) else None
+
+  def _look_after_lost(self) -> str:
+    """Places lost nodes anew; or says why that cannot be."""
+    lost = self._steps.lost()
+    if not lost:
+      return ''
+    # All of a host fall silent within a beat of each other.
+    time.sleep(1.5 * self._job['beat_s'])
+    self._beat()
+    self._steps.look()
+    lost = self._steps.lost()
+    if not lost:
+      return ''
+    hosts = sorted({node.host or '?' for node in lost})
+    names = ', '.join(node.name for node in lost)
+    say(f'{names} of {", ".join(hosts)} is lost: silent for '
+        f'{time.monotonic() - min(n.heard for n in lost):.0f} s')
+    hindrance, lines = self._steps.place_anew(lost)
+    for line in lines:
+      say(line)
+    return (f'{names} cannot be placed on another host, since {hindrance}'
+            if hindrance else '')
+
+  def _stop_nodes(self, how: str) -> None:
+    self._steps.stop(how)
+    deadline = time.monotonic() + _STOP_S
+    while self._steps.alive() and time.monotonic() < deadline:
+      self._beat()
+      time.sleep(_TICK_S / 2)
+      self._steps.look()
+
+
+def main() -> int:
+  job_dir = sys.argv[1]
+  process_environment.ensure(process_environment.WORKER, _MODULE)
+  with open(os.path.join(job_dir, places.JOB_FILE), encoding='utf-8') as f:
+    job = json.load(f)
+  # Written by whoever submitted the job, into a directory of hers alone.
+  with open(os.path.join(job_dir, 'work.pkl'), 'rb') as f:
+    work = pickle.load(f)
+  if not work.open():
+    return 0
+  try:
+    code = Leader(job_dir, job, work).run()
+    if code == 0:
+      code = work.report()
+    return code
+  finally:
+    work.close()
+    for attempt in places.attempts(job_dir)[:-3]:
+      shutil.rmtree(places.attempt_dir(job_dir, attempt), ignore_errors=True)
+
+
+if __name__ == '__main__':
+  command.run(main, has_flags=False)

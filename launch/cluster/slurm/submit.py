@@ -1,0 +1,149 @@
+"""Writes a job's directory, and submits the job."""
+
+import os
+import shlex
+import shutil
+import sys
+from typing import Any, Mapping, Optional, Sequence
+
+import cloudpickle
+
+from lpg_distributed.launch import process_environment
+from lpg_distributed.launch.cluster import resources
+from lpg_distributed.launch.cluster.slurm import checks
+from lpg_distributed.launch.cluster.slurm import commands
+from lpg_distributed.launch.cluster.slurm import places
+
+_NOTICE_S = 120  # of the end of the job's time
+LOG = os.path.join('logs', 'slurm.log')
+
+
+def job_dir_of(run_dir: str) -> str:
+  return os.path.join(os.path.abspath(run_dir), 'slurm')
+
+
+def current(run_dir: str) -> Optional[tuple[str, commands.State]]:
+  """The job of a run that is queued or runs, and its state, if there is one."""
+  job_id = places.read(os.path.join(job_dir_of(run_dir), places.ID_FILE))
+  found = commands.state(str(job_id)) if job_id else None
+  return (str(job_id), found) if found else None
+
+
+def _script(group: resources.Group, job_dir: str, *words: str) -> str:
+  """Bash that runs Python with `words` in the group's environment."""
+  python = group.python or sys.executable
+  command = [python, *words]
+  if group.image:
+    command = shlex.split(group.image_command.format(
+        job=os.path.dirname(job_dir), image=group.image)) + command
+  lines = [f'export PYTHONPATH={shlex.quote(os.path.join(job_dir, "code"))}']
+  return '\n'.join([*lines, *group.setup, 'exec ' + shlex.join(command)]) + '\n'
+
+
+def _options(placed: resources.Placed, leads: bool) -> list[str]:
+  """Of sbatch, for one component."""
+  group = placed.group
+  options = [f'--nodes={group.hosts + group.spare_hosts}',
+             f'--ntasks-per-node={placed.nodes_per_host}',
+             f'--cpus-per-task={group.cpus}',
+             f'--mem={checks.memory_mb(placed, leads)}M']
+  gres = ','.join(f'{kind}:{n}' for kind, n in checks.accelerators(placed))
+  options += [f'--gres={gres}'] if gres else []
+  options += [f'--partition={group.partition}'] if group.partition else []
+  options += [f'--time={group.time}'] if group.time else []
+  return options + list(group.options)
+
+
+def _notice_s(time: str) -> int:
+  seconds = resources.parse_time(time)
+  return min(_NOTICE_S, max(1, seconds // 4))
+
+
+def _batch_script(job: resources.Job, groups: Sequence[resources.Placed],
+                  job_dir: str, log: str) -> str:
+  lines = ['#!/bin/bash']
+  common = [f'--job-name={job.name}', f'--output={log}', '--open-mode=append',
+            '--requeue' if job.requeue else '--no-requeue',
+            f'--chdir={job_dir}']
+  common += [f'--account={job.account}'] if job.account else []
+  common += [f'--qos={job.qos}'] if job.qos else []
+  times = [placed.group.time for placed in groups if placed.group.time]
+  if times:
+    common.append(f'--signal=B:USR1@{min(map(_notice_s, times))}')
+  # Of a heterogeneous job Slurm ends the first component when a host of any
+  # is lost, and with --no-kill it keeps the others, so that the job can never
+  # begin again.
+  common += ['--no-kill'] if len(groups) == 1 else []
+  for i, placed in enumerate(groups):
+    lines += ['#SBATCH hetjob'] if i else []
+    lines += [f'#SBATCH {option}' for option in [
+        *(common if i == 0 else []), *_options(placed, i == 0)]]
+  return '\n'.join(lines) + '\n' + _script(
+      groups[0].group, job_dir, '-m',
+      'lpg_distributed.launch.cluster.slurm.leader', job_dir)
+
+
+def write_directory(job_dir: str, work: Any, program, job: resources.Job,
+                    groups: Sequence[resources.Placed],
+                    about: Mapping[str, Any]) -> None:
+  """Makes the job's directory anew: code, nodes, scripts.
+
+  Args:
+    job_dir: only its owner may write there, since nodes are pickles.
+    work: what the leader does beside leading; see `work.py`.
+    program: the Launchpad program.
+    job: the resource file.
+    groups: of the same, with the program's nodes.
+    about: further fields of the job's file.
+  """
+  from lpg_distributed.launch.cluster import serialising
+  from lpg_distributed.launch.cluster.slurm import address
+  shutil.rmtree(job_dir, ignore_errors=True)
+  os.makedirs(os.path.join(job_dir, 'nodes'), mode=0o700)
+  os.chmod(job_dir, 0o700)
+  shutil.copytree(
+      os.path.join(process_environment.root(), 'lpg_distributed'),
+      os.path.join(job_dir, 'code', 'lpg_distributed'),
+      ignore=shutil.ignore_patterns('__pycache__'))
+  addresses = serialising.serialise(
+      program, os.path.join(job_dir, 'nodes'), address.PublishedAddress,
+      address.stop_program)
+  with open(os.path.join(job_dir, 'work.pkl'), 'wb') as f:
+    cloudpickle.dump(work, f)
+  num_nodes = sum(len(placed.nodes) for placed in groups)
+  for i, placed in enumerate(groups):
+    with open(os.path.join(job_dir, f'group{i}.sh'), 'w',
+              encoding='utf-8') as f:
+      f.write('#!/bin/bash\n' + _script(
+          placed.group, job_dir, '-S', '-I',
+          os.path.join(job_dir, 'code', 'lpg_distributed', 'launch',
+                       'cluster', 'slurm', 'agent.py'),
+          job_dir, str(i)))
+    os.chmod(f.name, 0o700)
+  ports = resources.port_range(job)
+  places.write(os.path.join(job_dir, places.JOB_FILE), {
+      **about, 'entry': serialising.ENTRY, 'requeue': job.requeue,
+      'addresses': addresses, 'ports': [ports[0], ports[-1]] if ports else [],
+      # At most 50 files a second, whatever the size of the job.
+      'beat_s': max(1., num_nodes / 50),
+      'groups': [{
+          'name': placed.group.name, 'nodes': placed.nodes,
+          'hosts': placed.group.hosts, 'cpus': placed.group.cpus,
+          'nodes_per_host': placed.nodes_per_host,
+          'gpus': placed.group.gpus, 'crowd': placed.group.crowd}
+                 for placed in groups]})
+
+
+def submit(job_dir: str, job: resources.Job,
+           groups: Sequence[resources.Placed], log: str) -> str:
+  """Submits the job of a directory; returns its number.
+
+  Raises:
+    SlurmError: Slurm refuses.
+  """
+  script = os.path.join(job_dir, 'batch.sh')
+  with open(script, 'w', encoding='utf-8') as f:
+    f.write(_batch_script(job, groups, job_dir, log))
+  job_id = commands.call('sbatch', '--parsable', script).strip().split(';')[0]
+  places.write(os.path.join(job_dir, places.ID_FILE), job_id)
+  return job_id

@@ -1,0 +1,104 @@
+"""Trains agents by a rule: python -m launch.meta_test --env=gymnax/CartPole-v1
+
+Environments: atari/GAME, gymnax/NAME, bsuite/EXPERIMENT/N, gymnasium/ID,
+module/PACKAGE.MODULE:FUNCTION. Rules: lpg, random, a2c, lpg_v.
+The same command goes on where it was stopped or killed.
+"""
+
+import os
+import sys
+
+from absl import flags
+
+from lpg_distributed.envs import atari
+from lpg_distributed.launch import command
+from lpg_distributed.launch import process_environment
+from lpg_distributed.launch import stopping
+
+_ENV = flags.DEFINE_string('env', None, 'the environment, as KIND/NAME')
+_RULE = flags.DEFINE_string('rule', 'lpg', 'lpg, random, a2c or lpg_v')
+_ETA = flags.DEFINE_string('eta', None, 'file with the rule of lpg or lpg_v')
+_PRESET = flags.DEFINE_string('preset', None, 'of Atari: dm_noop or machado')
+_SEEDS = flags.DEFINE_list('seeds', ['0'], 'one agent each, as 0,1,2')
+_ENV_STEPS = flags.DEFINE_integer(
+    'env_steps', None, 'of each agent, over its parallel environments')
+_FRAMES = flags.DEFINE_integer(
+    'frames', None, 'on Atari in place of --env_steps: four to a step')
+_NUM_ENVS = flags.DEFINE_integer('num_envs', None, 'parallel environments')
+_SET = flags.DEFINE_multi_string(
+    'set', [], 'a setting of the agent and its value, as learning_rate=0.001; '
+    'many times; see lpg_distributed/core/rules.py')
+_LSTM_SIZE = flags.DEFINE_integer(
+    'lstm_size', 256, 'of the eta that --rule=random draws without --eta')
+_RUN_DIR = flags.DEFINE_string(
+    'run_dir', None, 'where results go; default: runs/meta_test/<what it is>')
+
+_RENDER = flags.DEFINE_string(
+    'render', None, 'at the end, an episode as an animated image; FILE.gif')
+
+
+def _make_job():
+  from lpg_distributed.meta_testing import jobs
+  if not _ENV.value:
+    raise command.UsageError('--env is missing; allowed: KIND/NAME, as '
+                             'gymnax/CartPole-v1')
+  env_steps = _ENV_STEPS.value
+  if _FRAMES.value is not None:
+    if env_steps is not None or not _ENV.value.startswith('atari/'):
+      raise command.UsageError('--frames is for Atari, in place of '
+                               '--env_steps')
+    env_steps = -(-_FRAMES.value // atari.AtariEnvironment.frames_per_step)
+  return jobs.make_job(
+      _ENV.value, _RULE.value, eta=_ETA.value,
+      seeds=command.parse_seeds(_SEEDS.value), env_steps=env_steps,
+      num_envs=_NUM_ENVS.value, preset=_PRESET.value,
+      overrides=_SET.value, lstm_size=_LSTM_SIZE.value)
+
+
+def make_watch(job, display):
+  """Shows a job's status; see `session.run`."""
+  from lpg_distributed.launch import progress
+
+  def watch(status):
+    who = 'all seeds' if status.seed is None else f'seed {status.seed}'
+    parts = [f'{job.environment} by {job.rule}, {who}',
+             f'{status.env_steps:,}/{job.env_steps:,} steps',
+             f'{status.env_steps_per_s:,.0f} env steps/s']
+    if status.seconds_left is not None:
+      parts.append(f'{status.seconds_left:,.0f} s left')
+    shown = ('-' if status.last_return is None
+             else f'{status.last_return:.3g}')
+    display.show(progress.View(', '.join(parts),
+                               [(job.environment, shown, '-')], []))
+
+  return watch
+
+
+def main() -> int:
+  job = _make_job()
+  process_environment.ensure(process_environment.WORKER, 'launch.meta_test')
+  # What brings JAX comes after all that can be wrong with a command.
+  from lpg_distributed.launch import progress
+  from lpg_distributed.meta_testing import jobs
+  from lpg_distributed.meta_testing import render
+  from lpg_distributed.meta_testing import session
+  if _RENDER.value:
+    render.check(job, _RENDER.value)
+  directory = _RUN_DIR.value or jobs.default_directory(job)
+  with stopping.Stopping() as stop, progress.Progress() as display:
+    done = session.run(job, directory, stop.event, make_watch(job, display))
+  if not done:
+    print('stopped; the same command goes on', file=sys.stderr)
+    return stop.exit_code
+  from lpg_distributed.meta_testing import summary
+  for line in summary.lines(directory):
+    print(line)
+  if _RENDER.value:
+    render.render(job, directory, _RENDER.value)
+    print(f'animation: {os.path.relpath(_RENDER.value)}')
+  print(f'result: {os.path.relpath(directory)}')
+  return 0
+
+
+if __name__ == '__main__':
+  command.run(main)

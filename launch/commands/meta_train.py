@@ -1,0 +1,196 @@
+"""Meta-trains LPG: python -m launch.meta_train --preset=demo"""
+
+import os
+import sys
+from typing import Optional
+
+from absl import flags
+
+from lpg_distributed import config as config_lib
+from lpg_distributed.launch import command
+from lpg_distributed.launch import config_flags
+from lpg_distributed.launch import process_environment
+from lpg_distributed.launch.cluster import resources
+from lpg_distributed.launch.local import facade_process
+from lpg_distributed.launch.local import isolation
+from lpg_distributed.store import run_directory
+
+_MAKE_CONFIG = config_flags.define()
+_LAUNCH_TYPE = flags.DEFINE_string(
+    'launch_type', 'local_mp', ', '.join(command.LAUNCH_TYPES))
+_RUN_DIR = flags.DEFINE_string(
+    'run_dir', None, 'where the run is, or shall be; default: '
+    'runs/<preset>_seed<seed>')
+_BANDIT_PORT = flags.DEFINE_integer(
+    'bandit_port', 0, 'where the bandit\'s facade answers; 0: anywhere')
+_BANDIT_HOST = flags.DEFINE_string(
+    'bandit_host', '127.0.0.1', 'on which address; others than loopback need '
+    '--bandit_token_file')
+_BANDIT_TOKEN_FILE = flags.DEFINE_string(
+    'bandit_token_file', '', 'a file with the token that the facade wants')
+_BANDIT_WRITES = flags.DEFINE_bool(
+    'bandit_writes', False, 'whether the facade takes final returns from '
+    'outside; the run is then no longer a function of its seed')
+_ISOLATE = flags.DEFINE_enum(
+    'isolate', 'auto', ('auto', 'yes', 'no'), 'whether the program has a '
+    'network of its own, so that nobody else reaches its ports; auto: if the '
+    'system allows it')
+_MAX_RESTARTS = flags.DEFINE_integer(
+    'max_restarts', 10, 'how often in a row a node of its own process is '
+    'started again; 0: the program ends with the first death', 0)
+_HANG_S = flags.DEFINE_float(
+    'hang_s', 60., 'seconds of silence after which a node counts as dead', 5.)
+_EVALUATE = flags.DEFINE_bool(
+    'evaluate', None, 'at the end, compare the rule with an untrained one on '
+    'new lifetimes; default: only after the demo, since it takes its time')
+
+_RESOURCES = flags.DEFINE_string(
+    'resources', None, 'for --launch_type=slurm: a file that says where nodes '
+    'run and what they get; see docs/cluster.md')
+_FOLLOW = flags.DEFINE_bool(
+    'follow', False, 'with --launch_type=slurm: show the job\'s log until it '
+    'ends')
+
+_LOOPBACK = ('127.0.0.1', 'localhost', '::1')
+
+
+def _make_config(job: Optional[resources.Job]) -> config_lib.Config:
+  """With as many workers as the resource file has room for, if it says so."""
+  if job is None:
+    return _MAKE_CONFIG(None)
+  from lpg_distributed.launch.cluster.slurm import launches
+  return launches.make_config(_MAKE_CONFIG, job)
+
+
+def _isolate() -> None:
+  if _ISOLATE.value == 'no':
+    return
+  obstacle = isolation.isolate()
+  if obstacle is None:
+    return
+  if _ISOLATE.value == 'yes':
+    raise command.UsageError(
+        f'--isolate=yes is not possible here: {obstacle}; allowed: auto, no')
+  print(f'warning: no network of its own ({obstacle}): whoever reaches this '
+        'machine\'s ports can run code as you; see docs/reliability.md',
+        file=sys.stderr)
+
+
+def _read_resources() -> Optional[resources.Job]:
+  if _LAUNCH_TYPE.value == 'slurm':
+    if not _RESOURCES.value:
+      raise command.UsageError('--resources is missing: a file that says '
+                               'where nodes run; see docs/cluster.md')
+    return resources.load(_RESOURCES.value)
+  for flag in (_RESOURCES, _FOLLOW):
+    if flag.value:
+      raise command.UsageError(f'--{flag.name} is for --launch_type=slurm')
+  return None
+
+
+def _submit(config, run, job: resources.Job) -> int:
+  from lpg_distributed.launch.cluster.slurm import launches
+  from lpg_distributed.launch.cluster.slurm import work
+  from lpg_distributed.launch.local import runner
+  facade = None
+  if _BANDIT_PORT.value or _BANDIT_HOST.value not in _LOOPBACK:
+    facade = work.Facade(
+        _BANDIT_HOST.value, _BANDIT_PORT.value,
+        os.path.abspath(_BANDIT_TOKEN_FILE.value)
+        if _BANDIT_TOKEN_FILE.value else '', _BANDIT_WRITES.value)
+  return launches.meta_train(
+      config, run, job, runner.Supervision(_MAX_RESTARTS.value, _HANG_S.value),
+      facade, _evaluates(), _FOLLOW.value)
+
+
+def _evaluates() -> bool:
+  return (flags.FLAGS.preset == 'demo' if _EVALUATE.value is None
+          else _EVALUATE.value)
+
+
+def _check_flags(job: Optional[resources.Job]) -> None:
+  if job is None:  # Else it is on another host.
+    command.check_port(_BANDIT_HOST.value, _BANDIT_PORT.value)
+  if (_BANDIT_HOST.value not in _LOOPBACK and not _BANDIT_TOKEN_FILE.value):
+    raise command.UsageError(
+        f'--bandit_host is {_BANDIT_HOST.value}; allowed without '
+        f'--bandit_token_file: {", ".join(_LOOPBACK)}')
+  if _BANDIT_TOKEN_FILE.value:
+    facade_process.read_token(_BANDIT_TOKEN_FILE.value)
+  if _BANDIT_PORT.value and _LAUNCH_TYPE.value == 'embedded':
+    raise command.UsageError('--bandit_port is set, and embedded has no '
+                             'server; allowed there: 0')
+
+
+def main() -> int:
+  if _LAUNCH_TYPE.value not in command.LAUNCH_TYPES:
+    raise command.UsageError(
+        f'--launch_type is {_LAUNCH_TYPE.value!r}; allowed: '
+        f'{", ".join(command.LAUNCH_TYPES)}')
+  job = _read_resources()
+  config = _make_config(job)
+  _check_flags(job)
+  process_environment.ensure(process_environment.WORKER, 'launch.meta_train')
+  listener = None
+  if _LAUNCH_TYPE.value not in ('embedded', 'slurm'):
+    # Before there are other threads; the listener stays where it was opened.
+    listener = facade_process.listen(_BANDIT_HOST.value, _BANDIT_PORT.value)
+    _isolate()
+
+  path = _RUN_DIR.value or os.path.join(
+      'runs', f'{flags.FLAGS.preset}_seed{config.run.seed}')
+  if job is not None:
+    from lpg_distributed.launch.cluster.slurm import launches
+    code = launches.attach(path, _FOLLOW.value)
+    if code is not None:
+      return code
+  if config.run.initial_rule and not run_directory.is_run(path):
+    from lpg_distributed.nodes import initial_rule
+    initial_rule.first_state(config)  # A run that goes on needs it no more.
+  run = run_directory.RunDirectory.open(path, config)
+  try:
+    # What brings JAX comes after all that can be wrong with a command.
+    from lpg_distributed.store import checkpointing
+    checkpoint = checkpointing.latest(run.path)
+    if checkpoint is not None:
+      checkpointing.require_same_config(checkpoint, config)
+    run.update(config)
+    step = 0 if checkpoint is None else checkpoint.meta_step
+    begin = f'goes on at meta-step {step}' if step else 'begins'
+    print(f'run {os.path.relpath(run.path)} {begin}', file=sys.stderr)
+    code = 0
+    if step < config.run.meta_steps and job is not None:
+      return _submit(config, run, job)
+    if step < config.run.meta_steps:
+      from lpg_distributed.launch.local import runner
+      code = runner.run(config, _LAUNCH_TYPE.value, run, checkpoint,
+                        runner.Supervision(_MAX_RESTARTS.value,
+                                           _HANG_S.value),
+                        listener and runner.Facade(
+                            listener, os.path.abspath(
+                                _BANDIT_TOKEN_FILE.value)
+                            if _BANDIT_TOKEN_FILE.value else '',
+                            _BANDIT_WRITES.value))
+      checkpoint = checkpointing.latest(run.path)
+      step = 0 if checkpoint is None else checkpoint.meta_step
+      if not code and step < config.run.meta_steps:
+        print(f'the last checkpoint is of meta-step {step} of '
+              f'{config.run.meta_steps}: a node was told to end, or later '
+              'checkpoints could not be written', file=sys.stderr)
+        code = 1
+    if code:
+      print('stopped; the same command goes on from the last checkpoint',
+            file=sys.stderr)
+      return code
+    from lpg_distributed.analysis import report
+    if _evaluates():
+      report.evaluate(run.path, config)
+    for line in report.summarise(run.path, config):
+      print(line)
+  finally:
+    run.close()
+  return 0
+
+
+if __name__ == '__main__':
+  command.run(main)

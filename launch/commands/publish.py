@@ -1,0 +1,66 @@
+"""Publishes a run's rule: its weights, and a card that says what it is.
+
+python -m launch.publish --run_dir=runs/demo_seed0 --name=demo --summary="..."
+
+Writes `weights/NAME.npz` and `weights/NAME.json`. The last rule of a run
+swings, so `--average_last=5` takes the mean of the last snapshots. Whatever
+the card says was computed by this command, on lifetimes that had no part in
+training; the same command goes on where it was stopped.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+
+from absl import flags
+
+from lpg_distributed.launch import command
+from lpg_distributed.launch import process_environment
+from lpg_distributed.store import published
+
+_RUN_DIR = flags.DEFINE_string('run_dir', None, 'the run')
+_NAME = flags.DEFINE_string('name', None, 'of the rule, as chains_and_grids')
+_SUMMARY = flags.DEFINE_string('summary', '', 'one line for the card')
+_AVERAGE_LAST = flags.DEFINE_integer(
+    'average_last', 1, 'the mean of so many last snapshots; 1: the last rule',
+    1)
+_NUM_LIFETIMES = flags.DEFINE_integer(
+    'num_lifetimes', 32, 'of each kind, for each comparison', 2)
+_ENVIRONMENTS = flags.DEFINE_list(
+    'environments', [], 'those whose results the card states; default: all of '
+    'the training')
+_REPLACE = flags.DEFINE_bool('replace', False, 'whether a rule of that name '
+                             'may be replaced')
+
+
+def _commit() -> str:
+  done = subprocess.run(['git', 'rev-parse', 'HEAD'], text=True, check=False,
+                        cwd=process_environment.root(), capture_output=True)
+  return done.stdout.strip() if done.returncode == 0 else 'not a checkout'
+
+
+def main() -> int:
+  command.require(_RUN_DIR, _NAME)
+  if not published.is_name(_NAME.value):
+    raise command.UsageError(
+        f'--name is {_NAME.value!r}; allowed: small letters, digits and _, '
+        'the first a letter')
+  if _NAME.value in published.names() and not _REPLACE.value:
+    raise command.UsageError(f'{_NAME.value} is published already; allowed '
+                             'with --replace')
+  process_environment.ensure(process_environment.WORKER, 'launch.publish')
+  from lpg_distributed.analysis import model_card
+  card = model_card.publish(
+      _RUN_DIR.value, _NAME.value, summary=_SUMMARY.value,
+      average_last=_AVERAGE_LAST.value, num_lifetimes=_NUM_LIFETIMES.value,
+      commit=_commit(), command='python -m launch.publish '
+      + shlex.join(sys.argv[1:]), environments=_ENVIRONMENTS.value)
+  print('\n'.join(model_card.lines(card)))
+  print(f'weights: {os.path.relpath(published.weights_path(_NAME.value))}')
+  print(f'card: {os.path.relpath(published.card_path(_NAME.value))}')
+  return 0
+
+
+if __name__ == '__main__':
+  command.run(main)

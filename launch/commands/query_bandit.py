@@ -1,0 +1,143 @@
+"""Shows p(alpha|E): python -m launch.query_bandit --run_dir=runs/demo_seed0"""
+
+import contextlib
+import http.client
+import json
+import os
+import time
+import urllib.parse
+
+from absl import flags
+import rich.console
+import rich.live
+import rich.table
+
+from lpg_distributed.launch import command
+
+_RUN_DIR = flags.DEFINE_string('run_dir', None, 'the run')
+_ADDRESS = flags.DEFINE_string(
+    'address', None, 'host:port of the bandit\'s facade; default: that of the '
+    'run, if it is running, else its last checkpoint')
+_TOKEN_FILE = flags.DEFINE_string(
+    'token_file', None, 'the token that the facade wants; default: that of '
+    'the run')
+_ENVIRONMENT = flags.DEFINE_string('environment', '', 'only this one')
+_WATCH = flags.DEFINE_float('watch', 0., 'seconds between looks; 0: one look')
+_JSON = flags.DEFINE_bool('json', False, 'print JSON and no table')
+
+_TIMEOUT_S = 5.
+_LARGEST_ANSWER = 1 << 24  # bytes
+
+
+class _NoAnswer(command.UsageError):
+  """Nobody is there, or somebody else."""
+
+
+def _from_server(address: str, token_file: str):
+  path = '/v1/statistics'
+  if _ENVIRONMENT.value:
+    path += '?environment=' + urllib.parse.quote(_ENVIRONMENT.value)
+  headers = {}
+  if token_file:
+    from lpg_distributed.launch.local import facade_process
+    headers['Authorization'] = 'Bearer ' + facade_process.read_token(token_file)
+  try:
+    connection = http.client.HTTPConnection(address, timeout=_TIMEOUT_S)
+    connection.request('GET', path, headers=headers)
+    answer = connection.getresponse()
+    content = json.loads(answer.read(_LARGEST_ANSWER))
+    if answer.status != 200:
+      raise command.UsageError(f'{address}: {content["error"]["message"]}')
+    return content
+  except (OSError, http.client.HTTPException, ValueError, KeyError,
+          TypeError) as error:
+    if isinstance(error, command.UsageError):
+      raise
+    raise _NoAnswer(f'the bandit at {address} did not answer: '
+                    f'{error or type(error).__name__}') from None
+
+
+def _from_checkpoint(run_dir: str):
+  from lpg_distributed.nodes import bandit_server
+  from lpg_distributed.store import checkpointing
+  from lpg_distributed.store import run_directory
+  config = run_directory.read_config(run_dir)
+  checkpoint = checkpointing.latest(run_dir)
+  state = (None if checkpoint is None
+           else checkpointing.load_json(checkpoint, 'bandit'))
+  server = bandit_server.BanditServer(config, state)
+  try:
+    return server.get_statistics(_ENVIRONMENT.value)
+  except ValueError as error:
+    raise command.UsageError(str(error)) from None
+
+
+def _look():
+  """Where the numbers are from, and the numbers."""
+  if _ADDRESS.value:
+    return _ADDRESS.value, _from_server(_ADDRESS.value, _TOKEN_FILE.value)
+  from lpg_distributed.store import run_directory
+  path = os.path.join(_RUN_DIR.value, run_directory.LAUNCH_FILE)
+  try:
+    with open(path, encoding='utf-8') as f:
+      launch = json.load(f)
+    address = str(launch['addresses']['bandit_server'])
+    token_file = _TOKEN_FILE.value or str(launch.get('token_file', ''))
+  except FileNotFoundError:  # The run has ended, or is embedded.
+    return 'last checkpoint', _from_checkpoint(_RUN_DIR.value)
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise command.UsageError(f'{path} is not readable: {error!r}') from None
+  try:
+    return address, _from_server(address, token_file)
+  except _NoAnswer:  # The run ends just now, or was killed.
+    return (f'last checkpoint; nobody answers at {address}',
+            _from_checkpoint(_RUN_DIR.value))
+
+
+def _table(source: str, statistics) -> rich.table.Table:
+  table = rich.table.Table(
+      title=f'p(alpha|E) at meta-step {statistics["meta_step"]} ({source})',
+      title_justify='left')
+  table.add_column('environment')
+  for name in ('alpha_lr', 'alpha_y', 'mean return', 'lifetimes',
+               'probability'):
+    table.add_column(name, justify='right')
+  for name, arms in statistics['environments'].items():
+    best = max(arm['probability'] for arm in arms)
+    for i, arm in enumerate(arms):
+      table.add_row(
+          name if i == 0 else '', f'{arm["alpha_lr"]:g}',
+          f'{arm["alpha_y"]:g}',
+          f'{arm["mean_return"]:.3g}' if arm['lifetimes'] else '-',
+          str(arm['lifetimes']), f'{arm["probability"]:.3f}',
+          style='bold' if arm['probability'] == best else None,
+          end_section=i == len(arms) - 1)
+  return table
+
+
+def main() -> int:
+  if not _RUN_DIR.value and not _ADDRESS.value:
+    raise command.UsageError('--run_dir or --address is missing')
+  if not 0. <= _WATCH.value < float('inf'):
+    raise command.UsageError(f'--watch is {_WATCH.value}; allowed: seconds, '
+                             '0 or more')
+  console = rich.console.Console()
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(contextlib.suppress(KeyboardInterrupt))
+    if _JSON.value:
+      show = lambda look: print(json.dumps(look[1]), flush=True)
+    elif _WATCH.value:
+      live = stack.enter_context(rich.live.Live(
+          console=console, auto_refresh=False, vertical_overflow='visible'))
+      show = lambda look: live.update(_table(*look), refresh=True)
+    else:
+      show = lambda look: console.print(_table(*look))
+    show(_look())
+    while _WATCH.value:
+      time.sleep(_WATCH.value)
+      show(_look())
+  return 0
+
+
+if __name__ == '__main__':
+  command.run(main)

@@ -1,0 +1,78 @@
+"""Selects learning rate and KL cost on validation environments (B.2).
+
+python -m launch.select --eta=runs/demo_seed0/eta.npz
+"""
+
+import json
+import os
+import sys
+
+from absl import flags
+
+from lpg_distributed.launch import command
+from lpg_distributed.launch import process_environment
+from lpg_distributed.launch import stopping
+from lpg_distributed.launch.local import pool
+
+_ETA = flags.DEFINE_string('eta', None, 'file with the rule')
+_RULE = flags.DEFINE_string('rule', 'lpg', 'lpg, random, a2c or lpg_v')
+_ENVIRONMENTS = flags.DEFINE_list(
+    'environments', ['atari/breakout', 'atari/boxing'], 'to validate on')
+_RATES = flags.DEFINE_list(
+    'learning_rates', ['0.001', '0.0005', '0.0003'], 'Table 4 searched these')
+_KL_COSTS = flags.DEFINE_list(
+    'kl_costs', ['1', '0.5', '0.1'], 'Table 4 searched these')
+_SEEDS = flags.DEFINE_list('seeds', ['0'], 'one agent each, as 0,1,2')
+_ENV_STEPS = flags.DEFINE_integer(
+    'env_steps', 250_000, 'of each agent; on Atari four frames each')
+_NUM_ENVS = flags.DEFINE_integer('num_envs', None, 'parallel environments')
+_RUN_DIR = flags.DEFINE_string('run_dir', 'runs/select', 'where results go; '
+                               'the same command goes on with what is there')
+_PROCESSES = flags.DEFINE_integer(
+    'processes', None, 'how many; default: one for each processor')
+
+
+def _numbers(flag, kind):
+  try:
+    return tuple(kind(text) for text in flag.value)
+  except ValueError:
+    raise command.UsageError(f'--{flag.name} is {",".join(flag.value)!r}; '
+                             'allowed: numbers with commas between them'
+                             ) from None
+
+
+def _do(trial) -> None:
+  from lpg_distributed.meta_testing import selection
+  selection.do(trial)
+
+
+def main() -> int:
+  process_environment.ensure(process_environment.WORKER, 'launch.select')
+  from lpg_distributed.meta_testing import selection
+  from lpg_distributed.store import files
+  trials = selection.trials(
+      _RUN_DIR.value, _ENVIRONMENTS.value, _numbers(_RATES, float),
+      _numbers(_KL_COSTS, float), rule=_RULE.value, eta=_ETA.value,
+      seeds=_numbers(_SEEDS, int), env_steps=_ENV_STEPS.value,
+      num_envs=_NUM_ENVS.value)
+  with stopping.Stopping() as stop:
+    done = pool.work([
+        pool.Task(os.path.basename(trial.directory), _do, (trial,))
+        for trial in trials], _PROCESSES.value, stop.event)
+  if not done:
+    print('stopped; the same command goes on', file=sys.stderr)
+    return stop.exit_code
+  choice = selection.choose(trials)
+  lines = selection.lines_of(choice)
+  print('\n'.join(lines))
+  files.write_whole(
+      os.path.join(_RUN_DIR.value, 'choice.json'),
+      (json.dumps({'best': choice.best._asdict(), 'pairs': [
+          {**pair._asdict(), 'score': choice.scores.get(pair),
+           'returns': returns} for pair, returns in choice.returns.items()
+      ]}, indent=1) + '\n').encode())
+  return 0
+
+
+if __name__ == '__main__':
+  command.run(main)

@@ -1,0 +1,122 @@
+"""Meta-trains all variants of a study, over seeds, one after the other.
+
+python -m launch.study --study=ablations --seeds=0,1,2
+
+Each is a run of `launch.meta_train` in a directory of its own, with the
+comparison of its end; the same command goes on where it was stopped. Studies
+are data, see `lpg_distributed/analysis/studies.py`, and drawn by
+`python -m lpg_distributed.analysis.figure7 --study=runs/study_ablations`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+from absl import flags
+
+from lpg_distributed.analysis import studies
+from lpg_distributed.launch import command
+from lpg_distributed.launch import process_environment
+from lpg_distributed.launch import stopping
+from lpg_distributed.store import files
+
+_STUDY = flags.DEFINE_string('study', 'ablations', 'which, see the file')
+_ROOT = flags.DEFINE_string('root', None, 'where its runs are, or shall be; '
+                            'default: runs/study_<name>')
+_SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'of each variant')
+_VARIANTS = flags.DEFINE_list('variants', [], 'some of the study\'s by their '
+                              'names; default: all')
+_SET = flags.DEFINE_multi_string(
+    'set', [], 'a field and its value, for all variants; many times')
+_META_STEPS = flags.DEFINE_integer('meta_steps', None, 'of each run; default: '
+                                   'the preset\'s', 1)
+_MINUTES = flags.DEFINE_float('minutes', 0., 'after which no further run '
+                              'begins; 0: no limit', 0.)
+
+
+def _arguments(study, variant, seed, root):
+  """Of `launch.meta_train`."""
+  overrides = [*study.common, *study.variants[variant], *_SET.value]
+  steps = [] if _META_STEPS.value is None else [
+      f'--meta_steps={_META_STEPS.value}']
+  return [f'--preset={study.preset}', '--launch_type=embedded', '--evaluate',
+          f'--seed={seed}', f'--run_dir={studies.run_dir(root, variant, seed)}',
+          *steps, *(f'--set={override}' for override in overrides)]
+
+
+def _is_done(run_dir: str) -> bool:
+  return os.path.exists(os.path.join(run_dir, 'metrics', 'evaluation.jsonl'))
+
+
+def _describe(root: str, variants: list[str], seeds: tuple[int, ...]) -> None:
+  """Writes down which runs belong together, those of before as well."""
+  path = os.path.join(root, studies.FILE)
+  about = {'study': _STUDY.value, 'set': _SET.value,
+           'meta_steps': _META_STEPS.value, 'variants': [], 'seeds': []}
+  if os.path.exists(path):
+    found = studies.read(root)
+    for name in ('study', 'set', 'meta_steps'):
+      # Those of before do not say how long they are.
+      if found.setdefault(name, about[name]) != about[name]:
+        raise command.UsageError(
+            f'{root} holds another study, of --{name}={found[name]}; choose '
+            'another --root')
+    about = found
+  about['variants'] = [v for v in studies.load(_STUDY.value).variants
+                       if v in {*about['variants'], *variants}]
+  about['seeds'] = sorted({*about['seeds'], *seeds})
+  os.makedirs(root, exist_ok=True)
+  files.write_whole(path, (json.dumps(about, indent=1) + '\n').encode())
+
+
+def main() -> int:
+  study = studies.load(_STUDY.value)
+  variants = _VARIANTS.value or list(study.variants)
+  for variant in variants:
+    if variant not in study.variants:
+      raise command.UsageError(f'there is no variant {variant!r}; allowed: '
+                               f'{", ".join(study.variants)}')
+    studies.config_of(study, variant, *_SET.value)
+  seeds = command.parse_seeds(_SEEDS.value)
+  root = _ROOT.value or os.path.join('runs', f'study_{_STUDY.value}')
+  _describe(root, variants, seeds)
+  environment = {**os.environ, **process_environment.with_packages(
+      process_environment.WORKER)}
+  begin = time.monotonic()
+  # Seed by seed, so that a study that is cut short compares all variants.
+  jobs = [(variant, seed) for seed in seeds for variant in variants]
+  with stopping.Stopping() as stop:
+    for number, (variant, seed) in enumerate(jobs):
+      run_dir = studies.run_dir(root, variant, seed)
+      if _is_done(run_dir):
+        continue
+      minutes = (time.monotonic() - begin) / 60.
+      if _MINUTES.value and minutes > _MINUTES.value:
+        print('the time is over; the same command goes on', file=sys.stderr)
+        break
+      print(f'{number + 1}/{len(jobs)} {variant}, seed {seed}, after '
+            f'{minutes:.0f} min', file=sys.stderr, flush=True)
+      with open(os.path.join(root, 'log'), 'a', encoding='utf-8') as log:
+        child = subprocess.Popen(
+            [sys.executable, '-m', 'launch.meta_train',
+             *_arguments(study, variant, seed, root)],
+            env=environment, stdout=log, stderr=log)
+        while child.poll() is None and not stop.event.wait(1.):
+          pass
+        if child.poll() is None:
+          child.send_signal(stop.signal)
+          child.wait()
+      if stop.event.is_set():
+        print('stopped; the same command goes on', file=sys.stderr)
+        break
+      if child.returncode:
+        print(f'error: {run_dir} ended with code {child.returncode}; see '
+              f'{os.path.join(root, "log")}', file=sys.stderr)
+        return 1
+  return stop.exit_code
+
+
+if __name__ == '__main__':
+  command.run(main)

@@ -1,0 +1,139 @@
+"""Meta-trains on Vertex AI, by Launchpad's own launcher.
+
+  python -m launch.vertex_ai --resources=FILE --bucket=NAME
+
+Launchpad makes an image for each set of nodes that need the same, of the
+packages of this repository and `requirements.txt`, and XManager builds and
+starts them in Google's cloud. That needs credentials, and
+`launch/cluster/vertex_requirements.txt`. docs/cluster.md says what was tried.
+"""
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from typing import Any, Sequence
+
+from absl import flags
+
+from lpg_distributed.launch import command
+from lpg_distributed.launch import config_flags
+from lpg_distributed.launch import process_environment
+from lpg_distributed.launch.cluster import resources
+from lpg_distributed.launch.cluster.slurm import launches
+
+_make_config = config_flags.define()
+_RESOURCES = flags.DEFINE_string(
+    'resources', None, 'a file that says what nodes get; see docs/cluster.md')
+_BUCKET = flags.DEFINE_string(
+    'bucket', None, 'a bucket of Cloud Storage, for the images\' sources and '
+    'the run')
+_RUN = flags.DEFINE_string(
+    'run', 'lpg', 'the run directory\'s name within the bucket')
+
+
+def check_pools(placed: Sequence[resources.Placed], learner: str) -> None:
+  """Vertex AI ends with its first pool, which has one node.
+
+  Raises:
+    ResourceError: that would not be the learner's, or there are over four.
+  """
+  pools: dict[Any, list[str]] = {}
+  for one in placed:
+    need = _need(one.group)
+    pools.setdefault(tuple(need.items()), []).extend(
+        label for label, _ in one.nodes)
+  first = next((nodes for nodes in pools.values() if len(nodes) == 1), None)
+  if first != [learner]:
+    raise resources.ResourceError(
+        f'{learner} does not make the first pool; allowed for Vertex AI: a '
+        'group of its own whose cpus, memory_gb or accelerators no other has, '
+        'and no other group of a single node')
+  if len(pools) > 4:
+    raise resources.ResourceError(
+        f'groups make {len(pools)} pools; allowed for Vertex AI: 4')
+
+
+def _need(group: resources.Group) -> dict[str, Any]:
+  """Arguments of XManager's requirements."""
+  need: dict[str, Any] = {'cpu': group.cpus, 'ram': group.memory_mb << 20}
+  for number, kind, label in ((group.gpus, group.gpu_type, 'gpu_type'),
+                              (group.tpus, group.tpu_type, 'tpu_type')):
+    if number and not kind:
+      raise resources.ResourceError(f'groups.{group.name}.{label} is missing; '
+                                    'allowed: a name that XManager has')
+    if number:
+      need[kind.lower().replace('-', '_')] = number
+  return need
+
+
+def stage(directory: str) -> None:
+  """Copies what nodes import; Launchpad copies all of a directory."""
+  shutil.copytree(
+      os.path.join(process_environment.root(), 'lpg_distributed'),
+      os.path.join(directory, 'lpg_distributed'),
+      ignore=shutil.ignore_patterns('__pycache__'))
+
+
+def launch(config, job: resources.Job, run_dir: str, code: str) -> None:
+  """Packs the program and hands it over.
+
+  Args:
+    config: the run.
+    job: what nodes get.
+    run_dir: of the run, as nodes see it.
+    code: an empty directory.
+
+  Raises:
+    UsageError: no credentials.
+    ResourceError: the resource file does not fit.
+  """
+  import launchpad as lp
+  from launchpad.nodes.python import xm_docker
+  from xmanager import xm
+
+  from lpg_distributed import programs
+
+  program, _ = programs.make_program(config, programs.Launch(
+      run_dir, own_processes=True, opens_run_dir=True))
+  placed = resources.place(job, {
+      label: len(nodes) for label, nodes in program.groups.items()})
+  check_pools(placed, programs.META_LEARNER)
+  stage(code)
+  packages = os.path.join(process_environment.root(), 'requirements.txt')
+  configs = {}
+  for label, group in resources.by_label(placed).items():
+    try:
+      need = xm.JobRequirements(**_need(group))
+    except (KeyError, TypeError, ValueError) as error:
+      raise resources.ResourceError(
+          f'groups.{group.name} is nothing that XManager knows: '
+          f'{error}') from None
+    configs[label] = xm_docker.DockerConfig(code, packages, need)
+  try:
+    lp.launch(program, lp.LaunchType.VERTEX_AI, xm_resources=configs)
+  except Exception as error:
+    if type(error).__name__ != 'DefaultCredentialsError':
+      raise
+    raise command.UsageError(
+        'Google Cloud knows no credentials here; allowed: those that '
+        '`gcloud auth application-default login` makes, or a file that '
+        'GOOGLE_APPLICATION_CREDENTIALS names') from None
+
+
+def main() -> int:
+  command.require(_RESOURCES, _BUCKET)
+  job = resources.load(_RESOURCES.value)
+  config = launches.make_config(_make_config, job)
+  if importlib.util.find_spec('xmanager') is None:
+    raise command.UsageError('XManager is missing; install '
+                             'launch/cluster/vertex_requirements.txt')
+  process_environment.ensure(process_environment.SERVICE, 'launch.vertex_ai')
+  os.environ['GOOGLE_CLOUD_BUCKET_NAME'] = _BUCKET.value
+  with tempfile.TemporaryDirectory() as code:
+    launch(config, job, f'/gcs/{_BUCKET.value}/{_RUN.value}', code)
+  return 0
+
+
+if __name__ == '__main__':
+  command.run(main)

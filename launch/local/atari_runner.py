@@ -1,0 +1,199 @@
+"""Runs a list of Atari jobs under one of the launch types, and shows them."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from typing import Any, Mapping, Optional, Sequence
+
+from lpg_distributed.launch import process_environment
+from lpg_distributed.launch import stopping
+from lpg_distributed.launch.local import local_launchpad
+from lpg_distributed.meta_testing import worker as worker_lib
+
+_POLL_S = 0.5
+_LINE_PERIOD_S = 10.
+
+
+def work(tasks: Sequence[worker_lib.Task], threads: int) -> int:
+  """What a worker's process does; returns its exit code."""
+  with stopping.Stopping(second_ends=False) as interrupt:
+    failed = worker_lib.Worker(tasks, interrupt.event, threads).work()
+    return interrupt.exit_code or (1 if failed else 0)
+
+
+def run(launch_type: str, tasks: Sequence[worker_lib.Task], root: str,
+        processes: int, threads: int, arguments: Sequence[str]) -> int:
+  """Does all jobs, or until a signal; returns the exit code.
+
+  Args:
+    launch_type: `embedded`, `processes` or `local_mp`.
+    tasks: what to do; refused before anything starts if a directory holds
+      another job.
+    root: of all results.
+    processes: how many work at once.
+    threads: of each.
+    arguments: the command's, for the processes.
+
+  Raises:
+    ResultError: a directory holds another job.
+  """
+  done = sum(map(worker_lib.is_done, tasks))
+  print(f'{len(tasks)} jobs, {done} done before; results in '
+        f'{os.path.relpath(root)}', file=sys.stderr, flush=True)
+  os.makedirs(root, exist_ok=True)
+  with stopping.Stopping(second_ends=False) as interrupt:
+    if done < len(tasks):
+      watcher = Watcher(tasks)
+      if launch_type == 'embedded':
+        _run_here(tasks, threads, interrupt.event, watcher)
+      elif launch_type == 'processes':
+        _run_processes(processes, threads, arguments, interrupt, watcher)
+      else:
+        _run_program(tasks, root, processes, threads, interrupt, watcher)
+  return interrupt.exit_code or report(tasks)
+
+
+def report(tasks) -> int:
+  """Says what is left and why; 1 if something is."""
+  left = [task for task in tasks if not worker_lib.is_done(task)]
+  print(f'{len(tasks) - len(left)} of {len(tasks)} jobs are done',
+        file=sys.stderr)
+  for task in left:
+    error = worker_lib.read_error(task)
+    if error is not None:
+      print(f'{os.path.relpath(task.directory)} failed: {error}',
+            file=sys.stderr)
+  if left:
+    print('the same command goes on', file=sys.stderr)
+  return 1 if left else 0
+
+
+def _run_here(tasks, threads, stop, watcher) -> None:
+  worker = worker_lib.Worker(tasks, stop, threads)
+  thread = threading.Thread(target=worker.work, daemon=True)
+  thread.start()
+  while thread.is_alive():
+    thread.join(_POLL_S)
+    watcher.show()
+
+
+def _run_processes(processes, threads, arguments, interrupt, watcher) -> None:
+  """The same command, as a worker, several times."""
+  command = [sys.executable, '-m', 'launch.atari', *arguments, '--worker',
+             f'--threads={threads}', f'--processes={processes}']
+  environment = {**os.environ, **process_environment.with_packages(
+      process_environment.WORKER)}
+  # Sessions of their own: a Ctrl-C is told to them once, by this process.
+  children = [subprocess.Popen(command, env=environment,
+                               start_new_session=True)
+              for _ in range(processes)]
+  try:
+    while not interrupt.event.wait(_POLL_S):
+      watcher.show()
+      if all(child.poll() is not None for child in children):
+        return
+  finally:
+    for child in children:
+      if child.poll() is None:
+        child.terminate()
+    deadline = time.monotonic() + local_launchpad.STOP_S
+    for child in children:
+      try:
+        child.wait(max(0., deadline - time.monotonic()))
+      except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _run_program(tasks, root, processes, threads, interrupt, watcher) -> None:
+  """As a Launchpad program; each worker is a node."""
+  logs = os.path.join(root, 'logs')
+  os.makedirs(logs, exist_ok=True)
+  lp = local_launchpad.load(logs)
+  from lpg_distributed import atari_program
+
+  program = atari_program.make_program(tasks, processes, threads)
+  temporary = tempfile.mkdtemp(prefix='launch_', dir=root)
+  tempfile.tempdir = temporary  # Launchpad leaves its files behind.
+  resources = {atari_program.ATARI_EVALUATOR: local_launchpad.node_process(
+      {**process_environment.with_packages(process_environment.WORKER),
+       'TMPDIR': temporary})}
+  done = threading.Event()
+
+  def watch():
+    while not done.wait(_POLL_S):
+      watcher.show()
+
+  thread = threading.Thread(target=watch)
+  # Launchpad prints to the standard output, also from signal handlers, and
+  # handles SIGINT and SIGTERM itself once it runs.
+  with open(os.path.join(logs, 'launchpad.log'), 'a',
+            encoding='utf-8') as log, contextlib.redirect_stdout(log):
+    manager = lp.launch(program, 'local_mp', local_resources=resources,
+                        terminal='output_to_files')
+    launchpads = signal.getsignal(signal.SIGTERM)
+
+    def handle(number, frame):
+      interrupt.signal = interrupt.signal or number
+      launchpads(signal.SIGTERM, frame)
+
+    for number in stopping.SIGNALS:
+      signal.signal(number, handle)
+    thread.start()
+    try:
+      if interrupt.event.is_set():  # It came before Launchpad listened.
+        os.kill(os.getpid(), signal.SIGTERM)
+      manager.wait()
+    except Exception as error:  # pylint: disable=broad-except
+      print(f'a node has failed: {error}; see {os.path.relpath(logs)}',
+            file=sys.stderr)
+    finally:
+      done.set()
+      thread.join()
+      shutil.rmtree(temporary, ignore_errors=True)
+
+
+class Watcher:
+  """Prints a line for each job at work, now and then."""
+
+  def __init__(self, tasks: Sequence[worker_lib.Task]):
+    self._tasks = tasks
+    self._time = time.monotonic()
+    self._shown: dict[str, Any] = {}
+    # What an earlier launch left says nothing about this one.
+    for task in tasks:
+      self._shown[task.directory] = worker_lib.read_status(task)
+
+  def show(self) -> None:
+    if time.monotonic() - self._time < _LINE_PERIOD_S:
+      return
+    self._time = time.monotonic()
+    lines = []
+    states = []
+    for task in self._tasks:
+      status = worker_lib.read_status(task)
+      states.append((status or {}).get('state'))
+      if status is not None and status != self._shown.get(task.directory):
+        self._shown[task.directory] = status
+        lines.append(_line(task, status))
+    if lines:
+      lines[-1] += f'; {states.count("done")} of {len(states)} jobs done'
+      print('\n'.join(lines), file=sys.stderr, flush=True)
+
+
+def _line(task: worker_lib.Task, status: Mapping[str, Any]) -> str:
+  job = task.job
+  mean: Optional[float] = status.get('last_return')
+  left: Optional[float] = status.get('seconds_left')
+  return (f'{time.strftime("%H:%M:%S")} {job.environment} {job.rule} seed '
+          f'{job.seeds[0]}: {status["state"]}, '
+          f'{status.get("env_steps", 0) * 4:,} of {job.env_steps * 4:,} frames,'
+          f' {status.get("env_steps_per_s", 0.) * 4:.0f} frames/s, return '
+          f'{"-" if mean is None else format(mean, ".3g")}, '
+          + ('-' if left is None else f'{left / 60:.0f} min left'))

@@ -1,0 +1,294 @@
+"""Runs a configured run under one of the launch types, and shows it."""
+
+import collections
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from typing import Any, Callable, Mapping, NamedTuple, Optional
+
+from lpg_distributed import config as config_lib
+from lpg_distributed.envs import optimal_returns
+from lpg_distributed.launch import process_environment
+from lpg_distributed.launch import progress
+from lpg_distributed.launch import stopping
+from lpg_distributed.launch.local import local_launchpad
+from lpg_distributed.nodes import rpc
+from lpg_distributed.store import checkpointing
+from lpg_distributed.store import loggers
+from lpg_distributed.store import run_directory
+
+_LAST_LINES = 20
+_POLL_S = 1.
+STATUS_S = 5.  # for the learner to say how it gets on
+DEATHS = os.path.join('logs', 'deaths.jsonl')
+_FACADE = 'bandit_facade'
+_OPTIONAL = ('atari_evaluator', _FACADE)
+_SUPERVISED = os.path.join(os.path.dirname(__file__), 'supervised.sh')
+# How a node ends that Launchpad has stopped.
+_STOPPED = (None, 0, -signal.SIGTERM, -signal.SIGALRM)
+
+
+class Supervision(NamedTuple):
+  """When a node of its own process is given up."""
+  max_restarts: int = 10  # in a row, each within 30 s of the one before
+  hang_s: float = 60.  # of silence, after which a node counts as dead
+
+
+class Facade(NamedTuple):
+  """Where outsiders ask the bandit; see `launch/local/facade_process.py`."""
+  listener: socket.socket
+  token_file: str = ''
+  writable: bool = False
+
+
+_SUPERVISION = Supervision()
+
+
+class _Stopping(stopping.Stopping):
+  """Tells Launchpad also of the signal that it does not know."""
+
+  def handle(self, number, frame):
+    super().handle(number, frame)
+    if number == signal.SIGHUP:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _last_row(run_dir: str) -> Optional[dict[str, Any]]:
+  rows = collections.deque(loggers.read_metrics(run_dir, 'evaluator'), 1)
+  return rows[0] if rows else None
+
+
+def shower(config: config_lib.Config, run_path: str,
+           display: progress.Progress) -> Callable[[Mapping[str, Any]], None]:
+  """What shows a status of the learner's on `display`."""
+  estimator = progress.Estimator(
+      config.run.meta_steps, config.environments, optimal_returns.optima())
+  return lambda status: display.show(
+      estimator.view(status, _last_row(run_path)))
+
+
+def run(config: config_lib.Config, launch_type: str,
+        run_dir: run_directory.RunDirectory,
+        checkpoint: Optional[checkpointing.Checkpoint],
+        supervision: Supervision = _SUPERVISION,
+        facade: Optional[Facade] = None) -> int:
+  """Runs to the end or to a signal; returns the exit code."""
+  with _Stopping(second_ends=False) as interrupt, (
+      progress.Progress()) as display:
+    watch = shower(config, run_dir.path, display)
+    if launch_type == 'embedded':
+      from lpg_distributed import local_loop
+      local_loop.run(config, run_dir.path, checkpoint, interrupt.event, watch)
+      return interrupt.exit_code
+    return _run_program(config, launch_type, run_dir, watch, interrupt.event,
+                        supervision, facade) or interrupt.exit_code
+
+
+def _supervision(label: str, variables: dict[str, str], run_path: str,
+                 supervision: Supervision) -> dict[str, str]:
+  """The environment of a node's supervisor, and of the node."""
+  temporary = os.path.join(run_path, 'tmp')
+  return {**process_environment.with_packages(variables),
+          'TMPDIR': temporary,
+          'LPG_NODE': label,
+          'LPG_PYTHON': sys.executable,
+          'LPG_LAUNCHER_PID': str(os.getpid()),
+          'LPG_PIDS': os.path.join(temporary, 'pids'),
+          'LPG_DEATHS': os.path.join(run_path, DEATHS),
+          'LPG_MAX_RESTARTS': str(supervision.max_restarts),
+          'LPG_HANG_S': str(supervision.hang_s),
+          # The run does not need who only watches it.
+          'LPG_OPTIONAL': '1' if label in _OPTIONAL else ''}
+
+
+def start_facade(facade: Facade, bandit: str, run_path: str,
+                  supervision: Supervision) -> subprocess.Popen:
+  """A process beside the program: who only asks cannot disturb it."""
+  descriptor = facade.listener.fileno()
+  settings = {'socket': descriptor, 'bandit': bandit,
+              'token_file': facade.token_file, 'writable': facade.writable}
+  with open(os.path.join(run_path, 'logs', _FACADE), 'w',
+            encoding='utf-8') as log:
+    return subprocess.Popen(
+        [_SUPERVISED, '-m', 'lpg_distributed.launch.local.facade_process'],
+        pass_fds=[descriptor],
+        stdout=log, stderr=log, env={
+            **os.environ,
+            **_supervision(_FACADE, process_environment.SERVICE, run_path,
+                           supervision),
+            'LPG_PASS_FDS': str(descriptor),
+            'LPG_FACADE': json.dumps(settings)})
+
+
+class _Log(io.TextIOBase):
+  """A file of lines; a disk that fails costs lines and nothing else."""
+
+  def __init__(self, path: str):
+    super().__init__()
+    self._file = open(path, 'ab', buffering=0)
+
+  def write(self, text: str) -> int:
+    with contextlib.suppress(OSError):
+      self._file.write(text.encode(errors='replace'))
+    return len(text)
+
+  def close(self) -> None:
+    with contextlib.suppress(OSError):
+      self._file.close()
+    super().close()
+
+
+def _run_program(config, launch_type, run_dir, watch, stop, supervision,
+                 facade) -> int:
+  logs = os.path.join(run_dir.path, 'logs')
+  lp = local_launchpad.load(logs)
+  from lpg_distributed import programs
+
+  launch = programs.Launch(run_dir.path,
+                           own_processes=launch_type == 'local_mp')
+  program, handles = programs.make_program(config, launch)
+  temporary = os.path.join(run_dir.path, 'tmp')
+  shutil.rmtree(temporary, ignore_errors=True)
+  os.makedirs(os.path.join(temporary, 'pids'))
+  tempfile.tempdir = temporary  # Launchpad leaves its files behind.
+  resources = {}
+  if launch.own_processes:
+    resources = {label: local_launchpad.node_process(
+        _supervision(
+            label, process_environment.SERVICE if label in programs.SERVICES
+            else process_environment.WORKER, run_dir.path, supervision),
+        _absolute_interpreter_path=_SUPERVISED) for label in program.groups}
+  deaths = Deaths(os.path.join(run_dir.path, DEATHS))
+
+  # Launchpad prints to the standard output, also from signal handlers.
+  with _Log(os.path.join(logs, 'launchpad.log')) as log, (
+      contextlib.redirect_stdout(log)):
+    manager = lp.launch(program, launch_type, local_resources=resources,
+                        terminal='output_to_files')
+    # Launchpad does not say which node failed; its table of nodes does.
+    nodes = {label: list(workers)
+             for label, workers in manager._active_workers.items()}
+    front = facade and start_facade(
+        facade, handles[programs.BANDIT_SERVER].dereference().address,
+        run_dir.path, supervision)
+    host, port = facade.listener.getsockname()[:2] if facade else ('', 0)
+    run_dir.write_json(run_directory.LAUNCH_FILE, {
+        'addresses': {programs.BANDIT_SERVER: f'{host}:{port}'},
+        'token_file': facade.token_file if facade else '',
+        'supervisors': {label: [worker.pid for worker in workers]
+                        for label, workers in nodes.items()
+                        if launch.own_processes}})
+    done = threading.Event()
+    learner = handles[programs.META_LEARNER]
+    learner.set_client_kwargs(call_timeout=STATUS_S)
+    watcher = threading.Thread(
+        target=watch_learner,
+        args=(learner.dereference(), watch, done, deaths.show_new))
+    watcher.start()
+    if stop.is_set():  # A signal came before Launchpad listened to it.
+      os.kill(os.getpid(), signal.SIGTERM)
+    try:
+      failed = _wait(manager, [label for label in nodes if label.split('/')[0]
+                               == programs.META_LEARNER])
+    finally:
+      done.set()
+      if front:
+        front.terminate()
+        front.wait()
+      watcher.join()
+      deaths.show_new()
+      with contextlib.suppress(OSError):
+        os.remove(os.path.join(run_dir.path, run_directory.LAUNCH_FILE))
+      shutil.rmtree(temporary, ignore_errors=True)
+  if failed:
+    explain(failed, nodes, deaths, logs)
+    return 1
+  return 0
+
+
+def _wait(manager, learner: list[str]) -> Optional[Exception]:
+  """Waits for the learner, then stops the rest; returns what went wrong."""
+  failed = None
+  try:
+    manager.wait(learner)
+  except Exception as error:  # Launchpad stops the others by itself.
+    failed = error
+    manager.wait(raise_error=False)
+  else:
+    manager.stop_and_wait()
+  return failed
+
+
+class Deaths:
+  """What the supervisors write down, told as it happens."""
+
+  def __init__(self, path: str):
+    self._path = path
+    self._position = os.path.getsize(path) if os.path.exists(path) else 0
+    self.of_this_launch: list[dict[str, Any]] = []
+
+  def show_new(self) -> None:
+    with contextlib.suppress(FileNotFoundError), open(
+        self._path, encoding='utf-8', errors='replace') as f:
+      f.seek(self._position)
+      for line in iter(f.readline, ''):
+        if not line.endswith('\n'):  # Not whole yet.
+          break
+        self._position = f.tell()
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+          self._show(json.loads(line))
+
+  def _show(self, death: dict[str, Any]) -> None:
+    self.of_this_launch.append(death)
+    then = ('it is not started again' if death['final']
+            else 'it is started again')
+    print(f'node {death["node"]} ended ({death["how"]}) after '
+          f'{death["lived_s"]:.0f} s; {then}', file=sys.stderr, flush=True)
+
+
+def watch_learner(client, watch: Callable[[Mapping[str, Any]], None],
+                  done: threading.Event,
+                  each_time: Callable[[], None] = lambda: None) -> None:
+  """Shows the learner's status until `done`; its silence is no error."""
+  learner = rpc.Client(client, 'meta_learner', done, patience_s=0.,
+                       attempt_s=STATUS_S)
+  while not done.wait(_POLL_S):
+    each_time()
+    with contextlib.suppress(rpc.RpcError, rpc.Stopped):
+      watch(learner.get_status())
+
+
+def explain(error, nodes, deaths: Deaths, logs: str) -> None:
+  """Says which nodes died and shows the last lines of their logs.
+
+  Args:
+    error: what is said if it was none.
+    nodes: their supervisors by label, if these are processes of this one.
+    deaths: those of this launch.
+    logs: the directory of the nodes' logs.
+  """
+  ended = {death['node']: death['how'] for death in deaths.of_this_launch
+           if death['final']}
+  for name, workers in nodes.items():
+    codes = [worker.returncode for worker in workers
+             if getattr(worker, 'returncode', 0) not in _STOPPED]
+    if codes:
+      ended.setdefault(name, f'its supervisor ended with code {codes[0]}')
+  for name, how in ended.items():
+    path = os.path.join(logs, name)
+    print(f'node {name} ended for good ({how}); the end of {path}:',
+          file=sys.stderr)
+    with open(path, encoding='utf-8', errors='replace') as f:
+      lines = (line for line in f if 'Waiting for workers' not in line)
+      for line in collections.deque(lines, _LAST_LINES):
+        print('  ' + line.rstrip(), file=sys.stderr)
+  if not ended:
+    print(f'error: {error}', file=sys.stderr)

@@ -1,0 +1,200 @@
+"""Keeps one node alive: starts it again where it was, until that is no use.
+
+  LPG_NODE=meta_learner python launch/local/supervisor.py program arguments...
+
+runs `$LPG_PYTHON program arguments...` with the same environment, so at the
+same address. It is one small process per node, needs the standard library
+only, and knows nothing of what the node does; any launcher that can start a
+command can start it.
+
+The node dies with its supervisor, and the supervisor with its launcher, by the
+kernel's parent-death signal, even of SIGKILL. A node that has begun to beat
+(`lpg_distributed/nodes/heartbeat.py`) and falls silent is hung; it is killed
+and counts as dead. SIGTERM, SIGINT and SIGHUP end the node, and nothing is
+started again; a node that does not end in LPG_STOP_S seconds is killed.
+
+Each death is a line in the file LPG_DEATHS, as JSON. The exit code is 0 if the
+node ended with 0 or was told to end, else 1.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+# A node ends with this code if it is no use to start it again.
+HOPELESS = 70
+_PR_SET_PDEATHSIG = 1
+_TICK_S = 1.
+_START_S = 300.  # how long a node may take to its first beat
+_LONGEST_PAUSE_S = 30.
+# What a node gets to end when it is told to; less than its launcher waits.
+_STOP_S = 45.
+
+
+def die_with_parent(parent: int) -> None:
+  """Asks the kernel to kill this process when its parent ends."""
+  ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+  if os.getppid() != parent:  # It ended before it was asked.
+    os._exit(1)
+
+
+def _number(name: str, default: float) -> float:
+  return float(os.environ.get(name, default))
+
+
+def _say(text: str) -> None:
+  """Into the node's log, which may be on a disk that is full."""
+  with contextlib.suppress(OSError):
+    print(f'supervisor: {text}', file=sys.stderr, flush=True)
+
+
+class Supervisor:
+  """One node and what happened to it."""
+
+  def __init__(self, command: list[str]):
+    self._command = command
+    self._node = os.environ.get('LPG_NODE', 'node')
+    if '--lp_task_id' in command:  # Launchpad's number within a group.
+      task = command[command.index('--lp_task_id') + 1]
+      self._node = f'{self._node}/{task}'
+    self._max_restarts = _number('LPG_MAX_RESTARTS', 10)
+    self._healthy_s = _number('LPG_HEALTHY_S', 30)
+    self._hang_s = _number('LPG_HANG_S', 60)
+    self._optional = bool(os.environ.get('LPG_OPTIONAL'))
+    self._process: subprocess.Popen | None = None
+    self._stopping = False
+    self._stop_s = _number('LPG_STOP_S', _STOP_S)
+    self._deadline = float('inf')
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+      signal.signal(number, self._stop)
+
+  def _stop(self, number, frame) -> None:
+    del number, frame
+    # Again each time: a thread of the node may swallow one while its main
+    # thread waits, and Launchpad sends one every second.
+    if self._process is not None:
+      self._process.send_signal(signal.SIGTERM)
+    if not self._stopping:
+      self._deadline = time.monotonic() + self._stop_s
+    self._stopping = True
+
+  def run(self) -> int:
+    """Until the node has ended for good; returns the exit code."""
+    failures = 0
+    while True:
+      begin = time.monotonic()
+      code, hung = self._run_once()
+      lived_s = time.monotonic() - begin
+      if code == 0 or self._stopping:
+        return 0
+      failures = 1 if lived_s > self._healthy_s else failures + 1
+      final = code == HOPELESS or failures > self._max_restarts
+      pause_s = min(0.1 * 2 ** failures, _LONGEST_PAUSE_S)
+      self._note_death(code, hung, lived_s, failures, final, pause_s)
+      if final:
+        return 0 if self._optional else 1
+      end = time.monotonic() + pause_s
+      while time.monotonic() < end and not self._stopping:
+        time.sleep(min(0.1, pause_s))
+      if self._stopping:
+        return 0
+
+  def _run_once(self) -> tuple[int, bool]:
+    """Runs the node; returns its code, and whether it was hung."""
+    beats, beat = os.pipe()
+    me = os.getpid()
+
+    def prepare():
+      die_with_parent(me)
+      # A terminal sends these to all; the launcher says when to end.
+      signal.signal(signal.SIGINT, signal.SIG_IGN)
+      signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    kept = [int(fd) for fd in os.environ.get('LPG_PASS_FDS', '').split()]
+    self._process = subprocess.Popen(
+        self._command, pass_fds=[beat, *kept], preexec_fn=prepare,
+        env={**os.environ, 'LPG_HEARTBEAT_FD': str(beat)})
+    os.close(beat)
+    if self._stopping:  # The signal came just before.
+      self._process.send_signal(signal.SIGTERM)
+    self._write_pid()
+    try:
+      return self._watch(beats)
+    finally:
+      os.close(beats)
+
+  def _watch(self, beats: int) -> tuple[int, bool]:
+    last_beat, patience_s = time.monotonic(), max(_START_S, self._hang_s)
+    hung, open_end = False, True
+    while True:
+      asleep_since = time.monotonic()
+      if open_end and select.select([beats], [], [], _TICK_S)[0]:
+        if os.read(beats, 4096):
+          last_beat, patience_s = time.monotonic(), self._hang_s
+        else:  # The process ends.
+          open_end = False
+      elif not open_end:
+        time.sleep(_TICK_S / 20)
+      code = self._process.poll()
+      if code is not None:
+        return code, hung
+      now = time.monotonic()
+      if now > self._deadline:
+        _say(f'{self._node} did not end within {self._stop_s:g} s; killed')
+        self._deadline = float('inf')
+        self._process.kill()
+      if now - asleep_since > 5 * _TICK_S:  # All of us were stopped.
+        last_beat = now
+      if now - last_beat > patience_s and not hung and not self._stopping:
+        _say(f'{self._node} has been silent for {patience_s:g} s; killed')
+        hung = True
+        self._process.kill()
+
+  def _write_pid(self) -> None:
+    directory = os.environ.get('LPG_PIDS')
+    if directory:
+      path = os.path.join(directory, self._node.replace('/', '.'))
+      try:
+        with open(path + '.aside', 'w', encoding='utf-8') as f:
+          f.write(str(self._process.pid))
+        os.replace(path + '.aside', path)
+      except OSError as error:
+        _say(f'no file for the process id: {error}')
+
+  def _note_death(self, code, hung, lived_s, failures, final,
+                  pause_s) -> None:
+    how = ('hung' if hung else f'code {code}' if code >= 0
+           else f'signal {signal.Signals(-code).name}')
+    then = ('not started again' if final
+            else f'started again in {pause_s:.1f} s')
+    _say(f'{self._node} ended ({how}) after {lived_s:.1f} s, failure '
+         f'{failures} in a row; {then}')
+    path = os.environ.get('LPG_DEATHS')
+    if not path:
+      return
+    line = json.dumps({
+        'time': time.time(), 'node': self._node, 'how': how, 'code': code,
+        'lived_s': round(lived_s, 3), 'failures': failures, 'final': final})
+    try:
+      with open(path, 'a', encoding='utf-8') as f:
+        f.write(line + '\n')
+    except OSError as error:
+      _say(f'the death is not in {path}: {error}')
+
+
+def main() -> int:
+  parent = os.environ.get('LPG_LAUNCHER_PID')
+  if parent:
+    die_with_parent(int(parent))
+  python = os.environ.get('LPG_PYTHON', sys.executable)
+  return Supervisor([python, *sys.argv[1:]]).run()
+
+
+if __name__ == '__main__':
+  sys.exit(main())

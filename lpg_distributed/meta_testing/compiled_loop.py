@@ -1,0 +1,145 @@
+"""The loop of meta-testing around a pure-JAX environment, all of it compiled.
+
+The same learner as in `host_loop`, but acting, stepping and learning are one
+program, a scan over updates. A function here is of one agent; `vmap` gives
+several seeds, and several learning rates, at once. All randomness comes from
+the agent's key and the number of its update, so the same calls give the same
+curve, bit for bit, on one kind of machine.
+"""
+
+import dataclasses
+from typing import Any, Callable, Mapping, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from lpg_distributed import types
+from lpg_distributed.core import agent_networks
+from lpg_distributed.core import rollout
+from lpg_distributed.core import rules
+from lpg_distributed.envs import base
+from lpg_distributed.meta_testing import learner as learner_lib
+
+
+class Hyper(NamedTuple):
+  """What may differ between agents of one compiled program."""
+  learning_rate: chex.Array  # [], alpha_lr
+  kl_cost: chex.Array  # [], alpha_y
+
+
+class State(NamedTuple):
+  """An agent and its environments."""
+  agent: learner_lib.AgentState
+  env_params: base.EnvParams
+  env_state: base.EnvState  # leaves [B, ...]
+  observation: chex.Array  # [B, ...]
+  returns: rollout.EpisodeReturns
+  key: chex.PRNGKey
+  updates: chex.Array  # [] int32, so far
+
+
+class Window(NamedTuple):
+  """What happened in some updates."""
+  return_sum: chex.Array  # [], of the episodes that ended
+  episodes: chex.Array  # [], how many those are
+  metrics: Mapping[str, chex.Array]  # means over the updates
+
+
+class Loop(NamedTuple):
+  """Functions of one agent, not compiled yet."""
+  # (Hyper, key) -> State
+  init: Callable[[Hyper, chex.PRNGKey], State]
+  # (eta, Hyper, State, number of updates, static) -> (State, Window)
+  advance: Callable[..., tuple[State, Window]]
+
+
+def check(environment: base.Environment) -> None:
+  """Raises a one-line ValueError if not all actions always exist."""
+  mask = lambda key: environment.action_mask(environment.init_params(key))
+  # Of many lifetimes, since they may differ.
+  masks = jax.jit(jax.vmap(mask))(jax.random.split(jax.random.PRNGKey(0), 64))
+  if not bool(jnp.all(masks)):
+    raise ValueError(f'{environment.name} masks some of its actions; allowed: '
+                     'environments whose actions all exist')
+
+
+def make_loop(environment: base.Environment,
+              make_network: Callable[[int], agent_networks.Network],
+              settings: rules.Settings,
+              make_rule: Callable[[rules.Settings], rules.UpdateRule],
+              num_envs: int) -> Loop:
+  """Builds the functions.
+
+  Args:
+    environment: all of whose actions exist; see `check`.
+    make_network: from the number of outputs to a network.
+    settings: static, but for what is in `Hyper`.
+    make_rule: see `rules.make`.
+    num_envs: B.
+  """
+  num_actions = int(environment.action_spec().num_values)
+  num_steps = settings.trajectory_steps
+  env_reset = jax.vmap(environment.reset, in_axes=(None, 0))
+  env_step = jax.vmap(environment.step, in_axes=(None, 0, 0, 0))
+
+  def make_learner(hyper):
+    traced = dataclasses.replace(settings, **hyper._asdict())
+    return learner_lib.make_learner(make_network, num_actions, traced,
+                                  make_rule(traced))
+
+  def init(hyper, key):
+    agent_key, params_key, reset_key, key = jax.random.split(key, 4)
+    env_params = environment.init_params(params_key)
+    env_state, observation = env_reset(
+        env_params, jax.random.split(reset_key, num_envs))
+    returns = rollout.no_returns(num_envs)
+    returns = returns._replace(whole=jnp.ones_like(returns.whole))
+    return State(make_learner(hyper).init(agent_key), env_params, env_state,
+                 observation, returns, key, jnp.int32(0))
+
+  def collect(learner, state, key):
+    """Acts for a trajectory; returns the new state and the experience."""
+    theta = state.agent.theta
+    action_key, env_key = jax.random.split(key)
+    keys = jax.random.split(env_key, num_steps * num_envs)
+
+    def step(carry, xs):
+      env_state, observation, returns = carry
+      t, step_keys = xs
+      action, output = learner.act(theta, observation, action_key, t)
+      env_state, timestep = env_step(state.env_params, env_state, action,
+                                     step_keys)
+      returns = rollout.count(returns, timestep.reward, timestep.discount)
+      return ((env_state, timestep.observation, returns),
+              (observation, action, timestep.reward, timestep.discount,
+               output))
+
+    (env_state, last, returns), (observations, *rest, outputs) = jax.lax.scan(
+        step, (state.env_state, state.observation, state.returns),
+        (jnp.arange(num_steps), keys.reshape(num_steps, num_envs, -1)))
+    append = lambda xs, x: jnp.concatenate([xs, x[None]])
+    outputs = jax.tree_util.tree_map(
+        append, outputs, learner.evaluate(theta, last))
+    trajectory = types.Trajectory(append(observations, last), *rest)
+    return (state._replace(env_state=env_state, observation=last,
+                           returns=returns),
+            learner_lib.Experience(trajectory, outputs))
+
+  def advance(eta: Any, hyper: Hyper, state: State, num_updates: int):
+    learner = make_learner(hyper)
+
+    def update(state, _):
+      key = jax.random.fold_in(state.key, state.updates)
+      state, experience = collect(learner, state, key)
+      agent, metrics = learner.learn(eta, state.agent, experience)
+      return state._replace(agent=agent, updates=state.updates + 1), metrics
+
+    state = state._replace(returns=rollout.open_window(state.returns))
+    state, metrics = jax.lax.scan(update, state, None, num_updates)
+    returns = state.returns
+    return state, Window(
+        jnp.sum(returns.window_sum), jnp.sum(returns.window_count),
+        jax.tree_util.tree_map(jnp.mean, metrics))
+
+  return Loop(init, advance)

@@ -1,0 +1,286 @@
+"""Checkpoints of a run: complete or absent, checked by sum, never pickled.
+
+A checkpoint is a directory of parts (`learner`, `bandit`, one per shard),
+written by whoever owns them, and a manifest with their sums that is written
+last. Until then the directory's name says that it is not complete.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+from typing import Any, Mapping, NamedTuple, Optional, Sequence
+
+from absl import logging
+import jax
+import numpy as np
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import config_io
+from lpg_distributed import errors
+from lpg_distributed.store import files
+
+_FORMAT = 2
+_MANIFEST = 'manifest.json'
+_COMPLETE = re.compile(r'step_(\d{8,})')
+_OPEN_SUFFIX = '.incomplete'
+# What the manifest may name; nothing else is ever opened.
+_PART = re.compile(r'learner|bandit|shard_\d{5,12}')
+_SHA256 = re.compile(r'[0-9a-f]{64}')
+_LARGEST_MANIFEST = 1 << 26  # bytes
+
+
+class CheckpointError(errors.UserError, RuntimeError):
+  """A checkpoint that cannot be used; the message is one line."""
+
+
+class PartRecord(NamedTuple):
+  """What the manifest says of a part."""
+  name: str
+  sha256: str
+  size: int
+
+
+class Checkpoint(NamedTuple):
+  """A complete checkpoint on disk."""
+  path: str
+  meta_step: int
+  parts: tuple[PartRecord, ...]
+  # What the manifest says of the run: `config`.
+  about: Mapping[str, Any] = {}
+
+
+def shard_part_name(shard_id: int) -> str:
+  return f'shard_{shard_id:05d}'
+
+
+def save_tree(tree: Any) -> bytes:
+  """Arrays and numbers of a tree as an `.npz`, named by their paths."""
+  buffer = io.BytesIO()
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  np.savez(buffer, **{jax.tree_util.keystr(path): np.asarray(leaf)
+                      for path, leaf in leaves})
+  return buffer.getvalue()
+
+
+def load_tree(data: bytes, like: Any) -> Any:
+  """The reverse of `save_tree`, in the structure of `like`.
+
+  Raises:
+    CheckpointError: other names, shapes or types than those of `like`.
+  """
+  leaves, tree = jax.tree_util.tree_flatten_with_path(like)
+  names = [jax.tree_util.keystr(path) for path, _ in leaves]
+  expected = {name: np.asarray(leaf) for name, (_, leaf) in zip(names, leaves)}
+
+  def check(name, shape, dtype):
+    if name not in expected:
+      raise CheckpointError('the saved arrays are others than this run\'s, '
+                            f'for example {name}')
+    wanted = expected[name]
+    if (wanted.shape, wanted.dtype) != (shape, dtype):
+      raise CheckpointError(
+          f'{name} is saved as {dtype}{list(shape)}; this run '
+          f'needs {wanted.dtype}{list(wanted.shape)}')
+
+  try:
+    arrays = files.read_arrays(data, check)
+  except CheckpointError:
+    raise
+  # Damage shows as nearly any error of zipfile, zlib or NumPy.
+  except Exception as error:  # pylint: disable=broad-except
+    raise CheckpointError(f'not an array file: {error}') from None
+  missing = set(names) - set(arrays)
+  if missing:
+    raise CheckpointError('the saved arrays are others than this run\'s, '
+                          f'for example {sorted(missing)[0]}')
+  return jax.tree_util.tree_unflatten(tree, [arrays[name] for name in names])
+
+
+def _root(run_dir: str) -> str:
+  return os.path.join(run_dir, 'checkpoints')
+
+
+def _directory(run_dir: str, meta_step: int) -> str:
+  return os.path.join(_root(run_dir), f'step_{meta_step:08d}')
+
+
+def write_part(run_dir: str, meta_step: int, name: str,
+               data: bytes) -> PartRecord:
+  """Writes one part of a checkpoint that is not complete yet."""
+  directory = _directory(run_dir, meta_step) + _OPEN_SUFFIX
+  os.makedirs(directory, exist_ok=True)
+  files.write_whole(os.path.join(directory, name), data)
+  return PartRecord(name, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def commit(run_dir: str, meta_step: int, records: Sequence[PartRecord],
+           kept: int, about: Optional[Mapping[str, Any]] = None) -> Checkpoint:
+  """Makes a checkpoint complete, and removes all but the newest `kept`.
+
+  Args:
+    run_dir: an opened run directory.
+    meta_step: the checkpoint's.
+    records: all parts.
+    kept: how many checkpoints stay.
+    about: further fields of the manifest, as JSON.
+
+  Raises:
+    CheckpointError: a part is missing or has another size.
+  """
+  final = _directory(run_dir, meta_step)
+  directory = final + _OPEN_SUFFIX
+  for record in records:
+    path = os.path.join(directory, record.name)
+    size = os.path.getsize(path) if os.path.exists(path) else None
+    if size != record.size:
+      raise CheckpointError(f'part {record.name} of checkpoint {meta_step} '
+                            f'has {size} bytes, and not {record.size}')
+  records = sorted(records)
+  manifest = {**(about or {}), 'format': _FORMAT, 'meta_step': meta_step,
+              'parts': [record._asdict() for record in records]}
+  files.write_whole(os.path.join(directory, _MANIFEST),
+             json.dumps(manifest, indent=1).encode())
+  if os.path.exists(final):  # From before a checkpoint was found damaged.
+    shutil.rmtree(final)
+  os.replace(directory, final)
+  files.sync_directory(_root(run_dir))
+  _remove_old(run_dir, meta_step, kept)
+  return Checkpoint(final, meta_step, tuple(records), about or {})
+
+
+def _steps(run_dir: str) -> list[int]:
+  """Meta-steps of complete checkpoints, oldest first."""
+  if not os.path.isdir(_root(run_dir)):
+    return []
+  matches = map(_COMPLETE.fullmatch, os.listdir(_root(run_dir)))
+  return sorted(int(match.group(1)) for match in matches if match)
+
+
+def _remove_old(run_dir: str, meta_step: int, kept: int) -> None:
+  for step in [s for s in _steps(run_dir) if s <= meta_step][:-kept]:
+    shutil.rmtree(_directory(run_dir, step), ignore_errors=True)
+  for name in os.listdir(_root(run_dir)):
+    if name.endswith(_OPEN_SUFFIX):
+      step = _COMPLETE.fullmatch(name[:-len(_OPEN_SUFFIX)])
+      if step and int(step.group(1)) < meta_step:
+        shutil.rmtree(os.path.join(_root(run_dir), name), ignore_errors=True)
+
+
+def open_step(run_dir: str, meta_step: int,
+              verify: bool = True) -> Checkpoint:
+  """The checkpoint of a meta-step.
+
+  Args:
+    run_dir: an opened run directory.
+    meta_step: the checkpoint's.
+    verify: whether to read all parts; a part that is read is verified anyway.
+
+  Raises:
+    CheckpointError: it is not there, damaged, or of another version.
+  """
+  path = _directory(run_dir, meta_step)
+  try:
+    with open(os.path.join(path, _MANIFEST), 'rb') as f:
+      manifest = json.loads(f.read(_LARGEST_MANIFEST))
+    if manifest['format'] != _FORMAT:
+      raise CheckpointError(f'{path} has format {manifest["format"]}; allowed:'
+                            f' {_FORMAT}')
+    if manifest['meta_step'] != meta_step:
+      raise CheckpointError(f'{path} holds meta-step {manifest["meta_step"]}')
+    parts = tuple(_check_record(PartRecord(**part))
+                  for part in manifest['parts'])
+    about = {'config': manifest['config']} if 'config' in manifest else {}
+  except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    raise CheckpointError(
+        f'{path} has no readable manifest ({error})') from None
+  checkpoint = Checkpoint(path, meta_step, parts, about)
+  for part in parts if verify else ():
+    read_part(checkpoint, part.name)
+  return checkpoint
+
+
+def _check_record(record: PartRecord) -> PartRecord:
+  """Raises ValueError for what no program of this kind has written."""
+  if not _PART.fullmatch(record.name):
+    raise ValueError(f'a part is called {record.name!r}')
+  if not _SHA256.fullmatch(record.sha256):
+    raise ValueError(f'the sum of {record.name} is none')
+  if type(record.size) is not int or record.size < 0:
+    raise ValueError(f'the size of {record.name} is {record.size!r}')
+  return record
+
+
+def latest(run_dir: str) -> Optional[Checkpoint]:
+  """The newest checkpoint that is whole; None if there never was one.
+
+  One that is damaged is named in a warning, and the one before it is used.
+
+  Raises:
+    CheckpointError: there are checkpoints, and all are damaged.
+  """
+  damaged = []
+  for step in reversed(_steps(run_dir)):
+    try:
+      checkpoint = open_step(run_dir, step)
+    except CheckpointError as error:
+      damaged.append(str(error))
+      continue
+    for message in damaged:
+      logging.warning('not used: %s', message)
+    return checkpoint
+  if damaged:
+    raise CheckpointError(f'no checkpoint is whole: {"; ".join(damaged)}; '
+                          f'remove {_root(run_dir)} to begin anew')
+  return None
+
+
+def require_same_config(checkpoint: Checkpoint,
+                        config: config_lib.Config) -> None:
+  """Refuses a checkpoint of another run, for example one that was copied.
+
+  Raises:
+    CheckpointError: names the fields that differ.
+  """
+  if 'config' not in checkpoint.about:
+    return
+  try:
+    saved = config_io.from_dict(checkpoint.about['config'])
+  except config_lib.ConfigError as error:
+    raise CheckpointError(
+        f'{checkpoint.path} is of another version: {error}') from None
+  changes = config_io.difference(saved, config)
+  if changes:
+    raise CheckpointError(f'{checkpoint.path} is of another configuration: '
+                          f'{"; ".join(changes[:6])}')
+
+
+def read_part(checkpoint: Checkpoint, name: str) -> bytes:
+  """One part's data, verified.
+
+  Raises:
+    CheckpointError: it is missing, cut short or changed.
+  """
+  records = {record.name: record for record in checkpoint.parts}
+  if name not in records:
+    raise CheckpointError(f'{checkpoint.path} has no part {name}')
+  path = os.path.join(checkpoint.path, name)
+  try:
+    with open(path, 'rb') as f:
+      data = f.read()
+  except OSError as error:
+    raise CheckpointError(f'{path} cannot be read: {error}') from None
+  record = records[name]
+  if len(data) != record.size:
+    raise CheckpointError(f'{path} is damaged: {len(data)} bytes, and not '
+                          f'{record.size}')
+  if hashlib.sha256(data).hexdigest() != record.sha256:
+    raise CheckpointError(f'{path} is damaged: its sum is not the manifest\'s')
+  return data
+
+
+def load_json(checkpoint: Checkpoint, name: str) -> Any:
+  """A part that is JSON."""
+  return json.loads(read_part(checkpoint, name))

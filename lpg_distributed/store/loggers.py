@@ -1,0 +1,75 @@
+"""Metrics of a run: JSON lines to keep, TensorBoard events to look at."""
+
+import contextlib
+import json
+import math
+import os
+from typing import Any, Iterator, Mapping
+
+from absl import logging
+
+
+def _path(run_dir: str, name: str) -> str:
+  return os.path.join(run_dir, 'metrics', f'{name}.jsonl')
+
+
+def read_metrics(run_dir: str, name: str) -> Iterator[dict[str, Any]]:
+  """The rows that `MetricsLogger` wrote; torn lines are left out."""
+  try:
+    with open(_path(run_dir, name), encoding='utf-8', errors='replace') as f:
+      for line in f:
+        with contextlib.suppress(json.JSONDecodeError):
+          yield json.loads(line)
+  except FileNotFoundError:
+    return
+
+
+class MetricsLogger:
+  """Appends rows; after a resume no step stands there twice."""
+
+  def __init__(self, run_dir: str, name: str, resume_step: int | None = None,
+               tensorboard: bool = True):
+    """Opens `metrics/<name>.jsonl`.
+
+    Args:
+      run_dir: an opened run directory.
+      name: of the file, and of the group of TensorBoard's curves.
+      resume_step: rows of this step and later are dropped, since they will be
+        written again; None keeps all.
+      tensorboard: whether to write events too.
+    """
+    path = _path(run_dir, name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    rows = [row for row in read_metrics(run_dir, name)
+            if resume_step is None or row['step'] < resume_step]
+    with open(path + '.aside', 'w', encoding='utf-8') as f:
+      f.writelines(json.dumps(row) + '\n' for row in rows)
+    os.replace(path + '.aside', path)
+    self._file = open(path, 'a', encoding='utf-8')
+    self._events = None
+    if tensorboard:
+      # Here, since readers of metrics do not need it.
+      from lpg_distributed.store import events
+      self._events = events.EventsLogger(
+          os.path.join(run_dir, 'metrics', 'tensorboard', name), resume_step)
+
+  def write(self, step: int, values: Mapping[str, Any]) -> None:
+    """One row; numbers that are not finite are written as null."""
+    row = {name: None if isinstance(value, float) and not math.isfinite(value)
+           else value for name, value in values.items()}
+    try:
+      self._file.write(json.dumps({'step': step, **row}) + '\n')
+      self._file.flush()
+      if self._events is not None:
+        self._events.write(step, {name: value for name, value in row.items()
+                                  if isinstance(value, (int, float))})
+    except OSError as error:  # A full disk, for example.
+      logging.error('metrics of step %d are not written: %s', step, error)
+
+  def close(self) -> None:
+    try:
+      self._file.close()
+      if self._events is not None:
+        self._events.close()
+    except OSError as error:
+      logging.error('the last metrics are not written: %s', error)

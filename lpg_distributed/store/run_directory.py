@@ -1,0 +1,153 @@
+"""The directory of a run: its configuration, versions, lock and files.
+
+config.json, versions.json, metrics/, checkpoints/, eta/, figures/, logs/
+"""
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import config_io
+from lpg_distributed.store import files
+
+_PACKAGES = ('jax', 'jaxlib', 'numpy', 'dm-haiku', 'optax', 'rlax', 'chex',
+             'dm-env', 'dm-launchpad-nightly', 'dm-reverb', 'ale-py')
+_DIRECTORIES = ('metrics', 'checkpoints', 'eta', 'figures', 'logs')
+# Where the nodes of the launch that goes on are: addresses and process ids.
+LAUNCH_FILE = 'launch.json'
+_CONFIG = 'config.json'
+_MOST_CHANGES = 6  # named when a configuration is another one
+
+
+def versions() -> dict[str, str]:
+  """Of Python and of what decides about numbers."""
+  found = {'python': platform.python_version(),
+           'platform': platform.platform()}
+  for package in _PACKAGES:
+    try:
+      found[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      found[package] = 'not installed'
+  return found
+
+
+def read_config(path: str) -> config_lib.Config:
+  """The configuration of the run at `path`.
+
+  Raises:
+    ConfigError: it is no run directory, or its configuration is damaged.
+  """
+  file = os.path.join(path, _CONFIG)
+  try:
+    with open(file, encoding='utf-8') as f:
+      return config_io.from_dict(json.load(f))
+  except FileNotFoundError:
+    raise config_lib.ConfigError(f'{path} is no run directory: it has no '
+                                 f'{_CONFIG}') from None
+  except (OSError, ValueError) as error:
+    raise config_lib.ConfigError(f'{file} is not readable: {error}') from None
+
+
+def _cannot_write(path: str, error: OSError) -> config_lib.ConfigError:
+  return config_lib.ConfigError(
+      f'{path} cannot be written: {error.strerror}; choose another --run_dir')
+
+
+def is_run(path: str) -> bool:
+  """Whether there is a run; False if there is nothing yet.
+
+  Raises:
+    ConfigError: there is something else.
+  """
+  try:
+    names = os.listdir(path)
+  except FileNotFoundError:
+    return False
+  except OSError as error:
+    raise config_lib.ConfigError(
+        f'{path} is no directory to run in: {error.strerror}') from None
+  # What a launch leaves that died at its very beginning.
+  others = [n for n in names if n != 'lock' and not n.endswith('.aside')]
+  if others and _CONFIG not in names:
+    raise config_lib.ConfigError(
+        f'{path} is neither empty nor a run; choose another --run_dir')
+  return _CONFIG in names
+
+
+def _lock(path: str):
+  """The open lock file, held."""
+  try:
+    os.makedirs(path, exist_ok=True)
+    lock = open(os.path.join(path, 'lock'), 'w', encoding='utf-8')
+  except OSError as error:
+    raise _cannot_write(path, error) from None
+  try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError:
+    lock.close()
+    raise config_lib.ConfigError(
+        f'{path} is in use by another launch; wait for it, stop it, or choose '
+        'another --run_dir') from None
+  return lock
+
+
+def _check_same(path: str, config: config_lib.Config) -> None:
+  """Raises ConfigError if the run there is not one of `config`."""
+  changes = config_io.difference(read_config(path), config)
+  if len(changes) > _MOST_CHANGES:
+    changes[_MOST_CHANGES:] = [f'and {len(changes) - _MOST_CHANGES} more']
+  if changes:
+    raise config_lib.ConfigError(
+        f'{path} belongs to a run with another configuration '
+        f'({"; ".join(changes)}); choose another --run_dir')
+
+
+class RunDirectory:
+  """Held by one launch at a time; let go when it is closed or dies."""
+
+  def __init__(self, path: str, lock):
+    self.path = path
+    self._lock = lock
+
+  @classmethod
+  def open(cls, path: str, config: config_lib.Config) -> 'RunDirectory':
+    """Makes a run's directory, or takes hold of one of the same run.
+
+    Raises:
+      ConfigError: the directory is in use, holds something else, or a run
+        with another configuration. Nothing is changed then.
+    """
+    path = os.path.abspath(path)
+    is_run(path)  # Before there is a lock in what is no run.
+    run = cls(path, _lock(path))
+    try:
+      if is_run(path):  # Nobody else changes it any more.
+        _check_same(path, config)
+      else:
+        run.update(config)
+    except config_lib.ConfigError:
+      run.close()
+      raise
+    return run
+
+  def update(self, config: config_lib.Config) -> None:
+    """Writes down what this launch runs; makes what is missing."""
+    try:
+      # First, since it makes a run of the directory.
+      self.write_json(_CONFIG, config_io.to_dict(config))
+      self.write_json('versions.json', versions())
+      for name in _DIRECTORIES:
+        os.makedirs(os.path.join(self.path, name), exist_ok=True)
+    except OSError as error:
+      raise _cannot_write(self.path, error) from None
+
+  def write_json(self, name: str, content) -> None:
+    """Writes a whole file or none."""
+    files.write_whole(os.path.join(self.path, name),
+                      (json.dumps(content, indent=1) + '\n').encode())
+
+  def close(self) -> None:
+    self._lock.close()

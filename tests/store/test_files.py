@@ -1,0 +1,30 @@
+"""Files appear whole, whoever else writes them."""
+
+from concurrent import futures
+import os
+
+import pytest
+
+from lpg_distributed.store import files
+
+
+def test_threads_may_write_the_same_file(tmp_path):
+  """Each succeeds, and one of them is there in the end."""
+  path = str(tmp_path / 'file')
+  contents = [bytes([i]) * 200_000 for i in range(8)]
+  with futures.ThreadPoolExecutor(8) as pool:
+    for _ in range(5):
+      list(pool.map(lambda data: files.write_whole(path, data), contents))
+      with open(path, 'rb') as f:
+        assert f.read() in contents
+  assert os.listdir(tmp_path) == ['file']
+
+
+def test_what_fails_leaves_nothing_and_the_old_file(tmp_path):
+  path = str(tmp_path / 'file')
+  files.write_whole(path, b'old')
+  with pytest.raises(TypeError):
+    files.write_whole(path, 'text')
+  assert os.listdir(tmp_path) == ['file']
+  with open(path, 'rb') as f:
+    assert f.read() == b'old'

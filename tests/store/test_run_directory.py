@@ -1,0 +1,199 @@
+"""A run's directory: one launch at a time, one configuration, nothing lost."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import config_io
+from lpg_distributed import presets
+from lpg_distributed.launch import process_environment
+from lpg_distributed.store import run_directory
+from tests import directory_testing
+
+RunDirectory = run_directory.RunDirectory
+DEMO = presets.demo()
+
+
+def changed(*overrides):
+  return config_io.apply_overrides(DEMO, overrides)
+
+
+def refused(path, config=DEMO):
+  """The message; sees that nothing was changed."""
+  parent = os.path.dirname(path)
+  before = directory_testing.contents(parent)
+  with pytest.raises(config_lib.ConfigError) as info:
+    RunDirectory.open(str(path), config)
+  assert directory_testing.contents(parent) == before
+  assert '\n' not in str(info.value) and str(path) in str(info.value)
+  return str(info.value)
+
+
+@pytest.fixture
+def path(tmp_path):
+  return str(tmp_path / 'runs' / 'demo')
+
+
+def test_made_closed_and_opened_again(path):
+  for _ in range(2):
+    run = RunDirectory.open(path, DEMO)
+    assert run.path == path
+    assert set(os.listdir(path)) == {
+        'config.json', 'versions.json', 'lock', 'metrics', 'checkpoints',
+        'eta', 'figures', 'logs'}
+    assert run_directory.read_config(path) == DEMO
+    with open(os.path.join(path, 'versions.json'), encoding='utf-8') as f:
+      found = json.load(f)
+    assert {'python', 'jax', 'numpy', 'dm-reverb'} <= set(found)
+    run.close()
+
+
+def test_relative_paths_stay_the_same_place(path, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  run = RunDirectory.open('runs/demo', DEMO)
+  monkeypatch.chdir('/')
+  assert run.path == path
+  run.close()
+
+
+def test_in_use(path):
+  run = RunDirectory.open(path, DEMO)
+  assert 'in use by another launch' in refused(path)
+  run.close()
+  RunDirectory.open(path, DEMO).close()
+
+
+HOLDER = '''
+import sys
+from lpg_distributed import presets
+from lpg_distributed.store import run_directory
+run = run_directory.RunDirectory.open(sys.argv[1], presets.demo())
+print('held', flush=True)
+sys.stdin.read()
+'''
+
+
+def test_the_lock_goes_with_a_killed_process(path):
+  holder = subprocess.Popen(
+      [sys.executable, '-c', HOLDER, path], text=True, stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      env={**os.environ, **process_environment.with_packages({})})
+  try:
+    assert holder.stdout.readline() == 'held\n'
+    assert 'in use by another launch' in refused(path)
+  finally:
+    holder.kill()
+    holder.communicate(timeout=30)
+  RunDirectory.open(path, DEMO).close()
+
+
+def test_another_configuration(path):
+  RunDirectory.open(path, DEMO).close()
+  message = refused(path, changed('meta.num_updates=3', 'run.seed=9',
+                                  'run.meta_steps=9'))
+  assert '(meta.num_updates: 5 -> 3; run.seed: 0 -> 9)' in message
+  assert 'choose another --run_dir' in message
+  assert 'more' not in message
+
+
+def test_many_differences_are_counted(path):
+  RunDirectory.open(path, DEMO).close()
+  message = refused(path, presets.paper())
+  assert len(message) < 1000
+  number = len(config_io.difference(DEMO, presets.paper()))
+  assert f'; and {number - 6} more)' in message
+
+
+def test_what_may_change_is_written_by_update(path):
+  RunDirectory.open(path, DEMO).close()
+  before = directory_testing.contents(path)
+  config = changed('run.meta_steps=9', 'run.num_workers=9',
+                   'evaluator.enabled=false')
+  run = RunDirectory.open(path, config)
+  # It may still be refused elsewhere.
+  assert directory_testing.contents(path) == before
+  run.update(config)
+  assert run_directory.read_config(path) == config
+  run.close()
+
+
+def test_what_a_launch_left_that_died_at_once(path):
+  os.makedirs(path)
+  for name in ('lock', 'config.json.123.aside'):
+    with open(os.path.join(path, name), 'w', encoding='utf-8'):
+      pass
+  RunDirectory.open(path, DEMO).close()
+  assert run_directory.read_config(path) == DEMO
+
+
+@pytest.mark.parametrize('name', ['makedirs', 'replace'])
+def test_dying_at_any_change_leaves_a_usable_directory(
+    tmp_path, monkeypatch, name):
+  """Disks fill up at any time."""
+  real = getattr(os, name)
+  for allowed in range(30):
+    path = str(tmp_path / str(allowed))
+    calls = []
+
+    def fail_late(*args, allowed=allowed, calls=calls, **kwargs):
+      calls.append(args)
+      if len(calls) > allowed:
+        raise OSError(28, 'No space left on device')
+      return real(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+      patch.setattr(os, name, fail_late)
+      try:
+        RunDirectory.open(path, DEMO).close()
+        break
+      except config_lib.ConfigError as error:
+        assert 'No space left on device' in str(error)
+    RunDirectory.open(path, DEMO).close()
+    assert run_directory.read_config(path) == DEMO
+  assert 1 < len(calls) <= allowed < 30
+
+
+def test_something_else_is_there(tmp_path):
+  other = tmp_path / 'other'
+  other.mkdir()
+  (other / 'thesis.tex').write_text('x')
+  assert 'neither empty nor a run' in refused(other)
+  (other / 'lock').write_text('')
+  assert 'neither empty nor a run' in refused(other)
+  assert 'Not a directory' in refused(other / 'thesis.tex')
+  assert 'Not a directory' in refused(other / 'thesis.tex' / 'run')
+
+
+def test_an_empty_directory_will_do(tmp_path):
+  RunDirectory.open(str(tmp_path), DEMO).close()
+  assert run_directory.read_config(str(tmp_path)) == DEMO
+
+
+def test_not_writable():
+  with pytest.raises(config_lib.ConfigError, match='cannot be written'):
+    RunDirectory.open('/proc/no_such_run', DEMO)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
+def test_no_permission(tmp_path):
+  (tmp_path / 'closed').mkdir(mode=0o500)
+  assert 'Permission denied' in refused(tmp_path / 'closed' / 'run')
+
+
+@pytest.mark.parametrize('content', [
+    '', '{', '3', '{"x": 1}', '{"agents": 3}', '{"meta": {"num_updates": 0}}'])
+def test_a_damaged_configuration(path, content):
+  RunDirectory.open(path, DEMO).close()
+  with open(os.path.join(path, 'config.json'), 'w', encoding='utf-8') as f:
+    f.write(content)
+  assert 'config.json is not readable' in refused(path)
+
+
+def test_read_config_of_what_is_no_run(tmp_path):
+  for place in (tmp_path, tmp_path / 'none'):
+    with pytest.raises(config_lib.ConfigError, match='is no run directory'):
+      run_directory.read_config(str(place))
