@@ -84,7 +84,7 @@ def part_calls(config: config_lib.Config, name: str,
         kind, config.meta, task, progress._replace(theta=theta), keys)
 
   def critic(value):
-    return jax.vmap(kind.value_function.update, in_axes=(0, 1, 0),
+    return jax.vmap(kind.critic.update, in_axes=(0, 1, 0),
                     out_axes=(0, 1))(
         value, progress.trajectory, task.hyper.gamma)
 

@@ -18,7 +18,7 @@ class Trajectory(NamedTuple):
   observation: chex.Array  # [T+1, B, ...], s_0 .. s_T
   action: chex.Array  # [T, B] int32, a_t
   reward: chex.Array  # [T, B], r_t
-  discount: chex.Array  # [T, B], d_t: 0 where the transition ended the episode
+  discount_t: chex.Array  # [T, B], d_t: 0 where a transition ended its episode
 
 
 class AgentOutput(NamedTuple):
@@ -30,7 +30,7 @@ class AgentOutput(NamedTuple):
 class RuleInput(NamedTuple):
   """What the rule sees of a trajectory, x_t of Section 3.1."""
   reward: chex.Array  # [T, B]
-  discount: chex.Array  # [T, B], d_t
+  discount_t: chex.Array  # [T, B], d_t
   gamma: chex.Array  # [T, B], the lifetime's discount factor
   action_probability: chex.Array  # [T, B], pi(a_t|s_t)
   y: chex.Array  # [T+1, B, M], y(s_t) and, one further, y(s_{t+1})

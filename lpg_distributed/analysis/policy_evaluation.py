@@ -22,12 +22,12 @@ from lpg_distributed.analysis import sources
 from lpg_distributed.analysis import stored
 from lpg_distributed.core import agent_networks
 from lpg_distributed.core import agent_update
+from lpg_distributed.core import critic
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_gradient
 from lpg_distributed.core import predictions as predictions_lib
 from lpg_distributed.core import rollout
 from lpg_distributed.core import rule_vector
-from lpg_distributed.core import value_function
 from lpg_distributed.envs import grid_model
 from lpg_distributed.envs import grid_world
 from lpg_distributed.envs import optimal
@@ -118,7 +118,7 @@ def _make_kind(config: config_lib.Config, world: grid_world.GridWorldSettings
           agent, spec, grid_world.NUM_ACTIONS, predictions.num,
           config.meta.y_table_stddev),
       agent_update.make_optimiser(agent.optimiser),
-      value_function.make_value_function(agent, spec, config.outer),
+      critic.make_critic(agent, spec, config.outer),
       predictions)
 
 
@@ -184,7 +184,7 @@ class PolicyEvaluation:
         jnp.zeros(shape, jnp.int32), jnp.zeros(shape), jnp.zeros(shape))
     progress = meta_gradient.Progress(
         theta, jax.vmap(self._kind.optimiser.init)(theta),
-        jax.vmap(self._kind.value_function.init)(
+        jax.vmap(self._kind.critic.init)(
             jax.random.split(keys[1], num)),
         state, jax.vmap(lambda _: rollout.no_returns(settings.num_envs))(
             jnp.arange(num)), trajectory)

@@ -99,7 +99,7 @@ def kernels(config: config_lib.RuleConfig, vector: jax.Array,
   def connected(t, s):
     steps = jnp.arange(num_steps)
     between = (steps >= t) & (steps < s)
-    return jnp.all((inputs.discount > 0.) | ~between[:, None], axis=0)
+    return jnp.all((inputs.discount_t > 0.) | ~between[:, None], axis=0)
 
   result = {}
   for name in INPUTS:

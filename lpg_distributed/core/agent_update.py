@@ -60,7 +60,7 @@ def rule_input(output: types.AgentOutput, trajectory: types.Trajectory,
   log_pi = log_probability(output.logits[:-1], trajectory.action)
   return types.RuleInput(
       reward=trajectory.reward,
-      discount=trajectory.discount,
+      discount_t=trajectory.discount_t,
       gamma=jnp.broadcast_to(gamma, trajectory.reward.shape),
       action_probability=jnp.exp(log_pi),
       y=represent(output.y_logits))

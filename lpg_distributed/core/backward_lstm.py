@@ -23,20 +23,20 @@ RESIDUALS = 'backward_lstm_residuals'
 
 
 def unroll(w: chex.Array, b: chex.Array, x: chex.Array,
-           discount: chex.Array) -> chex.Array:
+           discount_t: chex.Array) -> chex.Array:
   """Runs an LSTM backward in time, from a zero carry.
 
   Args:
     w: [I + H, 4H], input rows first; gates in Haiku's order i, g, f, o.
     b: [4H]; the forget gate adds 1 to its own, as Haiku's does.
     x: [T, N, I].
-    discount: [T, N]; the carry that comes from step t + 1 is multiplied by
+    discount_t: [T, N]; the carry that comes from step t + 1 is multiplied by
       the discount of step t, so it is zeroed where t ended an episode.
 
   Returns:
     h: [T, N, H].
   """
-  chex.assert_rank([w, b, x, discount], [2, 1, 3, 2])
+  chex.assert_rank([w, b, x, discount_t], [2, 1, 3, 2])
   size = b.shape[0] // 4
   half = jnp.concatenate([jnp.full((size,), v) for v in (.5, 1., .5, .5)])
   forget_bias = jnp.zeros_like(b).at[2 * size:3 * size].set(1.)
@@ -46,19 +46,19 @@ def unroll(w: chex.Array, b: chex.Array, x: chex.Array,
       [w[:num_inputs], (b + forget_bias)[None], w[num_inputs:]]) * half
   w = jnp.pad(w, ((0, 0), (0, _PADDING)))
   x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
-  return _unroll(w, x, jax.lax.stop_gradient(discount))
+  return _unroll(w, x, jax.lax.stop_gradient(discount_t))
 
 
 @jax.custom_vjp
-def _unroll(w, x, discount):
-  return _forward(w, x, discount)[0]
+def _unroll(w, x, discount_t):
+  return _forward(w, x, discount_t)[0]
 
 
 def _split(a, size):
   return (a[:, k * size:(k + 1) * size] for k in range(4))
 
 
-def _forward(w, x, discount):
+def _forward(w, x, discount_t):
   """Returns h [T, N, H] and what the reverse pass needs."""
   size = w.shape[0] - x.shape[-1]
 
@@ -76,19 +76,19 @@ def _forward(w, x, discount):
     return (h_t, c_t), (h_t, c_t, a)
 
   zeros = jnp.zeros((x.shape[1], size), w.dtype)
-  _, residuals = jax.lax.scan(step, (zeros, zeros), (x, discount),
+  _, residuals = jax.lax.scan(step, (zeros, zeros), (x, discount_t),
                               reverse=True)
   h, c, a = (ad_checkpoint.checkpoint_name(r, RESIDUALS) for r in residuals)
-  return h, (w, x, discount, h, c, a)
+  return h, (w, x, discount_t, h, c, a)
 
 
 def _backward(residuals, h_bar):
-  w, x, discount, h, c, a = residuals
+  w, x, discount_t, h, c, a = residuals
   num_steps, _, size = c.shape
   num_inputs = x.shape[-1]
   w_transposed = w.T
   # The carry that entered step t came from t + 1; into the last came zeros.
-  discount = discount.at[-1].set(0.)
+  discount_t = discount_t.at[-1].set(0.)
 
   def step(carry, xs):
     h_carry, c_carry, w_bar, z_bar = carry
@@ -119,8 +119,8 @@ def _backward(residuals, h_bar):
   z_bar = jnp.zeros((c.shape[1], w.shape[1]), w.dtype)
   (_, _, w_bar, _), x_bar = jax.lax.scan(
       step, (zeros, zeros, jnp.zeros_like(w), z_bar),
-      (jnp.arange(num_steps), h_bar, a, c, x, discount))
-  return w_bar, x_bar, jnp.zeros_like(discount)
+      (jnp.arange(num_steps), h_bar, a, c, x, discount_t))
+  return w_bar, x_bar, jnp.zeros_like(discount_t)
 
 
 _unroll.defvjp(_forward, _backward)

@@ -1,7 +1,7 @@
 """A2C on the training environments, Section 4.1; as fair as we know how.
 
 The agent's policy is that of Table 3, with its optimiser; the critic is the
-one that serves the meta-gradient (`value_function`), so that A2C here is the
+one that serves the meta-gradient (`critic`), so that A2C here is the
 outer algorithm by itself. The paper does not say how its A2C was tuned: here
 per environment, over `grid`, on lifetimes that the comparison does not see.
 """

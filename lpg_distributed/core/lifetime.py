@@ -17,11 +17,11 @@ from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import agent_networks
 from lpg_distributed.core import agent_update
+from lpg_distributed.core import critic as critic_lib
 from lpg_distributed.core import meta_gradient
 from lpg_distributed.core import predictions as predictions_lib
 from lpg_distributed.core import rollout
 from lpg_distributed.core import rule_vector
-from lpg_distributed.core import value_function
 from lpg_distributed.envs import suite
 
 # Lifetimes times environments in a chunk, at most: rows of the rule's matrix
@@ -90,7 +90,7 @@ def make_kind(config: config_lib.Config,
           agent_config, spec, environment.action_spec().num_values,
           predictions.num, config.meta.y_table_stddev),
       optimiser=agent_update.make_optimiser(agent_config.optimiser),
-      value_function=value_function.make_value_function(
+      critic=critic_lib.make_critic(
           agent_config, spec, config.outer),
       predictions=predictions)
 
@@ -130,7 +130,7 @@ def birth(config: config_lib.Config, environment_name: str,
   task = meta_gradient.Task(env_params, draw_hyper_params(
       keys[3], config, environment_name, arm_log_probs))
   return task, meta_gradient.Progress(
-      theta, kind.optimiser.init(theta), kind.value_function.init(keys[4]),
+      theta, kind.optimiser.init(theta), kind.critic.init(keys[4]),
       env_state, rollout.no_returns(num_envs), trajectory)
 
 

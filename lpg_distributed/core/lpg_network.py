@@ -42,7 +42,7 @@ class LPG(hk.Module):
       return lstm(x_t, state)
 
     state = lstm.initial_state(x.shape[1])
-    h, _ = hk.dynamic_unroll(step, (x, inputs.discount), state, reverse=True)
+    h, _ = hk.dynamic_unroll(step, (x, inputs.discount_t), state, reverse=True)
     pi_hat = hk.Linear(1, name='pi_hat')(h)[..., 0]
     if self._config.kind == 'lpg_v':
       return types.LPGTargets(pi_hat, None)
@@ -53,8 +53,8 @@ class LPG(hk.Module):
 def _lstm_input(inputs: types.RuleInput, phi: chex.Array) -> chex.Array:
   """Stacks x_t, [T, N, 6]; `phi` is [T+1, N]."""
   # Nothing is predicted across the end of an episode.
-  phi_t = phi[1:] * inputs.discount
-  return jnp.stack([inputs.reward, inputs.discount, inputs.gamma,
+  phi_t = phi[1:] * inputs.discount_t
+  return jnp.stack([inputs.reward, inputs.discount_t, inputs.gamma,
                     inputs.action_probability, phi[:-1], phi_t], axis=-1)
 
 
@@ -115,7 +115,7 @@ def _hidden(eta: Eta, inputs: types.RuleInput) -> chex.Array:
       inputs.y.reshape(num_steps + 1, -1, num_predictions))
   x = _lstm_input(inputs, embed(eta, inputs.y))
   lstm = eta['lpg/lstm/linear']
-  return backward_lstm.unroll(lstm['w'], lstm['b'], x, inputs.discount)
+  return backward_lstm.unroll(lstm['w'], lstm['b'], x, inputs.discount_t)
 
 
 def apply(eta: Eta, inputs: types.RuleInput) -> types.LPGTargets:

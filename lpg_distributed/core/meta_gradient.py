@@ -14,10 +14,10 @@ from lpg_distributed.core import agent_networks
 from lpg_distributed.core import agent_update
 from lpg_distributed.core import backward_lstm
 from lpg_distributed.core import convolution
+from lpg_distributed.core import critic as critic_lib
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import predictions as predictions_lib
 from lpg_distributed.core import rollout as rollout_lib
-from lpg_distributed.core import value_function as value_function_lib
 from lpg_distributed.envs import base
 
 
@@ -26,7 +26,7 @@ class Kind(NamedTuple):
   environment: base.Environment
   agent: agent_networks.Agent
   optimiser: agent_update.AgentOptimiser
-  value_function: value_function_lib.ValueFunction
+  critic: critic_lib.Critic
   predictions: predictions_lib.Predictions
 
 
@@ -40,7 +40,7 @@ class Progress(NamedTuple):
   """What a window moves on; leaves [L, ...], the trajectory's [T, L, ...]."""
   theta: types.Params
   opt_state: types.Params
-  value: value_function_lib.ValueState
+  value: critic_lib.CriticState
   env_state: base.EnvState
   returns: rollout_lib.EpisodeReturns
   # The first one of the next window: it was made by `theta`, so it is
@@ -158,7 +158,7 @@ def learn_values(kind: Kind, task: Task,
     The new progress, and the advantages [T, L, B] of the critics before.
   """
   value, advantage = over_lifetimes(
-      kind.value_function.update, (0, 1, 0), (0, 1),
+      kind.critic.update, (0, 1, 0), (0, 1),
       task.hyper.gamma.shape[0])(
           progress.value, progress.trajectory, task.hyper.gamma)
   return progress._replace(value=value), advantage
@@ -169,7 +169,7 @@ def seen_values(kind: Kind, progress: Progress) -> Optional[chex.Array]:
   if not kind.predictions.sees_values:
     return None
   observation = progress.trajectory.observation
-  return over_lifetimes(kind.value_function.evaluate, (0, 1), 1,
+  return over_lifetimes(kind.critic.evaluate, (0, 1), 1,
                         observation.shape[1])(progress.value, observation)
 
 

@@ -34,10 +34,10 @@ def open_window(returns: EpisodeReturns) -> EpisodeReturns:
 
 
 def count(returns: EpisodeReturns, reward: chex.Array,
-          discount: chex.Array) -> EpisodeReturns:
+          discount_t: chex.Array) -> EpisodeReturns:
   """`returns` after one more step of each environment."""
   running = returns.running + reward
-  ended = discount == 0.
+  ended = discount_t == 0.
   counts = jnp.logical_and(ended, returns.whole)
   return EpisodeReturns(
       running=jnp.where(ended, 0., running),

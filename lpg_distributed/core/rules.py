@@ -97,8 +97,8 @@ def entropy(logits: chex.Array) -> chex.Array:
 
 def _lambda_returns(experience: Experience, settings: Settings) -> chex.Array:
   # Here, since it brings RLax, and that TensorFlow, which LPG does not need.
-  from lpg_distributed.core import value_function
-  return value_function.lambda_returns(
+  from lpg_distributed.core import critic
+  return critic.lambda_returns(
       experience.trajectory, experience.output.value, settings.discount,
       settings.td_lambda)
 
@@ -185,7 +185,7 @@ def lpg_v(settings: Settings,
     log_pi = agent_update.log_probability(output.agent.logits[:-1],
                                           trajectory.action)
     pi_hat = apply(eta, types.RuleInput(
-        trajectory.reward, trajectory.discount,
+        trajectory.reward, trajectory.discount_t,
         jnp.full_like(trajectory.reward, settings.discount),
         jnp.exp(log_pi), output.value[..., None]))
     returns = _lambda_returns(experience, settings)

@@ -56,11 +56,16 @@ def shard_part_name(shard_id: int) -> str:
   return f'shard_{shard_id:05d}'
 
 
+def _name(path: Any) -> str:
+  """Name of a leaf in the file; it outlives renamed fields."""
+  return jax.tree_util.keystr(path).replace('.discount_t', '.discount')
+
+
 def save_tree(tree: Any) -> bytes:
   """Arrays and numbers of a tree as an `.npz`, named by their paths."""
   buffer = io.BytesIO()
   leaves = jax.tree_util.tree_leaves_with_path(tree)
-  np.savez(buffer, **{jax.tree_util.keystr(path): np.asarray(leaf)
+  np.savez(buffer, **{_name(path): np.asarray(leaf)
                       for path, leaf in leaves})
   return buffer.getvalue()
 
@@ -72,7 +77,7 @@ def load_tree(data: bytes, like: Any) -> Any:
     CheckpointError: other names, shapes or types than those of `like`.
   """
   leaves, tree = jax.tree_util.tree_flatten_with_path(like)
-  names = [jax.tree_util.keystr(path) for path, _ in leaves]
+  names = [_name(path) for path, _ in leaves]
   expected = {name: np.asarray(leaf) for name, (_, leaf) in zip(names, leaves)}
 
   def check(name, shape, dtype):

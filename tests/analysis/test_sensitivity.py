@@ -65,7 +65,7 @@ def test_kernels_by_finite_differences(rule):
                for a, b in zip(up, down))
       for t in range(s + 1):
         for n in range(N):
-          if connected(inputs.discount, t, s, n):
+          if connected(inputs.discount_t, t, s, n):
             counts[s - t] += 1
             sums['pi_hat'][s - t] += pi[t, n, 0]
             sums['y_hat'][s - t] += np.linalg.norm(y[t, n])
@@ -92,7 +92,7 @@ def test_phi_moves_by_one():
 def test_phi_kernel_by_a_held_rule():
   """d pi_hat / d phi at all steps together: of phi's own bias."""
   eta, inputs = make_case(RULE)
-  inputs = inputs._replace(discount=np.ones((T, N), np.float32))
+  inputs = inputs._replace(discount_t=np.ones((T, N), np.float32))
   direction = rule_derivatives._phi_direction(eta, jnp.asarray(inputs.y))
   alive = np.any(np.asarray(direction) != 0., axis=-1).all(axis=0)
   one = jax.tree_util.tree_map(

@@ -10,7 +10,7 @@ from lpg_distributed.core import agent_update
 # One environment, two steps: s = 0, 1, 0; a = 1, 0; two actions, M = 3.
 TRAJECTORY = types.Trajectory(
     observation=jnp.array([[0], [1], [0]]), action=jnp.array([[1], [0]]),
-    reward=jnp.array([[1.], [0.]]), discount=jnp.array([[1.], [0.]]))
+    reward=jnp.array([[1.], [0.]]), discount_t=jnp.array([[1.], [0.]]))
 TABLE = jnp.array([[0.2, -0.3, 0.5, 0.0, -0.5],
                    [0.1, 0.4, -1.0, 0.3, 0.2]])
 TARGETS = types.LPGTargets(

@@ -58,7 +58,7 @@ def test_one_update_by_hand():
     target = value[T]
     ascent = np.zeros_like(table)
     for step in reversed(range(T)):
-      target = t.reward[step, i] + 0.9 * t.discount[step, i] * (
+      target = t.reward[step, i] + 0.9 * t.discount_t[step, i] * (
           0.05 * value[step + 1] + 0.95 * target)
       for b in range(B):
         s, a = t.observation[step, i, b], t.action[step, i, b]

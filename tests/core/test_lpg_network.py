@@ -21,7 +21,7 @@ def make_inputs(num_steps, batch, num_predictions, seed=0):
   logits = rng.normal(size=(num_steps + 1, *batch, num_predictions))
   return types.RuleInput(
       reward=rng.normal(size=shape).astype(np.float32),
-      discount=(rng.random(shape) > 0.3).astype(np.float32),
+      discount_t=(rng.random(shape) > 0.3).astype(np.float32),
       gamma=np.full(shape, 0.99, np.float32),
       action_probability=rng.random(shape).astype(np.float32),
       y=np.asarray(jax.nn.softmax(logits), np.float32))
@@ -50,9 +50,9 @@ def numpy_rule(eta, inputs, phi=None):
     h, c = np.zeros(size), np.zeros(size)
     for t in reversed(range(num_steps)):
       next_phi = phi(inputs.y[t + 1, n])
-      if inputs.discount[t, n] == 0.:
+      if inputs.discount_t[t, n] == 0.:
         h, c, next_phi = np.zeros(size), np.zeros(size), 0.
-      x = np.array([inputs.reward[t, n], inputs.discount[t, n],
+      x = np.array([inputs.reward[t, n], inputs.discount_t[t, n],
                     inputs.gamma[t, n], inputs.action_probability[t, n],
                     phi(inputs.y[t, n]), next_phi])
       z = np.concatenate([x, h]) @ w + b
@@ -78,7 +78,7 @@ def random_eta(config, seed=1):
 @pytest.mark.parametrize('jit', [False, True])
 def test_forward_equals_a_numpy_loop(form, jit):
   eta, inputs = random_eta(SMALL), make_inputs(6, (3,), 5)
-  assert 0 < (inputs.discount == 0).sum() < inputs.discount.size
+  assert 0 < (inputs.discount_t == 0).sum() < inputs.discount_t.size
   if form == 'fast':
     apply = lpg_network.apply
   else:
@@ -128,7 +128,7 @@ def test_nothing_crosses_the_end_of_an_episode():
   eta, inputs = random_eta(SMALL), make_inputs(6, (1,), 5)
   discount = np.ones((6, 1), np.float32)
   discount[2] = 0.
-  inputs = inputs._replace(discount=discount)
+  inputs = inputs._replace(discount_t=discount)
   later = jax.tree_util.tree_map(np.copy, inputs)
   later.reward[3:] += 1.
   later.y[3:] = np.roll(later.y[3:], 1, axis=-1)

@@ -182,7 +182,7 @@ def test_last_trajectory_is_the_next_windows_first():
   assert int(jnp.max(after.returns.window_count)) <= steps
 
 
-def test_value_function_never_reaches_the_rule():
+def test_the_critic_never_reaches_the_rule():
   """The critic changes advantages, never updates: theta_K is the same."""
   config = make_config('chain_short')
   kind, task, progress, keys, eta = make_window(config)
@@ -201,7 +201,7 @@ def test_loss_by_hand():
   kind, task, progress, keys, eta = make_window(config)
   _, (after, stats) = meta_gradient.window_loss(
       eta, kind, config.meta, task, progress, keys)
-  _, advantage = jax.vmap(kind.value_function.update, in_axes=(0, 1, 0),
+  _, advantage = jax.vmap(kind.critic.update, in_axes=(0, 1, 0),
                           out_axes=(0, 1))(
       progress.value, after.trajectory, task.hyper.gamma)
   targets = meta_gradient.compute_targets(

@@ -44,7 +44,7 @@ def test_returns_against_a_plain_loop():
       environment, lambda obs: jnp.zeros(obs.shape + (2,)), params, state,
       observation, rollout.no_returns(num_envs), jax.random.PRNGKey(2),
       num_steps)
-  reward, discount = map(np.asarray, (trajectory.reward, trajectory.discount))
+  reward, discount = map(np.asarray, (trajectory.reward, trajectory.discount_t))
   for env in range(num_envs):
     episodes, total = [], 0.
     for t in range(num_steps):

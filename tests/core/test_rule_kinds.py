@@ -104,7 +104,7 @@ def test_the_rule_of_lpg_v_sees_the_critics_values():
     gamma = np.full_like(chosen, task.hyper.gamma[i])
     pi_hat = np.asarray(lpg_network.apply_reference(
         eta, config.rule, types.RuleInput(
-            t.reward[:, i], t.discount[:, i], jnp.float32(gamma),
+            t.reward[:, i], t.discount_t[:, i], jnp.float32(gamma),
             jnp.float32(chosen), jnp.asarray(values))).pi_hat)
     ascent = np.zeros_like(table)
     for s, a, weight in zip(observation[:-1].ravel(), action.ravel(),
@@ -137,7 +137,7 @@ def test_vector_is_moved_by_the_squared_error():
   targets = lpg_network.apply_reference(
       eta, config.rule, types.RuleInput(
           *(x[:, 0] for x in (progress.trajectory.reward,
-                              progress.trajectory.discount)),
+                              progress.trajectory.discount_t)),
           jnp.broadcast_to(task.hyper.gamma[0], log_pi[:, 0].shape),
           jnp.exp(log_pi[:, 0]), output.y_logits[:, 0]))
   y_hat = np.asarray(targets.y_hat_logits, np.float64)

@@ -63,7 +63,7 @@ def lambda_returns(trajectory, values):
   following = values[T]
   for t in reversed(range(T)):
     mixed = 0.2 * values[t + 1] + 0.8 * following
-    following = reward[t] + 0.9 * trajectory.discount[t] * mixed
+    following = reward[t] + 0.9 * trajectory.discount_t[t] * mixed
     result[t] = following
   return result
 
@@ -76,7 +76,7 @@ def test_a2c_gradient_is_that_of_rlax():
   values = np.asarray(trajectory.observation, np.float64) @ np.asarray(
       state.theta, np.float64)[:, -1]
   returns = lambda_returns(trajectory, values)
-  assert np.any(trajectory.discount == 0.)
+  assert np.any(trajectory.discount_t == 0.)
   assert np.any(np.abs(trajectory.reward) > 1.)
   advantage = np.float32(returns - values[:-1]).ravel()
 
@@ -110,7 +110,7 @@ def numpy_pi_hat(eta, trajectory, probability, values):
   for b in range(B):
     h = c = np.zeros(4)
     for t in reversed(range(T)):
-      d = trajectory.discount[t, b]
+      d = trajectory.discount_t[t, b]
       x = [np.clip(trajectory.reward[t, b], -1., 1.), d, 0.9,
            probability[t, b], phi(values[t, b]), d * phi(values[t + 1, b])]
       i, g, f, o = np.split(np.concatenate([x, d * h]) @ lstm['w']

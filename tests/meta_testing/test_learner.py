@@ -125,7 +125,7 @@ def test_the_rule_sees_the_trajectory():
                              np.clip(2. * trajectory.reward, -0.5, 0.5))
   assert np.any(np.abs(trajectory.reward) > 0.25)
   assert np.any(np.abs(trajectory.reward) < 0.25)
-  np.testing.assert_array_equal(inputs.discount, trajectory.discount)
+  np.testing.assert_array_equal(inputs.discount_t, trajectory.discount_t)
   np.testing.assert_allclose(inputs.gamma, np.full((T, B), 0.9), rtol=1e-6)
   out = np.asarray(trajectory.observation) @ np.asarray(state.theta)
   for t in range(T + 1):

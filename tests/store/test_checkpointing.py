@@ -1,5 +1,6 @@
 """Checkpoints are complete or absent, and damage never passes."""
 
+import io
 import json
 import os
 import shutil
@@ -19,6 +20,10 @@ PARTS = {'bandit': b'{"a": [1]}', 'learner': b'learner' * 50,
          'shard_00000': b'0' * 100, 'shard_00001': b'1' * 100}
 
 
+class _Steps(NamedTuple):
+  discount_t: np.ndarray
+
+
 class _State(NamedTuple):
   a: np.ndarray
   b: dict
@@ -28,6 +33,15 @@ def make_tree(offset=0.):
   return {'step': 3, 'state': _State(
       jnp.arange(6.).reshape(2, 3) + offset,
       {'x': np.int32(4), 'y': (np.array([True]), np.zeros((0, 2)))})}
+
+
+def test_files_keep_the_name_of_a_renamed_field():
+  """Files of a released version call it `discount`."""
+  steps = _Steps(np.arange(3.))
+  data = checkpointing.save_tree(steps)
+  assert np.load(io.BytesIO(data)).files == ['.discount']
+  np.testing.assert_array_equal(
+      checkpointing.load_tree(data, steps).discount_t, steps.discount_t)
 
 
 def write(run_dir, step, kept=3):

@@ -19,29 +19,29 @@ from lpg_distributed import types
 from lpg_distributed.core import agent_networks
 
 
-class ValueState(NamedTuple):
+class CriticState(NamedTuple):
   params: types.Params
   opt_state: optax.OptState
   advantage_square: chex.Array  # [], running mean, not corrected for its start
   num_updates: chex.Array  # [] int32
 
 
-class ValueFunction(NamedTuple):
+class Critic(NamedTuple):
   """Pure functions of one lifetime's critic."""
-  init: Callable[[chex.PRNGKey], ValueState]
+  init: Callable[[chex.PRNGKey], CriticState]
   # (state, observation [..., *shape]) -> V(s) [...]
-  evaluate: Callable[[ValueState, chex.Array], chex.Array]
+  evaluate: Callable[[CriticState, chex.Array], chex.Array]
   # (state, trajectory, gamma) -> (state, advantage [T, B]); the advantage is
   # that of the critic before it learns from this trajectory.
-  update: Callable[[ValueState, types.Trajectory, chex.Array],
-                   tuple[ValueState, chex.Array]]
+  update: Callable[[CriticState, types.Trajectory, chex.Array],
+                   tuple[CriticState, chex.Array]]
 
 
 def lambda_returns(trajectory: types.Trajectory, values: chex.Array,
                    gamma: chex.Array, td_lambda: float) -> chex.Array:
   """TD(lambda) targets, [T, B], from `values` [T+1, B]."""
   batched = jax.vmap(rlax.lambda_returns, in_axes=(1, 1, 1, None), out_axes=1)
-  return batched(trajectory.reward, gamma * trajectory.discount, values[1:],
+  return batched(trajectory.reward, gamma * trajectory.discount_t, values[1:],
                  td_lambda)
 
 
@@ -63,9 +63,9 @@ def _mean_visit_update(table: chex.Array, state_index: chex.Array,
   return table + rate * sums[:, :1] / jnp.maximum(sums[:, 1:], 1.)
 
 
-def make_value_function(agent_config: config_lib.AgentConfig,
-                        observation_spec: specs.Array,
-                        config: config_lib.OuterConfig) -> ValueFunction:
+def make_critic(agent_config: config_lib.AgentConfig,
+                observation_spec: specs.Array,
+                config: config_lib.OuterConfig) -> Critic:
   """A table for table agents, else a network like the agent's torso."""
   network = agent_networks.make_network(agent_config, observation_spec, 1)
   optimiser = optax.adam(config.network_learning_rate)
@@ -73,8 +73,8 @@ def make_value_function(agent_config: config_lib.AgentConfig,
   def init(key):
     params = network.init(key)
     opt_state = () if agent_config.is_table else optimiser.init(params)
-    return ValueState(params, opt_state, jnp.zeros(()),
-                      jnp.zeros((), jnp.int32))
+    return CriticState(params, opt_state, jnp.zeros(()),
+                       jnp.zeros((), jnp.int32))
 
   def learn(state, trajectory, gamma):
     """Returns new parameters, optimiser state and the errors [T, B]."""
@@ -105,9 +105,9 @@ def make_value_function(agent_config: config_lib.AgentConfig,
     if decay:
       scale = jnp.sqrt(square / (1. - decay ** count)) + 1e-4
       advantage = advantage / scale
-    return ValueState(params, opt_state, square, count), advantage
+    return CriticState(params, opt_state, square, count), advantage
 
   def evaluate(state, observation):
     return network.apply(state.params, observation)[..., 0]
 
-  return ValueFunction(init, evaluate, update)
+  return Critic(init, evaluate, update)

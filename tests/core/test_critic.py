@@ -8,7 +8,7 @@ import pytest
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
-from lpg_distributed.core import value_function
+from lpg_distributed.core import critic as critic_lib
 
 OUTER = config_lib.OuterConfig()
 STATES = specs.DiscreteArray(3)
@@ -30,7 +30,7 @@ def make_trajectory(num_steps=12, batch=8, as_bits=False):
 @pytest.mark.parametrize('agent, spec, updates', [
     (config_lib.AgentConfig(), STATES, 60), (DENSE, BITS, 1500)])
 def test_learns_the_discounted_values(agent, spec, updates):
-  critic = value_function.make_value_function(agent, spec, OUTER)
+  critic = critic_lib.make_critic(agent, spec, OUTER)
   trajectory = make_trajectory(as_bits=not agent.is_table)
   state = critic.init(jax.random.PRNGKey(0))
   update = jax.jit(critic.update)
@@ -49,13 +49,13 @@ def test_lambda_returns_by_hand():
   values = jnp.array([[10.], [20.], [30.], [40.]])
   # From the back: 4 + .5*40; 2 + 0; 1 + .5*(.2*20 + .8*2).
   np.testing.assert_allclose(
-      value_function.lambda_returns(trajectory, values, 0.5, 0.8),
+      critic_lib.lambda_returns(trajectory, values, 0.5, 0.8),
       [[3.8], [2.], [24.]], rtol=1e-6)
 
 
 def test_many_visits_of_one_state_do_not_diverge():
   """A summed step of 0.3 over 512 visits would grow without bound."""
-  critic = value_function.make_value_function(
+  critic = critic_lib.make_critic(
       config_lib.AgentConfig(), specs.DiscreteArray(1), OUTER)
   shape = (8, 64)
   trajectory = types.Trajectory(
@@ -70,7 +70,7 @@ def test_many_visits_of_one_state_do_not_diverge():
 
 
 def test_unvisited_states_stay():
-  critic = value_function.make_value_function(
+  critic = critic_lib.make_critic(
       config_lib.AgentConfig(), specs.DiscreteArray(5), OUTER)
   state, _ = critic.update(critic.init(jax.random.PRNGKey(0)),
                            make_trajectory(), 0.9)
@@ -79,9 +79,9 @@ def test_unvisited_states_stay():
 
 def test_advantage_scale():
   config = config_lib.OuterConfig(advantage_ema_decay=0.9)
-  critic = value_function.make_value_function(
+  critic = critic_lib.make_critic(
       config_lib.AgentConfig(), STATES, config)
-  plain = value_function.make_value_function(
+  plain = critic_lib.make_critic(
       config_lib.AgentConfig(), STATES, OUTER)
   trajectory = make_trajectory()
   trajectory = trajectory._replace(reward=trajectory.reward * 100.)
