@@ -191,7 +191,9 @@ def test_files_are_small(name):
 # The directories of users and machines, and what a test needs of them.
 _MACHINE_PATH = re.compile(r'(?<![\w.}/:-])/(?:home|root|Users|work|mnt|data|'
                            r'scratch)/\w')
-_HOST = re.compile(r'\b(?:[\w-]+\.)+(?:internal|local|lan|corp)\b')
+# Not `launch.local`, which is a package.
+_HOST = re.compile(
+    r'\b(?:[\w-]+\.)+(?:internal|(?<!launch\.)local|lan|corp)\b')
 _TEXT = ('.py', '.md', '.sh', '.toml', '.yml', '.yaml', '.json', '.txt',
          '.cfg', '.csv')
 
