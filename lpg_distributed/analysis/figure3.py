@@ -141,7 +141,7 @@ def draw(about, data):
       axes.fill_between(steps, mean - error, mean + error, alpha=0.25,
                         linewidth=0, color=style.line(i)['color'])
       top = max(top, np.nanmax(mean, initial=-np.inf))
-    optimum = optimal_returns.optima()[name]
+    optimum = optimal_returns.optima().get(name)
     axes.set_title(name if optimum is None else
                    f'{name} (optimal: {optimum:.3g})')
     if optimum is not None and optimum < 2. * top:  # Else nothing else shows.
@@ -155,8 +155,8 @@ def draw(about, data):
 
 def normalised(name: str, value: Optional[float]) -> Optional[float]:
   """0 is the random policy, 1 the optimal one; None where that is unknown."""
-  entry = optimal_returns.load()[name]
-  if value is None or entry['optimal'] is None:
+  entry = optimal_returns.load().get(name)
+  if value is None or entry is None or entry['optimal'] is None:
     return None
   return (value - entry['random']) / (entry['optimal'] - entry['random'])
 
@@ -251,7 +251,7 @@ def _raw(labels: Sequence[str], data, what: str) -> list[str]:
   rows = []
   for name, found in data.items():
     summary = summaries(found, what)
-    optimum = optimal_returns.optima()[name]
+    optimum = optimal_returns.optima().get(name)
     rows.append([f'`{name}`', '-' if optimum is None else f'{optimum:.3g}',
                  *(intervals.text(summary.get(label)) for label in labels)])
   return markdown.table(['environment', 'optimal', *labels], rows)

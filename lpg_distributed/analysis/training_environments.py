@@ -22,6 +22,7 @@ from lpg_distributed.analysis import sources
 from lpg_distributed.analysis import training_settings as settings_lib
 from lpg_distributed.analysis import tuning
 from lpg_distributed.core import train_agents
+from lpg_distributed.envs import suite
 
 _STREAM = tuning.STREAM + 1  # folded into the seed's key
 
@@ -59,9 +60,9 @@ def sized(config: config_lib.Config, environment: str,
 
 
 def _chunk_keys(environment: str, settings: settings_lib.Settings):
-  index = list(config_lib.AGENTS).index(environment)
   key = jax.random.fold_in(
-      evaluation.held_out_key(settings.seed, _STREAM), index)
+      evaluation.held_out_key(settings.seed, _STREAM),
+      suite.seed_number(environment))
   num_chunks = -(-settings.num_lifetimes // settings.chunk)
   return [jax.random.fold_in(key, i) for i in range(num_chunks)]
 

@@ -89,6 +89,17 @@ def test_loading_twice_gives_equal_environments():
   assert suite.load('chain_short') != suite.load('chain_short_noisy')
 
 
+def test_seed_numbers_of_the_fifteen_never_change():
+  """Stored results were computed with the place in the list of Table 3."""
+  assert [suite.seed_number(name) for name in suite.ENVIRONMENTS] == [
+      *range(15)]
+
+
+def test_a_new_name_has_its_own_seed_number():
+  assert suite.seed_number('module/my_grid:Maze') == 48441351
+  assert suite.seed_number('a') != suite.seed_number('b')
+
+
 def test_returns_to_compare_with():
   entries = optimal_returns.load()
   assert tuple(entries) == suite.ENVIRONMENTS
