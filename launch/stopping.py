@@ -2,8 +2,38 @@
 
 import signal
 import threading
+from typing import Any, Callable, Iterable
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+def ignored(numbers: Iterable[int] = SIGNALS) -> frozenset[int]:
+  """Which of these signals the process ignores now."""
+  return frozenset(number for number in numbers
+                   if signal.getsignal(number) == signal.SIG_IGN)
+
+
+def install(handler: Callable[[int, Any], None],
+            numbers: Iterable[int] = SIGNALS) -> dict[int, Any]:
+  """Handles signals, except those that are ignored.
+
+  `nohup` ignores SIGHUP, and `&` in a script ignores SIGINT and SIGQUIT. Who
+  started the program so wants them to have no effect.
+
+  Returns:
+    The handlers before, for `restore`.
+  """
+  numbers = tuple(numbers)
+  kept = ignored(numbers)
+  return {number: signal.signal(number, handler) for number in numbers
+          if number not in kept}
+
+
+def restore(handlers: dict[int, Any]) -> None:
+  """Puts back what `install` returned."""
+  for number, handler in handlers.items():
+    # None: it was not installed from Python, so it cannot be put back.
+    signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 class Stopping:
@@ -14,18 +44,29 @@ class Stopping:
     self.event = threading.Event()
     self.signal = 0
     self._second_ends = second_ends
+    self._before: dict[int, Any] = {}
+    self._ignored: frozenset[int] = frozenset()
 
   def __enter__(self) -> 'Stopping':
-    for number in SIGNALS:
-      signal.signal(number, self.handle)
+    self._ignored = ignored()
+    self._before = install(self.handle)
     return self
 
   def __exit__(self, *exc_info) -> None:
+    restore(self._before)
+
+  def replace(self, handler: Callable[[int, Any], None]) -> None:
+    """Handles the signals otherwise, until the end of the context.
+
+    For use after a library has installed handlers of its own. Signals that
+    were ignored at the beginning are ignored again.
+    """
     for number in SIGNALS:
-      signal.signal(number, signal.SIG_DFL)
+      signal.signal(number, signal.SIG_IGN if number in self._ignored
+                    else handler)
 
   def handle(self, number, frame) -> None:
-    """Of a signal; whoever takes the handler's place may call it."""
+    """Notes a signal; a handler that replaces this one may call it."""
     del frame
     self.signal = self.signal or number
     self.event.set()

@@ -2,11 +2,9 @@
 
 import contextlib
 import os
-import shutil
-import signal
+import secrets
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from typing import Any, Mapping, Optional, Sequence
@@ -119,8 +117,7 @@ def _run_program(tasks, root, processes, threads, interrupt, watcher) -> None:
   from lpg_distributed import atari_program
 
   program = atari_program.make_program(tasks, processes, threads)
-  temporary = tempfile.mkdtemp(prefix='launch_', dir=root)
-  tempfile.tempdir = temporary  # Launchpad leaves its files behind.
+  temporary = os.path.join(root, f'launch_{secrets.token_hex(4)}')
   resources = {atari_program.ATARI_EVALUATOR: local_launchpad.node_process(
       {**process_environment.with_packages(process_environment.WORKER),
        'TMPDIR': temporary})}
@@ -131,24 +128,15 @@ def _run_program(tasks, root, processes, threads, interrupt, watcher) -> None:
       watcher.show()
 
   thread = threading.Thread(target=watch)
-  # Launchpad prints to the standard output, also from signal handlers, and
-  # handles SIGINT and SIGTERM itself once it runs.
-  with open(os.path.join(logs, 'launchpad.log'), 'a',
-            encoding='utf-8') as log, contextlib.redirect_stdout(log):
-    manager = lp.launch(program, 'local_mp', local_resources=resources,
-                        terminal='output_to_files')
-    launchpads = signal.getsignal(signal.SIGTERM)
-
-    def handle(number, frame):
-      interrupt.signal = interrupt.signal or number
-      launchpads(signal.SIGTERM, frame)
-
-    for number in stopping.SIGNALS:
-      signal.signal(number, handle)
+  # Launchpad prints to the standard output, also from signal handlers.
+  path = os.path.join(logs, 'launchpad.log')
+  with local_launchpad.temporary_files(temporary), (
+      open(path, 'a', encoding='utf-8')) as log, (
+      contextlib.redirect_stdout(log)):
+    manager = local_launchpad.launch(lp, program, 'local_mp', resources,
+                                     interrupt)
     thread.start()
     try:
-      if interrupt.event.is_set():  # It came before Launchpad listened.
-        os.kill(os.getpid(), signal.SIGTERM)
       manager.wait()
     except Exception as error:  # pylint: disable=broad-except
       print(f'a node has failed: {error}; see {os.path.relpath(logs)}',
@@ -156,7 +144,6 @@ def _run_program(tasks, root, processes, threads, interrupt, watcher) -> None:
     finally:
       done.set()
       thread.join()
-      shutil.rmtree(temporary, ignore_errors=True)
 
 
 class Watcher:

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from typing import Any, Callable, Mapping, NamedTuple, Optional
 
@@ -52,15 +51,6 @@ class Facade(NamedTuple):
 _SUPERVISION = Supervision()
 
 
-class _Stopping(stopping.Stopping):
-  """Tells Launchpad also of the signal that it does not know."""
-
-  def handle(self, number, frame):
-    super().handle(number, frame)
-    if number == signal.SIGHUP:
-      os.kill(os.getpid(), signal.SIGTERM)
-
-
 def _last_row(run_dir: str) -> Optional[dict[str, Any]]:
   rows = collections.deque(loggers.read_metrics(run_dir, 'evaluator'), 1)
   return rows[0] if rows else None
@@ -81,14 +71,14 @@ def run(config: config_lib.Config, launch_type: str,
         supervision: Supervision = _SUPERVISION,
         facade: Optional[Facade] = None) -> int:
   """Runs to the end or to a signal; returns the exit code."""
-  with _Stopping(second_ends=False) as interrupt, (
+  with stopping.Stopping(second_ends=False) as interrupt, (
       progress.Progress()) as display:
     watch = shower(config, run_dir.path, display)
     if launch_type == 'embedded':
       from lpg_distributed import local_loop
       local_loop.run(config, run_dir.path, checkpoint, interrupt.event, watch)
       return interrupt.exit_code
-    return _run_program(config, launch_type, run_dir, watch, interrupt.event,
+    return _run_program(config, launch_type, run_dir, watch, interrupt,
                         supervision, facade) or interrupt.exit_code
 
 
@@ -146,7 +136,7 @@ class _Log(io.TextIOBase):
     super().close()
 
 
-def _run_program(config, launch_type, run_dir, watch, stop, supervision,
+def _run_program(config, launch_type, run_dir, watch, interrupt, supervision,
                  facade) -> int:
   logs = os.path.join(run_dir.path, 'logs')
   lp = local_launchpad.load(logs)
@@ -156,9 +146,7 @@ def _run_program(config, launch_type, run_dir, watch, stop, supervision,
                            own_processes=launch_type == 'local_mp')
   program, handles = programs.make_program(config, launch)
   temporary = os.path.join(run_dir.path, 'tmp')
-  shutil.rmtree(temporary, ignore_errors=True)
-  os.makedirs(os.path.join(temporary, 'pids'))
-  tempfile.tempdir = temporary  # Launchpad leaves its files behind.
+  shutil.rmtree(temporary, ignore_errors=True)  # Of a launch that was killed.
   resources = {}
   if launch.own_processes:
     resources = {label: local_launchpad.node_process(
@@ -169,10 +157,12 @@ def _run_program(config, launch_type, run_dir, watch, stop, supervision,
   deaths = Deaths(os.path.join(run_dir.path, DEATHS))
 
   # Launchpad prints to the standard output, also from signal handlers.
-  with _Log(os.path.join(logs, 'launchpad.log')) as log, (
+  with local_launchpad.temporary_files(temporary), (
+      _Log(os.path.join(logs, 'launchpad.log'))) as log, (
       contextlib.redirect_stdout(log)):
-    manager = lp.launch(program, launch_type, local_resources=resources,
-                        terminal='output_to_files')
+    os.mkdir(os.path.join(temporary, 'pids'))
+    manager = local_launchpad.launch(lp, program, launch_type, resources,
+                                     interrupt)
     # Launchpad does not say which node failed; its table of nodes does.
     nodes = {label: list(workers)
              for label, workers in manager._active_workers.items()}
@@ -193,8 +183,6 @@ def _run_program(config, launch_type, run_dir, watch, stop, supervision,
         target=watch_learner,
         args=(learner.dereference(), watch, done, deaths.show_new))
     watcher.start()
-    if stop.is_set():  # A signal came before Launchpad listened to it.
-      os.kill(os.getpid(), signal.SIGTERM)
     try:
       failed = _wait(manager, [label for label in nodes if label.split('/')[0]
                                == programs.META_LEARNER])
@@ -207,7 +195,6 @@ def _run_program(config, launch_type, run_dir, watch, stop, supervision,
       deaths.show_new()
       with contextlib.suppress(OSError):
         os.remove(os.path.join(run_dir.path, run_directory.LAUNCH_FILE))
-      shutil.rmtree(temporary, ignore_errors=True)
   if failed:
     explain(failed, nodes, deaths, logs)
     return 1

@@ -10,8 +10,9 @@ command can start it.
 The node dies with its supervisor, and the supervisor with its launcher, by the
 kernel's parent-death signal, even of SIGKILL. A node that has begun to beat
 (`lpg_distributed/nodes/heartbeat.py`) and falls silent is hung; it is killed
-and counts as dead. SIGTERM, SIGINT and SIGHUP end the node, and nothing is
-started again; a node that does not end in LPG_STOP_S seconds is killed.
+and counts as dead. SIGTERM, SIGINT, SIGHUP and SIGQUIT end the node, and
+nothing is started again; one that was ignored at the start stays ignored. A
+node that does not end in LPG_STOP_S seconds is killed.
 
 Each death is a line in the file LPG_DEATHS, as JSON. The exit code is 0 if the
 node ended with 0 or was told to end, else 1.
@@ -30,6 +31,8 @@ import time
 # A node ends with this code if it is no use to start it again.
 HOPELESS = 70
 _PR_SET_PDEATHSIG = 1
+_OF_TERMINALS = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_SIGNALS = (signal.SIGTERM, *_OF_TERMINALS)
 _TICK_S = 1.
 _START_S = 300.  # how long a node may take to its first beat
 _LONGEST_PAUSE_S = 30.
@@ -71,8 +74,10 @@ class Supervisor:
     self._stopping = False
     self._stop_s = _number('LPG_STOP_S', _STOP_S)
     self._deadline = float('inf')
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-      signal.signal(number, self._stop)
+    for number in _SIGNALS:
+      # `nohup`, or `&` in a script, wants some of them to have no effect.
+      if signal.getsignal(number) != signal.SIG_IGN:
+        signal.signal(number, self._stop)
 
   def _stop(self, number, frame) -> None:
     del number, frame
@@ -112,9 +117,10 @@ class Supervisor:
 
     def prepare():
       die_with_parent(me)
-      # A terminal sends these to all; the launcher says when to end.
-      signal.signal(signal.SIGINT, signal.SIG_IGN)
-      signal.signal(signal.SIGHUP, signal.SIG_IGN)
+      # A terminal sends these to all; the launcher says when to end. They are
+      # blocked, since Launchpad installs handlers of its own in the node, of
+      # which some kill it at once.
+      signal.pthread_sigmask(signal.SIG_BLOCK, _OF_TERMINALS)
 
     kept = [int(fd) for fd in os.environ.get('LPG_PASS_FDS', '').split()]
     self._process = subprocess.Popen(

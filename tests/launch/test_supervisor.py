@@ -11,7 +11,8 @@ import time
 import psutil
 import pytest
 
-SUPERVISED = (pathlib.Path(__file__).parents[2] / 'launch' / 'supervised.sh')
+SUPERVISED = (pathlib.Path(__file__).parents[2] / 'launch' / 'local' /
+              'supervised.sh')
 # Notes each life with its arguments and process id.
 LIVE = '''
 import os, signal, sys, time
@@ -120,7 +121,7 @@ if lives == 1:
 
 
 def test_a_node_that_beats_is_left_alone(tmp_path):
-  root = str(SUPERVISED.parents[1])
+  root = str(SUPERVISED.parents[2])
   node = Node(tmp_path, f'''
 sys.path.insert(0, {root!r})
 from lpg_distributed.nodes import heartbeat

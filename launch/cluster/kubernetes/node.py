@@ -27,6 +27,7 @@ _ROOT = os.path.abspath(os.path.join(__file__, *['..'] * 5))
 sys.path.insert(0, _ROOT)
 
 from lpg_distributed.launch import process_environment  # noqa: E402
+from lpg_distributed.launch import stopping  # noqa: E402
 
 HOPELESS, AGAIN, TERMINATED = 70, 75, 143
 ENTRY = 'launchpad.nodes.python.process_entry'
@@ -49,8 +50,7 @@ class Node:
     self._supervisor = None
     self._terminated = False
     self._deadline = float('inf')
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-      signal.signal(number, self._terminate)
+    stopping.install(self._terminate)
 
   def _terminate(self, *_) -> None:
     """Ends the node now, or leaves it until the learner ends it.
@@ -73,7 +73,8 @@ class Node:
                  else process_environment.WORKER)
     self._supervisor = subprocess.Popen(
         [sys.executable, '-S', '-I',
-         os.path.join(_ROOT, 'launch', 'supervisor.py'), '-m', ENTRY,
+         os.path.join(_ROOT, 'lpg_distributed', 'launch', 'local',
+                      'supervisor.py'), '-m', ENTRY,
          '--data_file', os.path.join(os.environ['LPG_NODES'],
                                      f'{self._label}.pkl'),
          '--lp_task_id', os.environ['JOB_COMPLETION_INDEX']],

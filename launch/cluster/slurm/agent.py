@@ -23,6 +23,7 @@ _ROOT = os.path.abspath(os.path.join(__file__, *['..'] * 5))
 sys.path.insert(0, _ROOT)
 
 from lpg_distributed.launch import process_environment  # noqa: E402
+from lpg_distributed.launch import stopping  # noqa: E402
 from lpg_distributed.launch.cluster.slurm import places  # noqa: E402
 
 _TICK_S = 0.5
@@ -97,8 +98,7 @@ class Agent:
     self._supervisor = None
     self._stopping = ''
     self._kill_at = float('inf')
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-      signal.signal(number, lambda number, frame: self._stop('a signal'))
+    stopping.install(lambda number, frame: self._stop('a signal'))
 
   def _say(self, text: str) -> None:
     """Into the node's log; Slurm's output goes with the leader."""
@@ -145,7 +145,8 @@ class Agent:
     with open(self._log, 'a', encoding='utf-8') as f:
       self._supervisor = subprocess.Popen(
           [sys.executable, '-S', '-I',
-           os.path.join(_ROOT, 'launch', 'supervisor.py'),
+           os.path.join(_ROOT, 'lpg_distributed', 'launch', 'local',
+                        'supervisor.py'),
            '-m', self._job['entry'], *self._job['arguments'],
            '--data_file', os.path.join(self._job_dir, 'nodes',
                                        f'{self._label}.pkl'),
