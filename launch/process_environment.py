@@ -21,6 +21,9 @@ WORKER = {
     'MALLOC_MMAP_MAX_': '0',
     'MALLOC_TRIM_THRESHOLD_': '10000000000',
     'TF_CPP_MIN_LOG_LEVEL': '3',
+    # Of what is not a meta-step, as meta-testing: float32 on accelerators too.
+    # A meta-step's is `run.matmul_precision`.
+    'JAX_DEFAULT_MATMUL_PRECISION': 'highest',
 }
 # A node that only answers or waits leaves accelerators to the others.
 SERVICE = {**{k: v for k, v in WORKER.items()

@@ -56,6 +56,7 @@ def _require_numbers(name: str, values: Any, low: float, high: float,
     _require_number(name, value, low, high, open_low)
 
 
+MATMUL_PRECISIONS = ('highest', 'high', 'default')  # docs/performance.md
 RULE_KINDS = ('lpg', 'lpg_v', 'lpg_vector')
 
 
@@ -69,8 +70,7 @@ class RuleConfig:
   # has no y_hat, so that it uses no `num_predictions`; `lpg_vector`: the
   # ablation of Section 4.4 whose y is a vector, without softmax.
   kind: str = 'lpg'
-  # Whether it sees pi(a|s), as the paper's does. Without, it can keep nothing
-  # in its agents' policies, and predictions are all that it has.
+  # Whether it sees pi(a|s), as the paper's does.
   sees_policy: bool = True
 
   def __post_init__(self):
@@ -243,8 +243,7 @@ class EvaluatorConfig:
   discount: float = 0.995
   use_baseline: bool = True  # Eq. (7)
   share: float = 0.25  # of all processor time of the machine that it is on
-  # From one evaluated eta to the next; 0: whenever there is a new one.
-  period_meta_steps: int = 0
+  period_meta_steps: int = 0  # between evaluated etas; 0: each new one
   pause_s: float = 0.  # between two games
 
   def __post_init__(self):
@@ -281,8 +280,7 @@ class RunConfig:
   initial_rule: str = ''  # a file or published name; empty: drawn by `seed`
   meta_steps: int = 1_000_000
   num_workers: int = 2
-  # The learner's own devices, as how many workers they count; 0: it advances
-  # no shards itself.
+  # Workers that the learner's own devices count as; 0: it advances no shards.
   learner_speed: float = 0.
   # Lifetimes advanced by one compiled call: the unit of work and of memory.
   lifetimes_per_shard: int = 16
@@ -294,8 +292,8 @@ class RunConfig:
   checkpoints_kept: int = 3
   eta_snapshot_period_steps: int = 100
   step_timeout_s: float = 3600.  # a meta-step slower than this is an error
-  # Meta-steps in a row with something that is not finite, to end the run.
-  not_finite_limit: int = 20
+  not_finite_limit: int = 20  # meta-steps in a row that end the run
+  matmul_precision: str = 'highest'  # of float32 products on accelerators
 
   def __post_init__(self):
     _require_count('run.seed', self.seed, 0)
@@ -314,6 +312,9 @@ class RunConfig:
     _require_count('run.max_staleness', self.max_staleness, 0)
     _require(self.mode in ('sync', 'async'),
              f'run.mode is {self.mode!r}; allowed: sync, async')
+    _require(self.matmul_precision in MATMUL_PRECISIONS,
+             f'run.matmul_precision is {self.matmul_precision!r}; allowed: '
+             f'{", ".join(MATMUL_PRECISIONS)}')
     _require_number('run.checkpoint_period_s', self.checkpoint_period_s, 0,
                     math.inf, open_low=True)
     _require_number('run.step_timeout_s', self.step_timeout_s, 0, math.inf,
@@ -334,8 +335,7 @@ class ShardSpec:
 class Config:
   """A whole run."""
   environments: tuple[str, ...] = suite.ENVIRONMENTS
-  # Relative share of the lifetimes per environment; empty: equal shares.
-  shares: tuple[float, ...] = ()
+  shares: tuple[float, ...] = ()  # of the lifetimes; empty: equal shares
   agents: Mapping[str, AgentConfig] = dataclasses.field(
       default_factory=lambda: dict(AGENTS))
   rule: RuleConfig = RuleConfig()

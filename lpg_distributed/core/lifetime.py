@@ -24,9 +24,9 @@ from lpg_distributed.core import rollout
 from lpg_distributed.core import rule_vector
 from lpg_distributed.envs import suite
 
-# Lifetimes times environments in a chunk, at most: rows of the rule's matrix
-# products, which more of them do not make faster on a CPU. Accelerators want
-# more at a time, and have the memory.
+# Lifetimes times environments in a chunk, at most. These are the rows of the
+# rule's matrix products. A CPU is no faster with more rows. Accelerators are,
+# and have the memory.
 _ROWS_ON_CPU, _ROWS_ELSEWHERE = 256, 4096
 # Lifetimes with convolutions, of up to 0.8 GiB each at the paper's size.
 _CONVOLVING_ON_CPU, _CONVOLVING_ELSEWHERE = 1, 8
@@ -166,14 +166,14 @@ def _over_lifetimes(function: Callable[..., chex.Array],
 
 
 def chunk_size(config: config_lib.Config, environment_name: str,
-               num_lifetimes: int) -> int:
+               num_lifetimes: int, platform: str = 'cpu') -> int:
   """How many of a shard's lifetimes are differentiated at a time.
 
   The rule's residuals, 39 MiB per lifetime at the paper's size, and those of
   agents with convolutions are kept for one chunk only. Where each lifetime's
   gradient is wanted by itself, a CPU does them one by one.
   """
-  on_cpu = jax.default_backend() == 'cpu'
+  on_cpu = platform == 'cpu'
   if on_cpu and config.meta.max_lifetime_gradient_norm:
     limit = 1
   elif config.agents[environment_name].conv:
@@ -214,15 +214,33 @@ def _each(together, task, progress, keys):
       task, progress, keys)
 
 
+def with_matmul_precision(precision: str, function: Callable) -> Callable:
+  """`function`, whose matrix products are traced with this precision."""
+  @functools.wraps(function)
+  def precise(*args, **kwargs):
+    with jax.default_matmul_precision(precision):
+      return function(*args, **kwargs)
+
+  return precise
+
+
 def make_shard(config: config_lib.Config, environment_name: str,
-               num_lifetimes: int) -> Shard:
-  """Builds the functions of a shard of `num_lifetimes` of one kind."""
+               num_lifetimes: int, platform: str = 'cpu') -> Shard:
+  """Builds the functions of a shard of one kind.
+
+  Args:
+    config: of the run.
+    environment_name: the kind.
+    num_lifetimes: of the shard.
+    platform: that the shard is compiled for, as `jax.Device.platform` names
+      it: `cpu`, `gpu` or `tpu`. It need not be JAX's default one.
+  """
   kind = make_kind(config, environment_name)
   windows = config.lifetime_windows(environment_name)
   num_keys = config.meta.num_updates + 2  # birth, its rollout, K rollouts
   num_arms = len(config.agents[environment_name].arms)
   num_chunks = num_lifetimes // chunk_size(config, environment_name,
-                                           num_lifetimes)
+                                           num_lifetimes, platform)
 
   def bear(keys, arm_log_probs):
     """[l, >=2, 2] keys to l new lifetimes with their first trajectories."""
@@ -309,7 +327,8 @@ def make_shard(config: config_lib.Config, environment_name: str,
                       np.zeros((num_lifetimes,), bool),
                       np.ones((num_lifetimes,), bool))
 
-  return Shard(empty, advance)
+  return Shard(empty, with_matmul_precision(
+      config.run.matmul_precision, advance))
 
 
 def _close_window(state, progress, stats, gradient_finite, windows, config):

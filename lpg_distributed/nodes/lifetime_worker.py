@@ -110,11 +110,10 @@ class LifetimeWorker:
     self._sequence = 0
 
   def _make_shard(self, environment, num_lifetimes):
-    shard = traced_programs.traced(
-        lifetime.make_shard(self._config, environment, num_lifetimes),
-        self._config, environment, num_lifetimes)
-    return shard.empty(), device_shards.DeviceShards(
-        shard, jax.local_devices())
+    devices = jax.local_devices()
+    kind = (self._config, environment, num_lifetimes, devices[0].platform)
+    shard = traced_programs.traced(lifetime.make_shard(*kind), *kind)
+    return shard.empty(), device_shards.DeviceShards(shard, devices)
 
   def _make_slot(self, spec, checkpoint):
     state, shards = self._make(spec.environment, spec.num_lifetimes)

@@ -47,13 +47,13 @@ def _fingerprint_of_code() -> str:
   return found.hexdigest()
 
 
-def _key(config: config_lib.Config, environment: str,
-         num_lifetimes: int) -> str:
+def _key(config: config_lib.Config, environment: str, num_lifetimes: int,
+         platform: str) -> str:
   settings = {name: getattr(jax.config, name) for name in _SETTINGS}
   # What a shard is made of, and no more: other runs share it.
   parts = (config.agents[environment], config.rule, config.meta, config.outer,
            config.lifetime_windows(environment), environment, num_lifetimes,
-           jax.default_backend(), settings)
+           config.run.matmul_precision, platform, settings)
   text = '\n'.join([_fingerprint_of_code(), *map(repr, parts)])
   return hashlib.sha256(text.encode()).hexdigest()
 
@@ -81,7 +81,7 @@ def _load(path: str):
 
 
 def traced(shard: lifetime.Shard, config: config_lib.Config, environment: str,
-           num_lifetimes: int) -> lifetime.Shard:
+           num_lifetimes: int, platform: str = 'cpu') -> lifetime.Shard:
   """`shard` with an `advance` that is traced once for all processes.
 
   Numbers stay the same, bit for bit. Without a directory for compiled programs
@@ -92,11 +92,12 @@ def traced(shard: lifetime.Shard, config: config_lib.Config, environment: str,
     config: of the run.
     environment: the kind.
     num_lifetimes: of the shard.
+    platform: that `shard` was made for; the one of this process's devices.
   """
   directory = jax.config.jax_compilation_cache_dir
   if not directory:
     return shard
-  key = _key(config, environment, num_lifetimes)
+  key = _key(config, environment, num_lifetimes, platform)
   path = os.path.join(directory, 'traced', f'{environment}_{key}')
   state = shard.empty()  # Once: its shapes are found by tracing too.
   leaves, structure = jax.tree_util.tree_flatten(

@@ -138,7 +138,8 @@ class RunDirectory:
     try:
       # First, since it makes a run of the directory.
       self.write_json(_CONFIG, config_io.to_dict(config))
-      self.write_json('versions.json', versions())
+      self.write_json('versions.json', {
+          **versions(), 'matmul_precision': config.run.matmul_precision})
       for name in _DIRECTORIES:
         os.makedirs(os.path.join(self.path, name), exist_ok=True)
     except OSError as error:

@@ -115,7 +115,8 @@ def changed_agent(**fields):
 @pytest.mark.parametrize('config', [
     changed('meta', pi_hat_cost=0.5), changed('rule', lstm_size=4),
     changed('outer', td_lambda=0.5), changed_agent(kl_costs=(7.,)),
-    changed_agent(lifetime_env_steps=5000)])
+    changed_agent(lifetime_env_steps=5000),
+    changed('run', matmul_precision='high')])
 def test_another_configuration_is_another_program(config):
   with pytest.raises(AssertionError, match='traced again'):
     use_what_is_kept(config)
@@ -126,6 +127,12 @@ def test_other_code_is_another_program(monkeypatch):
   monkeypatch.setattr(traced_programs, '_fingerprint_of_code', lambda: 'x')
   with pytest.raises(AssertionError, match='traced again'):
     use_what_is_kept()
+
+
+@pytest.mark.usefixtures('directory')
+def test_another_platform_is_another_program():
+  with pytest.raises(AssertionError, match='traced again'):
+    traced_programs.traced(untraceable(make()), CONFIG, KIND, LIFETIMES, 'tpu')
 
 
 @pytest.mark.usefixtures('directory')

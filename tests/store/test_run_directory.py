@@ -49,6 +49,7 @@ def test_made_closed_and_opened_again(path):
     with open(os.path.join(path, 'versions.json'), encoding='utf-8') as f:
       found = json.load(f)
     assert {'python', 'jax', 'numpy', 'dm-reverb'} <= set(found)
+    assert found['matmul_precision'] == 'highest'
     run.close()
 
 
