@@ -1,9 +1,10 @@
 """Speed and memory of a whole meta-step, for every kind of lifetime.
 
-One shard of one kind at the paper's shapes, on one thread, each kind in a
-process of its own. `% best` is the analytic FLOP/s (`benchmarks/work.py`) of
-the best call over that of the best matrix product in between, `% med` the same
-of the medians. From the repository's root, best pinned to one core:
+Each kind runs in a process of its own, on one thread: one shard, at the
+paper's shapes unless flags change them. `% best` compares FLOP/s, counted by
+`benchmarks/work.py`: those of the best call over those of the best matrix
+product between the calls. `% med` compares the medians. From the repository's
+root, best pinned to one core:
 
   taskset -c 1 python -m benchmarks.meta_gradient [--output=FILE] [names ...]
 """
@@ -32,15 +33,14 @@ _COLUMNS = (  # key, title, format
     ('warm_s', 'warm s', '>7.1f'))
 
 
-def measure(name: str, num_lifetimes: int, repeats: int, budget_s: float,
-            naive: bool) -> dict[str, Any]:
+def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
   """All figures of one kind; times in us per environment step."""
   with tempfile.TemporaryDirectory() as cache:
-    return _measure(name, num_lifetimes, repeats, budget_s, naive, cache)
+    return _measure(name, args, cache)
 
 
-def _measure(name, num_lifetimes, repeats, budget_s, naive, cache):
-  # Here, after the environment variables.
+def _measure(name, args, cache):
+  # JAX is imported after the environment variables are set.
   import jax
 
   from benchmarks import naive as naive_lib
@@ -49,7 +49,11 @@ def _measure(name, num_lifetimes, repeats, budget_s, naive, cache):
   from benchmarks import work
   from lpg_distributed import config as config_lib
 
-  config = config_lib.Config(environments=(name,))
+  num_lifetimes = args.lifetimes
+  config = config_lib.Config(
+      environments=(name,),
+      rule=config_lib.RuleConfig(lstm_size=args.units),
+      meta=config_lib.MetaConfig(num_envs=args.envs))
   jax.config.update('jax_compilation_cache_dir', cache)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.)
   start = time.perf_counter()
@@ -64,11 +68,11 @@ def _measure(name, num_lifetimes, repeats, budget_s, naive, cache):
   calls = {'full': call}
   jax.block_until_ready(call())
   peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-  if naive:
+  if args.naive:
     with naive_lib.naive_rule(config.rule):
       calls['naive'], *_ = parts.shard_call(config, name, num_lifetimes)
   calls |= parts.part_calls(config, name, state)
-  measured, gemm = timing.measure(calls, repeats, budget_s)
+  measured, gemm = timing.measure(calls, args.repeats, args.budget_s)
 
   environment = suite.load(name)
   flops = work.meta_step(
@@ -96,19 +100,20 @@ def _measure(name, num_lifetimes, repeats, budget_s, naive, cache):
       'gemm_best_gflops': gemm.best / 1e9,
       'gemm_median_gflops': gemm.median / 1e9, **timing.machine()}
   for part in ('rule', 'agent', 'acting', 'critic', 'outer'):
-    # The outer loss is taken once in a window, the others K times.
+    # The outer loss runs once in a meta-step, the other parts K times.
     count = steps if part == 'outer' else update_steps
     row[f'{part}_us'] = 1e6 * measured[part].median_s / count
-  if naive:
+  if args.naive:
     row['over_naive'] = measured['naive'].best_s / full.best_s
     row['median_over_naive'] = measured['naive'].median_s / full.median_s
   return row
 
 
 def _in_a_process(name: str, args: argparse.Namespace) -> dict[str, Any]:
+  flags = ('lifetimes', 'units', 'envs', 'repeats', 'budget_s')
   command = [sys.executable, '-m', 'benchmarks.meta_gradient', name, '--child',
-             f'--lifetimes={args.lifetimes}', f'--repeats={args.repeats}',
-             f'--budget_s={args.budget_s}'] + ['--naive'] * args.naive
+             *(f'--{flag}={getattr(args, flag)}' for flag in flags),
+             *['--naive'] * args.naive]
   done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
   return json.loads(done.stdout.splitlines()[-1])
 
@@ -116,6 +121,10 @@ def _in_a_process(name: str, args: argparse.Namespace) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
   parser = arguments.make_parser_of_names(__doc__)
   parser.add_argument('--lifetimes', type=arguments.positive, default=16)
+  parser.add_argument('--units', type=arguments.positive, default=256,
+                      help="of the rule's LSTM")
+  parser.add_argument('--envs', type=arguments.positive, default=64,
+                      help='parallel environments of a lifetime')
   parser.add_argument('--repeats', type=arguments.positive, default=10)
   parser.add_argument('--budget_s', type=float, default=60.,
                       help='begin no new turn of measuring after this time')
@@ -124,8 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument('--child', action='store_true', help=argparse.SUPPRESS)
   args = arguments.parse(parser, argv)
   if args.child:
-    print(json.dumps(measure(args.names[0], args.lifetimes, args.repeats,
-                             args.budget_s, args.naive)))
+    print(json.dumps(measure(args.names[0], args)))
     return
   rows = {}
   print(f'{"environment":<25}'
@@ -138,8 +146,10 @@ def main(argv: Sequence[str] | None = None) -> None:
           + (f'  over naive {row["over_naive"]:.2f}, medians '
              f'{row["median_over_naive"]:.2f}' if args.naive else ''),
           flush=True)
-    # After each, so that a long run may be cut short.
-    arguments.write(args, {'lifetimes': args.lifetimes, 'environments': rows})
+    # Written after each row, so that an interrupted run keeps its rows.
+    arguments.write(args, {
+        'lifetimes': args.lifetimes, 'units': args.units, 'envs': args.envs,
+        'environments': rows})
 
 
 if __name__ == '__main__':

@@ -1,10 +1,11 @@
-"""The parts of a meta-step as compiled calls, each on its own.
+"""The parts of a meta-step, each as a compiled call of its own.
 
-They share nothing when timed apart, so that they sum to a little more or less
-than the whole; what the whole computes twice (the update, for its gradient)
-is not in them twice.
+Timed apart, the parts share no work, so their sum differs a little from the
+time of the whole. The whole also runs each update twice, once more for its
+gradient. The parts do not.
 """
 
+import functools
 from typing import Any, Callable
 
 import jax
@@ -19,22 +20,23 @@ from lpg_distributed.core import rule_vector
 
 
 def shard_call(config: config_lib.Config, name: str, num_lifetimes: int):
-  """A compiled meta-step of a shard, already living, and its state.
+  """Compiles the meta-step of a shard and runs its first one.
 
   Returns:
     call: runs the meta-step from the same state, again and again.
-    compiled: for what the compiler says of it.
-    state: of the shard, after its first meta-step.
-    compile_again: compiles the same once more, in seconds' worth of work.
+    compiled: the compiled program, for its memory analysis.
+    state: the shard's state after its first meta-step.
+    compile_again: traces and compiles the same program once more.
   """
-  shard = lifetime.make_shard(config, name, num_lifetimes)
+  shard = lifetime.make_shard(config, name, num_lifetimes,
+                              jax.default_backend())
   eta = rule_vector.ravel(
       lpg_network.init(config.rule, jax.random.PRNGKey(0)))
   arms = jnp.zeros(len(config.agents[name].arms))
   shard_id = lifetime.ShardId(*map(jnp.int32, (0, 0, 0, num_lifetimes)))
 
   def compile_again(state):
-    # A function of its own, or JAX would remember the last one.
+    # A new function each time: JAX remembers the program of an old one.
     advance = jax.jit(lambda *args: shard.advance(*args))
     return advance.lower(eta, arms, state, shard_id, jnp.int32(1)).compile()
 
@@ -46,7 +48,10 @@ def shard_call(config: config_lib.Config, name: str, num_lifetimes: int):
 
 def part_calls(config: config_lib.Config, name: str,
                state: lifetime.ShardState) -> dict[str, Callable[[], Any]]:
-  """Compiled calls by part; all but `outer` belong to one of K updates."""
+  """Compiled calls by part.
+
+  `outer` runs once in a meta-step, the other parts K times.
+  """
   kind = lifetime.make_kind(config, name)
   task, progress = state.task, state.progress
   num_lifetimes = state.age.shape[0]
@@ -67,7 +72,7 @@ def part_calls(config: config_lib.Config, name: str,
     return jax.grad(total, argnums=(0, 1))(eta, rule_inputs)
 
   def agent(theta, targets):
-    """An update and its reverse pass, as if the rule cost nothing."""
+    """An update and its reverse pass without the rule."""
     def update(theta, targets):
       gradient, output, _ = agent_update.agent_gradient(
           outputs, theta, lambda _: targets, progress.trajectory,
@@ -84,22 +89,26 @@ def part_calls(config: config_lib.Config, name: str,
         kind, config.meta, task, progress._replace(theta=theta), keys)
 
   def critic(value):
-    return jax.vmap(kind.critic.update, in_axes=(0, 1, 0),
-                    out_axes=(0, 1))(
-        value, progress.trajectory, task.hyper.gamma)
+    return meta_gradient.learn_values(
+        kind, task, progress._replace(value=value))
 
   def outer(theta):
     def loss(theta):
       output = meta_gradient.agent_outputs(
           kind, theta, progress.trajectory.observation[:-1], task.env_params)
+      # Rewards stand in for the advantages.
       losses, _, _ = jax.vmap(
-          meta_gradient._policy_loss, in_axes=(1, 1, 1, 0, None))(
+          functools.partial(meta_gradient.policy_loss,
+                            kind.predictions.is_distribution),
+          in_axes=(1, 1, 1, 0, None))(
               output, progress.trajectory.action, progress.trajectory.reward,
               task.hyper.beta_0, config.meta.prediction_entropy_cost)
       return jnp.sum(losses)
     return jax.grad(loss)(theta)
 
   def compiled(function, *args):
+    function = lifetime.with_matmul_precision(
+        config.run.matmul_precision, function)
     run = jax.jit(function).lower(*args).compile()
     return lambda: run(*args)
 

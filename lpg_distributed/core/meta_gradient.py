@@ -204,7 +204,7 @@ def update_agents(kind, config, eta, theta, opt_state, trajectory, task,
   return theta, opt_state, (pi_hat_square, y_hat_square, kl)
 
 
-def _policy_loss(is_distribution, output, action, advantage, beta_0, beta_1):
+def policy_loss(is_distribution, output, action, advantage, beta_0, beta_1):
   """A2C's loss for one lifetime's [T, B] steps; see Eq. (4).
 
   What is no distribution has no entropy, and counts as 0.
@@ -277,7 +277,7 @@ def window_loss(
   output = agent_outputs(kind, progress.theta, trajectory.observation[:-1],
                          task.env_params)
   loss, policy_entropy, y_entropy = jax.vmap(
-      functools.partial(_policy_loss, kind.predictions.is_distribution),
+      functools.partial(policy_loss, kind.predictions.is_distribution),
       in_axes=(1, 1, 1, 0, None))(
           output, trajectory.action, advantages[-1], task.hyper.beta_0,
           config.prediction_entropy_cost)
