@@ -22,6 +22,7 @@ import numpy as np
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import errors
+from lpg_distributed import global_settings
 from lpg_distributed import presets
 from lpg_distributed import types
 from lpg_distributed.core import lpg_network
@@ -53,6 +54,7 @@ def create_rule(seed: int = 0,
       `rule` begins with the same numbers.
     config: sizes; None: those of the paper (30 predictions, LSTM of 256).
   """
+  global_settings.check()
   config = config or config_lib.RuleConfig()
   eta = lpg_network.init(config, jax.random.PRNGKey(seed))
   return Rule(np.asarray(rule_vector.ravel(eta)), config)
@@ -69,6 +71,7 @@ def load_rule(path: str) -> Rule:
     EtaFileError: no such file, one cut short, or one of something else.
     PublishedError: no published rule of that name.
   """
+  global_settings.check()
   return Rule(*eta_file.load(published.resolve(path)))
 
 
@@ -113,6 +116,7 @@ def apply_rule(rule: Rule,
   Raises:
     ArgumentError: shapes that do not fit.
   """
+  global_settings.check()
   if rule.config.kind == 'lpg_v':
     raise ArgumentError(f'this rule is of kind {rule.config.kind}, which has '
                         'no y; allowed: lpg, lpg_vector')
@@ -199,6 +203,7 @@ def meta_train(config: config_lib.Config,
     ConfigError: the directory is in use, or of another configuration.
     CheckpointError: there are checkpoints, and all are damaged.
   """
+  global_settings.check(trains=True)
   # Here, since what only uses a rule needs no nodes.
   from lpg_distributed import local_loop
   from lpg_distributed.store import checkpointing
@@ -251,6 +256,7 @@ def train_agents(rule: Rule,
   Raises:
     ValueError: no such environment, or a number that is not allowed.
   """
+  global_settings.check(trains=True)
   suite.check_name(environment)
   if updates is not None and updates < 1:
     raise ArgumentError(f'updates is {updates}; allowed: 1 or more, or None')
@@ -319,6 +325,7 @@ def meta_test(rule: Union[Rule, str],
   Raises:
     JobError, ResultError, CheckpointError: one line each.
   """
+  global_settings.check(trains=True)
   # Here, since what only uses a rule needs none of it.
   from lpg_distributed.meta_testing import jobs
   from lpg_distributed.meta_testing import results

@@ -129,7 +129,8 @@ def main() -> int:
                              f'allowed: {", ".join(LAUNCH_TYPES)}')
   tasks = make_tasks(os.path.abspath(_RESULTS.value))
   if _LAUNCH_TYPE.value == 'slurm':
-    process_environment.ensure(process_environment.WORKER, 'launch.atari')
+    process_environment.ensure(process_environment.WORKER, 'launch.atari',
+                               here=False)
     return _submit(tasks, os.path.abspath(_RESULTS.value))
   cores = len(os.sched_getaffinity(0))
   processes = _or('processes', _PROCESSES.value, min(cores, len(tasks)))

@@ -130,7 +130,8 @@ def main() -> int:
   job = _read_resources()
   config = _make_config(job)
   _check_flags(job)
-  process_environment.ensure(process_environment.WORKER, 'launch.meta_train')
+  process_environment.ensure(process_environment.WORKER, 'launch.meta_train',
+                             here=job is None)
   listener = None
   if _LAUNCH_TYPE.value not in ('embedded', 'slurm'):
     # Before there are other threads; the listener stays where it was opened.

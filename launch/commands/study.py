@@ -82,8 +82,7 @@ def main() -> int:
   seeds = command.parse_seeds(_SEEDS.value)
   root = _ROOT.value or os.path.join('runs', f'study_{_STUDY.value}')
   _describe(root, variants, seeds)
-  environment = {**os.environ, **process_environment.with_packages(
-      process_environment.WORKER)}
+  environment = process_environment.environment(process_environment.WORKER)
   begin = time.monotonic()
   # Seed by seed, so that a study that is cut short compares all variants.
   jobs = [(variant, seed) for seed in seeds for variant in variants]

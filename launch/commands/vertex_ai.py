@@ -128,7 +128,7 @@ def main() -> int:
   if importlib.util.find_spec('xmanager') is None:
     raise command.UsageError('XManager is missing; install '
                              'launch/cluster/vertex_requirements.txt')
-  process_environment.ensure(process_environment.SERVICE, 'launch.vertex_ai')
+  process_environment.ensure(process_environment.CLIENT, 'launch.vertex_ai')
   os.environ['GOOGLE_CLOUD_BUCKET_NAME'] = _BUCKET.value
   with tempfile.TemporaryDirectory() as code:
     launch(config, job, f'/gcs/{_BUCKET.value}/{_RUN.value}', code)

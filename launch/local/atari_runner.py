@@ -85,8 +85,7 @@ def _run_processes(processes, threads, arguments, interrupt, watcher) -> None:
   """The same command, as a worker, several times."""
   command = [sys.executable, '-m', 'launch.atari', *arguments, '--worker',
              f'--threads={threads}', f'--processes={processes}']
-  environment = {**os.environ, **process_environment.with_packages(
-      process_environment.WORKER)}
+  environment = process_environment.environment(process_environment.WORKER)
   # Sessions of their own: a Ctrl-C is told to them once, by this process.
   children = [subprocess.Popen(command, env=environment,
                                start_new_session=True)

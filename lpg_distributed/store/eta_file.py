@@ -72,7 +72,6 @@ def load(path: str) -> EtaFile:
       raise ValueError(f'its format is {header["format"]!r}; allowed: '
                        f'{_FORMAT!r}')
     rule = config_lib.RuleConfig(**header['rule'])
-    size = rule_vector.size(rule)
     info = dict(header['info'])
   except FileNotFoundError:
     raise EtaFileError(f'there is no file {path}') from None
@@ -81,6 +80,7 @@ def load(path: str) -> EtaFile:
     reason = str(error) or type(error).__name__
     raise EtaFileError(f'{path} is not a rule saved by this program '
                        f'({" ".join(reason.split())})') from None
+  size = rule_vector.size(rule)
   if eta.shape != (size,) or eta.dtype != np.float32:
     raise EtaFileError(f'{path} holds {eta.dtype}{list(eta.shape)}; its '
                        f'configuration says float32[{size}]')

@@ -8,9 +8,13 @@ import importlib.metadata
 import json
 import os
 import platform
+from typing import Any, Mapping
+
+from absl import logging
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
+from lpg_distributed import global_settings
 from lpg_distributed.store import files
 
 _PACKAGES = ('jax', 'jaxlib', 'numpy', 'dm-haiku', 'optax', 'rlax', 'chex',
@@ -19,6 +23,9 @@ _DIRECTORIES = ('metrics', 'checkpoints', 'eta', 'figures', 'logs')
 # Where the nodes of the launch that goes on are: addresses and process ids.
 LAUNCH_FILE = 'launch.json'
 _CONFIG = 'config.json'
+_VERSIONS = 'versions.json'
+_EARLIER = 'earlier'  # in it: the records of launches that differed
+_MOST_EARLIER = 20
 _MOST_CHANGES = 6  # named when a configuration is another one
 
 
@@ -32,6 +39,25 @@ def versions() -> dict[str, str]:
     except importlib.metadata.PackageNotFoundError:
       found[package] = 'not installed'
   return found
+
+
+def _read_versions(path: str) -> dict[str, Any]:
+  """What an earlier launch has recorded; empty if that cannot be read."""
+  try:
+    with open(path, encoding='utf-8') as f:
+      found = json.load(f)
+  except (OSError, ValueError, RecursionError):
+    return {}
+  if not isinstance(found, dict) or not isinstance(
+      found.get(_EARLIER, []), list):
+    return {}
+  # Runs of older versions recorded no settings.
+  return found if isinstance(found.get('settings'), dict) else {}
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+  return {**{name: value for name, value in record.items()
+             if name != 'settings'}, **record['settings']}
 
 
 def read_config(path: str) -> config_lib.Config:
@@ -138,12 +164,26 @@ class RunDirectory:
     try:
       # First, since it makes a run of the directory.
       self.write_json(_CONFIG, config_io.to_dict(config))
-      self.write_json('versions.json', {
-          **versions(), 'matmul_precision': config.run.matmul_precision})
+      self._write_versions(config)
       for name in _DIRECTORIES:
         os.makedirs(os.path.join(self.path, name), exist_ok=True)
     except OSError as error:
       raise _cannot_write(self.path, error) from None
+
+  def _write_versions(self, config: config_lib.Config) -> None:
+    """Records versions and settings; warns if they were others before."""
+    now = {**versions(), 'matmul_precision': config.run.matmul_precision,
+           'settings': global_settings.recorded()}
+    before = _read_versions(os.path.join(self.path, _VERSIONS))
+    earlier = before.pop(_EARLIER, [])
+    if before and before != now:
+      changes = global_settings.differences(_flat(before), _flat(now))
+      logging.warning(
+          '%s goes on under other versions or settings, so that numbers may '
+          'differ: %s', self.path, '; '.join(changes))
+      earlier = [*earlier, before][-_MOST_EARLIER:]
+    self.write_json(_VERSIONS, {**now, **({_EARLIER: earlier} if earlier
+                                          else {})})
 
   def write_json(self, name: str, content) -> None:
     """Writes a whole file or none."""

@@ -1,6 +1,16 @@
-"""What nodes find in their environment."""
+"""What commands and nodes find in their environment."""
 
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lpg_distributed import global_settings
 from lpg_distributed.launch import process_environment
+
+OURS = process_environment.WORKER['XLA_FLAGS']
 
 
 def test_who_asks_for_an_accelerator_does_not_mean_the_services(monkeypatch):
@@ -17,3 +27,130 @@ def test_what_else_a_user_has_set_stays(monkeypatch):
   monkeypatch.setenv('NPROC', '7')
   for variables in (process_environment.SERVICE, process_environment.WORKER):
     assert process_environment.with_packages(variables)['NPROC'] == '7'
+
+
+@pytest.mark.parametrize('users, merged', [
+    ('', OURS), (OURS, OURS),
+    ('--xla_a=1 --xla_b', f'--xla_a=1 --xla_b {OURS}'),
+    ('--xla_cpu_multi_thread_eigen=true', '--xla_cpu_multi_thread_eigen=true')])
+def test_a_users_flags_of_xla_are_merged_with_ours(monkeypatch, users, merged):
+  """The older code dropped ours, and with them the order of sums."""
+  monkeypatch.setenv('XLA_FLAGS', users)
+  for _ in range(2):  # The second time, the merged ones are the user's.
+    found = process_environment.with_packages(process_environment.WORKER)
+    assert found['XLA_FLAGS'] == merged
+    monkeypatch.setenv('XLA_FLAGS', merged)
+
+
+def test_flags_of_xla_in_a_file(monkeypatch, tmp_path):
+  (tmp_path / 'flags').write_text('--xla_a=1\n--xla_b=2\n')
+  monkeypatch.setenv('XLA_FLAGS', str(tmp_path / 'flags'))
+  found = process_environment.with_packages(process_environment.WORKER)
+  assert found['XLA_FLAGS'] == f'--xla_a=1 --xla_b=2 {OURS}'
+  monkeypatch.setenv('XLA_FLAGS', str(tmp_path / 'none'))
+  with pytest.raises(global_settings.SettingsError, match='cannot be read'):
+    process_environment.with_packages(process_environment.WORKER)
+
+
+def test_nodes_use_no_proxy_and_other_clients_do(monkeypatch):
+  """gRPC sent even loopback to the proxy: no run made a step."""
+  monkeypatch.setenv('http_proxy', 'http://127.0.0.1:9')
+  monkeypatch.setenv('grpc_proxy', 'http://127.0.0.1:9')
+  for variables in (process_environment.SERVICE, process_environment.WORKER):
+    assert process_environment.environment(variables)['grpc_proxy'] == ''
+  assert process_environment.environment(process_environment.CLIENT)[
+      'grpc_proxy'] == 'http://127.0.0.1:9'
+
+
+@pytest.mark.parametrize('variables, cache', [
+    ({'HOME': '{tmp}/home'}, '{tmp}/home/.cache/lpg_distributed/'),
+    ({'HOME': '{tmp}/home', 'XDG_CACHE_HOME': '{tmp}/x'},
+     '{tmp}/x/lpg_distributed/'),
+    ({'HOME': '{tmp}/home', 'XDG_CACHE_HOME': 'relative'},
+     '{tmp}/home/.cache/lpg_distributed/'),
+    ({'HOME': ''}, None), ({'HOME': '~'}, None),
+    ({'HOME': '{tmp}/file'}, None)])
+def test_where_compiled_programs_are_kept(monkeypatch, tmp_path, variables,
+                                          cache):
+  """The older code made a directory called `~`, or failed."""
+  (tmp_path / 'file').write_text('')
+  for name in ('XDG_CACHE_HOME', 'JAX_COMPILATION_CACHE_DIR'):
+    monkeypatch.delenv(name, raising=False)
+  for name, value in variables.items():
+    monkeypatch.setenv(name, value.format(tmp=tmp_path))
+  found = process_environment.with_packages({}).get(
+      'JAX_COMPILATION_CACHE_DIR')
+  if cache is None:
+    assert found is None
+  else:
+    assert found.startswith(cache.format(tmp=tmp_path))
+
+
+# A JAX that fails as the real one does, and a command that shows where it is.
+FAKE_JAX = '''
+import os, sys
+def devices():
+  if '--xla_no_such' in os.environ.get('XLA_FLAGS', ''):
+    print('2026-11-29 F external/xla/parse_flags.cc:226] Unknown flags in '
+          'XLA_FLAGS: --xla_no_such ', file=sys.stderr)
+    os.abort()
+  assert os.environ.get('JAX_PLATFORMS') != 'cuda'
+'''
+COMMAND = '''
+import json, os, sys
+from lpg_distributed import errors
+from lpg_distributed.launch import process_environment
+try:
+  process_environment.ensure(process_environment.WORKER, 'a_command')
+except errors.UserError as error:
+  sys.exit(errors.report(error))
+print(json.dumps(dict(os.environ)))
+'''
+
+
+def run_command(tmp_path, **variables):
+  (tmp_path / 'jax.py').write_text(FAKE_JAX)
+  (tmp_path / 'a_command.py').write_text(COMMAND)
+  base = {k: v for k, v in os.environ.items()
+          if k not in (*process_environment.WORKER, 'LPG_ENVIRONMENT_SET')}
+  return subprocess.run(
+      [sys.executable, '-m', 'a_command'], capture_output=True, text=True,
+      check=False, cwd=tmp_path, env={
+          **base, 'PYTHONPATH': f'{process_environment.root()}:{tmp_path}',
+          **variables})
+
+
+def test_a_command_starts_without_settings_that_change_numbers(tmp_path):
+  """Of the older code, workers died of these, or a good file was blamed."""
+  settings = {'JAX_ENABLE_X64': '1', 'JAX_DEFAULT_PRNG_IMPL': 'rbg',
+              'JAX_DEBUG_NANS': '1', 'JAX_DISABLE_JIT': '1'}
+  # The mark of another process: a command within a command.
+  done = run_command(tmp_path, LPG_ENVIRONMENT_SET='1', **settings)
+  found = json.loads(done.stdout)
+  assert not settings.keys() & found.keys()
+  assert found['NPROC'] == '1' and found['XLA_FLAGS'] == OURS
+  assert found['grpc_proxy'] == ''
+  assert len(done.stderr.splitlines()) == 1
+  for name, value in settings.items():
+    assert f'{name}={value}' in done.stderr
+
+
+@pytest.mark.parametrize('variables, message', [
+    ({'XLA_FLAGS': '--xla_no_such'},
+     'XLA_FLAGS=--xla_no_such: Unknown flags in XLA_FLAGS: --xla_no_such'),
+    ({'JAX_PLATFORMS': 'cuda'},
+     'JAX_PLATFORMS=cuda: there is no such device')])
+def test_settings_under_which_jax_does_not_start_are_refused(
+    tmp_path, variables, message):
+  """The older code ended with code 134, or blamed a good file."""
+  done = run_command(tmp_path, **variables)
+  assert done.returncode == 2 and done.stdout == ''
+  assert done.stderr == f'error: JAX does not start with {message}\n'
+
+
+def test_the_installed_jax_is_asked_as_the_fake_one_is():
+  with pytest.raises(global_settings.SettingsError,
+                     match='Unknown flags in XLA_FLAGS: --xla_no_such'):
+    process_environment._probe(
+        {**os.environ, 'XLA_FLAGS': f'--xla_no_such=1 {OURS}'},
+        process_environment.WORKER)

@@ -198,3 +198,26 @@ def test_read_config_of_what_is_no_run(tmp_path):
   for place in (tmp_path, tmp_path / 'none'):
     with pytest.raises(config_lib.ConfigError, match='is no run directory'):
       run_directory.read_config(str(place))
+
+
+def test_a_run_that_goes_on_under_other_settings_says_so(path, monkeypatch,
+                                                         caplog):
+  """The older code overwrote what the run had begun with."""
+  monkeypatch.setenv('NPROC', '1')
+  RunDirectory.open(path, DEMO).close()
+  for _ in range(2):
+    run = RunDirectory.open(path, DEMO)
+    run.update(DEMO)
+    run.close()
+  assert 'goes on under other' not in caplog.text
+  monkeypatch.setenv('NPROC', '7')
+  run = RunDirectory.open(path, DEMO)
+  run.update(DEMO)
+  run.update(DEMO)
+  run.close()
+  assert caplog.text.count('goes on under other versions or settings') == 1
+  assert 'NPROC: 1 -> 7' in caplog.text
+  with open(os.path.join(path, 'versions.json'), encoding='utf-8') as f:
+    found = json.load(f)
+  assert found['settings']['NPROC'] == '7'
+  assert [record['settings']['NPROC'] for record in found['earlier']] == ['1']

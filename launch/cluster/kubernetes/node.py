@@ -79,7 +79,7 @@ class Node:
                                      f'{self._label}.pkl'),
          '--lp_task_id', os.environ['JOB_COMPLETION_INDEX']],
         stdin=subprocess.DEVNULL, env={
-            **os.environ, **process_environment.with_packages(variables),
+            **process_environment.environment(variables),
             'LPG_NODE': self._label, 'LPG_PYTHON': sys.executable,
             'LPG_LAUNCHER_PID': str(os.getpid()),
             'LPG_DEATHS': self._deaths})

@@ -128,7 +128,7 @@ class Agent:
                  if self._label in self._job['services']
                  else process_environment.WORKER)
     return {
-        **os.environ, **process_environment.with_packages(variables),
+        **process_environment.environment(variables),
         **accelerators(self._group['gpus'],
                        int(os.environ.get('SLURM_LOCALID', '0'))),
         places.VARIABLE: self._dir,

@@ -1,0 +1,95 @@
+"""Settings of the whole process that change what is computed.
+
+They belong to the user, who may have set them for other work. Commands start
+without them; the Python interface refuses them; a run directory records what
+is left, so that a run that goes on under other settings says so. Needs the
+standard library only.
+"""
+
+import os
+import sys
+from typing import Any, Mapping
+
+from lpg_distributed import errors
+
+# JAX's settings by name, and the values under which programs here are right.
+# Others change numbers or their types.
+_NUMBERS = {
+    'jax_enable_x64': False,
+    'jax_default_prng_impl': 'threefry2x32',
+    'jax_random_seed_offset': 0,
+    'jax_enable_custom_prng': False,
+    'jax_legacy_prng_key': 'allow',
+    'jax_numpy_dtype_promotion': 'standard',
+}
+# Others end programs here, where NaN says that nothing was measured and keys
+# and shapes are used on purpose as they are, or take hours.
+_PROGRAMS = {
+    'jax_disable_jit': False,
+    'jax_debug_nans': False,
+    'jax_debug_infs': False,
+    'jax_debug_key_reuse': False,
+    'jax_check_tracer_leaks': False,
+    'jax_numpy_rank_promotion': 'allow',
+}
+# Environment variables that commands remove: of the settings above, and more.
+REMOVED = tuple(name.upper() for name in (
+    *_NUMBERS, *_PROGRAMS, 'jax_default_dtype_bits',
+    'jax_threefry_partitionable', 'jax_softmax_custom_jvp', 'jax_dynamic_shapes',
+    'jax_enable_checks', 'jax_use_direct_linearize', 'jax_transfer_guard',
+    'jax_no_tracing'))
+# What a run records: variables of the environment, and settings of JAX.
+_VARIABLES = ('NPROC', 'OMP_NUM_THREADS', 'XLA_FLAGS', 'JAX_PLATFORMS',
+              'NVIDIA_TF32_OVERRIDE')
+_OF_JAX = (*_NUMBERS, 'jax_threefry_partitionable',
+           'jax_default_matmul_precision', 'jax_disable_most_optimizations')
+
+
+class SettingsError(errors.UserError, ValueError):
+  """A global setting that cannot be worked under; the message is one line."""
+
+
+def _value(name: str, default: Any) -> Any:
+  """Of a setting of JAX; `default` if this JAX has none of that name."""
+  jax = sys.modules.get('jax')
+  value = getattr(jax.config, name, default) if jax else default
+  return getattr(value, 'value', value)  # Some are enumerations.
+
+
+def check(trains: bool = False) -> None:
+  """Refuses settings of JAX under which results would be wrong, or none.
+
+  Args:
+    trains: whether agents are trained, and not only a rule applied.
+
+  Raises:
+    SettingsError: names the setting and what is allowed.
+  """
+  import jax  # noqa: F401  # So that its settings are there.
+  for name, allowed in {**_NUMBERS, **(_PROGRAMS if trains else {})}.items():
+    value = _value(name, allowed)
+    if value != allowed:
+      raise SettingsError(
+          f'{name} is {value!r}; allowed: {allowed!r} '
+          f'(jax.config.update({name!r}, {allowed!r}))')
+
+
+def recorded() -> dict[str, str]:
+  """What may change numbers, as text; what is not set is left out."""
+  found = {name: os.environ[name] for name in _VARIABLES
+           if os.environ.get(name)}
+  for name in _OF_JAX:
+    value = _value(name, None)
+    default = _NUMBERS.get(name)
+    if value not in (default, None, False):
+      found[name] = str(value)
+  return found
+
+
+def differences(before: Mapping[str, Any],
+                now: Mapping[str, Any]) -> list[str]:
+  """What differs, as `name: value -> value`."""
+  names = [*before, *(name for name in now if name not in before)]
+  return [f'{name}: {before.get(name, "not set")} -> '
+          f'{now.get(name, "not set")}' for name in names
+          if before.get(name) != now.get(name)]
