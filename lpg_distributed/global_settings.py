@@ -35,14 +35,15 @@ _PROGRAMS = {
 # Environment variables that commands remove: of the settings above, and more.
 REMOVED = tuple(name.upper() for name in (
     *_NUMBERS, *_PROGRAMS, 'jax_default_dtype_bits',
-    'jax_threefry_partitionable', 'jax_softmax_custom_jvp', 'jax_dynamic_shapes',
-    'jax_enable_checks', 'jax_use_direct_linearize', 'jax_transfer_guard',
-    'jax_no_tracing'))
+    'jax_threefry_partitionable', 'jax_softmax_custom_jvp',
+    'jax_dynamic_shapes', 'jax_enable_checks', 'jax_use_direct_linearize',
+    'jax_transfer_guard', 'jax_no_tracing'))
 # What a run records: variables of the environment, and settings of JAX.
 _VARIABLES = ('NPROC', 'OMP_NUM_THREADS', 'XLA_FLAGS', 'JAX_PLATFORMS',
               'NVIDIA_TF32_OVERRIDE')
-_OF_JAX = (*_NUMBERS, 'jax_threefry_partitionable',
-           'jax_default_matmul_precision', 'jax_disable_most_optimizations')
+_OF_JAX = (*_NUMBERS, 'jax_default_matmul_precision',
+           'jax_disable_most_optimizations')
+_YES, _NO = ('1', 'true', 't', 'yes', 'on'), ('', '0', 'false', 'no', 'off')
 
 
 class SettingsError(errors.UserError, ValueError):
@@ -50,10 +51,19 @@ class SettingsError(errors.UserError, ValueError):
 
 
 def _value(name: str, default: Any) -> Any:
-  """Of a setting of JAX; `default` if this JAX has none of that name."""
+  """The value of a setting of JAX, `default` if this JAX has none such.
+
+  Where JAX is not imported yet, it is what JAX will read.
+  """
   jax = sys.modules.get('jax')
-  value = getattr(jax.config, name, default) if jax else default
-  return getattr(value, 'value', value)  # Some are enumerations.
+  if jax is not None:
+    value = getattr(jax.config, name, default)
+    return getattr(value, 'value', value)  # Some are enumerations.
+  text = os.environ.get(name.upper())
+  if text is None:
+    return default
+  return (True if text.lower() in _YES else False if text.lower() in _NO
+          else text)
 
 
 def check(trains: bool = False) -> None:
@@ -79,8 +89,8 @@ def recorded() -> dict[str, str]:
   found = {name: os.environ[name] for name in _VARIABLES
            if os.environ.get(name)}
   for name in _OF_JAX:
-    value = _value(name, None)
     default = _NUMBERS.get(name)
+    value = _value(name, default)
     if value not in (default, None, False):
       found[name] = str(value)
   return found

@@ -1,5 +1,8 @@
 """Settings of the process under which results would be wrong."""
 
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -63,3 +66,18 @@ def test_what_is_recorded(monkeypatch):
   assert global_settings.differences({'a': 1, 'b': 2}, {'b': 3, 'c': 4}) == [
       'a: 1 -> not set', 'b: 2 -> 3', 'c: not set -> 4']
   assert np.float32 == np.asarray(jax.numpy.zeros(1)).dtype
+
+
+def test_the_record_is_the_same_before_and_after_jax_is_imported():
+  """Else a launch would warn of its own settings."""
+  done = subprocess.run([sys.executable, '-c', """
+import os
+os.environ.update(JAX_DEFAULT_MATMUL_PRECISION='highest',
+                  JAX_DISABLE_MOST_OPTIMIZATIONS='1', JAX_ENABLE_X64='0')
+from lpg_distributed import global_settings
+before = global_settings.recorded()
+import jax
+assert global_settings.recorded() == before, before
+print(before['jax_disable_most_optimizations'], 'jax_enable_x64' in before)
+"""], capture_output=True, text=True, check=True)
+  assert done.stdout == 'True False\n'
