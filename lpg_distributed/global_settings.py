@@ -57,7 +57,8 @@ def _value(name: str, default: Any) -> Any:
   """
   jax = sys.modules.get('jax')
   if jax is not None:
-    value = getattr(jax.config, name, default)
+    # What has no attribute cannot be set by a context, only for all.
+    value = getattr(jax.config, name, jax.config.values.get(name, default))
     return getattr(value, 'value', value)  # Some are enumerations.
   text = os.environ.get(name.upper())
   if text is None:

@@ -14,6 +14,12 @@ from lpg_distributed import global_settings
 SMALL = config_lib.RuleConfig(num_predictions=2, embedding_size=2, lstm_size=2)
 
 
+def enable_x64():
+  if hasattr(jax, 'enable_x64'):  # Of newer versions.
+    return jax.enable_x64(True)
+  return jax.experimental.enable_x64()
+
+
 def refused(call):
   with pytest.raises(global_settings.SettingsError) as info:
     call()
@@ -30,7 +36,7 @@ def test_the_python_interface_names_the_setting(tmp_path):
            lambda: lpg.meta_train(lpg.load_config('demo'), str(tmp_path / 'r')),
            lambda: lpg.meta_test('a2c', 'gymnax/CartPole-v1')]
   for call in calls:
-    with jax.experimental.enable_x64():
+    with enable_x64():
       assert refused(call).startswith('jax_enable_x64 is True; allowed: False')
     with jax.default_prng_impl('rbg'):
       assert "jax_default_prng_impl is 'rbg'" in refused(call)
@@ -61,7 +67,7 @@ def test_what_is_recorded(monkeypatch):
   found = global_settings.recorded()
   assert found['NPROC'] == '7' and 'XLA_FLAGS' not in found
   assert 'jax_enable_x64' not in found
-  with jax.experimental.enable_x64():
+  with enable_x64():
     assert global_settings.recorded()['jax_enable_x64'] == 'True'
   assert global_settings.differences({'a': 1, 'b': 2}, {'b': 3, 'c': 4}) == [
       'a: 1 -> not set', 'b: 2 -> 3', 'c: not set -> 4']
