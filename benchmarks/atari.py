@@ -268,5 +268,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  process_environment.ensure(process_environment.WORKER, 'benchmarks.atari')
+  process_environment.ensure(process_environment.WORKER)
   main()

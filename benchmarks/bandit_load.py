@@ -1,6 +1,6 @@
 r"""How much a run is slowed by those who ask its bandit.
 
-  taskset -c 0 python -m launch.meta_train --preset=demo --num_workers=1 \
+  taskset -c 0 lpg meta-train --preset=demo --num_workers=1 \
     --meta_steps=5000 --noevaluate --set=evaluator.enabled=false \
     --run_dir=runs/load
   python -m benchmarks.bandit_load --run_dir=runs/load --cpu=1

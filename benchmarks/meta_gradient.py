@@ -153,6 +153,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  process_environment.ensure(process_environment.WORKER,
-                             'benchmarks.meta_gradient')
+  process_environment.ensure(process_environment.WORKER)
   main()

@@ -1,6 +1,6 @@
 """The whole program: speed, memory of all processes, time to the first step.
 
-Launches `launch.meta_train` with real processes and Reverb, and watches it.
+Launches `lpg meta-train` with real processes and Reverb, and watches it.
 Names are those of the settings below (default: all but `paper`):
 
   mixture   all fifteen kinds at the paper's shapes, one small shard each

@@ -215,5 +215,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  process_environment.ensure(process_environment.SERVICE, 'benchmarks.scale')
+  process_environment.ensure(process_environment.SERVICE)
   main()

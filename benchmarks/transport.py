@@ -127,6 +127,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-  process_environment.ensure(process_environment.SERVICE,
-                             'benchmarks.transport')
+  process_environment.ensure(process_environment.SERVICE)
   main()

@@ -1,11 +1,12 @@
-"""What every entry point shares: flags in, one line for what is wrong."""
+"""What every command shares: it reads flags and reports errors in one line."""
 
 import errno
 import os
+import shlex
 import socket
 import sys
 import threading
-from typing import Callable, Sequence
+from typing import Callable, Optional, Sequence
 
 from absl import flags
 
@@ -16,7 +17,7 @@ LAUNCH_TYPES = ('embedded', 'local_mt', 'local_mp', 'slurm')
 
 
 class UsageError(errors.UserError, ValueError):
-  """A bad command; the message is one line."""
+  """A command that cannot be run; the message is one line."""
 
 
 def require(*needed) -> None:
@@ -27,7 +28,7 @@ def require(*needed) -> None:
 
 
 def check_port(host: str, port: int) -> None:
-  """Raises UsageError if nothing can listen there."""
+  """Raises UsageError if no server can listen on this port."""
   if not 0 <= port < 65536:
     raise UsageError(f'--bandit_port is {port}; allowed: 0 to 65535')
   try:
@@ -41,7 +42,7 @@ def check_port(host: str, port: int) -> None:
 
 
 def parse_seeds(texts: Sequence[str]) -> tuple[int, ...]:
-  """The numbers of `--seeds`."""
+  """Parses the value of `--seeds`."""
   try:
     return tuple(int(text) for text in texts)
   except ValueError:
@@ -49,15 +50,27 @@ def parse_seeds(texts: Sequence[str]) -> tuple[int, ...]:
                      'numbers, as 0,1,2') from None
 
 
-def _parse(main: Callable[[], int], arguments: list[str]) -> bool:
-  """Reads the flags; False if help was asked for, and given."""
+def as_typed(name: str) -> str:
+  """The running command as a line for a shell, for cards and results.
+
+  Args:
+    name: the subcommand of `lpg`, as meta-train.
+  """
+  return shlex.join(['lpg', name, *sys.argv[1:]])
+
+
+def _parse(main: Callable[[], int], arguments: Sequence[str],
+           flag_values: flags.FlagValues) -> bool:
+  """Reads the flags; False if help was asked for, and printed."""
   if any(a in ('--help', '-help', '-h') for a in arguments[1:]):
     module = sys.modules[main.__module__]
     print(module.__doc__)
-    print(flags.FLAGS.module_help(module))
+    # Without the module's name, which is the first line.
+    print('Flags:\n' + flag_values.module_help(module).lstrip().partition(
+        '\n')[2])
     return False
   try:
-    rest = flags.FLAGS(arguments)[1:]
+    rest = flag_values(arguments)[1:]
   except flags.Error as error:
     raise UsageError(f'{error}; --help shows all flags') from None
   if rest:
@@ -65,28 +78,39 @@ def _parse(main: Callable[[], int], arguments: list[str]) -> bool:
   return True
 
 
-def run(main: Callable[[], int], has_flags: bool = True) -> None:
-  """Parses flags, calls `main` and exits with what it returns.
+def call(main: Callable[[], int], arguments: Sequence[str],
+         flag_values: Optional[flags.FlagValues] = flags.FLAGS) -> int:
+  """Parses flags, calls `main` and returns the exit code.
 
-  A `UserError`, or a disk that is full or read-only, ends the process with its
-  message, in one line, and 2.
+  A `UserError`, or a disk that is full or read-only, is printed in one line;
+  the code is then 2.
 
   Args:
     main: the command.
-    has_flags: False: its arguments are its own matter.
+    arguments: the program's name and the flags.
+    flag_values: what the flags are parsed into; None if the command reads its
+      arguments itself.
   """
   try:
-    code = main() if not has_flags or _parse(main, sys.argv) else 0
+    if flag_values is not None and not _parse(main, arguments, flag_values):
+      return 0
+    return main()
   except errors.UserError as error:
-    code = errors.report(error)
+    return errors.report(error)
   except OSError as error:
     if error.errno not in _BAD_DISK:
       raise
-    code = errors.report(error)
+    return errors.report(error)
+
+
+def run(main: Callable[[], int],
+        flag_values: Optional[flags.FlagValues] = flags.FLAGS) -> None:
+  """Calls a command with the process's arguments, and exits; see `call`."""
+  code = call(main, sys.argv, flag_values)
   sys.stdout.flush()
   sys.stderr.flush()
   if threading.active_count() > 1:
-    # Nodes' threads, perhaps inside of XLA or Reverb: Python's orderly
+    # Threads of nodes may be inside of XLA or Reverb. Python's orderly
     # shutdown would wait for them or abort.
     os._exit(code)
   sys.exit(code)

@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+import sysconfig
 from typing import Mapping, Optional
 
 import lpg_distributed
@@ -103,6 +104,12 @@ def _merge_flags(ours: str, users: str) -> str:
                            if flag.split('=')[0] not in names])
 
 
+def _import_paths() -> list[str]:
+  """Where other processes find the package; none if it is installed."""
+  installed = map(os.path.realpath, sysconfig.get_paths().values())
+  return [] if os.path.realpath(root()) in installed else [root()]
+
+
 def with_packages(variables: Mapping[str, str]) -> dict[str, str]:
   """`variables`, unless the user set them, and where to import from."""
   cache = _compilation_cache()
@@ -113,8 +120,8 @@ def with_packages(variables: Mapping[str, str]) -> dict[str, str]:
   if 'XLA_FLAGS' in variables:
     chosen['XLA_FLAGS'] = _merge_flags(variables['XLA_FLAGS'],
                                        os.environ.get('XLA_FLAGS', ''))
-  paths = [root()] + [p for p in os.environ.get('PYTHONPATH', '').split(':')
-                      if p]
+  paths = _import_paths() + [
+      path for path in os.environ.get('PYTHONPATH', '').split(':') if path]
   return {**chosen, 'PYTHONPATH': ':'.join(dict.fromkeys(paths))}
 
 
@@ -179,13 +186,11 @@ def _say_what_is_left_out(wanted: Mapping[str, str]) -> None:
           'place for them', file=sys.stderr, flush=True)
 
 
-def ensure(variables: Mapping[str, str], module: str,
-           here: bool = True) -> None:
-  """Starts `python -m module` again if a variable is not as it must be.
+def ensure(variables: Mapping[str, str], here: bool = True) -> None:
+  """Starts the same command again if a variable is not as it must be.
 
   Args:
     variables: what must be set, unless the user has set it.
-    module: the command.
     here: whether JAX is used on this host, so that it must start here.
 
   Raises:
@@ -198,5 +203,5 @@ def ensure(variables: Mapping[str, str], module: str,
   if here:
     _probe(wanted, variables)
   _say_what_is_left_out(wanted)
-  os.execve(sys.executable, [sys.executable, '-m', module] + sys.argv[1:],
+  os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]],
             {**wanted, _MARK: str(os.getpid())})

@@ -8,6 +8,8 @@ a name and not by the import.
 import importlib
 from typing import Any
 
+__version__ = '0.1.0'
+
 __all__ = (
     'Rule',
     'apply_rule',

@@ -187,7 +187,7 @@ def meta_train(config: config_lib.Config,
   a run of the same configuration, it goes on from its last checkpoint. Ctrl-C
   ends with a checkpoint, and then raises `KeyboardInterrupt`.
 
-  `python -m launch.meta_train` sets XLA to one thread before it starts; where
+  `lpg meta-train` sets XLA to one thread before it starts; where
   other flags stand, sums may be in another order, and the numbers differ in
   their last digits.
 
@@ -308,7 +308,7 @@ def meta_test(rule: Union[Rule, str],
               **settings: Any) -> MetaTest:
   """Trains agents in an environment that the rule need not know (B.2).
 
-  What `python -m launch.meta_test` does; see `docs/meta_testing.md`.
+  What `lpg meta-test` does; see `docs/meta_testing.md`.
 
   Args:
     rule: the update rule, of kind `lpg` or `lpg_v`; or `'a2c'`; or `'random'`,

@@ -1,6 +1,8 @@
 """What the documents name exists, and what they must list is listed."""
 
+import functools
 import importlib.metadata
+import json
 import os
 import pathlib
 import re
@@ -16,6 +18,7 @@ from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import presets
 from lpg_distributed.envs import suite
+from lpg_distributed.launch import main
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.store import published
 
@@ -104,7 +107,69 @@ def test_named_fields_exist(path):
       assert name in fields or in_module, name
 
 
-@pytest.mark.parametrize('line', _commands(_DOCUMENTS))
+_DOCUMENTED = _commands(_DOCUMENTS)
+
+
+def _stored():
+  """(file, command) of all results and cards that name a command."""
+  for path in sorted(_ROOT.glob('docs/results/*.json')):
+    about = json.loads(_text(path)).get('about', {})
+    if 'command' in about:
+      yield path, about['command']
+  for name in published.names():
+    for text in published.load_card(name)['commands'].values():
+      yield pathlib.Path(published.card_path(name)), text.partition(
+          ', where ')[0]
+
+
+# Parses each line's flags as the command itself does.
+_PARSE = '''
+import importlib, json, sys
+from absl import flags
+from lpg_distributed.launch import main
+name = main.SUBCOMMANDS[sys.argv[1]].module
+module = importlib.import_module(f'lpg_distributed.launch.commands.{name}')
+values = getattr(module, 'FLAGS', flags.FLAGS)
+refused = {}
+for line in json.load(sys.stdin):
+  try:
+    rest = values(['lpg', *line])[1:]
+  except flags.Error as error:
+    rest = str(error)
+  if rest:
+    refused[' '.join(line)] = rest
+print(json.dumps(refused))
+'''
+
+
+@functools.lru_cache(maxsize=None)
+def _refused(name):
+  """What the command `name` says of the lines of it that are written."""
+  lines = [*_DOCUMENTED, *(text for _, text in _stored())]
+  mine = [words[2:] for words in map(shlex.split, lines)
+          if words[:2] == ['lpg', name]]
+  done = subprocess.run(
+      [sys.executable, '-c', _PARSE, name], input=json.dumps(mine), cwd=_ROOT,
+      text=True, capture_output=True, timeout=100, check=True)
+  return json.loads(done.stdout)
+
+
+def _check_lpg(words):
+  """A command line of `lpg`: its name, its flags and their values."""
+  name, arguments = words[1], words[2:]
+  assert name in main.SUBCOMMANDS, name
+  if arguments == ['--help']:
+    return
+  assert _refused(name).get(' '.join(arguments)) is None
+  pairs = _pairs(arguments)
+  if name == 'meta-train':
+    _config(pairs)
+  elif name != 'study':  # An agent's settings.
+    jobs.apply_overrides(jobs.default_settings('gymnax'),
+                         [value for name, value in pairs if name == 'set'])
+
+
+@pytest.mark.parametrize('line', _DOCUMENTED)
 def test_commands_are_known(line):
   words = shlex.split(line)
   if words[0] == 'make':
@@ -114,12 +179,13 @@ def test_commands_are_known(line):
       assert re.search(rf'^{target}:', makefile, re.MULTILINE), target
     for variable in [w.split('=')[0] for w in words[1:] if '=' in w]:
       assert re.search(rf'^{variable} \?=', makefile, re.MULTILINE), variable
-    flags = [f for w in words if w.startswith('ARGS=')
-             for f in w.partition('=')[2].split()]
-    assert _unknown('launch.meta_train', flags) == []
+    _config(_pairs(f for w in words if w.startswith('ARGS=')
+                   for f in w.partition('=')[2].split()))
   elif words[0] == 'docker':
     files = [words[i + 1] for i, w in enumerate(words) if w == '--file']
     assert all((_ROOT / name).exists() for name in files)
+  elif words[0] == 'lpg':
+    _check_lpg(words)
   elif words[0] == '.':
     assert words[1] == '.venv/bin/activate'
   else:
@@ -128,26 +194,32 @@ def test_commands_are_known(line):
     if module in ('pip', 'venv'):
       return
     assert (_ROOT / (module.replace('.', '/') + '.py')).exists(), module
-    assert _unknown(module, flags) == []
+    done = subprocess.run(
+        [sys.executable, '-m', module, '--help'], cwd=_ROOT, text=True,
+        capture_output=True, timeout=100, check=True)
+    known = re.findall(r'--(?:\[no\])?(\w+)', done.stdout) + ['help']
+    assert {name for name, _ in _pairs(flags)} <= set(known)
 
 
-def _unknown(module, flags):
-  """Those that the module does not have, or whose values it would refuse."""
-  done = subprocess.run(
-      [sys.executable, '-m', module, '--help'], cwd=_ROOT, text=True,
-      capture_output=True, timeout=100, check=True)
-  known = re.findall(r'--(?:\[no\])?(\w+)', done.stdout) + ['help']
-  pairs = _pairs(flags)
-  if module == 'launch.meta_train':
-    _config(pairs)
-  else:  # An agent's settings.
-    jobs.apply_overrides(jobs.default_settings('gymnax'),
-                         [value for name, value in pairs if name == 'set'])
-  return [name for name, _ in pairs if name not in known]
+@pytest.mark.parametrize('path, line', [
+    pytest.param(path, line, id=f'{path.stem}-{line.split()[1]}')
+    for path, line in _stored()])
+def test_stored_commands_are_known(path, line):
+  words = shlex.split(line)
+  assert words[0] == 'lpg'
+  if '--config=CONFIG.json' in words:  # The card says where it is.
+    assert published.load_card(path.stem)['config']
+    words.remove('--config=CONFIG.json')
+  _check_lpg(words)
+
+
+def test_documents_have_one_form_of_commands():
+  assert not [line for line in _DOCUMENTED
+              if re.search(r'-m (launch|lpg_distributed)\b', line)]
 
 
 def _config(pairs):
-  """That which these flags of `launch.meta_train` say."""
+  """The configuration that these flags of `lpg meta-train` give."""
   flags = dict(pairs)
   config = presets.load(flags.get('preset', 'demo'))
   if 'config' in flags:
@@ -163,11 +235,11 @@ def test_published_rules_were_trained_as_the_report_says():
   for line in _commands(_ROOT / 'docs' / f'{name}.md'
                         for name in ('results', 'earlier_results')):
     words = shlex.split(line)
-    pairs = _pairs(words[3:])
+    pairs = _pairs(words[2:])
     flags = dict(pairs)
-    if words[2] == 'launch.meta_train':
+    if words[1] == 'meta-train':
       trained[flags['run_dir']] = _config(pairs)
-    elif words[2] == 'launch.publish':
+    elif words[1] == 'publish':
       card = published.load_card(flags['name'])
       found = config_io.from_dict(card['config'])
       assert config_io.difference(found, trained[flags['run_dir']]) == []

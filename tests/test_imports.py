@@ -16,8 +16,9 @@ ORDER = (
     'store', 'figures', 'meta_testing', 'nodes', 'local_loop', 'analysis',
     'programs', 'atari_program', 'api',
     'launch.process_environment', 'launch.stopping', 'launch.command',
-    'launch.config_flags', 'launch.progress', 'launch.local', 'launch.cluster',
-    'launch.commands')
+    'launch.config_flags', 'launch.experiment_flags', 'launch.progress',
+    'launch.local', 'launch.cluster', 'launch.commands', 'launch.other_names',
+    'launch.main', '__main__')
 # Parts that an accelerator's process imports, and must need no service.
 PURE = ('errors', 'envs', 'types', 'config', 'config_io', 'presets', 'core')
 # What a core that runs on accelerators must never need.

@@ -23,11 +23,15 @@ import dataclasses
 import json
 import math
 import re
+import sys
 from typing import Any, Mapping, Optional, Sequence
 
-import tomli
-
 from lpg_distributed import errors
+
+if sys.version_info >= (3, 11):
+  import tomllib
+else:
+  import tomli as tomllib
 
 _TIME = re.compile(r'(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?')
 _NAME = re.compile(r'[A-Za-z0-9][\w.-]*')
@@ -235,7 +239,8 @@ def load(path: str) -> Job:
   try:
     with open(path, encoding='utf-8') as f:
       text = f.read()
-    content = json.loads(text) if path.endswith('.json') else tomli.loads(text)
+    content = (json.loads(text) if path.endswith('.json')
+               else tomllib.loads(text))
   except OSError as error:
     raise ResourceError(f'--resources={path} cannot be read: '
                         f'{error.strerror}') from None

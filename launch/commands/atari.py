@@ -1,10 +1,10 @@
 """Trains agents on Atari games by a rule, one job for each game and seed.
 
-  python -m launch.atari --games=breakout,pong --rule=a2c --results=runs/a2c
-  python -m launch.atari --games=all --eta=eta.npz --results=runs/lpg
+  lpg atari --games=breakout,pong --rule=a2c --results=runs/a2c
+  lpg atari --games=all --eta=eta.npz --results=runs/lpg
 
-Ctrl-C or SIGTERM saves and ends; the same command goes on, and leaves alone
-what is done. `python -m lpg_distributed.analysis.atari` makes tables and
+Ctrl-C or SIGTERM saves and ends; the same command resumes, and leaves alone
+what is done. `lpg atari-results` makes tables and
 figures of the results.
 """
 
@@ -129,15 +129,14 @@ def main() -> int:
                              f'allowed: {", ".join(LAUNCH_TYPES)}')
   tasks = make_tasks(os.path.abspath(_RESULTS.value))
   if _LAUNCH_TYPE.value == 'slurm':
-    process_environment.ensure(process_environment.WORKER, 'launch.atari',
-                               here=False)
+    process_environment.ensure(process_environment.WORKER, here=False)
     return _submit(tasks, os.path.abspath(_RESULTS.value))
   cores = len(os.sched_getaffinity(0))
   processes = _or('processes', _PROCESSES.value, min(cores, len(tasks)))
   if _LAUNCH_TYPE.value == 'embedded':
     processes = 1
   threads = _or('threads', _THREADS.value, max(1, cores // processes))
-  process_environment.ensure(process_environment.WORKER, 'launch.atari')
+  process_environment.ensure(process_environment.WORKER)
   from lpg_distributed.launch.local import atari_runner
   if _WORKER.value:
     return atari_runner.work(tasks, threads)

@@ -1,6 +1,6 @@
 """Writes meta-training as manifests for Kubernetes; see docs/cluster.md.
 
-  python -m launch.export_kubernetes --resources=FILE --out=DIRECTORY
+  lpg kubernetes --resources=FILE --out=DIRECTORY
 """
 
 import os
@@ -42,8 +42,7 @@ def main() -> int:
   if not run.replace('-', '').replace('_', '').isalnum() or not run.isascii():
     raise command.UsageError(f'--run is {run!r}; allowed: letters, digits, '
                              '- and _')
-  process_environment.ensure(process_environment.SERVICE,
-                             'launch.export_kubernetes')
+  process_environment.ensure(process_environment.SERVICE)
   import yaml
 
   from lpg_distributed.launch.cluster.kubernetes import manifests

@@ -1,4 +1,4 @@
-"""Trains agents by a rule: python -m launch.meta_test --env=gymnax/CartPole-v1
+"""Trains agents by a rule: lpg meta-test --env=gymnax/CartPole-v1
 
 Environments: atari/GAME, gymnax/NAME, bsuite/EXPERIMENT/N, gymnasium/ID,
 module/PACKAGE.MODULE:FUNCTION. Rules: lpg, random, a2c, lpg_v.
@@ -76,7 +76,7 @@ def make_watch(job, display):
 
 def main() -> int:
   job = _make_job()
-  process_environment.ensure(process_environment.WORKER, 'launch.meta_test')
+  process_environment.ensure(process_environment.WORKER)
   # What brings JAX comes after all that can be wrong with a command.
   from lpg_distributed.launch import progress
   from lpg_distributed.meta_testing import jobs
@@ -88,7 +88,7 @@ def main() -> int:
   with stopping.Stopping() as stop, progress.Progress() as display:
     done = session.run(job, directory, stop.event, make_watch(job, display))
   if not done:
-    print('stopped; the same command goes on', file=sys.stderr)
+    print('stopped; the same command resumes', file=sys.stderr)
     return stop.exit_code
   from lpg_distributed.meta_testing import summary
   for line in summary.lines(directory):

@@ -1,4 +1,4 @@
-"""Meta-trains LPG: python -m launch.meta_train --preset=demo"""
+"""Meta-trains LPG: lpg meta-train --preset=demo"""
 
 import os
 import sys
@@ -130,8 +130,7 @@ def main() -> int:
   job = _read_resources()
   config = _make_config(job)
   _check_flags(job)
-  process_environment.ensure(process_environment.WORKER, 'launch.meta_train',
-                             here=job is None)
+  process_environment.ensure(process_environment.WORKER, here=job is None)
   listener = None
   if _LAUNCH_TYPE.value not in ('embedded', 'slurm'):
     # Before there are other threads; the listener stays where it was opened.
@@ -180,7 +179,7 @@ def main() -> int:
               'checkpoints could not be written', file=sys.stderr)
         code = 1
     if code:
-      print('stopped; the same command goes on from the last checkpoint',
+      print('stopped; the same command resumes from the last checkpoint',
             file=sys.stderr)
       return code
     from lpg_distributed.analysis import report

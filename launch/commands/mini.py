@@ -1,6 +1,6 @@
 """LPG, A2C and a random eta on eight small environments, in half an hour.
 
-python -m launch.mini --eta=runs/demo_seed0/eta.npz
+lpg mini --eta=runs/demo_seed0/eta.npz
 """
 
 import json
@@ -33,7 +33,7 @@ def _do(config, environment: str, rule: str, root: str) -> None:
 def main() -> int:
   if not _ETA.value:
     raise command.UsageError('--eta is missing; allowed: the file of a rule')
-  process_environment.ensure(process_environment.WORKER, 'launch.mini')
+  process_environment.ensure(process_environment.WORKER)
   from lpg_distributed.meta_testing import learning_curves
   from lpg_distributed.meta_testing import mini
   root = _RUN_DIR.value
@@ -65,7 +65,7 @@ def main() -> int:
   figure = learning_curves.draw(found, os.path.join(root, 'figure.png'))
   print(f'figure: {figure}')
   if not finished:
-    print('stopped; the same command goes on', file=sys.stderr)
+    print('stopped; the same command resumes', file=sys.stderr)
   return stop.exit_code
 
 

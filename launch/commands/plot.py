@@ -1,4 +1,4 @@
-"""Draws a run's curves: python -m launch.plot --run_dir=runs/demo_seed0"""
+"""Draws a run's curves: lpg plot --run_dir=runs/demo_seed0"""
 
 from absl import flags
 

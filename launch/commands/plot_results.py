@@ -1,6 +1,6 @@
-"""Draws meta-tests: python -m launch.plot_results --results=runs/a,runs/b
+"""Draws meta-tests: lpg plot-results --results=runs/a,runs/b
 
-A result is a directory of `launch.meta_test`, or one above such directories.
+A result is a directory of `lpg meta-test`, or one above such directories.
 Those of one environment share a panel.
 """
 

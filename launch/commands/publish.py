@@ -1,17 +1,15 @@
 """Publishes a run's rule: its weights, and a card that says what it is.
 
-python -m launch.publish --run_dir=runs/demo_seed0 --name=demo --summary="..."
+lpg publish --run_dir=runs/demo_seed0 --name=demo --summary="..."
 
 Writes `weights/NAME.npz` and `weights/NAME.json`. The last rule of a run
 swings, so `--average_last=5` takes the mean of the last snapshots. Whatever
 the card says was computed by this command, on lifetimes that had no part in
-training; the same command goes on where it was stopped.
+training; the same command resumes where it was stopped.
 """
 
 import os
-import shlex
 import subprocess
-import sys
 
 from absl import flags
 
@@ -49,13 +47,13 @@ def main() -> int:
   if _NAME.value in published.names() and not _REPLACE.value:
     raise command.UsageError(f'{_NAME.value} is published already; allowed '
                              'with --replace')
-  process_environment.ensure(process_environment.WORKER, 'launch.publish')
+  process_environment.ensure(process_environment.WORKER)
   from lpg_distributed.analysis import model_card
   card = model_card.publish(
       _RUN_DIR.value, _NAME.value, summary=_SUMMARY.value,
       average_last=_AVERAGE_LAST.value, num_lifetimes=_NUM_LIFETIMES.value,
-      commit=_commit(), command='python -m launch.publish '
-      + shlex.join(sys.argv[1:]), environments=_ENVIRONMENTS.value)
+      commit=_commit(), command=command.as_typed('publish'),
+      environments=_ENVIRONMENTS.value)
   print('\n'.join(model_card.lines(card)))
   print(f'weights: {os.path.relpath(published.weights_path(_NAME.value))}')
   print(f'card: {os.path.relpath(published.card_path(_NAME.value))}')

@@ -1,4 +1,4 @@
-"""Shows p(alpha|E): python -m launch.query_bandit --run_dir=runs/demo_seed0"""
+"""Shows p(alpha|E): lpg bandit --run_dir=runs/demo_seed0"""
 
 import contextlib
 import http.client

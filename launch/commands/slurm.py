@@ -1,6 +1,6 @@
-"""Looks after a run's Slurm job: python -m launch.slurm --run_dir=runs/mine
+"""Looks after a run's Slurm job: lpg slurm --run_dir=runs/mine
 
-says how the job is. `launch.meta_train` and `launch.atari` submit it, with
+says how the job is. `lpg meta-train` and `lpg atari` submit it, with
 `--launch_type=slurm`.
 """
 

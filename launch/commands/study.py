@@ -1,11 +1,11 @@
 """Meta-trains all variants of a study, over seeds, one after the other.
 
-python -m launch.study --study=ablations --seeds=0,1,2
+  lpg study --study=ablations --seeds=0,1,2
+  lpg figure7 --study=runs/study_ablations
 
-Each is a run of `launch.meta_train` in a directory of its own, with the
-comparison of its end; the same command goes on where it was stopped. Studies
-are data, see `lpg_distributed/analysis/studies.py`, and drawn by
-`python -m lpg_distributed.analysis.figure7 --study=runs/study_ablations`.
+Each variant and seed is a run of `lpg meta-train` in a directory of its own,
+with a comparison at its end. The same command resumes. Studies are data, see
+`lpg_distributed/analysis/studies.py`; `lpg figure7` draws them.
 """
 
 import json
@@ -22,22 +22,22 @@ from lpg_distributed.launch import process_environment
 from lpg_distributed.launch import stopping
 from lpg_distributed.store import files
 
-_STUDY = flags.DEFINE_string('study', 'ablations', 'which, see the file')
+_STUDY = flags.DEFINE_string('study', 'ablations', 'the name of a study')
 _ROOT = flags.DEFINE_string('root', None, 'where its runs are, or shall be; '
                             'default: runs/study_<name>')
-_SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'of each variant')
-_VARIANTS = flags.DEFINE_list('variants', [], 'some of the study\'s by their '
-                              'names; default: all')
+_SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'seeds of each variant')
+_VARIANTS = flags.DEFINE_list('variants', [], 'names of variants; '
+                              'default: all of the study')
 _SET = flags.DEFINE_multi_string(
     'set', [], 'a field and its value, for all variants; many times')
-_META_STEPS = flags.DEFINE_integer('meta_steps', None, 'of each run; default: '
-                                   'the preset\'s', 1)
-_MINUTES = flags.DEFINE_float('minutes', 0., 'after which no further run '
-                              'begins; 0: no limit', 0.)
+_META_STEPS = flags.DEFINE_integer('meta_steps', None, 'length of each run; '
+                                   'default: that of the preset', 1)
+_MINUTES = flags.DEFINE_float('minutes', 0., 'start no further run '
+                              'after so many minutes; 0: no limit', 0.)
 
 
 def _arguments(study, variant, seed, root):
-  """Of `launch.meta_train`."""
+  """Flags of `lpg meta-train` for one run."""
   overrides = [*study.common, *study.variants[variant], *_SET.value]
   steps = [] if _META_STEPS.value is None else [
       f'--meta_steps={_META_STEPS.value}']
@@ -51,14 +51,14 @@ def _is_done(run_dir: str) -> bool:
 
 
 def _describe(root: str, variants: list[str], seeds: tuple[int, ...]) -> None:
-  """Writes down which runs belong together, those of before as well."""
+  """Writes which runs belong to the study, with those already written."""
   path = os.path.join(root, studies.FILE)
   about = {'study': _STUDY.value, 'set': _SET.value,
            'meta_steps': _META_STEPS.value, 'variants': [], 'seeds': []}
   if os.path.exists(path):
     found = studies.read(root)
     for name in ('study', 'set', 'meta_steps'):
-      # Those of before do not say how long they are.
+      # Files of earlier versions have no `meta_steps`.
       if found.setdefault(name, about[name]) != about[name]:
         raise command.UsageError(
             f'{root} holds another study, of --{name}={found[name]}; choose '
@@ -93,13 +93,13 @@ def main() -> int:
         continue
       minutes = (time.monotonic() - begin) / 60.
       if _MINUTES.value and minutes > _MINUTES.value:
-        print('the time is over; the same command goes on', file=sys.stderr)
+        print('the time is over; the same command resumes', file=sys.stderr)
         break
       print(f'{number + 1}/{len(jobs)} {variant}, seed {seed}, after '
             f'{minutes:.0f} min', file=sys.stderr, flush=True)
       with open(os.path.join(root, 'log'), 'a', encoding='utf-8') as log:
         child = subprocess.Popen(
-            [sys.executable, '-m', 'launch.meta_train',
+            [sys.executable, '-m', 'lpg_distributed', 'meta-train',
              *_arguments(study, variant, seed, root)],
             env=environment, stdout=log, stderr=log)
         while child.poll() is None and not stop.event.wait(1.):
@@ -108,7 +108,7 @@ def main() -> int:
           child.send_signal(stop.signal)
           child.wait()
       if stop.event.is_set():
-        print('stopped; the same command goes on', file=sys.stderr)
+        print('stopped; the same command resumes', file=sys.stderr)
         break
       if child.returncode:
         print(f'error: {run_dir} ended with code {child.returncode}; see '

@@ -1,6 +1,6 @@
 """Meta-trains on Vertex AI, by Launchpad's own launcher.
 
-  python -m launch.vertex_ai --resources=FILE --bucket=NAME
+  lpg vertex-ai --resources=FILE --bucket=NAME
 
 Launchpad makes an image for each set of nodes that need the same, of the
 packages of this repository and `requirements.txt`, and XManager builds and
@@ -128,7 +128,7 @@ def main() -> int:
   if importlib.util.find_spec('xmanager') is None:
     raise command.UsageError('XManager is missing; install '
                              'launch/cluster/vertex_requirements.txt')
-  process_environment.ensure(process_environment.CLIENT, 'launch.vertex_ai')
+  process_environment.ensure(process_environment.CLIENT)
   os.environ['GOOGLE_CLOUD_BUCKET_NAME'] = _BUCKET.value
   with tempfile.TemporaryDirectory() as code:
     launch(config, job, f'/gcs/{_BUCKET.value}/{_RUN.value}', code)

@@ -68,7 +68,7 @@ def report(tasks) -> int:
       print(f'{os.path.relpath(task.directory)} failed: {error}',
             file=sys.stderr)
   if left:
-    print('the same command goes on', file=sys.stderr)
+    print('the same command resumes', file=sys.stderr)
   return 1 if left else 0
 
 
@@ -83,8 +83,8 @@ def _run_here(tasks, threads, stop, watcher) -> None:
 
 def _run_processes(processes, threads, arguments, interrupt, watcher) -> None:
   """The same command, as a worker, several times."""
-  command = [sys.executable, '-m', 'launch.atari', *arguments, '--worker',
-             f'--threads={threads}', f'--processes={processes}']
+  command = [sys.executable, '-m', 'lpg_distributed', 'atari', *arguments,
+             '--worker', f'--threads={threads}', f'--processes={processes}']
   environment = process_environment.environment(process_environment.WORKER)
   # Sessions of their own: a Ctrl-C is told to them once, by this process.
   children = [subprocess.Popen(command, env=environment,

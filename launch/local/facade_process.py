@@ -1,4 +1,4 @@
-"""The process of the bandit's facade; `launch.meta_train` starts it.
+"""The process of the bandit's facade; `lpg meta-train` starts it.
 
 Its settings come as JSON in LPG_FACADE: the descriptor of the listening
 socket, the address of the bandit server, the file of the token, and whether

@@ -1,19 +1,12 @@
 """The ablations of predictions through meta-training, as `follow` found them.
 
-  python -m lpg_distributed.analysis.follow --run_dir=runs/p800
-  python -m lpg_distributed.analysis.ablation_curves --run_dir=runs/p800 \\
-    --results=docs/results/ablation_curves.json
-
 When does a rule begin to need its predictions, and does it go on to? Held-out
 lifetimes by snapshots of eta: as they are, with alpha_y = 0, and with phi held
 at its mean.
 """
 
 import os
-import sys
-from typing import Optional, Sequence
 
-from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import follow
 from lpg_distributed.analysis import stored
 from lpg_distributed.figures import markdown
@@ -25,13 +18,13 @@ _VARIANTS = {follow.FULL: 'rule', follow.NO_Y: 'alpha_y = 0',
              follow.HELD_PHI: 'phi held'}
 
 
-def compute(args):
-  run_dir = experiment.only_rule(args, '--run_dir')
+def compute(run_dir: str):
+  """Reads what `follow` wrote of a run; returns `about` and `data`."""
   config = run_directory.read_config(run_dir)
   rows = follow.read(run_dir)
   if not rows:
     raise stored.ResultsError(
-        f'{run_dir} was not followed; lpg_distributed.analysis.follow does so')
+        f'{run_dir} was not followed; `lpg follow` does so')
   about = {'run': os.path.basename(os.path.normpath(run_dir)),
            'seed': config.run.seed, 'initial_rule': config.run.initial_rule,
            'num_lifetimes': sorted({row['num_lifetimes'] for row in rows})}
@@ -72,14 +65,3 @@ def lines(about, data):
           'held-out lifetimes after so many meta-steps', '',
           *markdown.table(['environment', *map(str, data['meta_steps'])],
                           rows)]
-
-
-def main(argv: Optional[Sequence[str]] = None) -> int:
-  parser = experiment.make_parser(__doc__, NAME, seed=False)
-  parser.add_argument('--run_dir', action='append', default=[], dest='rule',
-                      metavar='DIRECTORY', help='of a run that was followed')
-  return experiment.run(parser, argv, NAME, compute, draw, lines)
-
-
-if __name__ == '__main__':
-  sys.exit(main())

@@ -1,8 +1,5 @@
 """What Figure 3 stored, by the actions that a layout has.
 
-  python -m lpg_distributed.analysis.action_sets \\
-    --results=docs/results/figure3.json --label=LPG --label=A2C
-
 Half of the grids have nine actions, and an agent collects what it steps on;
 the others have eighteen, and collecting is an action of its own (Appendix A.1).
 How much an agent can find differs by so much that means and intervals of both
@@ -10,15 +7,10 @@ together are mostly those of the mixture. Layouts are drawn again from the
 comparison's seed; nobody lives in them.
 """
 
-import argparse
-import sys
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 
-from lpg_distributed import errors
-from lpg_distributed.analysis import experiment
-from lpg_distributed.analysis import figure3
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import training_settings as training
 from lpg_distributed.envs import grid_world
@@ -96,26 +88,3 @@ def lines(found: Mapping[str, Mapping[int, _Summaries]]) -> list[str]:
             f'{label} against A2C, {n} actions, {intervals.tally(compared)}')
   return [*markdown.table(['environment', 'actions', 'lifetimes', *labels],
                           rows), '', *verdicts]
-
-
-def main(argv: Optional[Sequence[str]] = None) -> int:
-  parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-  parser.add_argument('--results', default=f'runs/{figure3.NAME}.json',
-                      metavar='FILE', help='of Figure 3; default: %(default)s')
-  parser.add_argument('--label', action='append', default=[], metavar='LABEL',
-                      help='which is shown; many times; default: all')
-  args = parser.parse_args(argv)
-  experiment.one_thread()
-  try:
-    found = by_num_actions(*stored.load(args.results, figure3.NAME),
-                           args.label)
-  except errors.UserError as error:
-    return errors.report(error)
-  for line in lines(found):
-    print(line)
-  return 0
-
-
-if __name__ == '__main__':
-  sys.exit(main())

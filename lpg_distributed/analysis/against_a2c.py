@@ -1,8 +1,5 @@
 """Rules against A2C on each of the fifteen kinds, of several Figures 3.
 
-  python -m lpg_distributed.analysis.against_a2c \\
-    --results=docs/results/figure3.json --results=docs/results/figure3_256.json
-
 One row for each kind, those on which nobody was compared too, and one column
 for each rule of each file: whether its agents are above (+) or below (-) A2C
 tuned for that kind with 95 % intervals apart, or whether intervals overlap (=),
@@ -11,11 +8,8 @@ layouts, some of which are worth more than others to anybody, so a second table
 has the differences lifetime by lifetime.
 """
 
-import argparse
-import sys
-from typing import Any, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Mapping, NamedTuple, Sequence
 
-from lpg_distributed import errors
 from lpg_distributed.analysis import figure3
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import training_settings as training
@@ -107,24 +101,15 @@ def lines(columns: Sequence[Compared]) -> list[str]:
       f'Lifetime by lifetime, {_signs(paired)}']
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-  parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-  parser.add_argument('--results', action='append', required=True,
-                      metavar='FILE', help='of Figure 3; many times')
-  args = parser.parse_args(argv)
-  try:
-    columns = [column for path in args.results
-               for column in compared(*stored.load(path, figure3.NAME))]
-    if not columns:
-      raise stored.ResultsError(
-          f'{", ".join(args.results)}: no rule was compared with A2C')
-  except errors.UserError as error:
-    return errors.report(error)
-  for line in lines(columns):
-    print(line)
-  return 0
+def read(paths: Sequence[str]) -> list[Compared]:
+  """The rules of several files of Figure 3, see `compared`.
 
-
-if __name__ == '__main__':
-  sys.exit(main())
+  Raises:
+    ResultsError: no such file, or no rule was compared with A2C.
+  """
+  columns = [column for path in paths
+             for column in compared(*stored.load(path, figure3.NAME))]
+  if not columns:
+    raise stored.ResultsError(
+        f'{", ".join(paths)}: no rule was compared with A2C')
+  return columns

@@ -1,51 +1,43 @@
-"""What the commands of the figures share: compute, store, draw.
+"""What the experiments share: compute, store, draw.
 
-Each figure is a command. With `--rule` it computes and writes `--results`;
-without, it only draws what stands there. Figures are always drawn from the
-file, so that drawing again gives the same figure.
+Each experiment is a module with `NAME`, `compute`, `draw` and `lines`. What it
+computes goes to a file of results. Figures and tables are always made from
+that file, so that drawing again gives the same figure.
 """
 
-import argparse
 import os
-import shlex
 import sys
 import time
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import Any, Callable, Mapping, Optional, Protocol, Sequence
 
-from lpg_distributed import errors
 from lpg_distributed.analysis import stored
 
 Data = Mapping[str, Any]
 
 
+class Experiment(Protocol):
+  """A module of this package that computes and draws one experiment."""
+  NAME: str  # of its results
+
+  def draw(self, about: Data, data: Data) -> Any:
+    """Draws the results; returns a matplotlib figure."""
+
+  def lines(self, about: Data, data: Data) -> Sequence[str]:
+    """Returns the results as lines of text."""
+
+
 def say(text: str) -> None:
-  """Tells whoever waits what is being done."""
+  """Tells the user what is being computed."""
   print(text, file=sys.stderr, flush=True)
 
 
 def one_thread() -> None:
-  """As meta-training has it, unless the user has chosen otherwise.
+  """Limits XLA to one thread, as in meta-training, unless the user chose.
 
   Works until JAX has looked for its devices.
   """
   os.environ.setdefault('NPROC', '1')
   os.environ.setdefault('XLA_FLAGS', '--xla_cpu_multi_thread_eigen=false')
-
-
-def make_parser(doc: Optional[str], name: str, seed: bool = True
-                ) -> argparse.ArgumentParser:
-  """A parser with what all figures have; `seed` of those that draw numbers."""
-  parser = argparse.ArgumentParser(
-      description=doc, formatter_class=argparse.RawTextHelpFormatter)
-  parser.add_argument(
-      '--results', default=f'runs/{name}.json', metavar='FILE',
-      help='where results are, or shall be; default: %(default)s')
-  parser.add_argument(
-      '--figure', metavar='FILE', help='default: beside the results, .png')
-  if seed:
-    parser.add_argument('--seed', type=int, default=0,
-                        help='of layouts, agents and actions')
-  return parser
 
 
 def split(text: str) -> tuple[str, str]:
@@ -57,82 +49,64 @@ def split(text: str) -> tuple[str, str]:
   return (label, place) if sign else ('', text)
 
 
-def add_rules(parser: argparse.ArgumentParser) -> None:
-  """Adds how the rules are named."""
-  parser.add_argument(
-      '--rule', '--run', action='append', default=[], dest='rule',
-      metavar='[LABEL=]PLACE', help='a run\'s directory, a file, or the name '
-      'of a published rule; many times.\nWithout, what the results hold is '
-      'drawn')
-  parser.add_argument('--average_last', type=int, default=1, metavar='N',
-                      help='of a run: the mean of its last N snapshots')
+def only(texts: Sequence[str], flag: str = '--rule') -> str:
+  """The single value of a flag that may be given many times.
 
-
-def only_rule(args: argparse.Namespace, flag: str = '--rule') -> str:
-  """What `flag` names, if it is there once; ResultsError if more often."""
-  if len(args.rule) != 1:
-    raise stored.ResultsError(f'{flag} is there {len(args.rule)} times; '
+  Raises:
+    ResultsError: there are several.
+  """
+  if len(texts) != 1:
+    raise stored.ResultsError(f'{flag} is there {len(texts)} times; '
                               'allowed: once')
-  return args.rule[0]
+  return texts[0]
 
 
-def add_counts(parser: argparse.ArgumentParser,
-               counts: Mapping[str, tuple[int, str]]) -> None:
-  """Adds flags that are whole numbers, with their defaults."""
-  for name, (default, text) in counts.items():
-    parser.add_argument(f'--{name}', type=int, default=default, metavar='N',
-                        help=f'{text}; default: %(default)s')
+def check_counts(low: int = 1, **counts: int) -> None:
+  """Raises ResultsError for the first of these flags that is below `low`."""
+  for name, count in counts.items():
+    if count < low:
+      raise stored.ResultsError(f'--{name} is {count}; allowed: {low} or more')
 
 
-def check_counts(args: argparse.Namespace, names: Sequence[str],
-                 low: int = 1) -> None:
-  """Raises ResultsError if one of them is less than `low`."""
-  for name in names:
-    if getattr(args, name) < low:
-      raise stored.ResultsError(f'--{name} is {getattr(args, name)}; allowed: '
-                                f'{low} or more')
-
-
-def run(parser: argparse.ArgumentParser, argv: Optional[Sequence[str]],
-        experiment: str,
-        compute: Callable[[argparse.Namespace], tuple[Data, Data]],
-        draw: Callable[[Data, Data], Any],
-        lines: Callable[[Data, Data], Sequence[str]]) -> int:
-  """Computes if rules are named, draws and prints.
+def compute_and_store(experiment: Experiment, path: str, command: str,
+                      compute: Callable[[], tuple[Data, Data]]) -> None:
+  """Writes a file of results.
 
   Args:
-    parser: of the command.
-    argv: its arguments; None: the process's.
-    experiment: what results of this kind are called.
-    compute: the flags to (`about`, `data`), see `stored`.
-    draw: these to a matplotlib figure.
-    lines: these to what is printed.
+    experiment: whose results these are.
+    path: of the file.
+    command: by which they are computed; the file states it.
+    compute: returns `about` and `data`, see `stored`.
+  """
+  one_thread()
+  about, data = compute()
+  minutes = round(time.process_time() / 60., 2)
+  stored.save(path, experiment.NAME, {
+      **about, 'command': command, 'process_minutes': minutes}, data)
+
+
+def show(experiment: Experiment, path: str,
+         figure: Optional[str] = None) -> list[str]:
+  """Draws a file of results.
+
+  Args:
+    experiment: whose results these are.
+    path: of the file.
+    figure: where it is drawn; default: beside the results, as .png.
 
   Returns:
-    The exit code; an error that a user can mend is one line and 2.
+    Lines to be printed, of which the last names the figure.
+
+  Raises:
+    ResultsError: no such results, or no such place or format of a figure.
   """
-  args = parser.parse_args(argv)
+  about, data = stored.load(path, experiment.NAME)
+  lines = list(experiment.lines(about, data))
+  from lpg_distributed.figures import style  # Here, since it is slow to import.
+  figure = figure or os.path.splitext(path)[0] + '.png'
   try:
-    if args.rule:
-      one_thread()
-      command = 'python -m ' + shlex.join(
-          [f'lpg_distributed.analysis.{experiment}',
-           *(sys.argv[1:] if argv is None else argv)])
-      about, data = compute(args)
-      minutes = round(time.process_time() / 60., 2)
-      stored.save(args.results, experiment, {
-          **about, 'command': command, 'process_minutes': minutes}, data)
-    about, data = stored.load(args.results, experiment)
-    for line in lines(about, data):
-      print(line)
-    from lpg_distributed.figures import style  # Brings matplotlib.
-    path = args.figure or os.path.splitext(args.results)[0] + '.png'
-    try:
-      os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-      draw(about, data).savefig(path, dpi=style.DPI)
-    except (OSError, ValueError) as error:  # No such place, no such format.
-      raise stored.ResultsError(f'{path} cannot be drawn: {error}') from None
-    print(f'figure: {os.path.relpath(path)}')
-  except errors.UserError as error:
-    return errors.report(error)
-  return 0
+    os.makedirs(os.path.dirname(figure) or '.', exist_ok=True)
+    experiment.draw(about, data).savefig(figure, dpi=style.DPI)
+  except (OSError, ValueError) as error:
+    raise stored.ResultsError(f'{figure} cannot be drawn: {error}') from None
+  return [*lines, f'figure: {os.path.relpath(figure)}']

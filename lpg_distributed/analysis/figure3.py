@@ -1,23 +1,19 @@
 """Figure 3: rules and A2C on the training environments, held-out lifetimes.
 
-  python -m lpg_distributed.analysis.figure3 --run=LPG=runs/demo_seed0 \\
-    --run=LPG-V=runs/lpg_v --results=runs/figure3.json
-
 Learning curves and final returns of new agents, by each rule with the
-hyperparameters that its bandit likes best or, with `--tune`, that do best in
-other lifetimes, by A2C with its own tuned likewise, by a rule that was not
+hyperparameters that its bandit likes best or, if rules are tuned, that do best
+in other lifetimes, by A2C with its own tuned likewise, by a rule that was not
 trained, and by three ablations of each rule: agents that never learn their
 predictions (alpha_y = 0), a rule that sees a constant in their place (phi held
 at its mean), and one that sees a constant in place of pi(a|s) (policy held at
 its mean), in which a rule that does without predictions may keep values all
 the same. Results are written after each rule on each environment and after
-each pair of a grid that is tuned, and the same command goes on with what is
+each pair of a grid that is tuned, and the same command resumes with what is
 missing.
 """
 
 import dataclasses
 import os
-import sys
 import time
 from typing import Any, Mapping, Optional, Sequence
 
@@ -36,22 +32,19 @@ from lpg_distributed.figures import style
 NAME = 'figure3'
 
 
-def _settings(args) -> training.Settings:
-  experiment.check_counts(
-      args, ('num_lifetimes', 'tuning_lifetimes', 'final_lifetimes'), 2)
-  experiment.check_counts(args, ('chunk',))
-  experiment.check_counts(args, ('updates', 'num_envs'), 0)
-  return training.Settings(
-      num_lifetimes=args.num_lifetimes,
-      chunk=min(args.chunk, args.num_lifetimes),
-      tuning_lifetimes=args.tuning_lifetimes,
-      final_lifetimes=args.final_lifetimes, updates=args.updates,
-      num_envs=args.num_envs, seed=args.seed, a2c=not args.no_a2c,
-      tune=args.tune, ablations=not args.no_ablations)
+def _check_settings(settings: training.Settings) -> None:
+  """Raises ResultsError for numbers that are not allowed."""
+  experiment.check_counts(2, num_lifetimes=settings.num_lifetimes,
+                          tuning_lifetimes=settings.tuning_lifetimes,
+                          final_lifetimes=settings.final_lifetimes)
+  experiment.check_counts(chunk=settings.chunk)
+  experiment.check_counts(0, updates=settings.updates,
+                          num_envs=settings.num_envs)
 
 
-def _environments(args, base: config_lib.Config) -> tuple[str, ...]:
-  names = tuple(filter(None, args.environments.split(',')))
+def _environments(names: Sequence[str],
+                  base: config_lib.Config) -> tuple[str, ...]:
+  names = tuple(filter(None, names))
   if names == ('all',):
     return suite.ENVIRONMENTS
   for name in names:
@@ -78,15 +71,27 @@ def _done(path: str, about: Mapping[str, Any]) -> dict[str, Any]:
   return data
 
 
-def compute(args):
+def compute(rules: Sequence[str], settings: training.Settings, path: str,
+            environments: Sequence[str] = (), average_last: int = 1):
+  """Compares rules with A2C and an untrained rule; see `compare`.
+
+  Args:
+    rules: see `sources.read_all`.
+    settings: of the comparison.
+    path: the file of results.
+    environments: names, or `all` alone; none: those of the first rule's
+      training.
+    average_last: see `sources.read_all`.
+  """
   # Here, since it brings JAX, which drawing does not need.
   from lpg_distributed.analysis import sources
-  settings = _settings(args)
-  rules = sources.read_all(args.rule, args.average_last,
+  _check_settings(settings)
+  settings = dataclasses.replace(
+      settings, chunk=min(settings.chunk, settings.num_lifetimes))
+  found = sources.read_all(rules, average_last,
                            (training.A2C, training.UNTRAINED))
-  environments = _environments(args, rules[0].config)
-  rules.append(sources.untrained(rules[0]))
-  return compare(rules, environments, settings, args.results)
+  names = _environments(environments, found[0].config)
+  return compare([*found, sources.untrained(found[0])], names, settings, path)
 
 
 def compare(rules: Sequence[Any], environments: Sequence[str],
@@ -288,31 +293,3 @@ def lines(about, data):
       'Learning rate and KL cost, of A2C entropy cost, and '
       'whether they are at an end of their grid:', '',
       *_hyper_params(about, data), '', *_verdicts(about, data)]
-
-
-def main(argv: Optional[Sequence[str]] = None) -> int:
-  parser = experiment.make_parser(__doc__, NAME)
-  experiment.add_rules(parser)
-  parser.add_argument('--environments', default='', metavar='NAMES',
-                      help='with commas, or all; default: those of the first '
-                      'rule\'s training')
-  defaults = training.Settings()
-  experiment.add_counts(parser, {
-      'num_lifetimes': (defaults.num_lifetimes, 'for each rule and kind'),
-      'chunk': (defaults.chunk, 'of these at a time'),
-      'tuning_lifetimes': (defaults.tuning_lifetimes,
-                           'for each pair of a grid that is tuned'),
-      'final_lifetimes': (defaults.final_lifetimes,
-                          'for each of the best few of those'),
-      'updates': (0, 'of each lifetime; 0: as in training'),
-      'num_envs': (0, 'in each lifetime; 0: as in training')})
-  parser.add_argument('--tune', action='store_true', help='rules as A2C is, '
-                      'over the same learning rates:\nfor lifetimes of another '
-                      'length than those their bandits know')
-  parser.add_argument('--no_a2c', action='store_true')
-  parser.add_argument('--no_ablations', action='store_true')
-  return experiment.run(parser, argv, NAME, compute, draw, lines)
-
-
-if __name__ == '__main__':
-  sys.exit(main())

@@ -1,20 +1,14 @@
 """Figure 4: what the predictions of an unseen grid world look like.
-
-  python -m lpg_distributed.analysis.figure4 --run=runs/demo_seed0
-
 (a) the grid, (b) the fixed policy and its true values, (c) the predictions
 after policy evaluation by the rule, and phi(y), which is all that the rule
 sees of them.
 """
 
 import dataclasses
-import sys
-from typing import Optional, Sequence
 
 import numpy as np
 
 from lpg_distributed.analysis import evaluation_settings
-from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import stored
 from lpg_distributed.figures import style
 
@@ -23,20 +17,28 @@ _COLUMNS = 11
 _WORLD_SEED = 4  # its layout is in no other experiment
 
 
-def compute(args):
+def compute(rule: str, settings: evaluation_settings.Settings,
+            average_last: int = 1, seed: int = 0):
+  """Evaluates one policy by a rule; returns `about` and `data`.
+
+  Args:
+    rule: see `sources.read`.
+    settings: of policy evaluation.
+    average_last: see `sources.read`.
+    seed: of the layout, the agent and the actions.
+  """
   # Here, since it brings JAX, which drawing does not need.
   import jax
 
   from lpg_distributed.analysis import policy_evaluation as evaluation
   from lpg_distributed.analysis import sources
-  settings = evaluation_settings.settings_of(args)
-  source = sources.read(experiment.only_rule(args), args.average_last)
-  worlds = evaluation.make_worlds(1, _WORLD_SEED + 1000 * args.seed)
-  keys = jax.random.split(jax.random.PRNGKey(args.seed))
+  source = sources.read(rule, average_last)
+  worlds = evaluation.make_worlds(1, _WORLD_SEED + 1000 * seed)
+  keys = jax.random.split(jax.random.PRNGKey(seed))
   course = evaluation.PolicyEvaluation(source.config, worlds, settings).run(
       source.eta, *keys)
   about = {'rule': {'label': source.label, **source.about},
-           'settings': dataclasses.asdict(settings), 'seed': args.seed}
+           'settings': dataclasses.asdict(settings), 'seed': seed}
   world = evaluation.UNSEEN
   return about, {
       'height': world.height, 'width': world.width,
@@ -101,14 +103,3 @@ def lines(about, data):
           'correlation with the true values is '
           f'{max(correlations, default=0.):.2f}, that of phi(y) is '
           f'{correlation(phi):.2f}']
-
-
-def main(argv: Optional[Sequence[str]] = None) -> int:
-  parser = experiment.make_parser(__doc__, NAME)
-  experiment.add_rules(parser)
-  evaluation_settings.add_flags(parser, 500)
-  return experiment.run(parser, argv, NAME, compute, draw, lines)
-
-
-if __name__ == '__main__':
-  sys.exit(main())

@@ -1,7 +1,5 @@
 """Figure 5: are true values in the predictions, at several discounts?
 
-  python -m lpg_distributed.analysis.figure5 --run=runs/demo_seed0
-
 Over the course of policy evaluation at discount 0.995, networks with one
 hidden layer are trained to read true values at other discounts from the
 predictions, and from TD(lambda)'s value; errors are those on held-out grid
@@ -11,8 +9,7 @@ taken as it is.
 """
 
 import dataclasses
-import sys
-from typing import Optional, Sequence
+from typing import Sequence
 
 import numpy as np
 
@@ -39,29 +36,42 @@ def _correlations(numbers: np.ndarray, worlds) -> dict[str, np.ndarray]:
           for key in ('mean', 'standard_error')}
 
 
-def compute(args):
+def compute(rules: Sequence[str], settings: evaluation_settings.Settings,
+            average_last: int = 1, seed: int = 0, train_worlds: int = 40,
+            test_worlds: int = 10, regression_steps: int = 1000):
+  """Evaluates policies by rules; returns `about` and `data`.
+
+  Args:
+    rules: see `sources.read_all`.
+    settings: of policy evaluation.
+    average_last: see `sources.read_all`.
+    seed: of layouts, agents and actions.
+    train_worlds: grid worlds that the regression is trained on.
+    test_worlds: grid worlds whose errors are reported.
+    regression_steps: of the regression's training.
+  """
   # Here, since it brings JAX, which drawing does not need.
   import jax
 
   from lpg_distributed.analysis import policy_evaluation as evaluation
   from lpg_distributed.analysis import sources
   from lpg_distributed.analysis import value_regression
-  settings = evaluation_settings.settings_of(args)
-  experiment.check_counts(args, ('train_worlds', 'test_worlds', 'steps'))
-  num = args.train_worlds + args.test_worlds
-  worlds = evaluation.make_worlds(num, _WORLD_SEED + 1000 * args.seed)
-  is_test = np.arange(num) >= args.train_worlds
-  keys = jax.random.split(jax.random.PRNGKey(args.seed))
-  rules = sources.read_all(args.rule, args.average_last,
+  experiment.check_counts(train_worlds=train_worlds, test_worlds=test_worlds,
+                          steps=regression_steps)
+  num = train_worlds + test_worlds
+  worlds = evaluation.make_worlds(num, _WORLD_SEED + 1000 * seed)
+  is_test = np.arange(num) >= train_worlds
+  keys = jax.random.split(jax.random.PRNGKey(seed))
+  found = sources.read_all(rules, average_last,
                            (TD, training_settings.UNTRAINED))
-  rules.append(sources.untrained(rules[0]))
+  found.append(sources.untrained(found[0]))
   curves, correlations = {}, {}
-  for source in rules:
+  for source in found:
     experiment.say(f'evaluating {num} policies by {source.label}')
     course = evaluation.PolicyEvaluation(source.config, worlds, settings).run(
         source.eta, *keys)
     regress = lambda x: value_regression.errors(
-        x, worlds.values, is_test, worlds.visited, args.steps)
+        x, worlds.values, is_test, worlds.visited, regression_steps)
     if TD not in curves:  # The same trajectories for all.
       curves[TD] = regress(course.values[..., None])
       correlations[TD] = _correlations(course.values[-1], worlds)
@@ -70,10 +80,10 @@ def compute(args):
     correlations[source.label] = _correlations(
         evaluation.phi(source, course.y_logits[-1]), worlds)
   test = worlds.visited & is_test[:, None]
-  about = {'rules': {s.label: s.about for s in rules},
-           'settings': dataclasses.asdict(settings), 'seed': args.seed,
-           'train_worlds': args.train_worlds, 'test_worlds': args.test_worlds,
-           'regression_steps': args.steps}
+  about = {'rules': {s.label: s.about for s in found},
+           'settings': dataclasses.asdict(settings), 'seed': seed,
+           'train_worlds': train_worlds, 'test_worlds': test_worlds,
+           'regression_steps': regression_steps}
   return about, {
       'updates': course.updates, 'discounts': evaluation.DISCOUNTS,
       # What knowing nothing but the mean gives.
@@ -130,18 +140,3 @@ def lines(about, data):
                          for key in ('mean', 'standard_error'))
               for found in data['correlations'].values())]
           for i, discount in enumerate(data['discounts'])))]
-
-
-def main(argv: Optional[Sequence[str]] = None) -> int:
-  parser = experiment.make_parser(__doc__, NAME)
-  experiment.add_rules(parser)
-  evaluation_settings.add_flags(parser, 400)
-  experiment.add_counts(parser, {
-      'train_worlds': (40, 'that the networks are trained on'),
-      'test_worlds': (10, 'that they are judged by'),
-      'steps': (1000, 'of each network\'s training')})
-  return experiment.run(parser, argv, NAME, compute, draw, lines)
-
-
-if __name__ == '__main__':
-  sys.exit(main())

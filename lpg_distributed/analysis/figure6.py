@@ -1,7 +1,5 @@
 """Figure 6: do predictions that begin apart come to say the same?
 
-  python -m lpg_distributed.analysis.figure6 --run=runs/demo_seed0
-
 Two predictions of the same agents, drawn anew, are moved by the rule under one
 policy and on the same trajectories; how far they are from each other is the
 divergence D_KL(y_0 || y_1). A rule that ignores what is predicted makes them
@@ -10,8 +8,7 @@ is the control.
 """
 
 import dataclasses
-import sys
-from typing import Optional, Sequence
+from typing import Sequence
 
 import numpy as np
 
@@ -27,22 +24,31 @@ _SHOWN = 3  # dimensions of the example
 MOMENTS = ('before', 'after')
 
 
-def compute(args):
+def compute(rules: Sequence[str], settings: evaluation_settings.Settings,
+            average_last: int = 1, seed: int = 0, num_worlds: int = 128):
+  """Evaluates policies by rules; returns `about` and `data`.
+
+  Args:
+    rules: see `sources.read_all`.
+    settings: of policy evaluation.
+    average_last: see `sources.read_all`.
+    seed: of layouts, agents and actions.
+    num_worlds: grid worlds, each with a policy.
+  """
   # Here, since it brings JAX, which drawing does not need.
   import jax
 
   from lpg_distributed.analysis import policy_evaluation as evaluation
   from lpg_distributed.analysis import sources
-  settings = evaluation_settings.settings_of(args)
-  experiment.check_counts(args, ('worlds',), 2)
-  worlds = evaluation.make_worlds(args.worlds, _WORLD_SEED + 1000 * args.seed)
-  init_0, init_1, key = jax.random.split(jax.random.PRNGKey(args.seed), 3)
-  rules = sources.read_all(args.rule, args.average_last,
+  experiment.check_counts(2, worlds=num_worlds)
+  worlds = evaluation.make_worlds(num_worlds, _WORLD_SEED + 1000 * seed)
+  init_0, init_1, key = jax.random.split(jax.random.PRNGKey(seed), 3)
+  found = sources.read_all(rules, average_last,
                            (training_settings.UNTRAINED,))
-  rules.append(sources.untrained(rules[0]))
+  found.append(sources.untrained(found[0]))
   data = {'mean': {}, 'standard_error': {}}
-  for source in rules:
-    experiment.say(f'evaluating {args.worlds} policies by {source.label}')
+  for source in found:
+    experiment.say(f'evaluating {num_worlds} policies by {source.label}')
     runner = evaluation.PolicyEvaluation(source.config, worlds, settings)
     first, second = (runner.run(source.eta, init, key)
                      for init in (init_0, init_1))
@@ -51,7 +57,7 @@ def compute(args):
                  / worlds.visited.sum(axis=-1))  # [R+1, W]
     data['mean'][source.label] = per_world.mean(axis=-1)
     data['standard_error'][source.label] = (
-        per_world.std(axis=-1, ddof=1) / np.sqrt(args.worlds))
+        per_world.std(axis=-1, ddof=1) / np.sqrt(num_worlds))
     if 'example' not in data:
       pair = [evaluation.represent(source, course.y_logits[[0, -1], 0])
               for course in (first, second)]  # each [2, F, M]
@@ -62,9 +68,9 @@ def compute(args):
           **{moment: [y[i][:, chosen] for y in pair]
              for i, moment in enumerate(MOMENTS)}}
   world = evaluation.UNSEEN
-  about = {'rules': {s.label: s.about for s in rules},
-           'settings': dataclasses.asdict(settings), 'seed': args.seed,
-           'worlds': args.worlds}
+  about = {'rules': {s.label: s.about for s in found},
+           'settings': dataclasses.asdict(settings), 'seed': seed,
+           'worlds': num_worlds}
   return about, {
       'updates': first.updates, **data, 'height': world.height,
       'width': world.width, 'cells': evaluation.cells(),
@@ -103,15 +109,3 @@ def lines(about, data):
   return [f'{name}: divergence {mean[0]:.3g} at first, {mean[-1]:.3g} after '
           f'{data["updates"][-1]} updates, mean of {about["worlds"]} worlds'
           for name, mean in data['mean'].items()]
-
-
-def main(argv: Optional[Sequence[str]] = None) -> int:
-  parser = experiment.make_parser(__doc__, NAME)
-  experiment.add_rules(parser)
-  evaluation_settings.add_flags(parser, 400)
-  experiment.add_counts(parser, {'worlds': (128, 'grid worlds')})
-  return experiment.run(parser, argv, NAME, compute, draw, lines)
-
-
-if __name__ == '__main__':
-  sys.exit(main())

@@ -1,15 +1,12 @@
 """Figure 7: variants of meta-training, compared over seeds.
 
-  python -m lpg_distributed.analysis.figure7 --study=runs/study_ablations
-
-Reads the runs of `python -m launch.study` that have reached their end. Curves
+Reads the runs of a study that have reached their end, see `studies`. Curves
 are returns at the end of lifetimes through meta-training, normalised (random
 policy 0, optimal 1) and averaged over the kinds whose optimum is known;
 standard errors over seeds. The tables have the held-out lifetimes of the end,
 with both ablations of each rule.
 """
 
-import sys
 from typing import Any, Mapping, Optional, Sequence
 
 import numpy as np
@@ -69,12 +66,17 @@ def _evaluation(run_dir: str, environments: Sequence[str]
           for name in environments}
 
 
-def compute(args):
+def compute(root: str, points: int = 20):
+  """Reads a study; returns `about` and `data`.
+
+  Args:
+    root: the directory of the study's runs.
+    points: of each curve.
+  """
   # Here, since it brings JAX, which drawing does not need.
   from lpg_distributed.analysis import sources
-  root = experiment.only_rule(args, '--study')
   study = studies.read(root)
-  experiment.check_counts(args, ('points',))
+  experiment.check_counts(points=points)
   data: dict[str, Any] = {'variants': {}}
   about: dict[str, Any] = {'study': study['study'], 'set': study['set']}
   for variant in study['variants']:
@@ -89,7 +91,7 @@ def compute(args):
         raise stored.ResultsError(
             f'{run_dir} has {config.run.meta_steps} meta-steps, others of the '
             f'study {about["meta_steps"]}; allowed: the same for all')
-      bounds = np.linspace(0, config.run.meta_steps, args.points + 1)
+      bounds = np.linspace(0, config.run.meta_steps, points + 1)
       curves.append(normalised_curve(run_dir, config.environments, bounds))
       ends.append(_evaluation(run_dir, config.environments))
       seeds.append(seed)
@@ -143,15 +145,3 @@ def lines(about, data):
         [name, *_cells(found, environment)]
         for name, found in data['variants'].items()))]
   return result
-
-
-def main(argv: Optional[Sequence[str]] = None) -> int:
-  parser = experiment.make_parser(__doc__, NAME, seed=False)
-  parser.add_argument('--study', action='append', default=[], dest='rule',
-                      metavar='DIRECTORY', help='the root of a study\'s runs')
-  experiment.add_counts(parser, {'points': (20, 'of a curve')})
-  return experiment.run(parser, argv, NAME, compute, draw, lines)
-
-
-if __name__ == '__main__':
-  sys.exit(main())

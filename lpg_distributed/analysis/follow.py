@@ -1,23 +1,15 @@
 """Follows a run: is its rule getting better, and does it use predictions?
 
-  python -m lpg_distributed.analysis.follow --run_dir=runs/demo_seed0 --watch
-
 Lives held-out lifetimes with each snapshot of eta: as it is, with alpha_y = 0
 (agents that never learn their predictions), and with phi held at its mean (a
 rule that does not see them). Rows go to `metrics/ablations.jsonl` of the run,
-in which every meta-step stands once; `launch.plot` draws them. It is a process
-of its own, at low priority, and takes nothing from the run but time. With
-`--watch` it waits for further snapshots until the run has reached its end.
+in which every meta-step stands once; `lpg plot` draws them.
 """
 
-import argparse
-import os
-import sys
 import time
-from typing import Any, Optional, Sequence
+from typing import Any, Callable, Optional
 
 from lpg_distributed import config as config_lib
-from lpg_distributed import errors
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import score_rows
 from lpg_distributed.analysis import stored
@@ -27,7 +19,6 @@ from lpg_distributed.store import run_directory
 FILE = 'ablations'
 FULL, NO_Y, HELD_PHI = 'full', 'alpha_y=0', 'phi_held'
 _POLL_S = 20.
-_NICE = 15
 
 
 def read(run_dir: str) -> list[dict[str, Any]]:
@@ -90,39 +81,32 @@ def line_of(row: dict[str, Any], config: config_lib.Config) -> str:
   return f'meta-step {row["step"]}: ' + '; '.join(parts)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
-  parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-  parser.add_argument('--run_dir', required=True, metavar='DIRECTORY')
-  experiment.add_counts(parser, {
-      'num_lifetimes': (32, 'of each kind, for each variant'),
-      'every': (1, 'look at one snapshot of so many')})
-  parser.add_argument('--watch', action='store_true',
-                      help='go on until the run has ended')
-  args = parser.parse_args(argv)
-  try:
-    experiment.check_counts(args, ('num_lifetimes',), 2)
-    experiment.check_counts(args, ('every',))
-    experiment.one_thread()
-    if argv is None:  # A process of its own.
-      os.nice(_NICE)
-    config = run_directory.read_config(args.run_dir)
-    from lpg_distributed.analysis import sources  # Brings JAX.
-    follower = Follower(args.run_dir, args.num_lifetimes, args.every)
-    while True:
-      # Before looking, so that nothing is missed.
-      ended = sources.reached_end(args.run_dir)
-      for step, path in follower.due():
-        print(line_of(follower.evaluate(step, path), config), flush=True)
-      if ended or not args.watch:
-        break
-      time.sleep(_POLL_S)
-    if not read(args.run_dir):
-      raise stored.ResultsError(f'{args.run_dir} has no snapshots of eta yet')
-  except errors.UserError as error:
-    return errors.report(error)
-  return 0
+def follow(run_dir: str, tell: Callable[[str], None], num_lifetimes: int = 32,
+           every: int = 1, watch: bool = False) -> None:
+  """Evaluates the snapshots of a run that have no row yet.
 
+  Args:
+    run_dir: the run.
+    tell: called with each new row as a line of text.
+    num_lifetimes: of each kind, for each variant.
+    every: evaluate one snapshot of so many.
+    watch: go on until the run has reached its end.
 
-if __name__ == '__main__':
-  sys.exit(main())
+  Raises:
+    UserError: no such run, or one without snapshots.
+  """
+  experiment.check_counts(2, num_lifetimes=num_lifetimes)
+  experiment.check_counts(every=every)
+  config = run_directory.read_config(run_dir)
+  from lpg_distributed.analysis import sources  # Brings JAX.
+  follower = Follower(run_dir, num_lifetimes, every)
+  while True:
+    # Asked before the snapshots are listed, so that the last one is seen.
+    ended = sources.reached_end(run_dir)
+    for step, path in follower.due():
+      tell(line_of(follower.evaluate(step, path), config))
+    if ended or not watch:
+      break
+    time.sleep(_POLL_S)
+  if not read(run_dir):
+    raise stored.ResultsError(f'{run_dir} has no snapshots of eta yet')

@@ -1,7 +1,5 @@
 """How large lifetimes' meta-gradients are, and whether they agree.
 
-  python -m lpg_distributed.analysis.gradient_noise --run=runs/demo_seed0
-
 Independent lifetimes of each kind learn by one rule, which stays as it is; each
 gives one meta-gradient, at ages spread over a lifetime. What is told of them:
 
@@ -11,9 +9,6 @@ gives one meta-gradient, at ages spread over a lifetime. What is told of them:
   limit, each lifetime's gradient is first clipped to that norm, as
   `meta.max_lifetime_gradient_norm` does. Clipping the sum changes no cosine.
 """
-
-import sys
-from typing import Optional, Sequence
 
 import numpy as np
 
@@ -71,7 +66,7 @@ def clip(gradients: np.ndarray, limit: float) -> np.ndarray:
 def batch_sums(gradients: np.ndarray, size: int) -> np.ndarray:
   """[L, P] to [L // size, P], the sums of batches.
 
-  A batch has every so-manieth lifetime, and so all ages.
+  Batches are strided, so that each spans all ages.
   """
   number = len(gradients) // size
   return np.stack([gradients[i:number * size:number].sum(axis=0)
@@ -95,27 +90,37 @@ def _agreements(gradients, batch):
   return {str(limit): agreement(s) for limit, s in sums.items()}, sums
 
 
-def compute(args):
+def compute(rule: str, average_last: int = 1, seed: int = 0,
+            num_lifetimes: int = 60, batch: int = 6):
+  """Computes meta-gradients by one rule; returns `about` and `data`.
+
+  Args:
+    rule: see `sources.read`.
+    average_last: see `sources.read`.
+    seed: of the lifetimes.
+    num_lifetimes: of each kind.
+    batch: lifetimes of each kind in a batch.
+  """
   from lpg_distributed.analysis import sources
-  experiment.check_counts(args, ('batch',))
-  if args.num_lifetimes < 2 * args.batch:
+  experiment.check_counts(batch=batch)
+  if num_lifetimes < 2 * batch:
     raise stored.ResultsError(
-        f'--num_lifetimes is {args.num_lifetimes}; allowed: two batches or '
-        f'more, so {2 * args.batch} or more')
-  source = sources.read(experiment.only_rule(args), args.average_last)
+        f'--num_lifetimes is {num_lifetimes}; allowed: two batches or '
+        f'more, so {2 * batch} or more')
+  source = sources.read(rule, average_last)
   norms, agreements, total = {}, {}, dict.fromkeys(LIMITS, 0.0)
   for name in source.config.environments:
-    experiment.say(f'{args.num_lifetimes} lifetimes of {name}')
+    experiment.say(f'{num_lifetimes} lifetimes of {name}')
     gradients = lifetime_gradients(
-        source.config, name, source.eta, args.num_lifetimes, args.seed,
+        source.config, name, source.eta, num_lifetimes, seed,
         source.arm_log_probs(name))
     norms[name] = np.linalg.norm(gradients, axis=-1)
-    agreements[name], sums = _agreements(gradients, args.batch)
+    agreements[name], sums = _agreements(gradients, batch)
     total = {limit: total[limit] + sums[limit] for limit in LIMITS}
   agreements[ALL] = {str(limit): agreement(total[limit]) for limit in LIMITS}
   about = {'rule': {'label': source.label, **source.about},
-           'num_lifetimes': args.num_lifetimes, 'batch': args.batch,
-           'seed': args.seed}
+           'num_lifetimes': num_lifetimes, 'batch': batch,
+           'seed': seed}
   return about, {'limits': LIMITS, 'norms': norms, 'agreement': agreements}
 
 
@@ -157,16 +162,3 @@ def lines(about, data):
   return [f'{about["rule"]["label"]}, {about["num_lifetimes"]} lifetimes of '
           f'each kind, batches of {about["batch"]}', '',
           *markdown.table(head, rows)]
-
-
-def main(argv: Optional[Sequence[str]] = None) -> int:
-  parser = experiment.make_parser(__doc__, NAME)
-  experiment.add_rules(parser)
-  experiment.add_counts(parser, {
-      'num_lifetimes': (60, 'of each kind'),
-      'batch': (6, 'lifetimes of each kind in a batch')})
-  return experiment.run(parser, argv, NAME, compute, draw, lines)
-
-
-if __name__ == '__main__':
-  sys.exit(main())

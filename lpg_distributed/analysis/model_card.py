@@ -164,7 +164,7 @@ def publish(run_dir: str, name: str, *, summary: str, average_last: int,
 
 def _training_command(config: config_lib.Config) -> str:
   """One that makes such a run, from the card's configuration."""
-  return ('python -m launch.meta_train --config=CONFIG.json '
+  return ('lpg meta-train --config=CONFIG.json '
           f'--run_dir=RUN --seed={config.run.seed}, where CONFIG.json is this '
           'card\'s config')
 

@@ -1,18 +1,16 @@
 """What pi_hat and y_hat respond to, and over how many steps.
 
-  python -m lpg_distributed.analysis.sensitivity --run=runs/demo_seed0
-
 Agents learn by the rule for a while; of their last trajectories the exact
 derivatives of the rule's outputs at step t are taken with respect to what it
 sees at step t + k: the reward, the probability of the action, and phi(y). The
 mean over steps and environments, of those pairs of steps between which no
 episode ended, is the implied kernel of credit assignment; a REINFORCE
 estimator has gamma^k there, and GAE a kernel that `gae_fit` compares it with.
-With `--run`, snapshots of the training show how it came about.
+Where the rule is that of a run, snapshots of the training show how it came
+about.
 """
 
-import sys
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 
@@ -29,51 +27,65 @@ INPUTS = ('reward', 'probability', 'phi')
 OUTPUTS = ('pi_hat', 'y_hat')
 
 
-def _snapshots(args):
+def _snapshots(rule: str, average_last: int, num_snapshots: int):
   """The rule's `Source`, and (meta-step, eta) of those that are looked at."""
   from lpg_distributed.analysis import sources
   from lpg_distributed.store import eta_file
-  source = sources.read(experiment.only_rule(args), args.average_last)
+  source = sources.read(rule, average_last)
   steps = source.about['meta_steps']
   etas = [(0, sources.untrained(source).eta)]
-  if 'run' in source.about and args.snapshots > 2:
-    found = sources.snapshots(experiment.split(args.rule[0])[1])
+  if 'run' in source.about and num_snapshots > 2:
+    found = sources.snapshots(experiment.split(rule)[1])
     found = [(step, path) for step, path in found if step < steps[-1]]
     places = np.unique(np.linspace(0, len(found) - 1, min(
-        len(found), args.snapshots - 2)).astype(int)) if found else []
+        len(found), num_snapshots - 2)).astype(int)) if found else []
     etas += [(found[i][0], eta_file.load(found[i][1]).eta) for i in places]
   return source, [*etas, (steps[-1], source.eta)]
 
 
-def compute(args):
+def compute(rule: str, average_last: int = 1, seed: int = 0,
+            environment: str = '', updates: int = 50, num_lifetimes: int = 8,
+            num_snapshots: int = 8):
+  """Differentiates a rule's outputs; returns `about` and `data`.
+
+  Args:
+    rule: see `sources.read`.
+    average_last: see `sources.read`.
+    seed: of layouts, agents and actions.
+    environment: '': the first of the training.
+    updates: that agents have learned for.
+    num_lifetimes: agents.
+    num_snapshots: of a run, at most.
+  """
   # Here, since it brings JAX, which drawing does not need.
   import jax
 
   from lpg_distributed.analysis import rule_derivatives
   from lpg_distributed.analysis import training_environments
-  experiment.check_counts(args, ('updates', 'num_lifetimes', 'snapshots'))
-  source, etas = _snapshots(args)
-  environment = args.environment or source.config.environments[0]
+  experiment.check_counts(updates=updates, num_lifetimes=num_lifetimes,
+                          snapshots=num_snapshots)
+  source, etas = _snapshots(rule, average_last, num_snapshots)
+  environment = environment or source.config.environments[0]
   try:
     suite.check_name(environment)
   except ValueError as error:
     raise stored.ResultsError(f'--environment: {error}') from None
   config = training_environments.sized(
       source.config, environment, source.config,
-      training_settings.Settings(updates=args.updates))
+      training_settings.Settings(updates=updates))
   log_probs = source.arm_log_probs(environment, config.agents[environment])
-  key = rule_derivatives.held_out_key(args.seed)
+  key = rule_derivatives.held_out_key(seed)
   measure = jax.jit(lambda eta: rule_derivatives.kernels(
       config.rule, eta, rule_derivatives.rule_inputs(
-          config, environment, eta, key, args.num_lifetimes, log_probs,
-          args.updates)))
+          config, environment, eta, key, num_lifetimes, log_probs,
+          updates)))
   found: list[Mapping[str, Any]] = []
   for step, eta in etas:
     experiment.say(f'{source.label} at meta-step {step}')
     found.append(jax.device_get(measure(np.asarray(eta))))
   about = {'rule': {'label': source.label, **source.about},
-           'environment': environment, 'updates': args.updates,
-           'num_lifetimes': args.num_lifetimes, 'seed': args.seed,
+           'environment': environment, 'updates': updates,
+           'num_lifetimes': num_lifetimes, 'seed': seed,
            'discounts': source.config.meta.discounts,
            'initial_rule': source.config.run.initial_rule}
   return about, {
@@ -153,19 +165,3 @@ def lines(about, data):
           'to the outputs, summed over lags', '', *strengths, '',
           'GAE that is nearest to pi_hat, with phi for a value, or -phi '
           'for another sign; what it explains:', '', *fits]
-
-
-def main(argv: Optional[Sequence[str]] = None) -> int:
-  parser = experiment.make_parser(__doc__, NAME)
-  experiment.add_rules(parser)
-  parser.add_argument('--environment', default='', metavar='NAME',
-                      help='default: the first of the training')
-  experiment.add_counts(parser, {
-      'updates': (50, 'that agents have learned for'),
-      'num_lifetimes': (8, 'agents'),
-      'snapshots': (8, 'of a run, at most')})
-  return experiment.run(parser, argv, NAME, compute, draw, lines)
-
-
-if __name__ == '__main__':
-  sys.exit(main())

@@ -1,6 +1,6 @@
 """Studies: several configurations of meta-training, compared over seeds.
 
-Data only. `python -m launch.study` runs them, `analysis.figure7` reads what
+Data only. `lpg study` runs them, `analysis.figure7` reads what
 came of it. A study changes one thing at a time, unless it says so.
 """
 
@@ -132,7 +132,7 @@ def config_of(study: Study, variant: str, *more: str) -> config_lib.Config:
 
 
 def read(root: str) -> dict[str, Any]:
-  """What `launch.study` has written of the runs at `root`.
+  """What `lpg study` has written of the runs at `root`.
 
   Returns:
     `study`, `set` and, but for those of before, `meta_steps` of the command

@@ -2,7 +2,7 @@
 
 `weights/NAME.npz` is a rule as `eta_file` saves it, `weights/NAME.json` its
 card: configuration, steps, seed, curves, results, and the commands by which it
-came about. `python -m launch.publish` writes both.
+came about. `lpg publish` writes both.
 """
 
 import hashlib

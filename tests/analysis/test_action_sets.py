@@ -13,6 +13,7 @@ from lpg_distributed.analysis import training_environments as training
 from lpg_distributed.analysis import training_settings
 from lpg_distributed.core import baselines
 from lpg_distributed.core import train_agents
+from tests.launch import command_testing
 
 SETTINGS = training_settings.Settings(num_lifetimes=10, chunk=6)
 ABOUT = {'rules': {'LPG': {}}, 'settings': dataclasses.asdict(SETTINGS)}
@@ -80,11 +81,12 @@ def test_command(tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(action_sets, 'num_actions', lambda name, settings: (
       np.array([9, 18])))
   path = str(tmp_path / 'figure3.json')
-  assert action_sets.main([f'--results={path}']) == 2
+  assert command_testing.call('action_sets', [f'--results={path}']) == 2
   error = capsys.readouterr().err
   assert path in error and error.count('\n') == 1
   stored.save(path, 'figure3', ABOUT, {'tabular_dense': {'rules': {
       'LPG': {'final': [1., 2.]}, 'LPG, phi held': {'final': [3., 4.]}}}})
-  assert action_sets.main([f'--results={path}', '--label=LPG, phi held']) == 0
+  assert command_testing.call('action_sets',
+      [f'--results={path}', '--label=LPG, phi held']) == 0
   assert capsys.readouterr().out.splitlines()[2:4] == [
       '| `tabular_dense` | 9 | 1 | 3 |', '| `tabular_dense` | 18 | 1 | 4 |']

@@ -8,6 +8,7 @@ from lpg_distributed.analysis import against_a2c
 from lpg_distributed.analysis import figure3
 from lpg_distributed.analysis import stored
 from lpg_distributed.envs import suite
+from tests.launch import command_testing
 
 _RESULTS = pathlib.Path(__file__).resolve().parents[2] / 'docs' / 'results'
 
@@ -82,7 +83,7 @@ def test_differences_by_hand():
 def test_command(capsys, tmp_path):
   """On results of a figure whose verdicts its own command prints."""
   path = str(_RESULTS / 'figure3.json')
-  assert against_a2c.main([f'--results={path}']) == 0
+  assert command_testing.call('against_a2c', [f'--results={path}']) == 0
   out = capsys.readouterr().out
   about, data = stored.load(path, figure3.NAME)
   cells = [line.split(' | ')[1] for line in out.splitlines()[
@@ -99,19 +100,19 @@ def test_command(capsys, tmp_path):
       'chain_short': {'rules': {}}})
   for path, message in ((tmp_path / 'a.json', 'no rule was compared'),
                         (tmp_path / 'b.json', 'there is no file')):
-    assert against_a2c.main([f'--results={path}']) == 2
+    assert command_testing.call('against_a2c', [f'--results={path}']) == 2
     error = capsys.readouterr().err
     assert message in error and error.count('\n') == 1
-  with pytest.raises(SystemExit):
-    against_a2c.main([])
+  assert command_testing.call('against_a2c', []) == 2
+  assert '--results is missing' in capsys.readouterr().err
 
 
 def test_the_report_shows_its_table(capsys):
   report = (_RESULTS.parent / 'results.md').read_text(encoding='utf-8')
   (command,) = [line for line in report.splitlines()
-                if line.startswith('python -m') and '.against_a2c ' in line]
+                if line.startswith('lpg against-a2c ')]
   root = str(_RESULTS.parents[1])
-  assert against_a2c.main([
+  assert command_testing.call('against_a2c', [
       part.replace('--results=', f'--results={root}/')
-      for part in command.split()[3:]]) == 0
+      for part in command.split()[2:]]) == 0
   assert capsys.readouterr().out in report

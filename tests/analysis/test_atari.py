@@ -6,13 +6,13 @@ import pathlib
 import numpy as np
 import pytest
 
-from lpg_distributed.analysis import atari
 from lpg_distributed.analysis import atari_figures
 from lpg_distributed.analysis import atari_summary as atari_lib
 from lpg_distributed.envs import atari as atari_env
 from lpg_distributed.figures import style
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import results
+from tests.launch import command_testing
 
 
 def at(game, share):
@@ -163,25 +163,29 @@ def test_the_command(tmp_path, capsys):
     for seed in (0, 1):
       write(str(tmp_path / str(number)), 'pong', seed, (0., 10. * seed))
   arguments = [f'--results={n}={tmp_path / str(n)}' for n in (1, 5)]
-  assert atari.main([*arguments, f'--output={tmp_path / "out"}']) == 0
+  assert command_testing.call('atari_results',
+      [*arguments, f'--output={tmp_path / "out"}']) == 0
   printed = capsys.readouterr().out
   assert '| pong | -20.7 | 14.6 | 5 ± 5 (73%) | 5 ± 5 (73%) |' in printed
   assert '1 games, 2 runs of each, 200 frames; above human 0 [0, 0]' in printed
   for name in ('atari_curves.png', 'atari_environments.png'):
     assert (tmp_path / 'out' / name).stat().st_size > 1000
   # Without numbers there is no Figure 9.
-  assert atari.main([f'--results={tmp_path / "1"}']) == 0
+  assert command_testing.call('atari_results',
+      [f'--results={tmp_path / "1"}']) == 0
   assert os.listdir(tmp_path / '1' / 'figures') == ['atari_curves.png']
-  assert atari.main([f'--results={tmp_path / "1"}'] * 2) == 2
+  assert command_testing.call('atari_results',
+      [f'--results={tmp_path / "1"}'] * 2) == 2
   assert 'is there twice' in capsys.readouterr().err
-  assert atari.main([f'--results={tmp_path / "none"}']) == 2
+  assert command_testing.call('atari_results',
+      [f'--results={tmp_path / "none"}']) == 2
   error = capsys.readouterr().err
   assert error.startswith('error: ') and error.count('\n') == 1
 
 
 def test_the_report_shows_what_is_stored(tmp_path, capsys):
   docs = pathlib.Path(__file__).resolve().parents[2] / 'docs'
-  assert atari.main([f'--output={tmp_path}', *(
+  assert command_testing.call('atari_results', [f'--output={tmp_path}', *(
       f'--results={name}={docs}/results/atari/{name}'
       for name in ('12', '15', '2', 'a2c'))]) == 0
   report = (docs / 'results.md').read_text(encoding='utf-8')

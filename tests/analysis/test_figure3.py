@@ -23,6 +23,7 @@ from lpg_distributed.core import train_agents
 from lpg_distributed.figures import intervals
 from lpg_distributed.store import eta_file
 from tests.analysis import run_testing
+from tests.launch import command_testing
 
 _RESULTS = pathlib.Path(__file__).resolve().parents[2] / 'docs' / 'results'
 NAME, CONFIG = run_testing.NAME, run_testing.CONFIG
@@ -290,7 +291,7 @@ def test_command(run_dir, tmp_path, capsys, monkeypatch):
   flags = [f'--results={results}', '--num_lifetimes=2', '--chunk=2',
            '--tuning_lifetimes=2', '--updates=6', '--num_envs=3']
   run = [f'--run=LPG={run_dir}', *flags]
-  assert figure3.main(run) == 0
+  assert command_testing.call('figure3', run) == 0
   out = capsys.readouterr().out
   assert '| `chain_short` | 1 |' in out and 'Normalised' in out
   assert 'LPG against A2C, final return, of 1 kinds: ' in out
@@ -301,7 +302,8 @@ def test_command(run_dir, tmp_path, capsys, monkeypatch):
   content = json.loads(results.read_text())
   content['data'][NAME]['rules']['LPG']['final'] = [0.5, 0.5]
   results.write_text(json.dumps(content))
-  assert figure3.main([*run, f'--environments={NAME},chain_long']) == 0
+  assert command_testing.call('figure3',
+      [*run, f'--environments={NAME},chain_long']) == 0
   again = json.loads(results.read_text())
   assert list(again['data']) == [NAME, 'chain_long']
   assert again['data'][NAME]['rules']['LPG']['final'] == [0.5, 0.5]
@@ -311,14 +313,14 @@ def test_command(run_dir, tmp_path, capsys, monkeypatch):
   # A setting that there was not yet when it was computed has its default.
   del again['about']['settings']['tune']
   results.write_text(json.dumps(again))
-  assert figure3.main(run) == 0
+  assert command_testing.call('figure3', run) == 0
   capsys.readouterr()
   for bad, message in (
       ([*run, '--num_envs=4'], 'another comparison'),
       ([*run, '--environments=chess'], 'chess'),
       ([*run, f'--run=LPG={run_dir}'], 'a label of its own'),
       ([*run, '--num_lifetimes=1'], 'allowed: 2 or more')):
-    assert figure3.main(bad) == 2
+    assert command_testing.call('figure3', bad) == 2
     error = capsys.readouterr().err
     assert message in error and error.count('\n') == 1
 

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from lpg_distributed import config as config_lib
-from lpg_distributed.analysis import ablation_curves
 from lpg_distributed.analysis import evaluation
-from lpg_distributed.analysis import figure7
 from lpg_distributed.analysis import follow
 from lpg_distributed.analysis import report
 from lpg_distributed.analysis import sources
@@ -20,6 +18,7 @@ from lpg_distributed.analysis import training_curves
 from lpg_distributed.store import eta_file
 from lpg_distributed.store import loggers
 from tests.analysis import run_testing
+from tests.launch import command_testing
 
 NAME, CONFIG = run_testing.NAME, run_testing.CONFIG
 
@@ -50,13 +49,14 @@ def test_each_snapshot_is_evaluated_once(tmp_path, capsys, monkeypatch):
     np.testing.assert_allclose(row[f'full/{NAME}'], score.mean, rtol=1e-5)
   # The command has nothing to do, and then one row.
   flags = [f'--run_dir={run_dir}', '--num_lifetimes=4']
-  assert follow.main(flags) == 0 and not capsys.readouterr().out
+  assert command_testing.call('follow', flags) == 0
+  assert not capsys.readouterr().out
   with_rows = os.path.getsize(training_curves.draw(run_dir))
   os.remove(os.path.join(run_dir, 'metrics', 'ablations.jsonl'))
   assert os.path.getsize(training_curves.draw(run_dir)) != with_rows
   monkeypatch.setattr(follow, 'read', lambda run_dir: rows[:1])
   monkeypatch.setattr(follow.Follower, 'evaluate', lambda *args: rows[1])
-  assert follow.main(flags) == 0
+  assert command_testing.call('follow', flags) == 0
   out = capsys.readouterr().out
   assert out.startswith(f'meta-step 4: {NAME}: full ') and out.count('\n') == 1
 
@@ -64,7 +64,7 @@ def test_each_snapshot_is_evaluated_once(tmp_path, capsys, monkeypatch):
 def test_ablation_curves_by_hand(tmp_path, capsys):
   run_dir = run_testing.store(tmp_path / 'run')
   flags = [f'--run_dir={run_dir}', f'--results={tmp_path}/a.json']
-  assert ablation_curves.main(flags) == 2
+  assert command_testing.call('ablation_curves', flags) == 2
   error = capsys.readouterr().err
   assert 'was not followed' in error and error.count('\n') == 1
   logger = loggers.MetricsLogger(run_dir, follow.FILE, tensorboard=False)
@@ -75,7 +75,7 @@ def test_ablation_curves_by_hand(tmp_path, capsys):
               f'{label}/{NAME}/standard_error': abs(value) / 10.}
     logger.write(step, row)
   logger.close()
-  assert ablation_curves.main(flags) == 0
+  assert command_testing.call('ablation_curves', flags) == 0
   assert (f'| environment | 2 | 4 |\n|---|---|---|\n| `{NAME}` | '
           '0.1 / 0.2 / 0.3 | 0.9 / 0.25 / -0.5 |\n'
           ) in capsys.readouterr().out
@@ -83,8 +83,8 @@ def test_ablation_curves_by_hand(tmp_path, capsys):
   assert about['num_lifetimes'] == [7] and data['kinds'][NAME]['phi held'] == [
       [0.3, -0.5], [0.03, 0.05]]
   picture = (tmp_path / 'a.png').read_bytes()
-  assert ablation_curves.main([f'--results={tmp_path}/a.json',
-                               f'--figure={tmp_path}/b.png']) == 0
+  assert command_testing.call('ablation_curves',
+      [f'--results={tmp_path}/a.json', f'--figure={tmp_path}/b.png']) == 0
   assert (tmp_path / 'b.png').read_bytes() == picture
 
 
@@ -101,9 +101,9 @@ def test_every_other_snapshot_and_the_end(tmp_path, monkeypatch):
 
 def test_no_snapshots_is_one_line(tmp_path, capsys):
   run_dir = run_testing.store(tmp_path / 'run', snapshots=())
-  assert follow.main([f'--run_dir={run_dir}']) == 2
+  assert command_testing.call('follow', [f'--run_dir={run_dir}']) == 2
   assert 'no snapshots' in capsys.readouterr().err
-  assert follow.main([f'--run_dir={tmp_path}/none']) == 2
+  assert command_testing.call('follow', [f'--run_dir={tmp_path}/none']) == 2
   assert capsys.readouterr().err.count('\n') == 1
 
 
@@ -165,8 +165,8 @@ def test_figure7(tmp_path, capsys):
   store_study(tmp_path, {('LPG', 0): 0.5, ('LPG', 1): 0.1,
                          ('without L2', 1): -0.2})
   results = str(tmp_path / 'figure7.json')
-  assert figure7.main([f'--study={tmp_path}', f'--results={results}',
-                       '--points=2']) == 0
+  assert command_testing.call('figure7',
+      [f'--study={tmp_path}', f'--results={results}', '--points=2']) == 0
   about, data = stored.load(results, 'figure7')
   assert about['meta_steps'] == 4 and data['meta_steps'] == [1., 3.]
   assert list(data['variants']) == ['LPG', 'without L2']
@@ -177,9 +177,10 @@ def test_figure7(tmp_path, capsys):
   out = capsys.readouterr().out
   assert '| LPG | 0.50, 0.10 | 0.50, 0.10 | 0.50, 0.10 | 0.50, 0.10 |' in out
   picture = (tmp_path / 'figure7.png').read_bytes()
-  assert figure7.main([f'--results={results}',
+  assert command_testing.call('figure7', [f'--results={results}',
                        f'--figure={tmp_path}/b.png']) == 0
   assert (tmp_path / 'b.png').read_bytes() == picture
   capsys.readouterr()
-  assert figure7.main([f'--study={tmp_path}/none', f'--results={results}']) == 2
+  assert command_testing.call('figure7',
+      [f'--study={tmp_path}/none', f'--results={results}']) == 2
   assert 'holds no study' in capsys.readouterr().err

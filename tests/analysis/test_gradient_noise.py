@@ -6,6 +6,7 @@ import pytest
 from lpg_distributed.analysis import gradient_noise
 from lpg_distributed.analysis import stored
 from tests.analysis import run_testing
+from tests.launch import command_testing
 
 
 def test_agreement_is_the_mean_cosine_of_pairs():
@@ -46,7 +47,7 @@ def test_clipping_helps_against_a_few_large_ones():
 def test_command(tmp_path, capsys, quick_compilation):
   run_dir = run_testing.store(tmp_path / 'run')
   results = str(tmp_path / 'a.json')
-  assert gradient_noise.main([
+  assert command_testing.call('gradient_noise', [
       f'--run=mine={run_dir}', f'--results={results}', '--num_lifetimes=6',
       '--batch=2']) == 0
   out = capsys.readouterr().out
@@ -58,11 +59,11 @@ def test_command(tmp_path, capsys, quick_compilation):
   assert (data['agreement'][run_testing.NAME]
           == data['agreement'][gradient_noise.ALL])
   picture = (tmp_path / 'a.png').read_bytes()
-  assert gradient_noise.main([f'--results={results}',
+  assert command_testing.call('gradient_noise', [f'--results={results}',
                               f'--figure={tmp_path}/b.png']) == 0
   assert (tmp_path / 'b.png').read_bytes() == picture
   capsys.readouterr()
   for bad, part in (('--num_lifetimes=3', '4 or more'), ('--batch=0', '1 or')):
-    assert gradient_noise.main([f'--run={run_dir}', f'--results={results}',
-                                '--batch=2', bad]) == 2
+    assert command_testing.call('gradient_noise',
+        [f'--run={run_dir}', f'--results={results}', '--batch=2', bad]) == 2
     assert part in capsys.readouterr().err

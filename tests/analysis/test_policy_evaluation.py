@@ -21,6 +21,7 @@ from lpg_distributed.core import meta_update
 from lpg_distributed.core import rule_vector
 from lpg_distributed.envs import grid_world
 from tests.analysis import run_testing
+from tests.launch import command_testing
 
 WORLD = grid_world.GridWorldSettings(
     3, 4, (grid_world.ObjectType(1, 1., 1., 0.),
@@ -174,15 +175,16 @@ def test_commands(name, run_dir, tmp_path, capsys):
   """From a run to results and a figure; and from the results alone again."""
   module, flags = COMMANDS[name]
   results = str(tmp_path / f'{name}.json')
-  assert module.main([f'--run=mine={run_dir}', f'--results={results}',
-                      *flags]) == 0
+  assert command_testing.call(module.NAME,
+      [f'--run=mine={run_dir}', f'--results={results}', *flags]) == 0
   out = capsys.readouterr().out
   assert 'mine' in out and f'{name}.png' in out
   content = json.loads((tmp_path / f'{name}.json').read_text())
   assert f'analysis.{name} --run=mine=' in content['about']['command']
   picture = (tmp_path / f'{name}.png').read_bytes()
   again = str(tmp_path / 'again.png')
-  assert module.main([f'--results={results}', f'--figure={again}']) == 0
+  assert command_testing.call(module.NAME,
+      [f'--results={results}', f'--figure={again}']) == 0
   assert (tmp_path / 'again.png').read_bytes() == picture
   assert capsys.readouterr().out.splitlines()[:-1] == out.splitlines()[:-1]
   if name == 'figure4':
@@ -206,5 +208,5 @@ def test_commands(name, run_dir, tmp_path, capsys):
               [f'--run={run_dir}', '--updates=39', f'--results={results}'],
               [f'--run={run_dir}', '--seed=-1', f'--results={results}'],
               [f'--results={results}', '--figure=a.xyz']):
-    assert module.main(bad) == 2
+    assert command_testing.call(module.NAME, bad) == 2
     assert capsys.readouterr().err.count('\n') == 1

@@ -10,11 +10,11 @@ import pytest
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.analysis import rule_derivatives
-from lpg_distributed.analysis import sensitivity
 from lpg_distributed.analysis import stored
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import rule_vector
 from tests.analysis import run_testing
+from tests.launch import command_testing
 
 T, N, M = 5, 3, 4
 RULE = config_lib.RuleConfig(num_predictions=M, embedding_size=4, lstm_size=5)
@@ -115,7 +115,7 @@ def test_phi_kernel_by_a_held_rule():
 def test_command(tmp_path, capsys):
   run_dir = run_testing.store(tmp_path / 'run')
   results = str(tmp_path / 'a.json')
-  assert sensitivity.main([
+  assert command_testing.call('sensitivity', [
       f'--run=mine={run_dir}', f'--results={results}', '--updates=3',
       '--num_lifetimes=2', '--snapshots=4']) == 0
   out = capsys.readouterr().out
@@ -129,10 +129,10 @@ def test_command(tmp_path, capsys):
   assert np.shape(data['y_hat/phi']) == (4, 9)
   assert data['pi_hat/reward'][1] != data['pi_hat/reward'][2]
   picture = (tmp_path / 'a.png').read_bytes()
-  assert sensitivity.main([f'--results={results}',
+  assert command_testing.call('sensitivity', [f'--results={results}',
                            f'--figure={tmp_path}/b.png']) == 0
   assert (tmp_path / 'b.png').read_bytes() == picture
   capsys.readouterr()
-  assert sensitivity.main([f'--run={run_dir}', '--environment=chess',
-                           f'--results={results}']) == 2
+  assert command_testing.call('sensitivity',
+      [f'--run={run_dir}', '--environment=chess', f'--results={results}']) == 2
   assert 'chess' in capsys.readouterr().err

@@ -11,12 +11,12 @@ from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import figure5
-from lpg_distributed.analysis import sensitivity
 from lpg_distributed.analysis import sources
 from lpg_distributed.core import meta_update
 from lpg_distributed.store import eta_file
 from lpg_distributed.store import published
 from tests.analysis import run_testing
+from tests.launch import command_testing
 
 NAME, CONFIG = run_testing.NAME, run_testing.CONFIG
 
@@ -55,7 +55,7 @@ def test_labels_tell_rules_apart(tmp_path, capsys):
       sources.read_all(texts, 1, ('A2C',))
   # Before anything is computed.
   for label in ('untrained', figure5.TD):
-    assert figure5.main([f'--run={label}={run_dir}']) == 2
+    assert command_testing.call('figure5', [f'--run={label}={run_dir}']) == 2
     assert 'a label of its own' in capsys.readouterr().err
 
 
@@ -87,7 +87,7 @@ def test_arms_of_a_kind_that_was_in_no_training(tmp_path):
   assert len(sources.read(run_dir).arm_log_probs(kind, grid)) == 9
   command = [f'--run={run_dir}', f'--environment={kind}', '--updates=2',
              '--num_lifetimes=2', '--snapshots=2', f'--results={results}']
-  assert sensitivity.main(command) == 0
+  assert command_testing.call('sensitivity', command) == 0
   assert os.path.exists(tmp_path / 'a.png')
 
 
@@ -95,7 +95,7 @@ def test_a_rule_in_a_file_is_not_called_untrained(tmp_path, capsys):
   path = str(tmp_path / 'mine.npz')
   eta_file.save(path, np.float32(2.) * meta_update.init(CONFIG).eta,
                 CONFIG.rule)  # Nothing is known of its meta-step.
-  assert sensitivity.main([
+  assert command_testing.call('sensitivity', [
       f'--run={path}', '--updates=2', '--num_lifetimes=2',
       '--environment=chain_short', f'--results={tmp_path}/a.json']) == 0
   out = capsys.readouterr().out

@@ -1,10 +1,13 @@
 """Runs commands as a user would, many in one process."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+from unittest import mock
 
+from lpg_distributed.launch import command
 from lpg_distributed.launch import process_environment
 
 # Runs one command after another in a process of their own, and says how each
@@ -14,7 +17,7 @@ import contextlib, importlib, io, json, sys, types
 from absl import flags
 from lpg_distributed.launch import command, process_environment
 module = importlib.import_module(sys.argv[1])
-process_environment.ensure = lambda variables, name: None
+process_environment.ensure = lambda variables, here=True: None
 runner = 'lpg_distributed.launch.local.runner'
 sys.modules[runner] = types.ModuleType(runner)
 for line in sys.stdin:
@@ -32,6 +35,24 @@ for line in sys.stdin:
       code = repr(error)
   print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
 '''
+
+
+def call(name, arguments):
+  """Runs a command that has flags of its own in this process.
+
+  Args:
+    name: of a module of `launch.commands`.
+    arguments: its flags.
+
+  Returns:
+    The exit code.
+  """
+  # Loaded again, so that flags have their defaults.
+  module = importlib.reload(importlib.import_module(
+      f'lpg_distributed.launch.commands.{name}'))
+  with (mock.patch.object(sys, 'argv', [name, *arguments]),
+        mock.patch.object(os, 'setpriority')):  # Not that of later tests.
+    return command.call(module.main, sys.argv, module.FLAGS)
 
 
 def environment():

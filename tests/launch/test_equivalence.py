@@ -102,7 +102,7 @@ def test_stopped_and_resumed(embedded, launch_type, number, tmp_path):
   _, stderr = process.communicate(timeout=100)
   if process.returncode != 0:  # It may have reached its end just before.
     assert process.returncode == 128 + number, stderr
-    assert 'the same command goes on' in stderr
+    assert 'the same command resumes' in stderr
   result = train(run_dir, f'--launch_type={launch_type}', '--num_workers=3')
   assert 'goes on at meta-step' in result.stderr
   np.testing.assert_array_equal(eta_of(run_dir), embedded)

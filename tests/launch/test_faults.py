@@ -89,7 +89,7 @@ def test_ctrl_c_reaches_every_process_and_ends_with_a_checkpoint(start):
   os.killpg(run.process.pid, signal.SIGINT)
   code, stderr = run.end()
   assert code == 128 + signal.SIGINT, stderr
-  assert 'the same command goes on' in stderr
+  assert 'the same command resumes' in stderr
   assert_gone(nodes.values())
   steps = len((run.run_dir / 'metrics' / 'learner.jsonl'
                ).read_text().splitlines())
@@ -139,7 +139,7 @@ def test_a_node_that_alone_is_told_to_end_does_not_pass_for_the_end(start):
   code, stderr = run.end()
   assert code == 1
   assert 'a node was told to end' in stderr
-  assert 'the same command goes on from the last checkpoint' in stderr
+  assert 'the same command resumes from the last checkpoint' in stderr
   assert list((run.run_dir / 'checkpoints').iterdir())
 
 

@@ -43,17 +43,17 @@ def corridor(tmp_path_factory):
   return root
 
 
-def documented(module):
+def documented(name):
   """Flags of the document's command with the user's module."""
   text = _DOCUMENT.read_text(encoding='utf-8')
   (flags,) = re.findall(
-      rf'^python -m launch.{module} (--env=module/.*)$', text, re.MULTILINE)
+      rf'^lpg {name} (--env=module/.*)$', text, re.MULTILINE)
   return flags.split()
 
 
 def test_a_users_own_environment(corridor):
   """The document's command teaches the document's environment's agent."""
-  out, _ = run('meta_test', *documented('meta_test'), cwd=corridor)
+  out, _ = run('meta_test', *documented('meta-test'), cwd=corridor)
   match = re.search(r'module/corridor:Corridor by a2c: return ([-\d.]+)\n',
                     out)
   # An agent that strays has about -0.5; the shortest way gives 0.92.
@@ -77,7 +77,7 @@ def test_a_signal_ends_it_and_the_command_goes_on(tmp_path):
   process.send_signal(signal.SIGTERM)
   _, err = process.communicate(timeout=60)
   assert process.returncode == 128 + signal.SIGTERM
-  assert err.strip().endswith('stopped; the same command goes on')
+  assert err.strip().endswith('stopped; the same command resumes')
   before = results.read(str(tmp_path / 'job')).rows
   out, _ = run('meta_test', *flags, cwd=tmp_path)
   rows = results.read(str(tmp_path / 'job')).rows

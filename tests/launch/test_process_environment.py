@@ -101,7 +101,7 @@ import json, os, sys
 from lpg_distributed import errors
 from lpg_distributed.launch import process_environment
 try:
-  process_environment.ensure(process_environment.WORKER, 'a_command')
+  process_environment.ensure(process_environment.WORKER)
 except errors.UserError as error:
   sys.exit(errors.report(error))
 print(json.dumps(dict(os.environ)))

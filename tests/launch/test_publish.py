@@ -39,7 +39,7 @@ def test_it_publishes_under_a_new_name(run, tmp_path, capsys):
   assert (asked['run_dir'], asked['name']) == ('runs/a', 'small_1')
   assert asked['average_last'] == 3 and asked['num_lifetimes'] == 8
   assert asked['summary'] == 'Of a test.' and asked['commit']
-  assert asked['command'].startswith('python -m launch.publish')
+  assert asked['command'].startswith('lpg publish ')
   assert 'small_1.npz' in capsys.readouterr().out
   for name in ('small_1.npz', 'small_1.json'):
     (tmp_path / name).write_bytes(b'')

@@ -22,18 +22,20 @@ from lpg_distributed.launch.commands import study
 from lpg_distributed.store import eta_file
 from lpg_distributed.store import loggers
 from tests.analysis import run_testing
+from tests.launch import command_testing
 
 
 class Meta:
-  """Stands in for `launch.meta_train`: notes what it is asked for."""
+  """Stands in for `lpg meta-train`: notes what it is asked for."""
 
   def __init__(self, code=0):
     self.commands, self._code = [], code
 
   def __call__(self, arguments, **kwargs):
     del kwargs
-    assert arguments[:3] == [sys.executable, '-m', 'launch.meta_train']
-    self.commands.append(arguments[3:])
+    assert arguments[:4] == [sys.executable, '-m', 'lpg_distributed',
+                             'meta-train']
+    self.commands.append(arguments[4:])
     run_dir = self.value('run_dir')
     if self._code == 0:
       os.makedirs(os.path.join(run_dir, 'metrics'))
@@ -48,7 +50,7 @@ class Meta:
     return value
 
   def config(self, index):
-    """As `launch.meta_train` would build it."""
+    """As `lpg meta-train` would build it."""
     overrides = [a.removeprefix('--set=') for a in self.commands[index]
                  if a.startswith('--set=')]
     return config_io.apply_overrides(
@@ -154,8 +156,8 @@ def test_figure_7_in_short(tmp_path, quick_compilation, capsys):
   shutil.copytree(studies.run_dir(str(root), variants[0], 0), stopped)
   eta_file.save(f'{stopped}/eta.npz', etas[variants[0]],
                 run_testing.CONFIG.rule, meta_step=1)
-  assert figure7.main([f'--study={root}', f'--results={results}',
-                       '--points=2']) == 0
+  assert command_testing.call('figure7',
+      [f'--study={root}', f'--results={results}', '--points=2']) == 0
   out = capsys.readouterr().out
   assert all(out.count(f'| {variant} | ') == 1 for variant in variants)
   assert (tmp_path / 'figure7.png').exists()
@@ -164,6 +166,6 @@ def test_figure_7_in_short(tmp_path, quick_compilation, capsys):
   for bad, message in (
       ([f'--study={root}', f'--study={root}'], '--study is there 2 times'),
       ([f'--study={tmp_path}'], 'holds no study')):
-    assert figure7.main([*bad, f'--results={results}']) == 2
+    assert command_testing.call('figure7', [*bad, f'--results={results}']) == 2
     err = capsys.readouterr().err
     assert message in err and err.count('\n') == 1

@@ -131,7 +131,7 @@ def attach(root: str, follows: bool) -> Optional[int]:
   if not follows:
     raise commands.SlurmError(
         f'{os.path.relpath(root)} has job {job_id} ({state.name}) already; '
-        'wait for it, --follow it, or cancel it (python -m launch.slurm '
+        'wait for it, --follow it, or cancel it (lpg slurm '
         '--run_dir=... --cancel)')
   print(f'job {job_id} is {state.name}', file=sys.stderr, flush=True)
   return follow.follow(job_id, os.path.join(root, submit.LOG), None)

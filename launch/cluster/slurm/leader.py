@@ -27,7 +27,6 @@ from lpg_distributed.launch.cluster.slurm import steps as steps_lib
 
 _TICK_S = 0.5
 _STOP_S = 60.  # what nodes get to end; more than their supervisors give them
-_MODULE = 'lpg_distributed.launch.cluster.slurm.leader'
 
 
 def say(text: str) -> None:
@@ -178,7 +177,7 @@ class Leader:
 
 def main() -> int:
   job_dir = sys.argv[1]
-  process_environment.ensure(process_environment.WORKER, _MODULE)
+  process_environment.ensure(process_environment.WORKER)
   with open(os.path.join(job_dir, places.JOB_FILE), encoding='utf-8') as f:
     job = json.load(f)
   # Written by whoever submitted the job, into a directory of hers alone.
@@ -198,4 +197,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-  command.run(main, has_flags=False)
+  command.run(main, flag_values=None)

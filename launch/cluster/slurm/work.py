@@ -24,7 +24,7 @@ class Facade(NamedTuple):
 
 
 class MetaTraining:
-  """A run of `launch.meta_train`."""
+  """A run of `lpg meta-train`."""
 
   def __init__(self, run_dir: str, config, supervision,
                facade: Optional[Facade], evaluate: bool):
@@ -147,7 +147,7 @@ class MetaTraining:
             f'{checkpoint.meta_step}')
 
   def report(self) -> int:
-    """What `launch.meta_train` prints at the end."""
+    """What `lpg meta-train` prints at the end."""
     from lpg_distributed.analysis import report
     if self._evaluate:
       report.evaluate(self._run_dir, self._config)
@@ -160,7 +160,7 @@ class MetaTraining:
 
 
 class Atari:
-  """Jobs of `launch.atari`."""
+  """Jobs of `lpg atari`."""
 
   def __init__(self, tasks: Sequence[Any], results_dir: str):
     self._tasks = tasks

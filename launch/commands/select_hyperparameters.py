@@ -1,6 +1,6 @@
 """Selects learning rate and KL cost on validation environments (B.2).
 
-python -m launch.select --eta=runs/demo_seed0/eta.npz
+lpg select --eta=runs/demo_seed0/eta.npz
 """
 
 import json
@@ -27,7 +27,7 @@ _ENV_STEPS = flags.DEFINE_integer(
     'env_steps', 250_000, 'of each agent; on Atari four frames each')
 _NUM_ENVS = flags.DEFINE_integer('num_envs', None, 'parallel environments')
 _RUN_DIR = flags.DEFINE_string('run_dir', 'runs/select', 'where results go; '
-                               'the same command goes on with what is there')
+                               'the same command resumes with what is there')
 _PROCESSES = flags.DEFINE_integer(
     'processes', None, 'how many; default: one for each processor')
 
@@ -47,7 +47,7 @@ def _do(trial) -> None:
 
 
 def main() -> int:
-  process_environment.ensure(process_environment.WORKER, 'launch.select')
+  process_environment.ensure(process_environment.WORKER)
   from lpg_distributed.meta_testing import selection
   from lpg_distributed.store import files
   trials = selection.trials(
@@ -60,7 +60,7 @@ def main() -> int:
         pool.Task(os.path.basename(trial.directory), _do, (trial,))
         for trial in trials], _PROCESSES.value, stop.event)
   if not done:
-    print('stopped; the same command goes on', file=sys.stderr)
+    print('stopped; the same command resumes', file=sys.stderr)
     return stop.exit_code
   choice = selection.choose(trials)
   lines = selection.lines_of(choice)

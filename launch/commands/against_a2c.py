@@ -1,0 +1,23 @@
+"""Compares rules with A2C kind by kind, from several files of Figure 3.
+
+  lpg against-a2c --results=runs/figure3.json --results=runs/figure3_256.json
+"""
+
+from absl import flags
+
+from lpg_distributed.analysis import against_a2c
+from lpg_distributed.launch import command
+
+FLAGS = flags.FlagValues()
+_RESULTS = flags.DEFINE_multi_string(
+    'results', [], 'a file of `lpg figure3`; many times', flag_values=FLAGS)
+
+
+def main() -> int:
+  command.require(_RESULTS)
+  print('\n'.join(against_a2c.lines(against_a2c.read(_RESULTS.value))))
+  return 0
+
+
+if __name__ == '__main__':
+  command.run(main, FLAGS)
