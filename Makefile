@@ -22,12 +22,13 @@ help:
 
 venv:
 	@launch/venv.sh .venv requirements.txt 3.10
+	@cmp -s launch/lpg.sh .venv/bin/lpg || install launch/lpg.sh .venv/bin/lpg
 
 venv-current:
 	@launch/venv.sh .venv-current tests/requirements-current.txt 3.13 3.12
 
 meta-train: venv
-	$(PYTHON) -m launch.meta_train --preset=demo --launch_type=local_mp \
+	$(PYTHON) -m lpg_distributed meta-train --preset=demo --launch_type=local_mp \
 	  --seed=$(SEED) $(ARGS)
 
 # Processes that wait for each other leave time to the tests of test-current,
@@ -49,9 +50,10 @@ test-main: venv
 test-current: venv-current
 	$(CURRENT_PYTHON) -m pytest tests/core tests/envs $(PYTEST) $(ARGS)
 
-lint: venv
+lint: venv venv-current
 	$(PYTHON) -m ruff check .
-	sh -n launch/venv.sh
+	$(CURRENT_PYTHON) -m mypy
+	sh -n launch/venv.sh launch/lpg.sh
 
 clean:
 	rm -rf .venv .venv-current .pytest_cache .ruff_cache

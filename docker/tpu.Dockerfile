@@ -24,7 +24,7 @@ VOLUME ["/lpg/runs"]
 
 # Healthy: the bandit server answers, or a checkpoint can be read.
 HEALTHCHECK --interval=2m --timeout=1m --start-period=5m \
-    CMD ["python", "-m", "launch.query_bandit", "--run_dir=runs/run", "--json"]
+    CMD ["python", "-m", "lpg_distributed", "bandit", "--run_dir=runs/run", "--json"]
 # One process has the TPU: the learner's, which advances all shards.
-ENTRYPOINT ["python", "-m", "launch.meta_train", "--run_dir=runs/run", "--num_workers=0", "--set=run.learner_speed=1"]
+ENTRYPOINT ["python", "-m", "lpg_distributed", "meta-train", "--run_dir=runs/run", "--num_workers=0", "--set=run.learner_speed=1"]
 CMD ["--preset=laptop"]

@@ -145,7 +145,8 @@ def apply_rule(rule: Rule,
 # Once for each form of a rule and of its inputs: the LSTM's loop would
 # otherwise be compiled again in each call.
 @functools.partial(jax.jit, static_argnums=0)
-def _apply(config, eta, inputs):
+def _apply(config: config_lib.RuleConfig, eta: chex.Array,
+           inputs: types.RuleInput) -> types.LPGTargets:
   return lpg_network.apply(rule_vector.unravel(config, eta), inputs)
 
 
@@ -267,8 +268,11 @@ def train_agents(rule: Rule,
 
 
 @functools.lru_cache(maxsize=16)
-def _compile_training(rule, environment, alpha_lr, alpha_y, gamma, num_agents,
-                      num_envs, updates):
+def _compile_training(
+    rule: config_lib.RuleConfig, environment: str, alpha_lr: float,
+    alpha_y: float, gamma: float, num_agents: int, num_envs: int,
+    updates: Optional[int]
+) -> Callable[[chex.Array, chex.PRNGKey], train_agents_lib.Lifetimes]:
   """(eta, key) to Lifetimes; one function for all rules and seeds."""
   config = config_lib.Config(
       environments=(environment,),
@@ -332,11 +336,13 @@ def meta_test(rule: Union[Rule, str],
   from lpg_distributed.meta_testing import session
   from lpg_distributed.meta_testing import summary
   with tempfile.TemporaryDirectory() as temporary:
-    eta, name = None, rule
+    eta = None
     if isinstance(rule, Rule):
       # As text and array alone, so that the same rule is the same file.
       eta, name = os.path.join(temporary, 'eta.npz'), rule.config.kind
       eta_file.save(eta, rule.eta, rule.config)
+    else:
+      name = rule
     job = jobs.make_job(
         environment, name, eta=eta, seeds=seeds, env_steps=env_steps,
         num_envs=num_envs, preset=preset,

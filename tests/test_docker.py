@@ -107,10 +107,11 @@ def test_packages_have_a_version(path):
 
 @each_file
 def test_commands_name_modules_and_flags_that_exist(path):
-  for program, option, module, *flags in _commands(path):
+  for program, option, module, name, *flags in _commands(path):
     assert (program, option) == ('python', '-m')
+    assert module == 'lpg_distributed'
     done = subprocess.run(
-        [sys.executable, '-m', module, '--help'], cwd=_ROOT, text=True,
+        [sys.executable, '-m', module, name, '--help'], cwd=_ROOT, text=True,
         capture_output=True, timeout=100, check=True)
     known = re.findall(r'--(?:\[no\])?(\w+)', done.stdout)
     for flag in flags:
