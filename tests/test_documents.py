@@ -23,6 +23,7 @@ from lpg_distributed.meta_testing import jobs
 from lpg_distributed.store import published
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
+_WEIGHTS = _ROOT / 'lpg_distributed' / 'weights'
 _DOCUMENTS = sorted([*_ROOT.glob('*.md'), *_ROOT.glob('docs/*.md'),
                      *_ROOT.glob('docker/*.md')])
 _PACKAGES = ('envs', 'launch', 'lpg_distributed', 'tests', 'docs', 'docker',
@@ -68,8 +69,7 @@ def test_documents_are_found():
 
 def test_published_rules_are_listed():
   listed = re.findall(r'^\| `(\w+)` \| .*\.\./docs/',
-                      _text(_ROOT / 'lpg_distributed' / 'weights' / 'README.md'),
-                      re.MULTILINE)
+                      _text(_WEIGHTS / 'README.md'), re.MULTILINE)
   assert sorted(listed) == sorted(published.names())
 
 

@@ -137,6 +137,7 @@ def test_apply_is_the_rule(rule, batch):
   assert targets.y_hat_logits.shape == (6, *batch, 5)
   flat = {k: np.reshape(v, (len(v), -1) + np.shape(v)[1 + len(batch):])
           for k, v in trajectory.items() if k != 'gamma'}
+  flat['discount_t'] = flat.pop('discount')
   expected = lpg_network.apply_reference(
       rule_vector.unravel(_SMALL, jnp.asarray(rule.eta)), _SMALL,
       types.RuleInput(

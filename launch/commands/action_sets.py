@@ -5,7 +5,6 @@
 
 from absl import flags
 
-from lpg_distributed.analysis import action_sets
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import figure3
 from lpg_distributed.analysis import stored
@@ -22,6 +21,7 @@ _LABEL = flags.DEFINE_multi_string(
 
 def main() -> int:
   experiment.one_thread()
+  from lpg_distributed.analysis import action_sets  # Brings JAX.
   found = action_sets.by_num_actions(
       *stored.load(_RESULTS.value, figure3.NAME), _LABEL.value)
   print('\n'.join(action_sets.lines(found)))

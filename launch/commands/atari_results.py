@@ -13,8 +13,6 @@ import os
 
 from absl import flags
 
-from lpg_distributed.analysis import atari_figures
-from lpg_distributed.analysis import atari_summary
 from lpg_distributed.analysis import experiment
 from lpg_distributed.launch import command
 
@@ -28,6 +26,9 @@ _OUTPUT = flags.DEFINE_string(
 
 def main() -> int:
   command.require(_RESULTS)
+  # Here, since they bring JAX.
+  from lpg_distributed.analysis import atari_figures
+  from lpg_distributed.analysis import atari_summary
   groups, numbers = atari_summary.collect(_RESULTS.value)
   print('\n'.join(atari_summary.lines_of(groups)))
   output = _OUTPUT.value or os.path.join(

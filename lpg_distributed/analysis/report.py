@@ -6,8 +6,6 @@ import sys
 from lpg_distributed import config as config_lib
 from lpg_distributed.analysis import score_rows
 from lpg_distributed.analysis import training_curves
-from lpg_distributed.store import checkpointing
-from lpg_distributed.store import eta_file
 from lpg_distributed.store import loggers
 
 _NUM_LIFETIMES = 32
@@ -22,9 +20,11 @@ def evaluate(run_dir: str, config: config_lib.Config,
   Two ablations of the trained rule say what its predictions are worth: agents
   that never learn them, and a rule that sees a constant in their place.
   """
-  # Here, since they bring JAX programs that the launcher else does not need.
+  # Here, since they bring JAX.
   from lpg_distributed.analysis import evaluation
   from lpg_distributed.core import meta_update
+  from lpg_distributed.store import checkpointing
+  from lpg_distributed.store import eta_file
   trained = eta_file.load(os.path.join(run_dir, 'eta.npz'))
   done = list(loggers.read_metrics(run_dir, 'evaluation'))
   step = trained.info['meta_step']
