@@ -28,6 +28,7 @@ SUBCOMMANDS = {
     'study': Subcommand('study', 'meta-train all variants of a study'),
     'publish': Subcommand('publish', 'publish the rule of a run'),
     'plot': Subcommand('plot', 'draw the curves of a run'),
+    'report': Subcommand('report', 'describe a run on one HTML page'),
     'plot-results': Subcommand('plot_results', 'draw results of meta-test'),
     'atari-results': Subcommand('atari_results', 'draw results of atari'),
     'figure3': Subcommand('figure3', 'compare rules on training environments'),

@@ -31,10 +31,10 @@ from lpg_distributed.nodes import gradient_queue
 from lpg_distributed.nodes import initial_rule
 from lpg_distributed.nodes import not_finite
 from lpg_distributed.nodes import rpc
+from lpg_distributed.nodes import run_metrics
 from lpg_distributed.nodes import step_metrics
 from lpg_distributed.store import checkpointing
 from lpg_distributed.store import eta_file
-from lpg_distributed.store import loggers
 
 _WAIT_S = 0.5  # how often a wait looks whether the program stops
 # What the last checkpoint waits for its shards; they may be mid-computation.
@@ -278,8 +278,8 @@ class MetaLearner:
       if epoch != logged:
         if logger is not None:
           logger.close()
-        logger, logged = loggers.MetricsLogger(
-            self._run_dir, 'learner', resume_step=meta_step), epoch
+        logger, logged = run_metrics.RunMetrics(
+            self._config, self._run_dir, meta_step), epoch
       begin = time.monotonic()
       gradients = self._collector.collect(
           meta_step, epoch,
@@ -293,7 +293,7 @@ class MetaLearner:
           self._learn(gradients, begin)
         except rpc.Stopped:
           break
-      logger.write(meta_step, self._row)
+      logger.write(meta_step, self._row, self._bandit.state)
       if self._not_finite.exceeded:
         self.stop_training()
     if logger is not None:
