@@ -26,6 +26,7 @@ import psutil
 
 from lpg_distributed.launch import process_environment
 from lpg_distributed.store import eta_file
+from tests import waiting
 
 OVERRIDES = (
     'environments=chain_short', 'agents.*.lifetime_env_steps=80',
@@ -69,7 +70,8 @@ class Run:
           found[file.name.replace('.', '/')] = int(file.read_text())
     except (OSError, ValueError):  # The program begins or ends just now.
       pass
-    return {label: pid for label, pid in found.items() if is_alive(pid)}
+    return {label: pid for label, pid in found.items()
+            if waiting.is_alive(pid)}
 
   def size(self) -> int:
     """Of the metrics, in bytes; it grows with each meta-step."""
@@ -84,9 +86,8 @@ class Run:
   def wait_for_step(self) -> None:
     """Waits until one more meta-step is done."""
     size = self.size()
-    wait_until(lambda: self.size() > size or self.process.poll() is not None,
-               'a meta-step')
-    assert self.process.poll() is None, self.output()[-3000:]
+    waiting.until(lambda: self.size() > size, 'a meta-step', _PATIENCE_S,
+                  self.process, lambda: self.output()[-3000:])
 
   def kill_all(self) -> list[int]:
     """The launcher dies; returns who must die with it."""
@@ -94,21 +95,6 @@ class Run:
     self.process.kill()
     self.process.wait()
     return [child.pid for child in children]
-
-
-def is_alive(pid: int) -> bool:
-  try:
-    return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-  except psutil.NoSuchProcess:
-    return False
-
-
-def wait_until(condition, what: str, patience_s: float = _PATIENCE_S) -> None:
-  deadline = time.monotonic() + patience_s
-  while not condition():
-    if time.monotonic() > deadline:
-      raise AssertionError(f'in {patience_s:.0f} s not seen: {what}')
-    time.sleep(0.02)
 
 
 def eta_of(run_dir: pathlib.Path) -> np.ndarray:
@@ -146,8 +132,7 @@ class Chaos:
         run = self._one_fault(run)
     finally:
       if run.process.poll() is None:
-        for pid in run.kill_all():
-          wait_until(lambda: not is_alive(pid), f'the end of {pid}', 10)
+        waiting.until_gone(run.kill_all())
     assert run.process.returncode == 0, run.output()[-5000:]
     self.counts['runs'] += 1
     eta = eta_of(run_dir)
@@ -157,8 +142,9 @@ class Chaos:
   def _one_fault(self, run: Run) -> Run:
     if self._random.random() < 0.8:  # Else while it still recovers.
       begin, size = time.monotonic(), run.size()
-      wait_until(lambda: run.size() > size or run.process.poll() is not None,
-                 'a meta-step')
+      waiting.until(
+          lambda: run.size() > size or run.process.poll() is not None,
+          'a meta-step', _PATIENCE_S)
       self.restarts_s.append(time.monotonic() - begin)
     time.sleep(self._random.expovariate(1 / self._period_s))
     kind = self._random.choices(('kill', 'stop', 'all'), (12, 1, 2))[0]
@@ -175,16 +161,15 @@ class Chaos:
       return run
     self.counts[f'{kind} {label.split("/")[0]}'] += 1
     if kind == 'stop':
-      wait_until(lambda: not is_alive(nodes[label])
-                 or run.process.poll() is not None,
-                 f'the end of {label}, which was stopped', _STOPPED_S)
+      waiting.until(lambda: not waiting.is_alive(nodes[label])
+                    or run.process.poll() is not None,
+                    f'the end of {label}, which was stopped', _STOPPED_S)
     return run
 
   def _kill_all(self, run: Run) -> Run:
     if run.process.poll() is not None:
       return run
-    for pid in run.kill_all():
-      wait_until(lambda: not is_alive(pid), f'the end of orphan {pid}', 10)
+    waiting.until_gone(run.kill_all())
     self.counts['kill the whole program'] += 1
     return Run(run.run_dir, *self._arguments)
 

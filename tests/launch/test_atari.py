@@ -5,11 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from lpg_distributed.launch import process_environment
+from tests import waiting
 from tests.launch import command_testing
 
 pytest.importorskip('ale_py')
@@ -30,14 +30,12 @@ class Launch:
         stderr=subprocess.PIPE, text=True, start_new_session=True)
 
   def end(self):
-    _, stderr = self.process.communicate(timeout=300)
+    _, stderr = self.process.communicate(timeout=waiting.PATIENCE_S)
     return self.process.returncode, stderr
 
   def wait_for_row(self, name):
-    deadline = time.monotonic() + 240
-    while len(rows(self.root, name)) < 1:
-      assert time.monotonic() < deadline and self.process.poll() is None
-      time.sleep(0.05)
+    waiting.until(lambda: rows(self.root, name), f'a row of {name}',
+                  process=self.process)
 
 
 def rows(root, name):

@@ -9,13 +9,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 
 from lpg_distributed.launch import process_environment
 from lpg_distributed.store import eta_file
+from tests import waiting
 
 pytestmark = pytest.mark.processes
 
@@ -45,7 +45,8 @@ def environment():
 
 def train(run_dir, *arguments):
   result = subprocess.run(command(run_dir, *arguments), env=environment(),
-                          capture_output=True, text=True, timeout=280)
+                          capture_output=True, text=True,
+                          timeout=waiting.PATIENCE_S)
   assert result.returncode == 0, result.stderr
   return result
 
@@ -94,12 +95,9 @@ def test_stopped_and_resumed(embedded, launch_type, number, tmp_path):
       command(run_dir, f'--launch_type={launch_type}', '--num_workers=2'),
       env=environment(), stderr=subprocess.PIPE, text=True,
       start_new_session=True)
-  deadline = time.monotonic() + 200
-  while not (metrics.exists() and metrics.read_text()):
-    assert time.monotonic() < deadline and process.poll() is None
-    time.sleep(0.05)
+  waiting.until(lambda: waiting.lines(metrics), 'a meta-step', process=process)
   process.send_signal(number)
-  _, stderr = process.communicate(timeout=100)
+  _, stderr = process.communicate(timeout=waiting.PATIENCE_S)
   if process.returncode != 0:  # It may have reached its end just before.
     assert process.returncode == 128 + number, stderr
     assert 'the same command resumes' in stderr

@@ -14,6 +14,7 @@ import pytest
 
 from lpg_distributed.launch import process_environment
 from tests import chaos
+from tests import waiting
 
 pytestmark = pytest.mark.processes
 
@@ -40,11 +41,8 @@ class Run:
 
   def wait_for_steps(self, count: int) -> None:
     metrics = self.run_dir / 'metrics' / 'learner.jsonl'
-    deadline = time.monotonic() + 240
-    while not metrics.exists() or len(
-        metrics.read_text().splitlines()) < count:
-      assert time.monotonic() < deadline and self.process.poll() is None
-      time.sleep(0.1)
+    waiting.until(lambda: waiting.lines(metrics) >= count,
+                  f'{count} meta-steps', process=self.process)
 
   def nodes(self) -> dict[str, int]:
     """Process ids by label."""
@@ -52,9 +50,16 @@ class Run:
     return {file.name.replace('.', '/'): int(file.read_text())
             for file in pids.iterdir()}
 
+  def logs(self) -> str:
+    """The ends of the nodes' logs, which say why a node hung."""
+    return ''.join(
+        f'== {path}\n{path.read_text(errors="replace")[-2000:]}\n'
+        for path in sorted((self.run_dir / 'logs').rglob('*'))
+        if path.is_file())
+
   def end(self) -> tuple[int, str]:
     """Waits for the end; returns the exit code and what it said."""
-    _, stderr = self.process.communicate(timeout=120)
+    _, stderr = self.process.communicate(timeout=waiting.PATIENCE_S)
     return self.process.returncode, stderr
 
 
@@ -73,9 +78,7 @@ def start(tmp_path):
 
 
 def assert_gone(pids):
-  alive = [pid for pid in pids if psutil.pid_exists(pid)
-           and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
-  assert not alive
+  assert not [pid for pid in pids if waiting.is_alive(pid)]
 
 
 def test_ctrl_c_reaches_every_process_and_ends_with_a_checkpoint(start):
@@ -91,10 +94,9 @@ def test_ctrl_c_reaches_every_process_and_ends_with_a_checkpoint(start):
   assert code == 128 + signal.SIGINT, stderr
   assert 'the same command resumes' in stderr
   assert_gone(nodes.values())
-  steps = len((run.run_dir / 'metrics' / 'learner.jsonl'
-               ).read_text().splitlines())
+  steps = waiting.lines(run.run_dir / 'metrics' / 'learner.jsonl')
   assert (run.run_dir / 'checkpoints' / f'step_{steps:08d}' / 'manifest.json'
-          ).exists()
+          ).exists(), run.logs()
   assert not (run.run_dir / 'launch.json').exists()
   with socket.socket() as probe:
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -104,16 +106,15 @@ def test_ctrl_c_reaches_every_process_and_ends_with_a_checkpoint(start):
 def test_no_orphan_when_the_launcher_is_killed(start):
   run = start()
   run.wait_for_steps(3)
-  children = psutil.Process(run.process.pid).children(recursive=True)
+  launcher = psutil.Process(run.process.pid)
   # A supervisor and a process for each of queue, bandit, learner, two workers
   # and facade.
-  assert len(children) == 12
+  waiting.until(lambda: len(launcher.children(recursive=True)) == 12,
+                'twelve processes')
+  children = launcher.children(recursive=True)
   run.process.kill()
-  run.process.wait(10)
-  deadline = time.monotonic() + 5
-  while any(psutil.pid_exists(child.pid) for child in children):
-    assert time.monotonic() < deadline
-    time.sleep(0.01)
+  run.process.wait()
+  waiting.until_gone(child.pid for child in children)
 
 
 def test_a_dead_node_that_is_not_started_again_ends_the_program(start):
@@ -147,10 +148,8 @@ def test_a_node_that_alone_is_told_to_end_does_not_pass_for_the_end(start):
 def test_an_early_signal_is_not_lost(start, delay_s):
   """It may come before Launchpad, or anybody, listens."""
   run = start()
-  deadline = time.monotonic() + 60
-  while not (run.run_dir / 'config.json').exists():
-    assert time.monotonic() < deadline
-    time.sleep(0.01)
+  waiting.until((run.run_dir / 'config.json').exists, 'the configuration',
+                process=run.process)
   time.sleep(delay_s)
   run.process.send_signal(signal.SIGTERM)
   code, stderr = run.end()
@@ -162,7 +161,8 @@ def test_the_bandit_answers_while_the_run_goes_on(start):
   run.wait_for_steps(3)
   result = subprocess.run(
       [sys.executable, '-m', 'launch.query_bandit', '--json',
-       f'--run_dir={run.run_dir}'], capture_output=True, text=True, timeout=60,
+       f'--run_dir={run.run_dir}'], capture_output=True, text=True,
+      timeout=waiting.PATIENCE_S,
       env={**os.environ, **process_environment.with_packages({})})
   assert result.returncode == 0, result.stderr
   answer = json.loads(result.stdout)

@@ -23,6 +23,7 @@ from lpg_distributed import presets
 from lpg_distributed.launch.cluster import resources
 from lpg_distributed.launch.cluster.kubernetes import node
 from lpg_distributed.launch.cluster.kubernetes import objects
+from tests import waiting
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESOURCES = '''
@@ -330,7 +331,7 @@ class _Pod:
         'LPG_MAX_RESTARTS': '0', **variables})
 
   def wait(self):
-    return self.process.wait(30)
+    return self.process.wait(waiting.PATIENCE_S)
 
 
 @pytest.mark.parametrize('script,variables,code,ends', [
@@ -350,16 +351,9 @@ def test_a_container_says_how_its_node_ended(
   assert (one.end.read_text() if one.end.exists() else None) == ends
 
 
-def _wait_for(condition):
-  deadline = time.monotonic() + 20
-  while not condition():
-    assert time.monotonic() < deadline
-    time.sleep(0.02)
-
-
 def test_a_service_ends_with_the_program(tmp_path):
-  one = _Pod(tmp_path, 'import time; time.sleep(60)')
-  _wait_for(one.alive.exists)
+  one = _Pod(tmp_path, 'import time; time.sleep(400)')
+  waiting.until(one.alive.exists, 'a living node', process=one.process)
   one.end.parent.mkdir()
   one.end.write_text('0\n')
   assert one.wait() == 0
@@ -370,13 +364,13 @@ def test_a_worker_that_is_told_to_end_does_not_end_the_run(tmp_path):
   script = ('import pathlib, signal, time\n'
             f'told = pathlib.Path({str(tmp_path / "told")!r})\n'
             'signal.signal(signal.SIGTERM, lambda *_: told.touch())\n'
-            'time.sleep(60)')
+            'time.sleep(400)')
   one = _Pod(tmp_path, script, LPG_STAY_S='1')
-  _wait_for(one.alive.exists)
+  waiting.until(one.alive.exists, 'a living node', process=one.process)
   begin = time.monotonic()
   one.process.send_signal(signal.SIGTERM)
   assert one.wait() == node.TERMINATED
-  assert 1 <= time.monotonic() - begin < 20
+  assert 1 <= time.monotonic() - begin < 200
   assert not (tmp_path / 'told').exists()
   assert not one.end.exists()
 
@@ -392,8 +386,8 @@ def test_workers_alone_stay(manifests):
 
 def test_a_pod_that_is_told_to_end_is_not_done(tmp_path):
   """Code 0 would make its index complete, and nobody would take its place."""
-  one = _Pod(tmp_path, 'import time; time.sleep(60)', LPG_LAST='1')
-  _wait_for(one.alive.exists)
+  one = _Pod(tmp_path, 'import time; time.sleep(400)', LPG_LAST='1')
+  waiting.until(one.alive.exists, 'a living node', process=one.process)
   one.process.send_signal(signal.SIGTERM)
   assert one.wait() == node.TERMINATED
   assert not one.end.exists()

@@ -11,6 +11,8 @@ import time
 import psutil
 import pytest
 
+from tests import waiting
+
 SUPERVISED = (pathlib.Path(__file__).parents[2] / 'launch' / 'local' /
               'supervised.sh')
 # Notes each life with its arguments and process id.
@@ -42,28 +44,17 @@ class Node:
 
   def end(self):
     """Exit code and the notes of all lives."""
-    self.stderr = self.process.communicate(timeout=30)[1]
+    self.stderr = self.process.communicate(timeout=120)[1]
     return self.process.returncode, self.notes.read_text().splitlines()
 
   def wait_for_lives(self, number):
-    deadline = time.monotonic() + 20
-    while (not self.notes.exists()
-           or self.notes.read_text().count('\n') < number):
-      assert time.monotonic() < deadline
-      time.sleep(0.01)
+    waiting.until(lambda: waiting.lines(self.notes) >= number,
+                  f'life {number}', process=self.process)
     return int(self.notes.read_text().splitlines()[-1].split()[0])
 
   def deaths(self):
     return [json.loads(line) for line
             in self.deaths_file.read_text().splitlines()]
-
-
-def wait_for_end(pid):
-  deadline = time.monotonic() + 5
-  while (psutil.pid_exists(pid)
-         and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE):
-    assert time.monotonic() < deadline
-    time.sleep(0.01)
 
 
 def test_starts_again_where_it_was_until_it_ends_well(tmp_path):
@@ -112,12 +103,11 @@ for _ in range(3):
   time.sleep(0.1)
 if lives == 1:
   os.kill(os.getpid(), signal.SIGSTOP)
-''', LPG_HANG_S=1)
-  begin = time.monotonic()
+''', LPG_HANG_S=3)
+  # Without the kill it would not end, for it is stopped.
   code, notes = node.end()
   assert code == 0 and len(notes) == 2
   assert node.deaths()[0]['how'] == 'hung'
-  assert time.monotonic() - begin < 10
 
 
 def test_a_node_that_beats_is_left_alone(tmp_path):
@@ -127,8 +117,8 @@ sys.path.insert(0, {root!r})
 from lpg_distributed.nodes import heartbeat
 heartbeat.start()
 heartbeat.start()
-time.sleep(4)
-''', LPG_HANG_S=2)
+time.sleep(7)
+''', LPG_HANG_S=4)
   code, notes = node.end()
   assert code == 0 and len(notes) == 1
 
@@ -142,7 +132,7 @@ def test_a_signal_ends_node_and_supervisor(tmp_path, number):
   node.process.send_signal(number)
   code, notes = node.end()
   assert code == 0 and len(notes) == 1
-  wait_for_end(pid)
+  waiting.until_gone([pid])
 
 
 def test_a_node_takes_its_time_to_end(tmp_path):
@@ -155,8 +145,7 @@ signal.signal(signal.SIGTERM, save)
 with open(sys.argv[1], 'w'): pass
 time.sleep(100)
 ''', str(tmp_path / 'ready'))
-  while not (tmp_path / 'ready').exists():
-    time.sleep(0.01)
+  waiting.until((tmp_path / 'ready').exists, 'a node that is ready')
   node.process.terminate()
   assert node.end()[0] == 0 and 'saved' in node.stderr
 
@@ -165,7 +154,7 @@ def test_dies_with_its_supervisor(tmp_path):
   node = Node(tmp_path, 'time.sleep(100)')
   pid = node.wait_for_lives(1)
   node.process.kill()
-  wait_for_end(pid)
+  waiting.until_gone([pid])
 
 
 def test_dies_with_its_launcher(tmp_path):
@@ -183,21 +172,20 @@ time.sleep(100)
   pids = [int(launcher.stdout.readline()) for _ in range(2)]
   launcher.kill()
   launcher.wait()
-  for pid in pids:
-    wait_for_end(pid)
+  waiting.until_gone(pids)
 
 
 def test_a_node_that_does_not_end_is_killed(tmp_path):
   node = Node(tmp_path, 'signal.signal(signal.SIGTERM, signal.SIG_IGN)\n'
-              'open(sys.argv[1], "w").close()\ntime.sleep(60)\n',
+              'open(sys.argv[1], "w").close()\ntime.sleep(100)\n',
               str(tmp_path / 'deaf'), LPG_STOP_S=1)
   pid = node.wait_for_lives(1)
-  while not (tmp_path / 'deaf').exists():
-    time.sleep(0.01)
+  waiting.until((tmp_path / 'deaf').exists, 'a deaf node')
   begin = time.monotonic()
   node.process.terminate()
   code, lives = node.end()
   assert code == 0 and len(lives) == 1
-  assert 1 <= time.monotonic() - begin < 20
+  # Earlier than the node's own end.
+  assert 1 <= time.monotonic() - begin < 60
   assert 'did not end within 1 s; killed' in node.stderr
   assert not psutil.pid_exists(pid)

@@ -5,10 +5,10 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
+from tests import waiting
 from tests.slurm import cluster as cluster_lib
 from tests.slurm import conftest
 
@@ -76,8 +76,8 @@ def test_something(capfd):
 
 
 @pytest.mark.parametrize('then, number', [
-    ('assert False', 0), ('time.sleep(100)', signal.SIGTERM),
-    ('time.sleep(100)', signal.SIGKILL)])
+    ('assert False', 0), ('time.sleep(400)', signal.SIGTERM),
+    ('time.sleep(400)', signal.SIGKILL)])
 def test_nothing_is_left(tmp_path, then, number):
   """After a test that fails without closing, or a pytest that is killed."""
   conftest.make_cluster(num_hosts=1).close()  # Skips where there is none.
@@ -91,17 +91,13 @@ def test_nothing_is_left(tmp_path, then, number):
       cwd=cluster_lib.ROOT, stdout=subprocess.DEVNULL,
       stderr=subprocess.DEVNULL)
   whole = pathlib.Path(f'{path}.whole')
-  deadline = time.monotonic() + 60
-  while not whole.exists():
-    assert time.monotonic() < deadline and process.poll() is None
-    time.sleep(0.05)
+  waiting.until(whole.exists, 'a cluster with a job',
+                process=process if number else None)
   namespaces = whole.read_text().split()
   if number:
     assert len(_in_namespaces(namespaces)) >= 6  # Daemons, and a job.
     process.send_signal(number)
-  assert process.wait(30) == (-number if number else 1)
-  deadline = time.monotonic() + 10
-  while _in_namespaces(namespaces):
-    assert time.monotonic() < deadline, _in_namespaces(namespaces)
-    time.sleep(0.05)
+  assert process.wait(waiting.PATIENCE_S) == (-number if number else 1)
+  waiting.until(lambda: not _in_namespaces(namespaces),
+                'the end of all of the cluster')
   assert _state() == before

@@ -3,10 +3,10 @@
 import json
 import re
 import sys
-import time
 
 import pytest
 
+from tests import waiting
 from tests.slurm import cluster as cluster_lib
 from tests.slurm import conftest
 
@@ -30,23 +30,21 @@ class Toy:
     path = self.cluster.path('runs/toy/logs/slurm.log')
     return path.read_text() if path.exists() else ''
 
-  def wait_for(self, what, patience_s=180):
+  def wait_for(self, what):
     """Until the log matches; returns the match."""
-    deadline = time.monotonic() + patience_s
-    while not (match := re.search(what, self.log())):
-      assert time.monotonic() < deadline, f'{what}\n{self.log()}'
-      time.sleep(0.1)
-    return match
+    return waiting.until(lambda: re.search(what, self.log()), what,
+                         said=self.log)
 
   def wait_for_calls(self):
     """Until both workers have called the service anew."""
     size = len(self._calls())
-    deadline = time.monotonic() + 180
-    while not all(f'{worker}:' in line for worker in (0, 1)
-                  for line in self._calls()[size:][-1:] or ['']) or len(
-                      self._calls()) < size + 20:
-      assert time.monotonic() < deadline, self.log()
-      time.sleep(0.1)
+
+    def both_called():
+      calls = self._calls()[size:]
+      return len(calls) >= 20 and all(
+          f'{worker}:' in calls[-1] for worker in (0, 1))
+
+    waiting.until(both_called, 'calls of both workers', said=self.log)
 
   def _calls(self):
     path = self.cluster.path('runs/toy/logs/service/0')
@@ -62,10 +60,8 @@ class Toy:
   def wait_for_attempt(self, number):
     """Until that attempt has all nodes; returns their hosts by name."""
     beats = self.cluster.path(f'runs/toy/slurm/attempts/{number}/beats')
-    deadline = time.monotonic() + 300
-    while not beats.exists() or len(list(beats.glob('*[0-9]'))) < 3:
-      assert time.monotonic() < deadline, self.everything()
-      time.sleep(0.1)
+    waiting.until(lambda: len(list(beats.glob('*[0-9]'))) == 3,
+                  f'three nodes of attempt {number}', said=self.everything)
     found = {file.name: json.loads(file.read_text())
              for file in beats.glob('*[0-9]')}
     self.wait_for_calls()
@@ -139,18 +135,17 @@ def test_a_node_that_keeps_dying_ends_the_job(cluster):
   assert {'LPG_SETUP=a b', 'LPG_IMAGE=/srv/home/image',
           f'LPG_SEES={cluster_lib.SHARED}/runs/toy'} <= set(
               variables.split('\0'))
-  dead = ''
-  deadline = time.monotonic() + 180
-  while 'has ended for good' not in toy.log():
-    assert time.monotonic() < deadline, toy.log()
-    if (pid := pids.read_text()) != dead:
-      dead = pid
+  dead = set()
+
+  def kill_until_it_is_given_up():
+    if (pid := pids.read_text()) not in dead:
+      dead.add(pid)
       cluster.run('kill', '-9', pid)
-    time.sleep(0.1)
+    return 'has ended for good' in toy.log()
+
+  waiting.until(kill_until_it_is_given_up, 'the end for good', said=toy.log)
   toy.wait_for(r'node worker/1 has ended for good \(code 1\); here it ends')
-  deadline = time.monotonic() + 120
-  while 'JobState=FAILED' not in (job := cluster.run(
-      'scontrol', 'show', 'job', '1').stdout):
-    assert time.monotonic() < deadline, job
-    time.sleep(0.2)
-  assert 'ExitCode=1:0' in job and 'Restarts=0' in job
+  job = lambda: cluster.run('scontrol', 'show', 'job', '1').stdout
+  waiting.until(lambda: 'JobState=FAILED' in job(), 'a job that failed',
+                said=job)
+  assert 'ExitCode=1:0' in job() and 'Restarts=0' in job()

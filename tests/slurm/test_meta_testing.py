@@ -21,7 +21,7 @@ def test_two_hosts_share_the_games(cluster):
       'launch.atari', '--games=pong,breakout', '--rule=a2c', '--frames=400',
       '--num_envs=2', f'--results={RESULTS}', '--launch_type=slurm',
       '--resources=r.json', '--follow']
-  answer = cluster.run(*command, timeout=200, check=False)
+  answer = cluster.run(*command, timeout=300, check=False)
   assert answer.returncode == 0, answer.stderr + answer.stdout
   assert 'host1: atari_evaluator/0\n' in answer.stdout
   assert 'host2: atari_evaluator/1\n' in answer.stdout
@@ -30,6 +30,6 @@ def test_two_hosts_share_the_games(cluster):
     rows = cluster.path(f'runs/a2c/{game}/a2c_seed0/result.jsonl').read_text()
     assert json.loads(rows.splitlines()[-1])['env_steps'] >= 100
   # Nothing is left to do; the same command says so, and submits no job.
-  again = cluster.run(*command, timeout=200)
+  again = cluster.run(*command, timeout=300)
   assert '2 jobs, 2 done before' in again.stderr
   assert 'job ' not in again.stdout

@@ -10,13 +10,13 @@ import json
 import re
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 
 from lpg_distributed.store import eta_file
 from tests import chaos
+from tests import waiting
 from tests.slurm import cluster as cluster_lib
 
 pytestmark = pytest.mark.processes
@@ -50,8 +50,8 @@ class Runs:
               if 'num_workers' not in override), *arguments]
 
   def train(self, *arguments):
-    answer = self.cluster.run(*self.command(*arguments), timeout=200,
-                              check=False)
+    answer = self.cluster.run(*self.command(*arguments), check=False,
+                              timeout=waiting.PATIENCE_S)
     assert answer.returncode == 0, answer.stderr + self.log()
     return answer
 
@@ -59,13 +59,10 @@ class Runs:
     path = self.cluster.path('runs/run/logs/slurm.log')
     return path.read_text() if path.exists() else ''
 
-  def wait_for(self, what, begin=0, patience_s=240):
+  def wait_for(self, what, begin=0):
     """Until the log matches, from `begin` on; returns the match."""
-    deadline = time.monotonic() + patience_s
-    while not (match := re.compile(what).search(self.log(), begin)):
-      assert time.monotonic() < deadline, f'{what}\n{self.log()}'
-      time.sleep(0.1)
-    return match
+    return waiting.until(lambda: re.compile(what).search(self.log(), begin),
+                         what, said=self.log)
 
   def step(self):
     """The newest meta-step that is written down."""
@@ -75,10 +72,8 @@ class Runs:
     return json.loads(rows[-1])['step'] if rows else -1
 
   def wait_for_step(self, step):
-    deadline = time.monotonic() + 240
-    while self.step() < step:
-      assert time.monotonic() < deadline, self.log()
-      time.sleep(0.1)
+    waiting.until(lambda: self.step() >= step, f'meta-step {step}',
+                  said=self.log)
 
   def eta(self, name, meta_step):
     file = eta_file.load(str(self.cluster.path(f'runs/{name}/eta.npz')))
@@ -123,7 +118,7 @@ def test_a_job_of_one_group_is_disturbed_and_comes_to_the_same_eta(runs):
       text=True)
   try:
     job, cancelled = _disturb(runs, begin)
-    output, _ = follower.communicate(timeout=60)
+    output, _ = follower.communicate(timeout=waiting.PATIENCE_S)
   finally:
     follower.kill()
   assert follower.returncode == 1
