@@ -68,8 +68,9 @@ class Stopping:
   def handle(self, number, frame) -> None:
     """Notes a signal; a handler that replaces this one may call it."""
     del frame
-    self.signal = self.signal or number
-    self.event.set()
+    if not self.signal:  # Within `set`, a second `set` would wait for ever.
+      self.signal = number
+      self.event.set()
     if self._second_ends:
       signal.signal(number, signal.SIG_DFL)
 

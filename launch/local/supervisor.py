@@ -118,8 +118,8 @@ class Supervisor:
     def prepare():
       die_with_parent(me)
       # A terminal sends these to all; the launcher says when to end. They are
-      # blocked, since Launchpad installs handlers of its own in the node, of
-      # which some kill it at once.
+      # blocked, since Launchpad installs handlers of its own in the node.
+      # Some kill it at once; one that interrupts another may wait for ever.
       signal.pthread_sigmask(signal.SIG_BLOCK, _OF_TERMINALS)
 
     kept = [int(fd) for fd in os.environ.get('LPG_PASS_FDS', '').split()]

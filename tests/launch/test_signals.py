@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import pytest
 
@@ -158,6 +159,22 @@ def test_a_launched_program_leaves_ignored_signals_alone(number):
   launcher_lines(process)
   process.send_signal(number)
   assert process.communicate(timeout=20)[0] == 'end 0\n'
+
+
+def test_a_signal_within_the_handler_of_another_does_not_wait_for_it():
+  """An event's lock cannot be taken twice by one thread."""
+  interrupt = stopping.Stopping()
+  set_event = interrupt.event.set
+
+  def set_late():
+    signal.raise_signal(signal.SIGTERM)
+    set_event()
+
+  interrupt.event.set = mock.Mock(side_effect=set_late)
+  with interrupt:
+    signal.raise_signal(signal.SIGINT)
+  assert interrupt.event.set.call_count == 1
+  assert interrupt.event.is_set() and interrupt.signal == signal.SIGINT
 
 
 def test_install_says_what_was_there():
