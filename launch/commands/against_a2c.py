@@ -11,11 +11,17 @@ from lpg_distributed.launch import command
 FLAGS = flags.FlagValues()
 _RESULTS = flags.DEFINE_multi_string(
     'results', [], 'a file of `lpg figure3`; many times', flag_values=FLAGS)
+_FIGURE = flags.DEFINE_string(
+    'figure', None, 'draws the paired differences there, as .svg or .png',
+    flag_values=FLAGS)
 
 
 def main() -> int:
   command.require(_RESULTS)
-  print('\n'.join(against_a2c.lines(against_a2c.read(_RESULTS.value))))
+  columns = against_a2c.read(_RESULTS.value)
+  print('\n'.join(against_a2c.lines(columns)))
+  if _FIGURE.value:
+    print(f'figure: {against_a2c.draw(columns, _FIGURE.value)}')
   return 0
 
 

@@ -10,14 +10,19 @@ has the differences lifetime by lifetime.
 
 from typing import Any, Mapping, NamedTuple, Sequence
 
+import matplotlib
+import numpy as np
+
 from lpg_distributed.analysis import figure3
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import training_settings as training
 from lpg_distributed.envs import suite
 from lpg_distributed.figures import intervals
 from lpg_distributed.figures import markdown
+from lpg_distributed.figures import style
 
 _SIGNS = {1: '+', -1: '-', 0: '='}
+_MARKERS = 'osD^v<>P'
 
 
 class Compared(NamedTuple):
@@ -28,6 +33,7 @@ class Compared(NamedTuple):
   # By kind, `intervals.summary` of its final returns minus A2C's of the same
   # lifetimes.
   difference: Mapping[str, Mapping[str, Any]]
+  baseline: Mapping[str, float]  # A2C's mean final return, by kind
 
 
 def _head(label: str, about: Mapping[str, Any]) -> str:
@@ -53,6 +59,12 @@ def _difference(label: str, data: Mapping[str, Any]
           if {label, training.A2C} <= rows.keys()}
 
 
+def _baseline(data: Mapping[str, Any]) -> dict[str, float]:
+  return {name: float(np.nanmean(stored.as_array(
+      found['rules'][training.A2C]['final'])))
+          for name, found in data.items() if training.A2C in found['rules']}
+
+
 def _signs(columns: Sequence[Mapping[str, int]]) -> str:
   """On how many kinds some rule is above, and every one below."""
   by_kind = [[column[name] for column in columns if name in column]
@@ -73,7 +85,7 @@ def compared(about: Mapping[str, Any],
                     for what in ('final', 'whole'))
     if final:
       result.append(Compared(_head(label, about), final, whole,
-                             _difference(label, data)))
+                             _difference(label, data), _baseline(data)))
   return result
 
 
@@ -113,3 +125,48 @@ def read(paths: Sequence[str]) -> list[Compared]:
     raise stored.ResultsError(
         f'{", ".join(paths)}: no rule was compared with A2C')
   return columns
+
+
+def draw(columns: Sequence[Compared], path: str) -> str:
+  """Forest plot of the paired differences from A2C; returns `path`.
+
+  One row for each kind and one mark for each rule: the mean over lifetimes of
+  the final return minus A2C's in the same lifetime, and its 95 % interval.
+  Both are divided by A2C's mean final return, so that kinds can stand on one
+  axis.
+
+  Raises:
+    ResultsError: the file cannot be written.
+  """
+  kinds = [name for name in suite.ENVIRONMENTS
+           if any(name in column.difference for column in columns)]
+  figure = style.figure(6.4, 0.6 + 0.36 * len(kinds))
+  axes = figure.subplots()
+  offsets = np.linspace(-0.3, 0.3, len(columns)) if columns[1:] else [0.]
+  for i, (column, offset) in enumerate(zip(columns, offsets)):
+    rows = [(row, column.difference[name], column.baseline[name])
+            for row, name in enumerate(kinds)
+            if name in column.difference
+            and column.difference[name]['low'] is not None]
+    axes.errorbar(
+        [found['mean'] / scale for _, found, scale in rows],
+        [row + offset for row, _, _ in rows],
+        xerr=[(found['high'] - found['mean']) / abs(scale)
+              for _, found, scale in rows],
+        fmt=_MARKERS[i % len(_MARKERS)], color=style.line(i)['color'],
+        markersize=3, linewidth=1, capsize=1.5,
+        label=column.head.replace('`', ''))
+  axes.axvline(0., color='black', linewidth=0.8)
+  axes.set_yticks(range(len(kinds)), kinds)
+  axes.set_ylim(len(kinds) - 0.5, -0.5)
+  axes.set_xlabel('final return minus A2C\'s in the same lifetimes,\n'
+                  'as a fraction of A2C\'s mean (95 % intervals)')
+  axes.grid(axis='y', linewidth=0.2)
+  axes.legend(fontsize=6)
+  try:
+    with matplotlib.rc_context({'svg.hashsalt': 'lpg'}):
+      figure.savefig(path, dpi=style.DPI, metadata=(
+          {'Date': None} if path.endswith('.svg') else None))
+  except (OSError, ValueError) as error:  # No such place, no such format.
+    raise stored.ResultsError(f'{path} cannot be drawn: {error}') from None
+  return path

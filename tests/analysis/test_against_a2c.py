@@ -107,10 +107,28 @@ def test_command(capsys, tmp_path):
   assert '--results is missing' in capsys.readouterr().err
 
 
+def test_the_figure_by_hand(tmp_path):
+  """Differences 1 ± t/10 of an A2C with mean 2; a constant shift cancels."""
+  about = {'rules': {'LPG': {}}, 'settings': {'updates': 0, 'seed': 0}}
+  found = against_a2c.compared(about, {'chain_long': {'rules': {
+      label: {'final': values, 'whole': values} for label, values in {
+          'LPG': [2.9, 3.1], 'A2C': [2., 2.]}.items()}}})
+  assert found[0].baseline == {'chain_long': 2.}
+  path = against_a2c.draw(found, str(tmp_path / 'forest.svg'))
+  text = pathlib.Path(path).read_text(encoding='utf-8')
+  assert text == pathlib.Path(against_a2c.draw(
+      found, str(tmp_path / 'again.svg'))).read_text(encoding='utf-8')
+  with pytest.raises(stored.ResultsError, match='cannot be drawn'):
+    against_a2c.draw(found, str(tmp_path / 'none' / 'forest.svg'))
+  with pytest.raises(stored.ResultsError, match='cannot be drawn'):
+    against_a2c.draw(found, str(tmp_path / 'forest.nothing'))
+
+
 def test_the_report_shows_its_table(capsys):
-  report = (_RESULTS.parent / 'results.md').read_text(encoding='utf-8')
+  report = (_RESULTS / 'against_a2c.md').read_text(encoding='utf-8')
   (command,) = [line for line in report.splitlines()
-                if line.startswith('lpg against-a2c ')]
+                if line.startswith('lpg against-a2c ')
+                and '--figure' not in line]
   root = str(_RESULTS.parents[1])
   assert command_testing.call('against_a2c', [
       part.replace('--results=', f'--results={root}/')

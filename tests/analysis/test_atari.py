@@ -188,7 +188,8 @@ def test_the_report_shows_what_is_stored(tmp_path, capsys):
   assert command_testing.call('atari_results', [f'--output={tmp_path}', *(
       f'--results={name}={docs}/results/atari/{name}'
       for name in ('12', '15', '2', 'a2c'))]) == 0
-  report = (docs / 'results.md').read_text(encoding='utf-8')
+  report = (docs / 'results' / 'carrying_over.md').read_text(
+      encoding='utf-8')
   rows = [line for line in capsys.readouterr().out.splitlines()
           if line.startswith(('| boxing ', '| breakout '))]
   assert len(rows) == 2 and all(row in report for row in rows)

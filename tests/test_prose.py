@@ -1,0 +1,46 @@
+"""Documents for strangers: their length, and the length of their sentences."""
+
+import pathlib
+import re
+
+import pytest
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+_MOST_WORDS = 35  # of one sentence
+_PLAIN = ('docs/results.md', 'CONTRIBUTING.md', 'CHANGELOG.md',
+          'docs/results/README.md')
+
+
+def _prose(path):
+  """Paragraphs and list items, without code, tables, headings and images."""
+  text = re.sub(r'```.*?```', '', path.read_text(encoding='utf-8'),
+                flags=re.DOTALL)
+  lines = [line for line in text.splitlines()
+           if not line.lstrip().startswith(('|', '#', '!'))]
+  text = re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', '\n'.join(lines))
+  return re.split(r'\n\s*\n|\n\s*[-*] ', text)
+
+
+def sentences(path):
+  for paragraph in _prose(path):
+    yield from (' '.join(s.split()) for s in
+                re.split(r'(?<=[.!?:;])\s+', paragraph) if s.strip())
+
+
+def test_sentences_are_found(tmp_path):
+  page = tmp_path / 'page.md'
+  page.write_text('# No\n\nOne two. Three\nfour!\n\n- five\n- [six](x)\n'
+                  '\n| no |\n\n```\nno\n```\n')
+  assert list(sentences(page)) == ['One two.', 'Three four!', 'five', 'six']
+
+
+@pytest.mark.parametrize('name', _PLAIN)
+def test_sentences_are_short(name):
+  for sentence in sentences(_ROOT / name):
+    assert len(sentence.split()) <= _MOST_WORDS, sentence
+
+
+def test_the_summary_of_results_is_one_page():
+  text = (_ROOT / 'docs' / 'results.md').read_text(encoding='utf-8')
+  assert len(text.split()) <= 1000
+  assert text.count('![') <= 6
