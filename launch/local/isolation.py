@@ -20,6 +20,8 @@ from typing import Optional
 
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
+_PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 24, 47, 4
+_CAPABILITY_VERSION_3 = 0x20080522
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 
 
@@ -28,7 +30,7 @@ def isolate() -> Optional[str]:
 
   With the right to make network namespaces (root) nothing else changes.
   Without it a user namespace is made too, in which the user has the same
-  number as outside.
+  number as outside, and no rights of root.
 
   Returns:
     None, or why it is not possible; nothing has changed then.
@@ -60,7 +62,25 @@ def _leave() -> None:
       _write('/proc/self/setgroups', 'deny')
     _write('/proc/self/uid_map', f'{user} {user} 1')
     _write('/proc/self/gid_map', f'{group} {group} 1')
-  _loopback_up()
+    _loopback_up()
+    _drop_capabilities(libc)
+  else:
+    _loopback_up()
+
+
+def _drop_capabilities(libc) -> None:
+  """Gives up all rights of root within the user namespace.
+
+  Whoever makes a user namespace has all of them there. None is needed once the
+  loopback interface is up.
+  """
+  for capability in range(64):
+    if libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+      break  # The kernel has no more of them.
+  libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+  header = struct.pack('Ii', _CAPABILITY_VERSION_3, 0)
+  if libc.capset(header, struct.pack('6I', *[0] * 6)) != 0:
+    raise OSError(ctypes.get_errno(), 'capabilities cannot be given up')
 
 
 def _write(path: str, text: str) -> None:

@@ -116,7 +116,7 @@ class Writer:
               if row['env_steps'] <= done.get(row['seed'], 0)]
     text = ''.join(json.dumps(x) + '\n' for x in [header, *rows])
     files.write_whole(self._path, text.encode())
-    self._file = open(self._path, 'a', encoding='utf-8')
+    self._file = files.open_to_append(self._path)
     self.rows = rows
 
   def write(self, row: Mapping[str, Any]) -> None:

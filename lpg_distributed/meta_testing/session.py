@@ -6,7 +6,6 @@ cannot be saved, so after a resume the agent, its optimiser, its counters and
 its random numbers go on, and the environments begin new episodes.
 """
 
-import fcntl
 import math
 import os
 import threading
@@ -30,6 +29,7 @@ from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import learner as learner_lib
 from lpg_distributed.meta_testing import results
 from lpg_distributed.store import eta_file
+from lpg_distributed.store import own_directory
 
 _ROWS = 50  # of an agent, at least
 _MOST_UPDATES = 100  # in one compiled chunk, which cannot be interrupted
@@ -304,19 +304,18 @@ def _train_on_host(run: _Run, batches, learner, index: int,
 
 
 def _hold(directory: str):
-  """The directory's lock; dies with its process."""
+  """Takes hold of the job's directory, and makes it if need be."""
   try:
-    os.makedirs(directory, exist_ok=True)
-    lock = open(os.path.join(directory, 'lock'), 'w', encoding='utf-8')
+    own_directory.make(directory)
+    own_directory.require_own(directory)
+    return own_directory.hold(directory)
+  except own_directory.InUseError as error:
+    raise InUseError(str(error)) from None
+  except own_directory.DirectoryError as error:
+    raise jobs.JobError(str(error)) from None
   except OSError as error:
     raise jobs.JobError(f'{directory} cannot be written: {error.strerror}; '
                         'choose another directory') from None
-  try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except OSError:
-    lock.close()
-    raise InUseError(f'{directory} is in use by another launch') from None
-  return lock
 
 
 def run(job: jobs.Job, directory: str, stop: Optional[threading.Event] = None,

@@ -131,6 +131,4 @@ class Worker:
 
 def _write_status(task: Task, status: Mapping[str, Any]) -> None:
   path = os.path.join(task.directory, STATUS_FILE)
-  with open(path + '.aside', 'w', encoding='utf-8') as f:
-    json.dump(status, f)
-  os.replace(path + '.aside', path)
+  files.write_whole(path, json.dumps(status).encode())

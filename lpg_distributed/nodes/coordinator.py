@@ -1,5 +1,7 @@
 """Brings the parts of a checkpoint together, whoever writes them."""
 
+import errno
+import os
 import threading
 import time
 from typing import Iterable, Mapping, Optional
@@ -8,12 +10,16 @@ from absl import logging
 
 from lpg_distributed.store import checkpointing
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class CheckpointCoordinator:
   """At most one checkpoint is open; it is complete or it does not exist.
 
   A disk that is full or read-only costs the checkpoint and no more: it is
-  given up with an error in the log, and the next one is tried in its time.
+  given up with an error in the log, and the next one is tried in its time. What
+  it has left is removed, and if the disk is full, older checkpoints too, so
+  that the next one has room.
   """
 
   def __init__(self, run_dir: str, shard_parts: Iterable[str], kept: int,
@@ -39,6 +45,7 @@ class CheckpointCoordinator:
     self.last_committed = last_committed
     self.num_failures = 0
     self.failure = ''  # Why the newest could not be written, if so.
+    checkpointing.remove_incomplete(run_dir)  # Of a launch that was killed.
 
   @property
   def open_step(self) -> int:
@@ -60,6 +67,10 @@ class CheckpointCoordinator:
                         self._open_step, ', '.join(self._missing()))
         self._records = {}
       self._open_step = meta_step
+      checkpointing.remove_incomplete(self._run_dir, but=meta_step)
+      while (checkpointing.is_short_of_space(self._run_dir)
+             and self._remove_oldest()):
+        pass
       try:
         for name, data in own_parts.items():
           self._records[name] = checkpointing.write_part(
@@ -108,8 +119,19 @@ class CheckpointCoordinator:
     self.num_failures += 1
     self.failure = reason
     self._open_step, self._records = -1, {}
+    checkpointing.remove_incomplete(self._run_dir)
+    if any(os.strerror(code) in reason for code in _FULL):
+      self._remove_oldest()
     self._committed_time = time.monotonic()  # The next one in its time.
     self._changed.notify_all()
+
+  def _remove_oldest(self) -> bool:
+    """Makes room; False if only one checkpoint is left, which stays."""
+    step = checkpointing.remove_oldest(self._run_dir)
+    if step is not None:
+      logging.warning('the disk is full: checkpoint %d is removed, so that a '
+                      'newer one has room', step)
+    return step is not None
 
   def _missing(self) -> list[str]:
     return sorted(self._shard_parts - self._records.keys())

@@ -174,6 +174,49 @@ def _remove_old(run_dir: str, meta_step: int, kept: int) -> None:
         shutil.rmtree(os.path.join(_root(run_dir), name), ignore_errors=True)
 
 
+def remove_incomplete(run_dir: str, but: int = -1) -> None:
+  """Removes what attempts have left that never became complete.
+
+  Args:
+    run_dir: an opened run directory.
+    but: the meta-step of an attempt that goes on.
+  """
+  if not os.path.isdir(_root(run_dir)):
+    return
+  kept = os.path.basename(_directory(run_dir, but)) if but >= 0 else ''
+  for name in os.listdir(_root(run_dir)):
+    step = name.removesuffix(_OPEN_SUFFIX)
+    if name != step and step != kept and _COMPLETE.fullmatch(step):
+      shutil.rmtree(os.path.join(_root(run_dir), name), ignore_errors=True)
+
+
+def remove_oldest(run_dir: str) -> Optional[int]:
+  """Removes the oldest checkpoint, but never the newest.
+
+  Returns:
+    The meta-step of what was removed, or None.
+  """
+  steps = _steps(run_dir)
+  if len(steps) < 2:
+    return None
+  shutil.rmtree(_directory(run_dir, steps[0]), ignore_errors=True)
+  return steps[0]
+
+
+def is_short_of_space(run_dir: str) -> bool:
+  """Whether the disk has no room for one more checkpoint like the newest."""
+  steps = _steps(run_dir)
+  if not steps:
+    return False
+  newest = _directory(run_dir, steps[-1])
+  try:
+    size = sum(entry.stat().st_size for entry in os.scandir(newest))
+    disk = os.statvfs(newest)
+  except OSError:
+    return False
+  return disk.f_bavail * disk.f_frsize < size
+
+
 def open_step(run_dir: str, meta_step: int,
               verify: bool = True) -> Checkpoint:
   """The checkpoint of a meta-step.

@@ -8,6 +8,8 @@ from typing import Any, Iterator, Mapping
 
 from absl import logging
 
+from lpg_distributed.store import files
+
 
 def _path(run_dir: str, name: str) -> str:
   return os.path.join(run_dir, 'metrics', f'{name}.jsonl')
@@ -42,10 +44,9 @@ class MetricsLogger:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     rows = [row for row in read_metrics(run_dir, name)
             if resume_step is None or row['step'] < resume_step]
-    with open(path + '.aside', 'w', encoding='utf-8') as f:
-      f.writelines(json.dumps(row) + '\n' for row in rows)
-    os.replace(path + '.aside', path)
-    self._file = open(path, 'a', encoding='utf-8')
+    files.write_whole(path, ''.join(
+        json.dumps(row) + '\n' for row in rows).encode())
+    self._file = files.open_to_append(path)
     self._events = None
     if tensorboard:
       # Here, since readers of metrics do not need it.

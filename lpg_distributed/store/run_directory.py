@@ -3,7 +3,6 @@
 config.json, versions.json, metrics/, checkpoints/, eta/, figures/, logs/
 """
 
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -16,6 +15,7 @@ from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import global_settings
 from lpg_distributed.store import files
+from lpg_distributed.store import own_directory
 
 _PACKAGES = ('jax', 'jaxlib', 'numpy', 'dm-haiku', 'optax', 'rlax', 'chex',
              'dm-env', 'dm-launchpad-nightly', 'dm-reverb', 'ale-py')
@@ -104,20 +104,19 @@ def is_run(path: str) -> bool:
 
 
 def _lock(path: str):
-  """The open lock file, held."""
+  """Takes hold of the directory, and makes it if need be."""
   try:
-    os.makedirs(path, exist_ok=True)
-    lock = open(os.path.join(path, 'lock'), 'w', encoding='utf-8')
+    own_directory.make(path)
+    own_directory.require_own(path)
+    return own_directory.hold(path)
+  except own_directory.InUseError as error:
+    raise config_lib.ConfigError(
+        f'{error}; wait for it, stop it, or choose another --run_dir'
+        ) from None
+  except own_directory.DirectoryError as error:
+    raise config_lib.ConfigError(str(error)) from None
   except OSError as error:
     raise _cannot_write(path, error) from None
-  try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except OSError:
-    lock.close()
-    raise config_lib.ConfigError(
-        f'{path} is in use by another launch; wait for it, stop it, or choose '
-        'another --run_dir') from None
-  return lock
 
 
 def _check_same(path: str, config: config_lib.Config) -> None:
@@ -166,7 +165,7 @@ class RunDirectory:
       self.write_json(_CONFIG, config_io.to_dict(config))
       self._write_versions(config)
       for name in _DIRECTORIES:
-        os.makedirs(os.path.join(self.path, name), exist_ok=True)
+        own_directory.make(os.path.join(self.path, name))
     except OSError as error:
       raise _cannot_write(self.path, error) from None
 

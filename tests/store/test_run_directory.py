@@ -131,7 +131,7 @@ def test_what_a_launch_left_that_died_at_once(path):
   assert run_directory.read_config(path) == DEMO
 
 
-@pytest.mark.parametrize('name', ['makedirs', 'replace'])
+@pytest.mark.parametrize('name', ['mkdir', 'replace'])
 def test_dying_at_any_change_leaves_a_usable_directory(
     tmp_path, monkeypatch, name):
   """Disks fill up at any time."""
