@@ -8,7 +8,7 @@ import pytest
 
 NOBODY = 65534
 ISOLATE = f'''
-import ctypes, os, socket, sys
+import codecs, ctypes, os, socket, sys
 from lpg_distributed.launch.local import isolation
 
 def rights():
@@ -16,7 +16,7 @@ def rights():
     return [line.split()[1] for line in f if line.startswith('Cap')]
 
 for codec in ('ascii', 'idna'):  # What is imported later is root's.
-  'x'.encode(codec)
+  codecs.lookup(codec)
 if os.geteuid() == 0 and sys.argv[1] == 'nobody':
   os.setgroups([])
   os.setgid({NOBODY})
