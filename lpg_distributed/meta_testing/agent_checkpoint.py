@@ -1,74 +1,85 @@
-"""The state of a meta-test as one file, whole or not there.
+"""The state of a meta-test as one file that is whole or absent.
 
-Leaves of a tree as arrays, without pickles, and a JSON header.
+The leaves of a tree as arrays, and a header as JSON.
 """
 
-import io
-import json
 import os
 from typing import Any, Mapping, NamedTuple, Optional
 
 import jax
-import numpy as np
 
 from lpg_distributed import errors
 from lpg_distributed.store import files
+from lpg_distributed.store import tree_file
 
 FILE = 'checkpoint.npz'
 
 
-class CheckpointError(errors.UserError, ValueError):
+class AgentCheckpointError(errors.UserError, ValueError):
   """A damaged checkpoint; the message is one line."""
 
 
-class Checkpoint(NamedTuple):
+class AgentCheckpoint(NamedTuple):
+  """A checkpoint on disk, of which the header is read."""
+  path: str
   header: Mapping[str, Any]
-  leaves: list[np.ndarray]
+
+
+def _name_leaves(tree: Any) -> dict[str, Any]:
+  return {f'leaf_{i}': leaf
+          for i, leaf in enumerate(jax.tree_util.tree_leaves(tree))}
+
+
+def _damaged(path: str, error: Exception) -> AgentCheckpointError:
+  return AgentCheckpointError(f'{path} is damaged ({error}); remove it to '
+                              'begin anew')
 
 
 def save(directory: str, header: Mapping[str, Any], tree: Any) -> None:
-  """Writes aside and renames, so that the last one is there till then."""
-  leaves = [np.asarray(x) for x in jax.tree_util.tree_leaves(tree)]
-  buffer = io.BytesIO()
-  np.savez(buffer, header=np.array(json.dumps(header)),
-           **{f'leaf_{i}': leaf for i, leaf in enumerate(leaves)})
-  files.write_whole(os.path.join(directory, FILE), buffer.getvalue())
+  """Replaces the directory's checkpoint."""
+  files.write_whole(os.path.join(directory, FILE),
+                    tree_file.pack(_name_leaves(tree), header))
 
 
-def load(directory: str) -> Optional[Checkpoint]:
+def load(directory: str) -> Optional[AgentCheckpoint]:
   """The directory's checkpoint; None if there is none.
 
   Raises:
-    CheckpointError: it is damaged.
+    AgentCheckpointError: it is damaged.
   """
   path = os.path.join(directory, FILE)
-  if not os.path.exists(path):
-    return None
   try:
-    with np.load(path, allow_pickle=False) as saved:
-      header = json.loads(saved['header'].item())
-      return Checkpoint(header, [saved[f'leaf_{i}']
-                                 for i in range(len(saved.files) - 1)])
-  except Exception as error:  # Damage shows as nearly any error.
-    reason = ' '.join(str(error).split()) or type(error).__name__
-    raise CheckpointError(f'{path} is damaged ({reason}); remove it to begin '
-                          'anew') from None
+    with tree_file.open_tree(path) as saved:
+      return AgentCheckpoint(path, dict(saved.read_header()))
+  except FileNotFoundError:
+    return None
+  except tree_file.TreeFileError as error:
+    raise _damaged(path, error) from None
 
 
-def restore(directory: str, checkpoint: Checkpoint, like: Any) -> Any:
+def restore(checkpoint: AgentCheckpoint, like: Any) -> Any:
   """The tree of a checkpoint.
 
   Args:
-    directory: for messages.
     checkpoint: from `load`.
     like: a tree of the same shapes, for example from `jax.eval_shape`.
 
   Raises:
-    CheckpointError: it is of something else.
+    AgentCheckpointError: it is damaged, or of something else.
   """
-  leaves, treedef = jax.tree_util.tree_flatten(like)
-  if ([(x.shape, x.dtype) for x in leaves]
-      != [(x.shape, x.dtype) for x in checkpoint.leaves]):
-    raise CheckpointError(f'{os.path.join(directory, FILE)} is of another '
-                          'agent or environment; remove it to begin anew')
-  return jax.tree_util.tree_unflatten(treedef, checkpoint.leaves)
+  likes, path = _name_leaves(like), checkpoint.path
+  try:
+    with tree_file.open_tree(path) as saved:
+      if ({name: tree_file.spec_of(leaf) for name, leaf in likes.items()}
+          != {name: spec for name, spec in saved.specs.items()
+              if name != tree_file.HEADER}):
+        raise AgentCheckpointError(
+            f'{path} is of another agent or environment; remove it to begin '
+            'anew')
+      leaves = saved.read_leaves(likes)
+  except FileNotFoundError:
+    raise AgentCheckpointError(f'there is no file {path} any more') from None
+  except tree_file.TreeFileError as error:
+    raise _damaged(path, error) from None
+  return jax.tree_util.tree_unflatten(
+      jax.tree_util.tree_structure(like), [leaves[name] for name in likes])

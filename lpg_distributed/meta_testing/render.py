@@ -157,7 +157,7 @@ def _load_agent(job: jobs.Job, directory: str, seed: int,
   init = _learner(job, environment).init
   like = jax.eval_shape(init, jax.random.PRNGKey(0)).theta
   return jax.tree_util.tree_map(
-      jnp.asarray, checkpoint_lib.restore(path, saved, like))
+      jnp.asarray, checkpoint_lib.restore(saved, like))
 
 
 def _enlarge(frame: np.ndarray) -> np.ndarray:

@@ -194,7 +194,7 @@ def _run_jitted(run: _Run, environment: base.Environment) -> bool:
   else:
     done = run.checkpoint.header['chunks']
     state = jax.device_put(checkpoint_lib.restore(
-        run.directory, run.checkpoint, jax.eval_shape(init, hyper, keys)))
+        run.checkpoint, jax.eval_shape(init, hyper, keys)))
   env_steps = done * size * steps_per_update
   run.open(dict.fromkeys(job.seeds, env_steps))
   run.show(None, env_steps, env_steps * seeds)
@@ -239,7 +239,7 @@ def _run_host(run: _Run, batches: list[Any]) -> bool:
     if env_steps:
       like = jax.eval_shape(learner.init, jax.random.PRNGKey(0))
       snapshot = host_loop.Snapshot(jax.device_put(checkpoint_lib.restore(
-          run.directory, run.checkpoint, like)), env_steps)
+        run.checkpoint, like)), env_steps)
   done = dict.fromkeys(job.seeds[:index], np.inf)
   if snapshot is not None:
     done[job.seeds[index]] = snapshot.env_steps
@@ -335,7 +335,7 @@ def run(job: jobs.Job, directory: str, stop: Optional[threading.Event] = None,
     Whether the job is done; False if it was stopped.
 
   Raises:
-    JobError, ResultError, CheckpointError: one line each; `InUseError` if
+    JobError, ResultError, AgentCheckpointError: one line each; `InUseError` if
       another process has the directory.
   """
   stop = stop or threading.Event()

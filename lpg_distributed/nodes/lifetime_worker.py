@@ -120,9 +120,8 @@ class LifetimeWorker:
     step = 0
     if checkpoint is not None:
       name = checkpointing.shard_part_name(spec.shard_id)
-      saved = checkpointing.load_tree(
-          checkpointing.read_part(checkpoint, name),
-          like={'step': 0, 'state': state})
+      saved = checkpointing.read_tree(checkpoint, name,
+                                      like={'step': 0, 'state': state})
       step, state = int(saved['step']), saved['state']
     shard_id = lifetime.ShardId(*(np.int32(x) for x in (
         self._config.run.seed, spec.shard_id, spec.first_slot,

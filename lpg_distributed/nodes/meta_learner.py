@@ -106,8 +106,8 @@ class MetaLearner:
                    initial_rule.first_state)(self._config)
     if checkpoint is not None:
       checkpointing.require_same_config(checkpoint, self._config)
-      saved = checkpointing.load_tree(
-          checkpointing.read_part(checkpoint, 'learner'), like=self._saved())
+      saved = checkpointing.read_tree(checkpoint, 'learner',
+                                      like=self._saved())
       self._state = saved['state']
       self._meta_step = self._base_step = int(saved['meta_step'])
       self._counters = {name: type(zero)(saved['counters'][name].item())

@@ -1,14 +1,10 @@
-"""An agent as a file: `.npz` with its arrays and, as JSON, what it is."""
+"""An agent in training as a file: an `.npz` of its arrays, JSON beside them."""
 
-import io
-import json
 from typing import Any, NamedTuple, Optional
-
-import jax
-import numpy as np
 
 from lpg_distributed import errors
 from lpg_distributed.store import files
+from lpg_distributed.store import tree_file
 
 _FORMAT = 'lpg-agent-1'
 
@@ -24,47 +20,30 @@ class AgentFile(NamedTuple):
 
 def save(path: str, state: Any, **info: Any) -> None:
   """Writes a tree of arrays whole or not at all; `info` must be JSON."""
-  leaves = jax.tree_util.tree_leaves_with_path(state)
-  buffer = io.BytesIO()
-  np.savez(buffer, header=np.array(json.dumps(
-      {'format': _FORMAT, 'info': info})),
-      **{jax.tree_util.keystr(name): np.asarray(leaf)
-         for name, leaf in leaves})
-  files.write_whole(path, buffer.getvalue())
+  files.write_whole(path, tree_file.pack(
+      tree_file.named_leaves(state), {'format': _FORMAT, 'info': info}))
 
 
 def load(path: str, like: Any) -> Optional[AgentFile]:
-  """Reads what `save` wrote; None if there is no file.
+  """Reads the file that `save` wrote; None if there is no file.
 
   Args:
     path: of the file.
     like: a tree with the structure, shapes and types that are expected, as
-      `jax.eval_shape` gives.
+      `jax.eval_shape` gives. The file may hold more.
 
   Raises:
-    AgentFileError: it is damaged, or another agent's.
+    AgentFileError: the file is damaged, or of another agent.
   """
-  leaves, tree = jax.tree_util.tree_flatten_with_path(like)
-  names = [jax.tree_util.keystr(name) for name, _ in leaves]
   try:
-    with np.load(path, allow_pickle=False) as saved:
-      header = json.loads(saved['header'].item())
-      if header['format'] != _FORMAT:
-        raise ValueError(f'its format is {header["format"]!r}')
-      arrays = {name: saved[name] for name in names}
+    with tree_file.open_tree(path) as saved:
+      header = saved.read_header()
+      if header.get('format') != _FORMAT or 'info' not in header:
+        raise tree_file.TreeFileError(
+            f'its format is {header.get("format")!r}')
+      return AgentFile(saved.read_tree(like, partial=True), header['info'])
   except FileNotFoundError:
     return None
-  # Damage shows as nearly any error of zipfile, zlib, NumPy or JSON.
-  except Exception as error:  # pylint: disable=broad-except
-    reason = ' '.join((str(error) or type(error).__name__).split())
-    raise AgentFileError(f'{path} is not this training\'s agent ({reason}); '
+  except tree_file.TreeFileError as error:
+    raise AgentFileError(f'{path} is not this training\'s agent ({error}); '
                          'remove it to begin anew') from None
-  for name, (_, leaf) in zip(names, leaves):
-    found = arrays[name]
-    if (found.shape, found.dtype) != (leaf.shape, leaf.dtype):
-      raise AgentFileError(
-          f'{path}: {name} is {found.dtype}{list(found.shape)}; this training '
-          f'needs {leaf.dtype}{list(leaf.shape)}; remove it to begin anew')
-  return AgentFile(
-      jax.tree_util.tree_unflatten(tree, [arrays[name] for name in names]),
-      header['info'])

@@ -1,26 +1,25 @@
 """Checkpoints of a run: complete or absent, checked by sum, never pickled.
 
-A checkpoint is a directory of parts (`learner`, `bandit`, one per shard),
-written by whoever owns them, and a manifest with their sums that is written
-last. Until then the directory's name says that it is not complete.
+A checkpoint is a directory of parts (`learner`, `bandit`, one per shard), each
+written by its owner. The manifest, which has the parts' sums, is written last.
+Until then the directory's name ends with `.incomplete`.
 """
 
+import errno
 import hashlib
-import io
 import json
 import os
 import re
 import shutil
-from typing import Any, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 from absl import logging
-import jax
-import numpy as np
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import errors
 from lpg_distributed.store import files
+from lpg_distributed.store import tree_file
 
 _FORMAT = 2
 _MANIFEST = 'manifest.json'
@@ -29,7 +28,9 @@ _OPEN_SUFFIX = '.incomplete'
 # What the manifest may name; nothing else is ever opened.
 _PART = re.compile(r'learner|bandit|shard_\d{5,12}')
 _SHA256 = re.compile(r'[0-9a-f]{64}')
-_LARGEST_MANIFEST = 1 << 26  # bytes
+# Bytes of a manifest, of a part that is JSON, and of any part.
+_LARGEST_MANIFEST, _LARGEST_JSON, _LARGEST_PART = 1 << 24, 1 << 24, 1 << 31
+_PIECE = 1 << 20  # bytes of a part that are read at once to be verified
 
 
 class CheckpointError(errors.UserError, RuntimeError):
@@ -56,18 +57,9 @@ def shard_part_name(shard_id: int) -> str:
   return f'shard_{shard_id:05d}'
 
 
-def _name(path: Any) -> str:
-  """Name of a leaf in the file; it outlives renamed fields."""
-  return jax.tree_util.keystr(path).replace('.discount_t', '.discount')
-
-
 def save_tree(tree: Any) -> bytes:
   """Arrays and numbers of a tree as an `.npz`, named by their paths."""
-  buffer = io.BytesIO()
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
-  np.savez(buffer, **{_name(path): np.asarray(leaf)
-                      for path, leaf in leaves})
-  return buffer.getvalue()
+  return tree_file.pack(tree_file.named_leaves(tree))
 
 
 def load_tree(data: bytes, like: Any) -> Any:
@@ -76,32 +68,12 @@ def load_tree(data: bytes, like: Any) -> Any:
   Raises:
     CheckpointError: other names, shapes or types than those of `like`.
   """
-  leaves, tree = jax.tree_util.tree_flatten_with_path(like)
-  names = [_name(path) for path, _ in leaves]
-  expected = {name: np.asarray(leaf) for name, (_, leaf) in zip(names, leaves)}
-
-  def check(name, shape, dtype):
-    if name not in expected:
-      raise CheckpointError('the saved arrays are others than this run\'s, '
-                            f'for example {name}')
-    wanted = expected[name]
-    if (wanted.shape, wanted.dtype) != (shape, dtype):
-      raise CheckpointError(
-          f'{name} is saved as {dtype}{list(shape)}; this run '
-          f'needs {wanted.dtype}{list(wanted.shape)}')
-
   try:
-    arrays = files.read_arrays(data, check)
-  except CheckpointError:
-    raise
-  # Damage shows as nearly any error of zipfile, zlib or NumPy.
-  except Exception as error:  # pylint: disable=broad-except
-    raise CheckpointError(f'not an array file: {error}') from None
-  missing = set(names) - set(arrays)
-  if missing:
-    raise CheckpointError('the saved arrays are others than this run\'s, '
-                          f'for example {sorted(missing)[0]}')
-  return jax.tree_util.tree_unflatten(tree, [arrays[name] for name in names])
+    with tree_file.open_tree(data) as saved:
+      return saved.read_tree(like)
+  except tree_file.TreeFileError as error:
+    raise CheckpointError(
+        f'the saved arrays are not this run\'s: {error}') from None
 
 
 def _root(run_dir: str) -> str:
@@ -114,7 +86,14 @@ def _directory(run_dir: str, meta_step: int) -> str:
 
 def write_part(run_dir: str, meta_step: int, name: str,
                data: bytes) -> PartRecord:
-  """Writes one part of a checkpoint that is not complete yet."""
+  """Writes one part of a checkpoint that is not complete yet.
+
+  Raises:
+    OSError: it cannot be written, or is too large to be read again.
+  """
+  if len(data) > _LARGEST_PART:
+    raise OSError(errno.EFBIG, f'{len(data)} bytes; allowed: up to '
+                  f'{_LARGEST_PART}; lower run.lifetimes_per_shard', name)
   directory = _directory(run_dir, meta_step) + _OPEN_SUFFIX
   os.makedirs(directory, exist_ok=True)
   files.write_whole(os.path.join(directory, name), data)
@@ -231,8 +210,8 @@ def open_step(run_dir: str, meta_step: int,
   """
   path = _directory(run_dir, meta_step)
   try:
-    with open(os.path.join(path, _MANIFEST), 'rb') as f:
-      manifest = json.loads(f.read(_LARGEST_MANIFEST))
+    manifest = files.read_json(os.path.join(path, _MANIFEST),
+                               _LARGEST_MANIFEST)
     if manifest['format'] != _FORMAT:
       raise CheckpointError(f'{path} has format {manifest["format"]}; allowed:'
                             f' {_FORMAT}')
@@ -241,12 +220,12 @@ def open_step(run_dir: str, meta_step: int,
     parts = tuple(_check_record(PartRecord(**part))
                   for part in manifest['parts'])
     about = {'config': manifest['config']} if 'config' in manifest else {}
-  except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+  except (OSError, ValueError, KeyError, TypeError) as error:
     raise CheckpointError(
         f'{path} has no readable manifest ({error})') from None
   checkpoint = Checkpoint(path, meta_step, parts, about)
   for part in parts if verify else ():
-    read_part(checkpoint, part.name)
+    verify_part(checkpoint, part.name)
   return checkpoint
 
 
@@ -256,7 +235,7 @@ def _check_record(record: PartRecord) -> PartRecord:
     raise ValueError(f'a part is called {record.name!r}')
   if not _SHA256.fullmatch(record.sha256):
     raise ValueError(f'the sum of {record.name} is none')
-  if type(record.size) is not int or record.size < 0:
+  if type(record.size) is not int or not 0 <= record.size <= _LARGEST_PART:
     raise ValueError(f'the size of {record.name} is {record.size!r}')
   return record
 
@@ -305,30 +284,82 @@ def require_same_config(checkpoint: Checkpoint,
                           f'{"; ".join(changes[:6])}')
 
 
-def read_part(checkpoint: Checkpoint, name: str) -> bytes:
-  """One part's data, verified.
+def _find_part(checkpoint: Checkpoint, name: str) -> tuple[str, PartRecord]:
+  """A part's path and record; raises CheckpointError if there is none."""
+  records = {record.name: record for record in checkpoint.parts}
+  if name not in records:
+    raise CheckpointError(f'{checkpoint.path} has no part {name}')
+  return os.path.join(checkpoint.path, name), records[name]
+
+
+def _read_verified(path: str, record: PartRecord) -> Iterator[bytes]:
+  """A part's data, in pieces; the last comes before the sum is compared.
 
   Raises:
     CheckpointError: it is missing, cut short or changed.
   """
-  records = {record.name: record for record in checkpoint.parts}
-  if name not in records:
-    raise CheckpointError(f'{checkpoint.path} has no part {name}')
-  path = os.path.join(checkpoint.path, name)
+  digest = hashlib.sha256()
   try:
-    with open(path, 'rb') as f:
-      data = f.read()
+    with files.open_regular(path) as f:
+      size = os.fstat(f.fileno()).st_size
+      if size != record.size:
+        raise CheckpointError(f'{path} is damaged: {size} bytes, and not '
+                              f'{record.size}')
+      while data := f.read(_PIECE):
+        digest.update(data)
+        yield data
   except OSError as error:
     raise CheckpointError(f'{path} cannot be read: {error}') from None
-  record = records[name]
-  if len(data) != record.size:
-    raise CheckpointError(f'{path} is damaged: {len(data)} bytes, and not '
-                          f'{record.size}')
-  if hashlib.sha256(data).hexdigest() != record.sha256:
+  if digest.hexdigest() != record.sha256:
     raise CheckpointError(f'{path} is damaged: its sum is not the manifest\'s')
-  return data
+
+
+def verify_part(checkpoint: Checkpoint, name: str) -> None:
+  """Compares a part with the manifest, a piece at a time.
+
+  Raises:
+    CheckpointError: it is missing, cut short or changed.
+  """
+  for _ in _read_verified(*_find_part(checkpoint, name)):
+    pass
+
+
+def read_part(checkpoint: Checkpoint, name: str,
+              largest: int = _LARGEST_PART) -> bytes:
+  """One part's data, verified.
+
+  Args:
+    checkpoint: a complete one.
+    name: of the part.
+    largest: number of bytes that the part may have.
+
+  Raises:
+    CheckpointError: it is missing, too large, cut short or changed.
+  """
+  path, record = _find_part(checkpoint, name)
+  if record.size > largest:
+    raise CheckpointError(f'{path} has {record.size} bytes; allowed: up to '
+                          f'{largest}')
+  return b''.join(_read_verified(path, record))
+
+
+def read_tree(checkpoint: Checkpoint, name: str, like: Any) -> Any:
+  """A part that `save_tree` made, in the structure of `like`.
+
+  Raises:
+    CheckpointError: it is damaged, or holds other arrays than `like`.
+  """
+  return load_tree(read_part(checkpoint, name, tree_file.size_of(like)), like)
 
 
 def load_json(checkpoint: Checkpoint, name: str) -> Any:
-  """A part that is JSON."""
-  return json.loads(read_part(checkpoint, name))
+  """A part that is JSON.
+
+  Raises:
+    CheckpointError: it is damaged.
+  """
+  try:
+    return files.parse_json(read_part(checkpoint, name, _LARGEST_JSON))
+  except ValueError as error:
+    raise CheckpointError(f'part {name} of {checkpoint.path} is not readable: '
+                          f'{error}') from None

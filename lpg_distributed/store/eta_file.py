@@ -1,10 +1,7 @@
-"""A rule as a file: `.npz` with eta and, as JSON, the configuration of it."""
+"""A rule as a file: an `.npz` of eta, with its configuration as JSON."""
 
 import dataclasses
-import io
-import json
-import math
-from typing import Any, NamedTuple
+from typing import Any, Mapping, NamedTuple
 
 import numpy as np
 
@@ -12,9 +9,10 @@ from lpg_distributed import config as config_lib
 from lpg_distributed import errors
 from lpg_distributed.core import rule_vector
 from lpg_distributed.store import files
+from lpg_distributed.store import tree_file
 
 _FORMAT = 'lpg-eta-1'
-_LARGEST, _LARGEST_HEADER = 1 << 28, 1 << 22  # bytes
+_LARGEST = 1 << 27  # bytes of eta; the paper's rule has 1.1 million
 
 
 class EtaFileError(errors.UserError, ValueError):
@@ -24,18 +22,16 @@ class EtaFileError(errors.UserError, ValueError):
 class EtaFile(NamedTuple):
   eta: np.ndarray  # [P] float32
   rule: config_lib.RuleConfig
-  info: dict[str, Any]  # whatever was saved with it, such as `meta_step`
+  info: dict[str, Any]  # what was saved beside the rule, such as `meta_step`
 
 
 def pack(eta: Any, rule: config_lib.RuleConfig, **info: Any) -> bytes:
-  """What `save` writes."""
+  """The bytes that `save` writes."""
   if not hasattr(eta, 'shape'):
     eta = rule_vector.ravel(eta)
   header = {'format': _FORMAT, 'rule': dataclasses.asdict(rule), 'info': info}
-  buffer = io.BytesIO()
-  np.savez_compressed(buffer, eta=np.asarray(eta, np.float32),
-                      header=np.array(json.dumps(header)))
-  return buffer.getvalue()
+  return tree_file.pack({'eta': np.asarray(eta, np.float32)}, header,
+                        compressed=True)
 
 
 def save(path: str, eta: Any, rule: config_lib.RuleConfig,
@@ -44,46 +40,44 @@ def save(path: str, eta: Any, rule: config_lib.RuleConfig,
   files.write_whole(path, pack(eta, rule, **info))
 
 
-def _check(name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-  """Raises ValueError for what no rule's file has."""
-  fits = {'header': dtype.kind == 'U' and shape == ()
-                    and dtype.itemsize <= _LARGEST_HEADER,
-          'eta': dtype.kind in 'fiu' and len(shape) <= 2
-                 and math.prod(shape) * dtype.itemsize <= _LARGEST}
-  if not fits.get(name):
-    raise ValueError(f'it has {name} as {dtype}{list(shape)}')
-
-
 def load(path: str) -> EtaFile:
-  """Reads what `save` wrote.
+  """Reads the file that `save` wrote.
 
   Raises:
     EtaFileError: the file is missing, cut short, or something else.
   """
   try:
-    with open(path, 'rb') as f:
-      data = f.read(_LARGEST + 1)
-    if len(data) > _LARGEST:
-      raise ValueError(f'it is larger than {_LARGEST} bytes')
-    saved = files.read_arrays(data, _check)
-    header = json.loads(saved['header'].item())
-    eta = saved['eta']
-    if header['format'] != _FORMAT:
-      raise ValueError(f'its format is {header["format"]!r}; allowed: '
-                       f'{_FORMAT!r}')
-    rule = config_lib.RuleConfig(**header['rule'])
-    info = dict(header['info'])
+    with tree_file.open_tree(path) as saved:
+      rule, info = _parse_header(saved.read_header())
+      wanted = tree_file.ArraySpec((rule_vector.size(rule),),
+                                   np.dtype(np.float32))
+      if wanted.size > _LARGEST:
+        raise tree_file.TreeFileError(
+            f'eta has {wanted.size} bytes; allowed: up to {_LARGEST}')
+      found = saved.specs.get('eta')
+      if found is None:
+        raise tree_file.TreeFileError('it has no eta')
+      if found != wanted:
+        raise EtaFileError(f'{path} holds eta as {found}; its configuration '
+                           f'says {wanted}')
+      eta = saved.read_leaves({'eta': wanted})['eta']
   except FileNotFoundError:
     raise EtaFileError(f'there is no file {path}') from None
-  # Damage shows as nearly any error of zipfile, zlib, NumPy or JSON.
-  except Exception as error:  # pylint: disable=broad-except
-    reason = str(error) or type(error).__name__
+  except tree_file.TreeFileError as error:
     raise EtaFileError(f'{path} is not a rule saved by this program '
-                       f'({" ".join(reason.split())})') from None
-  size = rule_vector.size(rule)
-  if eta.shape != (size,) or eta.dtype != np.float32:
-    raise EtaFileError(f'{path} holds {eta.dtype}{list(eta.shape)}; its '
-                       f'configuration says float32[{size}]')
+                       f'({error})') from None
   if not np.all(np.isfinite(eta)):
     raise EtaFileError(f'{path} holds numbers that are not finite')
   return EtaFile(eta, rule, info)
+
+
+def _parse_header(header: Mapping[str, Any]
+                  ) -> tuple[config_lib.RuleConfig, dict[str, Any]]:
+  """The rule's configuration, and what was saved beside it."""
+  try:
+    if header['format'] != _FORMAT:
+      raise ValueError(f'its format is {header["format"]!r}; allowed: '
+                       f'{_FORMAT!r}')
+    return (config_lib.RuleConfig(**header['rule']), dict(header['info']))
+  except (KeyError, TypeError, ValueError) as error:
+    raise tree_file.TreeFileError(' '.join(str(error).split())) from None

@@ -1,13 +1,11 @@
-"""Files: whole or not there when written, and not trusted when read."""
+"""Files that are written whole or not at all, and not trusted when read."""
 
 import errno
-import io
+import json
 import os
 import secrets
-from typing import Callable, TextIO
-import zipfile
-
-import numpy as np
+import stat
+from typing import Any, BinaryIO, TextIO, Union
 
 # How a file system says that it cannot wait for the disk.
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS,
@@ -15,11 +13,11 @@ _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS,
 
 
 def write_whole(path: str, data: bytes) -> None:
-  """Writes a file aside, waits until it is on the disk, and renames it.
+  """Writes a temporary file, waits until it is on the disk, renames it.
 
   No symbolic link at its place is followed.
   """
-  # Threads, and processes of other hosts, may write the same file.
+  # A random name, since other threads and hosts may write the same file.
   aside = f'{path}.{secrets.token_hex(8)}.aside'
   try:
     with open(aside, 'xb') as f:
@@ -35,7 +33,7 @@ def write_whole(path: str, data: bytes) -> None:
 
 
 def sync_directory(path: str) -> None:
-  """Waits until what was renamed in a directory is on the disk."""
+  """Waits until changes of a directory, such as renames, are on the disk."""
   try:
     descriptor = os.open(path or '.', os.O_RDONLY)
   except OSError as error:
@@ -68,33 +66,43 @@ def open_to_append(path: str) -> TextIO:
   return os.fdopen(descriptor, 'a', encoding='utf-8')
 
 
-def read_arrays(data: bytes,
-                check: Callable[[str, tuple[int, ...], np.dtype], None]
-                ) -> dict[str, np.ndarray]:
-  """The arrays of an `.npz`, each read only if it is what is expected.
-
-  Nothing is unpickled, and no memory is taken for what is refused.
-
-  Args:
-    data: the file.
-    check: raises for a name, shape and type that are not expected.
+def open_regular(path: str) -> BinaryIO:
+  """Opens a plain file for reading; never waits, as for a writer of a pipe.
 
   Raises:
-    Whatever `check` raises; nearly any error of zipfile, zlib and NumPy for a
-    file that is damaged.
+    OSError: there is none, or it is a directory, a pipe or a device.
   """
-  arrays = {}
-  with zipfile.ZipFile(io.BytesIO(data)) as archive:
-    for entry in archive.infolist():
-      name = entry.filename.removesuffix('.npy')
-      with archive.open(entry) as f:
-        version = np.lib.format.read_magic(f)
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0,
-                       (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, _, dtype = read_header(f)
-      if dtype.hasobject:
-        raise ValueError(f'{name} holds Python objects')
-      check(name, shape, dtype)
-      with archive.open(entry) as f:
-        arrays[name] = np.lib.format.read_array(f, allow_pickle=False)
-  return arrays
+  descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+  try:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+      raise OSError(errno.EINVAL, 'not a plain file', path)
+    return os.fdopen(descriptor, 'rb')
+  except BaseException:
+    os.close(descriptor)
+    raise
+
+
+def read_json(path: str, largest: int = 1 << 26) -> Any:
+  """The content of a JSON file.
+
+  Args:
+    path: of the file.
+    largest: number of bytes that the file may have.
+
+  Raises:
+    OSError: it cannot be read.
+    ValueError: it is no JSON, too large, or nested too deep.
+  """
+  with open_regular(path) as f:
+    data = f.read(largest + 1)
+  if len(data) > largest:
+    raise ValueError(f'it has more than {largest} bytes')
+  return parse_json(data)
+
+
+def parse_json(data: Union[bytes, str]) -> Any:
+  """As `json.loads`, with ValueError also for what is nested too deep."""
+  try:
+    return json.loads(data)
+  except RecursionError:
+    raise ValueError('its groups are nested too deep') from None

@@ -149,8 +149,8 @@ class Rig:
     for spec in self.config.shards():
       like = {'step': 0, 'state': {
           'windows': np.zeros(spec.num_lifetimes, np.int32)}}
-      tree = checkpointing.load_tree(checkpointing.read_part(
-          checkpoint, checkpointing.shard_part_name(spec.shard_id)), like)
+      tree = checkpointing.read_tree(
+          checkpoint, checkpointing.shard_part_name(spec.shard_id), like)
       result.append((int(tree['step']), int(tree['state']['windows'][0])))
     return checkpoint, result
 
