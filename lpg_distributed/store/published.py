@@ -6,12 +6,12 @@ came about. `lpg publish` writes both.
 """
 
 import hashlib
-import json
 import os
 import re
 from typing import Any
 
 from lpg_distributed import errors
+from lpg_distributed.store import files
 
 DIRECTORY = os.path.join(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'weights')
@@ -77,8 +77,7 @@ def read_card(path: str) -> dict[str, Any]:
     PublishedError: it is damaged.
   """
   try:
-    with open(path, encoding='utf-8') as f:
-      card = json.load(f)
+    card = files.read_json(path)
     if card['format'] != CARD_FORMAT:
       raise ValueError('it is of another format')
     return card

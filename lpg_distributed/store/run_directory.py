@@ -68,8 +68,7 @@ def read_config(path: str) -> config_lib.Config:
   """
   file = os.path.join(path, _CONFIG)
   try:
-    with open(file, encoding='utf-8') as f:
-      return config_io.from_dict(json.load(f))
+    return config_io.from_dict(files.read_json(file))
   except FileNotFoundError:
     raise config_lib.ConfigError(f'{path} is no run directory: it has no '
                                  f'{_CONFIG}') from None

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -210,15 +211,29 @@ def change(path):
     f.write(data[:5] + bytes([data[5] ^ 1]) + data[6:])
 
 
-@pytest.mark.parametrize('damage', [cut_short, change, os.remove,
-                                    lambda path: cut_short(path, 0)])
+def replace_by_pipe(path):
+  os.remove(path)
+  os.mkfifo(path)
+
+
+def nest(path):
+  with open(path, 'w', encoding='utf-8') as f:
+    f.write('[' * 500_000)
+
+
+@pytest.mark.parametrize('damage', [
+    cut_short, change, os.remove, lambda path: cut_short(path, 0),
+    replace_by_pipe, nest, lambda path: os.truncate(path, 40 << 30)])
 @pytest.mark.parametrize('name', [*PARTS, 'manifest.json'])
 def test_damage_is_named_and_the_one_before_is_used(run_dir, caplog, damage,
                                                     name):
+  """At once and in little memory, also where a part has 40 GB."""
   write(run_dir, 4)
   write(run_dir, 8)
   damage(path_of(run_dir, 8, name))
+  begin = time.monotonic()
   assert_whole(run_dir, 4)
+  assert time.monotonic() - begin < 2.
   message = caplog.records[0].getMessage()
   assert path_of(run_dir, 8) in message
   assert name.split('.')[0] in message
@@ -227,7 +242,8 @@ def test_damage_is_named_and_the_one_before_is_used(run_dir, caplog, damage,
 @pytest.mark.parametrize('change_manifest', [
     lambda m: m.update(format=1), lambda m: m.update(meta_step=4),
     lambda m: m.pop('parts'), lambda m: m['parts'][0].pop('size'),
-    lambda m: m['parts'][0].update(x=1), lambda m: m['parts'].append(3)])
+    lambda m: m['parts'][0].update(x=1), lambda m: m['parts'].append(3),
+    lambda m: m['parts'][0].update(size=40 << 30)])
 def test_other_manifests(run_dir, change_manifest):
   write(run_dir, 4)
   write(run_dir, 8)
@@ -248,6 +264,27 @@ def test_all_damaged_is_an_error(run_dir, caplog):
   for step in (4, 8):
     assert path_of(run_dir, step, 'learner') in str(info.value)
   assert '\n' not in str(info.value) and not caplog.records
+
+
+def test_a_part_larger_than_its_tree_is_not_read(run_dir, monkeypatch):
+  record = checkpointing.write_part(run_dir, 1, 'learner', bytes(1 << 20))
+  checkpoint = checkpointing.commit(run_dir, 1, [record], 1)
+  monkeypatch.setattr(checkpointing, '_read_verified', None)
+  with pytest.raises(CheckpointError, match='has 1048576 bytes; allowed: up'):
+    checkpointing.read_tree(checkpoint, 'learner', {'a': np.zeros(3)})
+
+
+def test_json_that_is_nested_too_deep_is_an_error_of_one_line(run_dir):
+  record = checkpointing.write_part(run_dir, 1, 'bandit', b'[' * 500_000)
+  checkpoint = checkpointing.commit(run_dir, 1, [record], 1)
+  with pytest.raises(CheckpointError, match='nested too deep'):
+    checkpointing.load_json(checkpoint, 'bandit')
+
+
+def test_a_part_too_large_to_be_read_is_not_written(run_dir, monkeypatch):
+  monkeypatch.setattr(checkpointing, '_LARGEST_PART', 10)
+  with pytest.raises(OSError, match='lower run.lifetimes_per_shard'):
+    checkpointing.write_part(run_dir, 1, 'learner', bytes(11))
 
 
 def test_no_commit_without_its_parts(run_dir):
