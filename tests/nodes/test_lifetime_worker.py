@@ -34,9 +34,9 @@ class Metrics(NamedTuple):
   arm: np.ndarray
 
 
-def make_fake_shard(config, environment, num_lifetimes):
+def make_fake_shard(config, environment, num_lifetimes, platform):
   """Its gradient says what it was called with, its state counts windows."""
-  del config, environment
+  del config, environment, platform
 
   def advance(eta, arm_log_probs, state, shard_id, meta_step):
     seen = [eta[0], arm_log_probs[0], shard_id.seed, shard_id.shard_id,
