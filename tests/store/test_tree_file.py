@@ -161,7 +161,8 @@ def test_what_is_no_plain_file(tmp_path, reader, kind):
 
 def test_arrays_come_back_in_every_layout():
   tree = {'a': np.asfortranarray(np.arange(6).reshape(2, 3)),
-          'b': (np.float32(3), np.zeros((0, 4), bool), np.array('text')), 'c': 5}
+          'b': (np.float32(3), np.zeros((0, 4), bool), np.array('text')),
+          'c': 5}
   for compressed in (False, True):
     data = tree_file.pack(tree_file.named_leaves(tree), {'x': [1]}, compressed)
     with tree_file.open_tree(data) as saved:
