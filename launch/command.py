@@ -1,6 +1,7 @@
 """What every command shares: it reads flags and reports errors in one line."""
 
 import errno
+import importlib.util
 import os
 import shlex
 import socket
@@ -25,6 +26,20 @@ def require(*needed) -> None:
   for flag in needed:
     if not flag.value:
       raise UsageError(f'--{flag.name} is missing')
+
+
+def require_launchpad(what: str, allowed: str = '') -> None:
+  """Raises UsageError if Launchpad is not installed.
+
+  Args:
+    what: needs it.
+    allowed: does without it.
+  """
+  if importlib.util.find_spec('launchpad') is None:
+    raise UsageError(
+        f'{what} needs Launchpad, which is not installed here; allowed: '
+        f'{allowed + ", or " if allowed else ""}on Python 3.10 pip install '
+        '"lpg-distributed[launchpad]"')
 
 
 def check_port(host: str, port: int) -> None:

@@ -1,4 +1,4 @@
-"""The flags that say what is trained, for every command that launches it."""
+"""The flags of a configuration, for all commands that meta-train."""
 
 from typing import Callable, Optional
 
@@ -8,23 +8,23 @@ from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import presets
 
-# They count as flags of the module that calls `define`.
+# The flags count as those of the module that calls `define`.
 flags.disclaim_key_flags()
 
 
 def define() -> Callable[[Optional[int]], config_lib.Config]:
-  """Defines --preset, --config, --set and three short forms of the last.
+  """Defines --preset, --config, --set and three short forms of --set.
 
   Returns:
-    What makes the configuration once flags are parsed. Its argument is the
-    number of workers where no flag says it, or None.
+    A function that makes the configuration once flags are parsed. Its argument
+    is the number of workers if no flag sets it, or None.
   """
   preset = flags.DEFINE_string('preset', 'demo', 'demo, laptop or paper')
   file = flags.DEFINE_string(
-      'config', None, 'JSON file with fields that differ from the preset')
+      'config', None, 'a JSON file with fields that differ from the preset')
   fields = flags.DEFINE_multi_string(
-      'set', [], 'a field and its value, as meta.num_updates=3; many times')
-  short = [flags.DEFINE_string(name, None, f'short for --set=run.{name}=')
+      'set', [], 'sets a field, as meta.num_updates=3; many times')
+  short = [flags.DEFINE_string(name, None, f'short for --set=run.{name}=VALUE')
            for name in ('seed', 'num_workers', 'meta_steps')]
 
   def make_config(num_workers=None):

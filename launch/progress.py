@@ -1,4 +1,4 @@
-"""What a run shows while it runs: a live table, or plain lines."""
+"""Shows the progress of a run: a live table, or plain lines."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ _PLAIN_PERIOD_S = 10.
 
 
 class View(NamedTuple):
-  """One look at a run, ready to be shown."""
+  """What is shown of a run at one moment."""
   headline: str
   returns: list[tuple[str, str, str]]  # environment, now, best possible
   notes: list[str]
@@ -25,22 +25,27 @@ def _duration(seconds: float) -> str:
 
 
 class Estimator:
-  """Turns the learner's status into a `View`; remembers the last returns."""
+  """Makes views of a learner's status; remembers the last returns."""
 
   def __init__(self, meta_steps: int, environments: tuple[str, ...],
                optima: Mapping[str, Optional[float]]):
     self._meta_steps = meta_steps
     self._environments = environments
     self._optima = optima
-    self._known: dict[str, Any] = {}  # the last number of each name
+    self._known: dict[str, Any] = {}  # the last value of each metric
     self._first: Optional[tuple[float, int]] = None
 
   def view(self, status: Mapping[str, Any],
            evaluator: Optional[Mapping[str, Any]] = None) -> View:
-    """See `MetaLearner.get_status` and the evaluator's metrics."""
+    """Makes a view.
+
+    Args:
+      status: see `MetaLearner.get_status`.
+      evaluator: the metrics of the evaluator on Atari.
+    """
     step, row, counters = (status[k] for k in ('meta_step', 'row', 'counters'))
     now = time.monotonic()
-    if row and self._first is None:  # The first step holds the compilation.
+    if row and self._first is None:  # Compilation belongs to the first step.
       self._first = now, step
     self._known.update({key: value for key, value in row.items()
                         if value is not None})
@@ -81,7 +86,7 @@ class Estimator:
     return View(', '.join(parts), returns, notes)
 
   def _return(self, name: str) -> Optional[float]:
-    """Of lifetimes at their end; until one has ended, of episodes."""
+    """Return at the end of lifetimes; of episodes until one has ended."""
     return self._known.get(f'return/{name}',
                            self._known.get(f'episode_return/{name}'))
 
@@ -103,7 +108,7 @@ def _table(view: View) -> rich.table.Table:
 
 
 class Progress:
-  """Shows views on a terminal as they change, elsewhere now and then."""
+  """Shows views: on a terminal at once, elsewhere every ten seconds."""
 
   def __init__(self, stream=None):
     self._stream = stream or sys.stderr

@@ -291,9 +291,9 @@ def test_agents_learn_by_the_rule_that_is_given():
   rule = lpg.Rule(np.asarray(rule_vector.ravel(eta)), config)
   agents = lpg.train_agents(
       rule, 'chain_short', alpha_lr=80., alpha_y=0., num_agents=8,
-      num_envs=16, updates=150)
+      num_envs=16, updates=300)
   assert isinstance(agents, train_agents.Lifetimes)
-  short = agents.num_episodes.sum(axis=0) > 150 * 16  # over an episode each
+  short = agents.num_episodes.sum(axis=0) > 300 * 16  # over an episode each
   assert short.any()
   assert agents.final_return[short].min() > 0.8
 

@@ -3,9 +3,8 @@
   lpg atari --games=breakout,pong --rule=a2c --results=runs/a2c
   lpg atari --games=all --eta=eta.npz --results=runs/lpg
 
-Ctrl-C or SIGTERM saves and ends; the same command resumes, and leaves alone
-what is done. `lpg atari-results` makes tables and
-figures of the results.
+Ctrl-C or SIGTERM saves and ends. The same command resumes and skips jobs that
+are done. `lpg atari-results` makes tables and figures of the results.
 """
 
 import os
@@ -22,29 +21,34 @@ from lpg_distributed.launch.cluster import resources
 LAUNCH_TYPES = ('embedded', 'processes', 'local_mp', 'slurm')
 _FRAMES_PER_STEP = atari.AtariEnvironment.frames_per_step
 
-_GAMES = flags.DEFINE_list('games', [], 'as breakout,pong; or all')
-_SEEDS = flags.DEFINE_list('seeds', ['0'], 'one job each, as 0,1,2')
+_GAMES = flags.DEFINE_list('games', [], 'games, as breakout,pong; or all')
+_SEEDS = flags.DEFINE_list('seeds', ['0'], 'seeds, one job each, as 0,1,2')
 _FRAMES = flags.DEFINE_integer(
-    'frames', 2_000_000, 'of the emulator, for each job; the paper has 2e8')
+    'frames', 2_000_000, 'frames of the emulator in each job; the paper: 2e8')
 _RULE = flags.DEFINE_string('rule', 'lpg', 'lpg, random, a2c or lpg_v')
-_ETA = flags.DEFINE_string('eta', None, 'file with the rule of lpg or lpg_v')
-_PRESET = flags.DEFINE_string('preset', 'dm_noop', ', '.join(atari.PRESETS))
-_NUM_ENVS = flags.DEFINE_integer('num_envs', 30, 'of one job')
+_ETA = flags.DEFINE_string(
+    'eta', None, 'the rule of lpg or lpg_v: a file, or the name of a published '
+    'rule')
+_PRESET = flags.DEFINE_string('preset', 'dm_noop', ' or '.join(atari.PRESETS))
+_NUM_ENVS = flags.DEFINE_integer('num_envs', 30, 'parallel emulators '
+                                 'of each job')
 _SET = flags.DEFINE_multi_string(
     'set', [], 'a setting of the agent and its value, as learning_rate=0.001; '
     'many times; see lpg_distributed/core/rules.py')
 _LSTM_SIZE = flags.DEFINE_integer(
-    'lstm_size', 256, 'of the eta that --rule=random draws without --eta')
-_RESULTS = flags.DEFINE_string('results', None, 'directory of all results')
+    'lstm_size', 256, 'LSTM units of the eta that --rule=random draws without '
+    '--eta')
+_RESULTS = flags.DEFINE_string('results', None, 'the directory of all results')
 _LAUNCH_TYPE = flags.DEFINE_string(
     'launch_type', 'processes', 'embedded: one job after the other in this '
     'process; processes: several at once; local_mp: the same as a Launchpad '
     'program; slurm: the same on a cluster')
 _PROCESSES = flags.DEFINE_integer(
-    'processes', None, 'how many; default: as many as there are processors, '
-    'or jobs if these are fewer')
+    'processes', None, 'number of processes; default: that of processors or of '
+    'jobs, whichever is smaller')
 _THREADS = flags.DEFINE_integer(
-    'threads', None, 'of each process; default: processors over processes')
+    'threads', None, 'threads of each process; default: processors divided by '
+    'processes')
 _RESOURCES = flags.DEFINE_string(
     'resources', None, 'for --launch_type=slurm: a file that says where '
     'workers run and what they get; see docs/cluster.md')
@@ -80,7 +84,7 @@ def _games() -> list[str]:
 
 
 def make_tasks(root: str):
-  """From the flags; raises UserError."""
+  """Makes the tasks that the flags name; raises UserError."""
   from lpg_distributed.meta_testing import jobs
   from lpg_distributed.meta_testing import worker
   if _PRESET.value not in atari.PRESETS:
@@ -127,6 +131,9 @@ def main() -> int:
   if _LAUNCH_TYPE.value not in LAUNCH_TYPES:
     raise command.UsageError(f'--launch_type is {_LAUNCH_TYPE.value!r}; '
                              f'allowed: {", ".join(LAUNCH_TYPES)}')
+  if _LAUNCH_TYPE.value in ('local_mp', 'slurm'):
+    command.require_launchpad(f'--launch_type={_LAUNCH_TYPE.value}',
+                              '--launch_type=processes')
   tasks = make_tasks(os.path.abspath(_RESULTS.value))
   if _LAUNCH_TYPE.value == 'slurm':
     process_environment.ensure(process_environment.WORKER, here=False)

@@ -1,6 +1,8 @@
-"""Writes meta-training as manifests for Kubernetes; see docs/cluster.md.
+"""Writes the manifests of a meta-training for Kubernetes.
 
   lpg kubernetes --resources=FILE --out=DIRECTORY
+
+See docs/cluster.md.
 """
 
 import os
@@ -19,7 +21,7 @@ from lpg_distributed.store import files
 _make_config = config_flags.define()
 _RESOURCES = flags.DEFINE_string(
     'resources', None, 'a file that says what nodes get; see docs/cluster.md')
-_OUT = flags.DEFINE_string('out', None, 'a directory for the manifests')
+_OUT = flags.DEFINE_string('out', None, 'the directory of the manifests')
 _RUN = flags.DEFINE_string(
     'run', None, 'the run directory\'s name within the volume; default: the '
     'job\'s name')
@@ -36,6 +38,7 @@ _NOTE = ('# Written by launch.export_kubernetes. Checked against the published '
 
 def main() -> int:
   command.require(_RESOURCES, _OUT)
+  command.require_launchpad('lpg kubernetes')
   job = resources.load(_RESOURCES.value)
   config = launches.make_config(_make_config, job)
   run = _RUN.value or job.name

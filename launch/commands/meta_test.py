@@ -1,8 +1,10 @@
-"""Trains agents by a rule: lpg meta-test --env=gymnax/CartPole-v1
+"""Trains agents by a rule.
+
+  lpg meta-test --env=gymnax/CartPole-v1 --eta=all_kinds_pi
 
 Environments: atari/GAME, gymnax/NAME, bsuite/EXPERIMENT/N, gymnasium/ID,
 module/PACKAGE.MODULE:FUNCTION. Rules: lpg, random, a2c, lpg_v.
-The same command goes on where it was stopped or killed.
+The same command resumes a job that was stopped or killed.
 """
 
 import os
@@ -17,24 +19,30 @@ from lpg_distributed.launch import stopping
 
 _ENV = flags.DEFINE_string('env', None, 'the environment, as KIND/NAME')
 _RULE = flags.DEFINE_string('rule', 'lpg', 'lpg, random, a2c or lpg_v')
-_ETA = flags.DEFINE_string('eta', None, 'file with the rule of lpg or lpg_v')
-_PRESET = flags.DEFINE_string('preset', None, 'of Atari: dm_noop or machado')
-_SEEDS = flags.DEFINE_list('seeds', ['0'], 'one agent each, as 0,1,2')
+_ETA = flags.DEFINE_string(
+    'eta', None, 'the rule of lpg or lpg_v: a file, or the name of a published '
+    'rule')
+_PRESET = flags.DEFINE_string('preset', None, 'on Atari: dm_noop or '
+                              'machado')
+_SEEDS = flags.DEFINE_list('seeds', ['0'], 'seeds, one agent each, as 0,1,2')
 _ENV_STEPS = flags.DEFINE_integer(
-    'env_steps', None, 'of each agent, over its parallel environments')
+    'env_steps', None, 'environment steps of each agent, over its parallel '
+    'environments')
 _FRAMES = flags.DEFINE_integer(
-    'frames', None, 'on Atari in place of --env_steps: four to a step')
+    'frames', None, 'on Atari, in place of --env_steps: four per step')
 _NUM_ENVS = flags.DEFINE_integer('num_envs', None, 'parallel environments')
 _SET = flags.DEFINE_multi_string(
     'set', [], 'a setting of the agent and its value, as learning_rate=0.001; '
     'many times; see lpg_distributed/core/rules.py')
 _LSTM_SIZE = flags.DEFINE_integer(
-    'lstm_size', 256, 'of the eta that --rule=random draws without --eta')
+    'lstm_size', 256, 'LSTM units of the eta that --rule=random draws without '
+    '--eta')
 _RUN_DIR = flags.DEFINE_string(
-    'run_dir', None, 'where results go; default: runs/meta_test/<what it is>')
+    'run_dir', None, 'where results go; default: in runs/meta_test, by '
+    'environment, rule and seed')
 
 _RENDER = flags.DEFINE_string(
-    'render', None, 'at the end, an episode as an animated image; FILE.gif')
+    'render', None, 'at the end, write an episode to FILE.gif')
 
 
 def _make_job():
@@ -56,7 +64,7 @@ def _make_job():
 
 
 def make_watch(job, display):
-  """Shows a job's status; see `session.run`."""
+  """Makes the function that shows a job's status; see `session.run`."""
   from lpg_distributed.launch import progress
 
   def watch(status):

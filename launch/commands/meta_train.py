@@ -1,4 +1,9 @@
-"""Meta-trains LPG: lpg meta-train --preset=demo"""
+"""Meta-trains a rule.
+
+  lpg meta-train --preset=demo
+
+The same command resumes a run that was stopped or killed.
+"""
 
 import os
 import sys
@@ -19,30 +24,30 @@ _MAKE_CONFIG = config_flags.define()
 _LAUNCH_TYPE = flags.DEFINE_string(
     'launch_type', 'local_mp', ', '.join(command.LAUNCH_TYPES))
 _RUN_DIR = flags.DEFINE_string(
-    'run_dir', None, 'where the run is, or shall be; default: '
+    'run_dir', None, 'the directory of the run; default: '
     'runs/<preset>_seed<seed>')
 _BANDIT_PORT = flags.DEFINE_integer(
-    'bandit_port', 0, 'where the bandit\'s facade answers; 0: anywhere')
+    'bandit_port', 0, 'port of the bandit\'s HTTP facade; 0: any free port')
 _BANDIT_HOST = flags.DEFINE_string(
-    'bandit_host', '127.0.0.1', 'on which address; others than loopback need '
-    '--bandit_token_file')
+    'bandit_host', '127.0.0.1', 'address of the bandit\'s HTTP facade; one '
+    'that is not loopback needs --bandit_token_file')
 _BANDIT_TOKEN_FILE = flags.DEFINE_string(
-    'bandit_token_file', '', 'a file with the token that the facade wants')
+    'bandit_token_file', '', 'a file with the token that the facade requires')
 _BANDIT_WRITES = flags.DEFINE_bool(
-    'bandit_writes', False, 'whether the facade takes final returns from '
-    'outside; the run is then no longer a function of its seed')
+    'bandit_writes', False, 'let clients of the facade report final returns; '
+    'the run is then no longer a function of its seed')
 _ISOLATE = flags.DEFINE_enum(
-    'isolate', 'auto', ('auto', 'yes', 'no'), 'whether the program has a '
-    'network of its own, so that nobody else reaches its ports; auto: if the '
-    'system allows it')
+    'isolate', 'auto', ('auto', 'yes', 'no'), 'run the program in a network '
+    'of its own, so that nobody else reaches its ports; auto: if the system '
+    'allows it')
 _MAX_RESTARTS = flags.DEFINE_integer(
-    'max_restarts', 10, 'how often in a row a node of its own process is '
-    'started again; 0: the program ends with the first death', 0)
+    'max_restarts', 10, 'how often in a row the process of a node is '
+    'restarted; 0: the program ends with the first death', 0)
 _HANG_S = flags.DEFINE_float(
     'hang_s', 60., 'seconds of silence after which a node counts as dead', 5.)
 _EVALUATE = flags.DEFINE_bool(
     'evaluate', None, 'at the end, compare the rule with an untrained one on '
-    'new lifetimes; default: only after the demo, since it takes its time')
+    'new lifetimes; default: only after the demo')
 
 _RESOURCES = flags.DEFINE_string(
     'resources', None, 'for --launch_type=slurm: a file that says where nodes '
@@ -55,7 +60,7 @@ _LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 
 
 def _make_config(job: Optional[resources.Job]) -> config_lib.Config:
-  """With as many workers as the resource file has room for, if it says so."""
+  """The configuration, with as many workers as the resource file has."""
   if job is None:
     return _MAKE_CONFIG(None)
   from lpg_distributed.launch.cluster.slurm import launches
@@ -127,6 +132,9 @@ def main() -> int:
     raise command.UsageError(
         f'--launch_type is {_LAUNCH_TYPE.value!r}; allowed: '
         f'{", ".join(command.LAUNCH_TYPES)}')
+  if _LAUNCH_TYPE.value != 'embedded':
+    command.require_launchpad(f'--launch_type={_LAUNCH_TYPE.value}',
+                              '--launch_type=embedded')
   job = _read_resources()
   config = _make_config(job)
   _check_flags(job)

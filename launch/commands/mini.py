@@ -1,6 +1,6 @@
-"""LPG, A2C and a random eta on eight small environments, in half an hour.
+"""Compares LPG, A2C and a random eta on eight small environments.
 
-lpg mini --eta=runs/demo_seed0/eta.npz
+  lpg mini --eta=runs/demo_seed0/eta.npz
 """
 
 import json
@@ -14,15 +14,16 @@ from lpg_distributed.launch import process_environment
 from lpg_distributed.launch import stopping
 from lpg_distributed.launch.local import pool
 
-_ETA = flags.DEFINE_string('eta', None, 'file with the rule')
+_ETA = flags.DEFINE_string('eta', None, 'the rule: a file, or the name of a '
+                           'published rule')
 _RUN_DIR = flags.DEFINE_string('run_dir', 'runs/mini', 'where results go; the '
-                               'same command goes on with what is there')
-_SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], '3 or more')
+                               'same command resumes')
+_SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'seeds, 3 or more')
 _ENVIRONMENTS = flags.DEFINE_list('environments', [], 'some of the eight, as '
                                   'gymnax/Catch-bsuite; default: all')
-_SCALE = flags.DEFINE_float('scale', 1., 'times the steps of every agent')
+_SCALE = flags.DEFINE_float('scale', 1., 'multiplies the steps of every agent')
 _PROCESSES = flags.DEFINE_integer(
-    'processes', None, 'how many; default: one for each processor')
+    'processes', None, 'number of processes; default: one per processor')
 
 
 def _do(config, environment: str, rule: str, root: str) -> None:
@@ -32,17 +33,20 @@ def _do(config, environment: str, rule: str, root: str) -> None:
 
 def main() -> int:
   if not _ETA.value:
-    raise command.UsageError('--eta is missing; allowed: the file of a rule')
+    raise command.UsageError('--eta is missing; allowed: a file, or the name '
+                             'of a published rule')
   process_environment.ensure(process_environment.WORKER)
   from lpg_distributed.meta_testing import learning_curves
   from lpg_distributed.meta_testing import mini
+  from lpg_distributed.store import published
   root = _RUN_DIR.value
   seeds = command.parse_seeds(_SEEDS.value)
   if not 0. < _SCALE.value <= 1000.:
     raise command.UsageError(f'--scale is {_SCALE.value}; allowed: more than '
                              '0, up to 1000')
-  config = mini.Config(_ETA.value, seeds, tuple(_ENVIRONMENTS.value)
-                       or tuple(mini.ENV_STEPS), _SCALE.value)
+  config = mini.Config(
+      published.resolve(_ETA.value), seeds,
+      tuple(_ENVIRONMENTS.value) or tuple(mini.ENV_STEPS), _SCALE.value)
   mini.check(config, root)
   with stopping.Stopping() as stop:
     finished = pool.work([

@@ -1,11 +1,15 @@
-"""Draws a run's curves: lpg plot --run_dir=runs/demo_seed0"""
+"""Draws the curves of a run.
+
+  lpg plot --run_dir=runs/demo_seed0
+"""
 
 from absl import flags
 
 from lpg_distributed.launch import command
 
 _RUN_DIR = flags.DEFINE_string('run_dir', None, 'the run')
-_OUTPUT = flags.DEFINE_string('output', None, 'file; default: within the run')
+_OUTPUT = flags.DEFINE_string('output', None, 'the figure; default: within '
+                              'the run')
 
 
 def main() -> int:

@@ -1,7 +1,9 @@
-"""Draws meta-tests: lpg plot-results --results=runs/a,runs/b
+"""Draws results of `lpg meta-test`.
 
-A result is a directory of `lpg meta-test`, or one above such directories.
-Those of one environment share a panel.
+  lpg plot-results --results=runs/a,runs/b
+
+Each result is a directory that `lpg meta-test` wrote, or one above several.
+Results of one environment share a panel.
 """
 
 import os

@@ -1,11 +1,11 @@
 """Publishes a run's rule: its weights, and a card that says what it is.
 
-lpg publish --run_dir=runs/demo_seed0 --name=demo --summary="..."
+  lpg publish --run_dir=runs/demo_seed0 --name=demo --summary="..."
 
-Writes `weights/NAME.npz` and `weights/NAME.json`. The last rule of a run
-swings, so `--average_last=5` takes the mean of the last snapshots. Whatever
-the card says was computed by this command, on lifetimes that had no part in
-training; the same command resumes where it was stopped.
+Writes `NAME.npz` and `NAME.json` to `lpg_distributed/weights`. The rule of a
+run fluctuates, so `--average_last=5` takes the mean of the last five snapshots.
+This command computes all results of the card, on held-out lifetimes. The same
+command resumes.
 """
 
 import os
@@ -18,18 +18,20 @@ from lpg_distributed.launch import process_environment
 from lpg_distributed.store import published
 
 _RUN_DIR = flags.DEFINE_string('run_dir', None, 'the run')
-_NAME = flags.DEFINE_string('name', None, 'of the rule, as chains_and_grids')
+_NAME = flags.DEFINE_string('name', None, 'name of the rule, as '
+                            'chains_and_grids')
 _SUMMARY = flags.DEFINE_string('summary', '', 'one line for the card')
 _AVERAGE_LAST = flags.DEFINE_integer(
-    'average_last', 1, 'the mean of so many last snapshots; 1: the last rule',
+    'average_last', 1, 'publish the mean of so many last snapshots; 1: the '
+    'last rule',
     1)
 _NUM_LIFETIMES = flags.DEFINE_integer(
-    'num_lifetimes', 32, 'of each kind, for each comparison', 2)
+    'num_lifetimes', 32, 'lifetimes of each environment in each comparison', 2)
 _ENVIRONMENTS = flags.DEFINE_list(
-    'environments', [], 'those whose results the card states; default: all of '
-    'the training')
-_REPLACE = flags.DEFINE_bool('replace', False, 'whether a rule of that name '
-                             'may be replaced')
+    'environments', [], 'environments whose results the card states; default: '
+    'all of the training')
+_REPLACE = flags.DEFINE_bool('replace', False, 'replace a published rule of '
+                             'that name')
 
 
 def _commit() -> str:

@@ -1,4 +1,7 @@
-"""Shows p(alpha|E): lpg bandit --run_dir=runs/demo_seed0"""
+"""Shows which hyperparameters a run's bandit prefers, p(alpha|E).
+
+  lpg bandit --run_dir=runs/demo_seed0
+"""
 
 import contextlib
 import http.client
@@ -16,14 +19,16 @@ from lpg_distributed.launch import command
 
 _RUN_DIR = flags.DEFINE_string('run_dir', None, 'the run')
 _ADDRESS = flags.DEFINE_string(
-    'address', None, 'host:port of the bandit\'s facade; default: that of the '
-    'run, if it is running, else its last checkpoint')
+    'address', None, 'host:port of the bandit\'s HTTP facade; default: that of '
+    'the run, or its last checkpoint if it is not running')
 _TOKEN_FILE = flags.DEFINE_string(
-    'token_file', None, 'the token that the facade wants; default: that of '
-    'the run')
-_ENVIRONMENT = flags.DEFINE_string('environment', '', 'only this one')
-_WATCH = flags.DEFINE_float('watch', 0., 'seconds between looks; 0: one look')
-_JSON = flags.DEFINE_bool('json', False, 'print JSON and no table')
+    'token_file', None, 'a file with the token that the facade requires; '
+    'default: that of the run')
+_ENVIRONMENT = flags.DEFINE_string('environment', '', 'show only this '
+                                   'environment')
+_WATCH = flags.DEFINE_float('watch', 0., 'show again after so many '
+                            'seconds; 0: once')
+_JSON = flags.DEFINE_bool('json', False, 'print JSON, not a table')
 
 _TIMEOUT_S = 5.
 _LARGEST_ANSWER = 1 << 24  # bytes

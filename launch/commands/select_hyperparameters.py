@@ -1,6 +1,6 @@
 """Selects learning rate and KL cost on validation environments (B.2).
 
-lpg select --eta=runs/demo_seed0/eta.npz
+  lpg select --eta=runs/demo_seed0/eta.npz
 """
 
 import json
@@ -14,22 +14,26 @@ from lpg_distributed.launch import process_environment
 from lpg_distributed.launch import stopping
 from lpg_distributed.launch.local import pool
 
-_ETA = flags.DEFINE_string('eta', None, 'file with the rule')
+_ETA = flags.DEFINE_string('eta', None, 'the rule: a file, or the name of a '
+                           'published rule')
 _RULE = flags.DEFINE_string('rule', 'lpg', 'lpg, random, a2c or lpg_v')
 _ENVIRONMENTS = flags.DEFINE_list(
-    'environments', ['atari/breakout', 'atari/boxing'], 'to validate on')
+    'environments', ['atari/breakout', 'atari/boxing'], 'the validation '
+    'environments')
 _RATES = flags.DEFINE_list(
     'learning_rates', ['0.001', '0.0005', '0.0003'], 'Table 4 searched these')
 _KL_COSTS = flags.DEFINE_list(
     'kl_costs', ['1', '0.5', '0.1'], 'Table 4 searched these')
-_SEEDS = flags.DEFINE_list('seeds', ['0'], 'one agent each, as 0,1,2')
+_SEEDS = flags.DEFINE_list('seeds', ['0'], 'seeds, one agent each, as '
+                           '0,1,2')
 _ENV_STEPS = flags.DEFINE_integer(
-    'env_steps', 250_000, 'of each agent; on Atari four frames each')
+    'env_steps', 250_000, 'environment steps of each agent; on Atari '
+    'four frames each')
 _NUM_ENVS = flags.DEFINE_integer('num_envs', None, 'parallel environments')
 _RUN_DIR = flags.DEFINE_string('run_dir', 'runs/select', 'where results go; '
-                               'the same command resumes with what is there')
+                               'the same command resumes')
 _PROCESSES = flags.DEFINE_integer(
-    'processes', None, 'how many; default: one for each processor')
+    'processes', None, 'number of processes; default: one per processor')
 
 
 def _numbers(flag, kind):

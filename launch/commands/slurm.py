@@ -1,7 +1,8 @@
-"""Looks after a run's Slurm job: lpg slurm --run_dir=runs/mine
+"""Shows, follows or cancels the Slurm job of a run.
 
-says how the job is. `lpg meta-train` and `lpg atari` submit it, with
-`--launch_type=slurm`.
+  lpg slurm --run_dir=runs/mine
+
+`lpg meta-train` and `lpg atari` submit jobs, with `--launch_type=slurm`.
 """
 
 import os
@@ -18,7 +19,7 @@ _FOLLOW = flags.DEFINE_bool(
     'follow', False, 'show the job\'s log until it ends; Ctrl-C leaves it '
     'alone')
 _CANCEL = flags.DEFINE_bool(
-    'cancel', False, 'end the job with a checkpoint; the run can go on later')
+    'cancel', False, 'end the job with a checkpoint; the run can be resumed')
 
 
 def main() -> int:

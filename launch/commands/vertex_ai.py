@@ -1,10 +1,10 @@
-"""Meta-trains on Vertex AI, by Launchpad's own launcher.
+"""Meta-trains on Vertex AI by Launchpad's own launcher.
 
   lpg vertex-ai --resources=FILE --bucket=NAME
 
-Launchpad makes an image for each set of nodes that need the same, of the
-packages of this repository and `requirements.txt`, and XManager builds and
-starts them in Google's cloud. That needs credentials, and
+Launchpad makes one image for each set of nodes with equal needs, from this
+package and `requirements.txt`. XManager builds and starts the images in
+Google's cloud. That needs credentials and the packages of
 `launch/cluster/vertex_requirements.txt`. docs/cluster.md says what was tried.
 """
 
@@ -33,10 +33,10 @@ _RUN = flags.DEFINE_string(
 
 
 def check_pools(placed: Sequence[resources.Placed], learner: str) -> None:
-  """Vertex AI ends with its first pool, which has one node.
+  """Checks the pools: Vertex AI ends a job with its first pool of one node.
 
   Raises:
-    ResourceError: that would not be the learner's, or there are over four.
+    ResourceError: that pool is not the learner's, or there are over four.
   """
   pools: dict[Any, list[str]] = {}
   for one in placed:
@@ -55,7 +55,7 @@ def check_pools(placed: Sequence[resources.Placed], learner: str) -> None:
 
 
 def _need(group: resources.Group) -> dict[str, Any]:
-  """Arguments of XManager's requirements."""
+  """What a group needs, as arguments of XManager's requirements."""
   need: dict[str, Any] = {'cpu': group.cpus, 'ram': group.memory_mb << 20}
   for number, kind, label in ((group.gpus, group.gpu_type, 'gpu_type'),
                               (group.tpus, group.tpu_type, 'tpu_type')):
@@ -68,7 +68,7 @@ def _need(group: resources.Group) -> dict[str, Any]:
 
 
 def stage(directory: str) -> None:
-  """Copies what nodes import; Launchpad copies all of a directory."""
+  """Copies what nodes import, since Launchpad copies a whole directory."""
   shutil.copytree(
       os.path.join(process_environment.root(), 'lpg_distributed'),
       os.path.join(directory, 'lpg_distributed'),
@@ -123,6 +123,7 @@ def launch(config, job: resources.Job, run_dir: str, code: str) -> None:
 
 def main() -> int:
   command.require(_RESOURCES, _BUCKET)
+  command.require_launchpad('lpg vertex-ai')
   job = resources.load(_RESOURCES.value)
   config = launches.make_config(_make_config, job)
   if importlib.util.find_spec('xmanager') is None:

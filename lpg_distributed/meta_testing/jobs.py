@@ -11,6 +11,7 @@ from lpg_distributed import config as config_lib
 from lpg_distributed import errors
 from lpg_distributed.core import rules
 from lpg_distributed.envs import registry
+from lpg_distributed.store import published
 
 
 class JobError(errors.UserError, ValueError):
@@ -156,7 +157,8 @@ def make_job(environment: str, rule: str, *, eta: Optional[str] = None,
   Args:
     environment: identifier.
     rule: name.
-    eta: file; none for a2c; for random only its shape is used.
+    eta: file, or name of a published rule; none for a2c; for random only its
+      shape is used.
     seeds: one agent each.
     env_steps: of each agent; None: that of its kind.
     num_envs: None: that of its kind.
@@ -181,6 +183,7 @@ def make_job(environment: str, rule: str, *, eta: Optional[str] = None,
   env_steps = DEFAULT_ENV_STEPS[kind] if env_steps is None else env_steps
   num_envs = NUM_ENVS[kind] if num_envs is None else num_envs
   seeds = tuple(seeds)
+  eta = published.resolve(eta) if eta else eta
   _require(env_steps >= 1, f'env_steps is {env_steps}; allowed: 1 or more')
   _require(1 <= num_envs < 2 ** 16,
            f'num_envs is {num_envs}; allowed: 1 to 65535')

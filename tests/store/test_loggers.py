@@ -8,7 +8,6 @@ import sys
 import types
 
 import pytest
-from tensorboard.backend.event_processing import event_accumulator
 
 from lpg_distributed.store import loggers
 
@@ -94,6 +93,8 @@ def _without_tensorflow(monkeypatch):
 
 
 def curves(tmp_path, name):
+  event_accumulator = pytest.importorskip(  # TensorFlow brings TensorBoard.
+      'tensorboard.backend.event_processing.event_accumulator')
   reader = event_accumulator.EventAccumulator(
       str(tmp_path / 'metrics' / 'tensorboard' / name))
   reader.Reload()
