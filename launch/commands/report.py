@@ -1,4 +1,6 @@
-"""Writes one HTML page about a run: lpg report --run_dir=runs/demo_seed0
+"""Writes one HTML page about a run.
+
+  lpg report --run_dir=runs/demo_seed0
 
 The page needs no network. It can be made while the run goes on; with --watch
 it is made again every so many seconds.
