@@ -45,7 +45,8 @@ def isolate(user):
 def test_the_launcher_keeps_no_rights_of_root_in_its_namespace():
   """The older one kept all of them, of which its nodes had none."""
   uid = NOBODY if os.geteuid() == 0 else os.getuid()
-  assert isolate('nobody')[:3] == ['lo', str(uid), '0' * 16]
+  *found, same = isolate('nobody')
+  assert found == ['lo', str(uid), '0' * 16] and same == 'False'
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='needs root')
