@@ -12,6 +12,7 @@ from typing import Callable, Optional, Sequence
 from absl import flags
 
 from lpg_distributed import errors
+from lpg_distributed.launch import streams
 
 _BAD_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 LAUNCH_TYPES = ('embedded', 'local_mt', 'local_mp', 'slurm')
@@ -121,9 +122,14 @@ def call(main: Callable[[], int], arguments: Sequence[str],
 def run(main: Callable[[], int],
         flag_values: Optional[flags.FlagValues] = flags.FLAGS) -> None:
   """Calls a command with the process's arguments, and exits; see `call`."""
+  streams.steady()
   code = call(main, sys.argv, flag_values)
-  sys.stdout.flush()
-  sys.stderr.flush()
+  try:
+    sys.stdout.flush()
+    sys.stderr.flush()
+  except OSError as error:  # A full disk: what was printed is not whole.
+    errors.report(error)
+    os._exit(code or 2)
   if threading.active_count() > 1:
     # Threads of nodes may be inside of XLA or Reverb. Python's orderly
     # shutdown would wait for them or abort.

@@ -15,7 +15,8 @@ ORDER = (
     'presets', 'core',
     'store', 'figures', 'meta_testing', 'nodes', 'local_loop', 'analysis',
     'programs', 'atari_program', 'api',
-    'launch.process_environment', 'launch.stopping', 'launch.command',
+    'launch.process_environment', 'launch.stopping', 'launch.streams',
+    'launch.command',
     'launch.config_flags', 'launch.experiment_flags', 'launch.progress',
     'launch.local', 'launch.cluster', 'launch.commands', 'launch.other_names',
     'launch.main', '__main__')
