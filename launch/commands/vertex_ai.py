@@ -75,7 +75,8 @@ def stage(directory: str) -> None:
       ignore=shutil.ignore_patterns('__pycache__'))
 
 
-def launch(config, job: resources.Job, run_dir: str, code: str) -> None:
+def launch(config, job: resources.Job, run_dir: str, code: str,
+           packages: str) -> None:
   """Packs the program and hands it over.
 
   Args:
@@ -83,6 +84,7 @@ def launch(config, job: resources.Job, run_dir: str, code: str) -> None:
     job: what nodes get.
     run_dir: of the run, as nodes see it.
     code: an empty directory.
+    packages: the file of the lock, which the images install.
 
   Raises:
     UsageError: no credentials.
@@ -100,7 +102,6 @@ def launch(config, job: resources.Job, run_dir: str, code: str) -> None:
       label: len(nodes) for label, nodes in program.groups.items()})
   check_pools(placed, programs.META_LEARNER)
   stage(code)
-  packages = os.path.join(process_environment.root(), 'requirements.txt')
   configs = {}
   for label, group in resources.by_label(placed).items():
     try:
@@ -129,10 +130,14 @@ def main() -> int:
   if importlib.util.find_spec('xmanager') is None:
     raise command.UsageError('XManager is missing; install '
                              'launch/cluster/vertex_requirements.txt')
+  packages = os.path.join(process_environment.root(), 'requirements.txt')
+  if not os.path.exists(packages):
+    raise command.UsageError(f'there is no {packages}; allowed: lpg vertex-ai '
+                             'of a checkout, whose lock the images install')
   process_environment.ensure(process_environment.CLIENT)
   os.environ['GOOGLE_CLOUD_BUCKET_NAME'] = _BUCKET.value
   with tempfile.TemporaryDirectory() as code:
-    launch(config, job, f'/gcs/{_BUCKET.value}/{_RUN.value}', code)
+    launch(config, job, f'/gcs/{_BUCKET.value}/{_RUN.value}', code, packages)
   return 0
 
 
