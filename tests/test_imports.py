@@ -52,7 +52,7 @@ def _read(name):
     return f.read()
 
 
-def _imports(name):
+def imports_of(name):
   """Full names of what a file imports, wherever in it."""
   for node in ast.walk(ast.parse(_read(name))):
     if isinstance(node, ast.Import):
@@ -84,7 +84,7 @@ def _part(module):
 
 def _own(name):
   """What a file imports of this project."""
-  return [i for i in _imports(name) if _within(
+  return [i for i in imports_of(name) if _within(
       i, 'envs', 'launch', 'lpg_distributed', 'tests', 'benchmarks')]
 
 
@@ -129,14 +129,14 @@ def test_no_two_files_import_each_other():
     n for n in MODULES if _within(_module(n), *(f'lpg_distributed.{part}'
                                                 for part in PURE))])
 def test_core_and_environments_need_no_services(name):
-  assert not [i for i in _imports(name) if _within(i, *SERVICES)]
+  assert not [i for i in imports_of(name) if _within(i, *SERVICES)]
 
 
 def test_the_rules_above_hold_something():
   """They would pass if no file were found or no import seen."""
   assert len([n for n in MODULES if '/core/' in n]) > 8
   assert len([n for n in MODULES if '/nodes/' in n]) > 8
-  assert 'lpg_distributed.core.lifetime' in _imports(
+  assert 'lpg_distributed.core.lifetime' in imports_of(
       'lpg_distributed/nodes/lifetime_worker.py')
   assert _within('launchpad', *SERVICES) and not _within('rich2', *SERVICES)
 
