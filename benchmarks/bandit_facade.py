@@ -18,7 +18,7 @@ import time
 from lpg_distributed import config as config_lib
 from lpg_distributed.nodes import bandit_facade
 from lpg_distributed.nodes import bandit_server
-from lpg_distributed.nodes import http_server
+from lpg_distributed.nodes import facade_server
 
 _CONNECTIONS = 8
 _QUESTION = (b'GET /v1/distribution?environment=chain_short HTTP/1.1\r\n'
@@ -30,7 +30,7 @@ def serve(listener) -> None:
   bandit = bandit_server.BanditServer(config)
   facade = bandit_facade.BanditFacade(bandit)
   facade.refresh()
-  asyncio.run(http_server.Server(facade.handle, limits=http_server.Limits(
+  asyncio.run(facade_server.Server(facade.handle, limits=facade_server.Limits(
       requests_per_s=1e9)).run(listener))
 
 

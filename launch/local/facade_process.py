@@ -62,8 +62,8 @@ def main() -> int:
   import courier
 
   from lpg_distributed.nodes import bandit_facade
+  from lpg_distributed.nodes import facade_server
   from lpg_distributed.nodes import heartbeat
-  from lpg_distributed.nodes import http_server
   from lpg_distributed.nodes import rpc
   heartbeat.start()
   settings = json.loads(os.environ['LPG_FACADE'])
@@ -76,7 +76,7 @@ def main() -> int:
   threading.Thread(target=facade.refresh_until, args=(stop, _REFRESH_S),
                    daemon=True).start()
   token = settings['token_file'] and read_token(settings['token_file'])
-  server = http_server.Server(facade.handle, token or None)
+  server = facade_server.Server(facade.handle, token or None)
   asyncio.run(server.run(socket.socket(fileno=settings['socket'])))
   return 0
 

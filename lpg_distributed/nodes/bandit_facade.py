@@ -1,8 +1,8 @@
-"""The bandit for outsiders: a fixed set of requests, as HTTP and JSON.
+"""The bandit for other programs: a fixed set of requests, as HTTP and JSON.
 
-Answers come from a copy of the bandit's statistics that is fetched now and
-then, so that whoever asks, and however often, the run does not notice. Reading
-changes nothing; writing is off unless the operator allows it.
+Answers come from a copy of the bandit's statistics, fetched every half second,
+so that requests do not slow the run. Requests change nothing, unless the
+operator allows reports of final returns.
 """
 
 import asyncio
@@ -17,14 +17,17 @@ from typing import Any, Callable, Mapping, Optional
 
 from absl import logging
 
-from lpg_distributed.nodes import http_server
+from lpg_distributed.nodes import http_requests
+from lpg_distributed.nodes import outside_reports
 from lpg_distributed.nodes import rpc
 
 VERSION = 'v1'
-_STALE_S = 10.  # after so long without news the facade says that it has none
-_WRITE_S = 10.
+_STALE_S = 10.  # age of the copy at which /v1/health reports an error
+_WRITE_S = 10.  # for the bandit to take a report
+_LOG_PERIOD_S = 60.  # between two warnings about reports
 _ID = re.compile(r'[A-Za-z0-9._:-]{1,64}')
 _LARGEST_RETURN = 1e9
+_LARGEST_STEP = 1 << 53
 
 _ARM = {'alpha_lr': {'type': 'number'}, 'alpha_y': {'type': 'number'},
         'mean_return': {'type': 'number'},
@@ -39,7 +42,7 @@ def _object(**properties) -> dict[str, Any]:
 
 _ENVIRONMENT = {'type': 'string'}
 _STEP = {'type': 'integer', 'minimum': 0}
-# What is served, as JSON Schema.
+# JSON Schema of all requests and answers.
 SCHEMA = {
     '$schema': 'https://json-schema.org/draft/2020-12/schema',
     'requests': {
@@ -72,7 +75,7 @@ SCHEMA = {
             'body': _object(
                 id={'type': 'string', 'pattern': f'^{_ID.pattern}$'},
                 environment=_ENVIRONMENT,
-                arm={'type': 'integer', 'minimum': 0},
+                arm={'type': 'integer', 'minimum': 0}, meta_step=_STEP,
                 **{'return': {'type': 'number', 'minimum': -_LARGEST_RETURN,
                               'maximum': _LARGEST_RETURN}}),
             'answer': _object(accepted={'type': 'boolean'})},
@@ -83,10 +86,15 @@ SCHEMA = {
 
 
 class BanditFacade:
-  """Turns requests into answers; see `SCHEMA`."""
+  """Answers requests; `SCHEMA` describes them."""
 
   def __init__(self, bandit: Any, writable: bool = False):
-    """`bandit`: a `BanditServer` or a client of one."""
+    """Makes a facade without statistics; `refresh` fetches them.
+
+    Args:
+      bandit: a `BanditServer`, or an `rpc.Client` of one.
+      writable: whether reports of final returns are taken.
+    """
     self._bandit = bandit
     self._writable = writable
     self._statistics: Optional[Mapping[str, Any]] = None
@@ -94,6 +102,7 @@ class BanditFacade:
     self._answers: dict[Any, bytes] = {}
     self._random = random.Random()
     self._writers = futures.ThreadPoolExecutor(4)
+    self._warned_s = -math.inf
     self._routes: dict[str, tuple[str, tuple[str, ...], Callable]] = {
         '/v1/health': ('GET', (), self._health),
         '/v1/schema': ('GET', (), lambda query: SCHEMA),
@@ -104,60 +113,67 @@ class BanditFacade:
     }
 
   def refresh(self) -> None:
-    """Fetches what is served; what was there before stays if it fails."""
+    """Fetches the bandit's statistics; if that fails, the old copy stays.
+
+    Raises:
+      rpc.RpcError, rpc.Stopped: the bandit did not answer.
+    """
     statistics = self._bandit.get_statistics()
-    if not statistics.get('epoch', 1):  # Started again, and knows nothing yet.
-      return
+    if not statistics.get('epoch', 1):
+      return  # A restarted server that the learner has not restored yet.
     if self._statistics is None or statistics != self._statistics:
       self._statistics = statistics
       self._answers = {}
     self._fetched = time.monotonic()
 
   def refresh_until(self, stop: threading.Event, period_s: float) -> None:
-    """`refresh`, again and again."""
+    """Calls `refresh` every `period_s` seconds until `stop` is set."""
     while not stop.is_set():
       try:
         self.refresh()
       except (rpc.RpcError, rpc.Stopped) as error:
-        logging.warning('no news of the bandit: %s', error)
+        logging.warning('the bandit does not answer: %s', error)
       stop.wait(period_s)
 
-  def handle(self, request: http_server.Request,
-             body: bytes) -> http_server.Answer:
-    """Answers a request; see `http_server.Server`."""
+  def handle(self, request: http_requests.Request) -> http_requests.Answer:
+    """Answers a request.
+
+    Raises:
+      HttpError: the request is not in `SCHEMA`, or there is no answer yet.
+    """
     if request.path not in self._routes:
-      raise http_server.HttpError(
+      raise http_requests.HttpError(
           404, f'there is no such path; allowed: {", ".join(self._routes)}')
     method, parameters, answer = self._routes[request.path]
     if request.method != method:
-      raise http_server.HttpError(405, f'allowed there: {method}')
+      raise http_requests.HttpError(405, f'allowed there: {method}')
     unknown = sorted(request.query.keys() - set(parameters))
     if unknown:
-      raise http_server.HttpError(
+      raise http_requests.HttpError(
           400, 'there is an unknown parameter; allowed: '
           f'{", ".join(parameters) or "none"}')
     if method == 'POST':
-      return self._report(request, body)
+      return self._report(request)
     if request.path in ('/v1/statistics', '/v1/distribution'):
-      # The same until there is news.
+      # Encoded once per refresh that changes them.
       key = request.path, request.query.get('environment')
       known = self._answers.get(key)
       if known is None:
-        known = http_server.encode(answer(request.query))
+        known = http_requests.encode(answer(request.query))
         self._answers[key] = known
       return known
-    return http_server.encode(answer(request.query))
+    return http_requests.encode(answer(request.query))
 
-  def _known(self) -> Mapping[str, Any]:
+  def _require(self) -> Mapping[str, Any]:
     if self._statistics is None:
-      raise http_server.HttpError(503, 'the bandit has not answered yet')
+      raise http_requests.HttpError(503, 'the bandit has not answered yet')
     return self._statistics
 
   def _arms(self, query) -> tuple[str, list[Mapping[str, Any]]]:
-    environments = self._known()['environments']
+    environments = self._require()['environments']
     name = query.get('environment')
     if name not in environments:
-      raise http_server.HttpError(
+      raise http_requests.HttpError(
           404 if name else 400,
           f'no such environment; allowed: {", ".join(environments)}')
     return name, environments[name]
@@ -166,9 +182,9 @@ class BanditFacade:
     del query
     age_s = time.monotonic() - self._fetched
     if age_s > _STALE_S:
-      raise http_server.HttpError(
+      raise http_requests.HttpError(
           503, f'the bandit has not answered for {_STALE_S:.0f} s')
-    return {'status': 'ok', 'meta_step': self._known()['meta_step'],
+    return {'status': 'ok', 'meta_step': self._require()['meta_step'],
             'age_s': round(age_s, 3), 'writable': self._writable}
 
   def _get_statistics(self, query) -> dict[str, Any]:
@@ -176,13 +192,13 @@ class BanditFacade:
       name, arms = self._arms(query)
       environments = {name: arms}
     else:
-      environments = self._known()['environments']
-    return {'meta_step': self._known()['meta_step'],
+      environments = self._require()['environments']
+    return {'meta_step': self._require()['meta_step'],
             'environments': environments}
 
   def _distribution(self, query) -> dict[str, Any]:
     name, arms = self._arms(query)
-    return {'meta_step': self._known()['meta_step'], 'environment': name,
+    return {'meta_step': self._require()['meta_step'], 'environment': name,
             'arms': [{field: arm[field] for field in (
                 'alpha_lr', 'alpha_y', 'probability')} for arm in arms]}
 
@@ -192,64 +208,85 @@ class BanditFacade:
     generator = self._random
     if 'seed' in query:
       if not re.fullmatch(r'\d{1,18}', query['seed'], re.ASCII):
-        raise http_server.HttpError(400, 'seed: allowed: a whole number')
+        raise http_requests.HttpError(400, 'seed: allowed: a whole number')
       generator = random.Random(int(query['seed']))
     arm = generator.choices(
         range(len(arms)), [arm['probability'] for arm in arms])[0]
     return {**distribution, 'arm': arm, **arms[arm]}
 
-  def _report(self, request, body: bytes) -> http_server.Answer:
+  def _report(self, request: http_requests.Request) -> http_requests.Answer:
     if not self._writable:
-      raise http_server.HttpError(
+      raise http_requests.HttpError(
           403, 'this server is read-only; --bandit_writes allows reports')
     if request.content_type != 'application/json':
-      raise http_server.HttpError(415, 'allowed: application/json')
-    report = parse_report(body)
+      raise http_requests.HttpError(415, 'allowed: application/json')
+    report = parse_report(request.body)
     _, arms = self._arms(report)
     if report['arm'] >= len(arms):
-      raise http_server.HttpError(
+      raise http_requests.HttpError(
           400, f'arm: allowed: 0 to {len(arms) - 1}')
     return self._write(report)
 
   async def _write(self, report: Mapping[str, Any]) -> bytes:
     call = self._writers.submit(
         self._bandit.report_outside, report['id'], report['environment'],
-        report['arm'], report['return'])
+        report['arm'], report['return'], report['meta_step'])
     try:
-      accepted = await asyncio.wait_for(asyncio.wrap_future(call), _WRITE_S)
-    except ValueError as error:  # Of a server in the same process.
-      raise http_server.HttpError(503, str(error)) from None
+      result = await asyncio.wait_for(asyncio.wrap_future(call), _WRITE_S)
     except (rpc.RpcError, rpc.Stopped, asyncio.TimeoutError) as error:
-      logging.warning('a report was not taken: %s', error)
-      raise http_server.HttpError(503, 'the bandit does not answer') from None
-    return http_server.encode({'accepted': accepted})
+      if time.monotonic() - self._warned_s >= _LOG_PERIOD_S:
+        self._warned_s = time.monotonic()
+        logging.warning('the bandit did not take a report: %s', error)
+      raise http_requests.HttpError(
+          503, 'the bandit does not answer') from None
+    if result in _REFUSALS:
+      raise http_requests.HttpError(*_REFUSALS[result])
+    return http_requests.encode(
+        {'accepted': result == outside_reports.ACCEPTED})
+
+
+_REFUSALS = {
+    outside_reports.TOO_OLD: (
+        409, 'meta_step: the bandit has forgotten which reports of that '
+        'meta-step it has counted; sample again'),
+    outside_reports.NOT_REACHED: (
+        409, 'meta_step: the run is not at that meta-step yet'),
+    outside_reports.TOO_MANY: (
+        503, 'too many reports wait for the end of the meta-step')}
 
 
 def parse_report(body: bytes) -> dict[str, Any]:
-  """A report of a final return, checked.
+  """Parses and checks the body of `POST /v1/returns`.
+
+  Returns:
+    The report's fields, as in `SCHEMA`; `return` is a float.
 
   Raises:
-    HttpError: it is not what `SCHEMA` says.
+    HttpError: the body does not match `SCHEMA`.
   """
   try:
     report = json.loads(body)
   except (ValueError, RecursionError):
-    raise http_server.HttpError(400, 'the body is no JSON') from None
-  fields = ('id', 'environment', 'arm', 'return')
+    raise http_requests.HttpError(400, 'the body is not JSON') from None
+  fields = ('id', 'environment', 'arm', 'return', 'meta_step')
   if not isinstance(report, dict) or sorted(report) != sorted(fields):
-    raise http_server.HttpError(
+    raise http_requests.HttpError(
         400, f'allowed: an object of {", ".join(fields)}')
   if not (isinstance(report['id'], str) and _ID.fullmatch(report['id'])):
-    raise http_server.HttpError(
+    raise http_requests.HttpError(
         400, 'id: allowed: 1 to 64 letters, digits and . _ : -')
   if not isinstance(report['environment'], str):
-    raise http_server.HttpError(400, 'environment: allowed: a name')
+    raise http_requests.HttpError(400, 'environment: allowed: a name')
   if type(report['arm']) is not int or not 0 <= report['arm'] < 1 << 31:
-    raise http_server.HttpError(400, 'arm: allowed: a whole number from 0')
+    raise http_requests.HttpError(400, 'arm: allowed: a whole number from 0')
+  if type(report['meta_step']) is not int or not (
+      0 <= report['meta_step'] < _LARGEST_STEP):
+    raise http_requests.HttpError(
+        400, 'meta_step: allowed: a whole number from 0')
   value = report['return']
   if type(value) not in (int, float) or not (
       -_LARGEST_RETURN <= value <= _LARGEST_RETURN):
-    raise http_server.HttpError(
+    raise http_requests.HttpError(
         400, f'return: allowed: a number within {_LARGEST_RETURN:g} of 0')
   report['return'] = float(value)
   return report

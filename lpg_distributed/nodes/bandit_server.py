@@ -8,42 +8,46 @@ import numpy as np
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import bandit
+from lpg_distributed.nodes import outside_reports
 
-# How long a bandit waits at the end for a learner that may be gone.
+# At the end of the run the server waits so long for the learner's last
+# checkpoint.
 _LINGER_S = 45.
-# Reports from outside within one meta-step, and names of those before.
-_MOST_WAITING, _MOST_REMEMBERED = 1000, 10_000
-
 
 class BanditServer:
-  """Answers with distributions, takes final returns; safe to call at once.
+  """Serves p(alpha|E) and applies final returns; safe from many threads.
 
-  All arguments and results are plain numbers, strings, lists and dicts.
-  Reports come as whole meta-steps, so that a call that was retried does no
-  harm: a step that was applied already is ignored. Each answer names the
-  learner's epoch that it belongs to: 0 for a server that was just started and
-  that the learner has not told the state yet.
+  Arguments and results are plain numbers, strings, lists and dicts. Final
+  returns arrive by whole meta-steps. A repeated call does no harm: a meta-step
+  that was applied before is ignored. Each answer names the learner's epoch. A
+  restarted server has epoch 0 until the learner calls `restore`.
   """
 
   def __init__(self, config: config_lib.Config,
                state: Mapping[str, Any] | None = None,
                stop: threading.Event | None = None):
-    """Starts afresh, or from what `get_state` gave; see `run` for `stop`."""
+    """Makes a server.
+
+    Args:
+      config: of the run.
+      state: from `get_state`; None: bandits without any return.
+      stop: ends `run` when set.
+
+    Raises:
+      ValueError: `state` is damaged, or of other environments or arms.
+    """
     self._config = config
     self._stop = stop or threading.Event()
     self._released = threading.Event()
     self._lock = threading.Lock()
     self._epoch = 0
     self._meta_step = 0
-    self._bandits = self._begin()
-    # Reports from outside by their names, and the names of those that are part
-    # of `_bandits`; the newest last.
-    self._outside: dict[str, tuple[str, int, float]] = {}
-    self._applied: dict[str, None] = {}
+    self._bandits = self._init_bandits()
+    self._outside = outside_reports.OutsideReports()
     if state is not None:
       self._set_state(state)
 
-  def _begin(self) -> dict[str, bandit.BanditState]:
+  def _init_bandits(self) -> dict[str, bandit.BanditState]:
     return {name: bandit.init(len(self._config.agents[name].arms),
                               self._config.bandit)
             for name in self._config.environments}
@@ -55,27 +59,39 @@ class BanditServer:
     return self._bandits[environment]
 
   def get_epoch(self) -> int:
-    """The learner's epoch that the state is of; 0: of none."""
+    """The learner's epoch that the state belongs to; 0: none yet."""
     return self._epoch
 
   def restore(self, epoch: int, state: Mapping[str, Any] | None) -> bool:
-    """Takes over what `get_state` gave, or for None begins anew.
+    """Replaces the state, and begins an epoch.
+
+    Args:
+      epoch: the learner's, not 0.
+      state: from `get_state`; None: bandits without any return.
 
     Returns:
-      False if the state is of that epoch already; nothing is changed then.
+      False if the server is in that epoch already; then nothing changes.
+
+    Raises:
+      ValueError: `state` is damaged, or of other environments or arms.
     """
     with self._lock:
       if epoch == self._epoch:
         return False
       self._epoch, self._meta_step = 0, 0
-      self._bandits, self._applied = self._begin(), {}
+      self._bandits = self._init_bandits()
+      self._outside.restore({}, 0)
       if state is not None:
         self._set_state(state)
       self._epoch = epoch
       return True
 
   def get_log_probabilities(self, environment: str) -> dict[str, Any]:
-    """log p(alpha|E) over the arms; and the epoch and meta-step it is of."""
+    """Returns log p(alpha|E), one number per arm, with epoch and meta-step.
+
+    Raises:
+      ValueError: an unknown environment.
+    """
     with self._lock:
       log_probs = bandit.log_probabilities(
           self._bandit(environment), self._config.bandit)
@@ -87,17 +103,17 @@ class BanditServer:
     """Applies the final returns of one meta-step.
 
     Args:
-      meta_step: the step that they belong to.
-      reports: `FinalReturn`s, in the order of (shard, slot).
+      meta_step: the meta-step of these returns.
+      reports: fields of `FinalReturn`s, sorted by shard and slot.
       epoch: the learner's.
 
     Returns:
-      False if this step was applied before, or the state is of another epoch;
-      nothing is changed then.
+      False if this meta-step was applied before, or the server is in another
+      epoch; then nothing changes.
 
     Raises:
       ValueError: an unknown environment or arm, a return that is not finite,
-        or a meta-step that is no number; nothing is applied then.
+        or a meta-step that is not a number; then nothing changes.
     """
     if isinstance(meta_step, bool) or not isinstance(meta_step, int):
       raise ValueError(f'meta_step is {meta_step!r}; allowed: whole numbers')
@@ -111,54 +127,52 @@ class BanditServer:
         changed[report.environment] = bandit.report(
             state, report.arm, report.value)
       self._bandits.update(changed)
-      self._apply_outside()
+      for report in self._outside.apply():
+        self._bandits[report.environment] = bandit.report(
+            self._bandits[report.environment], report.arm, report.value)
       self._meta_step = meta_step + 1
       return True
 
   def report_outside(self, name: str, environment: str, arm: int,
-                     value: float) -> bool:
-    """Takes a final return from outside of the run.
+                     value: float, meta_step: int) -> str:
+    """Takes a final return from another program.
 
-    It becomes part of the distribution at the end of the meta-step, behind
-    the run's own. It is kept when the learner goes back to a checkpoint; it is
-    lost if this server is killed before that end, so whoever is not sure
-    reports it again.
+    It enters the distribution at the end of the current meta-step, after the
+    run's own returns. It stays when the learner goes back to a checkpoint. It
+    is lost if this server dies before that end, so a sender that is not sure
+    sends it again.
 
     Args:
-      name: of the report; one that is known already is not counted again.
+      name: of the report. A name that was accepted before is not counted again.
       environment: one of the run's.
-      arm: row of the environment's grid.
+      arm: row of the environment's grid of hyperparameters.
       value: the final return.
+      meta_step: of the distribution that the arm was drawn from. Names are
+        remembered for the newest meta-steps only, and older reports refused.
 
     Returns:
-      False if the report is known.
+      One of the constants of `outside_reports`.
 
     Raises:
-      ValueError: an unknown environment or arm, a value that is not finite, or
-        too many reports for one meta-step.
+      ValueError: an unknown environment or arm, or a value that is not finite.
     """
     with self._lock:
-      if name in self._outside or name in self._applied:
-        return False
-      bandit.report(self._bandit(environment), arm, value)  # Or it raises.
-      if len(self._outside.keys() - self._applied.keys()) >= _MOST_WAITING:
-        raise ValueError('too many reports wait for the end of the meta-step;'
-                         f' allowed: {_MOST_WAITING}')
-      self._outside[name] = environment, arm, float(value)
-      return True
-
-  def _apply_outside(self) -> None:
-    for name, (environment, arm, value) in self._outside.items():
-      if name not in self._applied:
-        self._bandits[environment] = bandit.report(
-            self._bandits[environment], arm, value)
-        self._applied[name] = None
-    for names in (self._outside, self._applied):
-      while len(names) > _MOST_REMEMBERED:
-        del names[next(iter(names))]
+      verdict = self._outside.judge(name, meta_step, self._meta_step)
+      if verdict == outside_reports.ACCEPTED:
+        bandit.report(self._bandit(environment), arm, value)  # Checks them.
+        self._outside.add(name, outside_reports.Report(
+            environment, arm, float(value), meta_step))
+      return verdict
 
   def get_statistics(self, environment: str = '') -> dict[str, Any]:
-    """Per environment (all, if none is named) and arm, what is known."""
+    """Returns each arm's hyperparameters, returns and probability.
+
+    Args:
+      environment: one of the run's; '' for all.
+
+    Raises:
+      ValueError: an unknown environment.
+    """
     names = [environment] if environment else list(self._bandits)
     with self._lock:
       return {'epoch': self._epoch, 'meta_step': self._meta_step,
@@ -175,29 +189,29 @@ class BanditServer:
             for arm, mean, count, probability in rows]
 
   def get_state(self) -> dict[str, Any]:
-    """All that a restart needs, as JSON."""
+    """Returns the state that `restore` takes, as plain JSON."""
     with self._lock:
-      return {'epoch': self._epoch, 'meta_step': self._meta_step, 'bandits': {
-          name: {'counts': state.counts.tolist(),
-                 'window': state.window.tolist()}
-          for name, state in self._bandits.items()},
-              'outside': list(self._applied)}
+      bandits = {name: {'counts': state.counts.tolist(),
+                        'window': state.window.tolist()}
+                 for name, state in self._bandits.items()}
+      return {'epoch': self._epoch, 'meta_step': self._meta_step,
+              'bandits': bandits, **self._outside.get_state()}
 
   def release(self) -> None:
-    """Says that the learner has its last checkpoint; see `run`."""
+    """Lets `run` end: the learner has written its last checkpoint."""
     self._released.set()
 
   def run(self) -> None:
-    """Serves until `stop`, and then until the learner needs no more."""
+    """Returns after `stop` and then `release`, or `_LINGER_S` after `stop`."""
     self._stop.wait()
     self._released.wait(_LINGER_S)
 
   def _set_state(self, state: Mapping[str, Any]) -> None:
     self._meta_step = int(state['meta_step'])
-    self._applied = dict.fromkeys(map(str, state.get('outside', ())))
+    self._outside.restore(state, self._meta_step)
     missing = self._bandits.keys() - state['bandits'].keys()
     if missing:
-      raise ValueError('the saved bandits have none for '
+      raise ValueError('the saved state has no bandit for '
                        f'{", ".join(sorted(missing))}')
     for name, saved in state['bandits'].items():
       current = self._bandit(name)

@@ -1,4 +1,4 @@
-"""What tests of the learner share."""
+"""Fixtures of several test files."""
 
 import pytest
 
@@ -19,3 +19,18 @@ def start(tmp_path):
   yield make
   for run in runs:
     run.finish()
+
+
+@pytest.fixture
+def serve():
+  """Starts facades, and ends them with the test."""
+  from tests.nodes import facade_testing
+  made = []
+
+  def make(**settings):
+    made.append(facade_testing.Served(**settings))
+    return made[-1]
+
+  yield make
+  for served in made:
+    served.close()

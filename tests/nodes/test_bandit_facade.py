@@ -1,91 +1,18 @@
 """The bandit for outsiders: what is answered, refused, and never reached."""
 
-import asyncio
-import contextlib
-import http.client
 import json
-import socket
-import threading
 import time
 
 import numpy as np
 import pytest
 
-from lpg_distributed import config as config_lib
 from lpg_distributed.nodes import bandit_facade
 from lpg_distributed.nodes import bandit_server
-from lpg_distributed.nodes import http_server
+from lpg_distributed.nodes import outside_reports
+from tests.nodes import facade_testing
 
-CONFIG = config_lib.Config(environments=('chain_short', 'tabular_sparse'))
+CONFIG = facade_testing.CONFIG
 TOKEN = 'a' * 32
-
-
-class Served:
-  """A facade before a bandit server, on a port of its own."""
-
-  def __init__(self, writable=False, token=None, limits=None):
-    self.bandit = bandit_server.BanditServer(CONFIG)
-    self.bandit.restore(7, None)
-    self.bandit.end_step(
-        0, [[0, 0, 0, 'chain_short', arm, value]
-            for arm, value in ((0, 1.), (2, 0.25))], 7)
-    self.facade = bandit_facade.BanditFacade(self.bandit, writable)
-    self.facade.refresh()
-    self.server = http_server.Server(self.facade.handle, token, limits)
-    listener = socket.create_server(('127.0.0.1', 0))
-    self.port = listener.getsockname()[1]
-    self._loop = asyncio.new_event_loop()
-    self._task = self._loop.create_task(self.server.run(listener))
-    self._thread = threading.Thread(target=self._run)
-    self._thread.start()
-
-  def _run(self):
-    with contextlib.suppress(asyncio.CancelledError):
-      self._loop.run_until_complete(self._task)
-
-  def close(self):
-    self._loop.call_soon_threadsafe(self._task.cancel)
-    self._thread.join(10)
-    assert not self._thread.is_alive()
-
-  def ask(self, path, method='GET', body=None, **headers):
-    connection = http.client.HTTPConnection('127.0.0.1', self.port, timeout=5)
-    connection.request(method, path, body, {
-        name.replace('_', '-'): value for name, value in headers.items()})
-    answer = connection.getresponse()
-    content = json.loads(answer.read())
-    connection.close()
-    return answer.status, content
-
-  def say(self, data, timeout=5):
-    """Raw bytes; what comes back until the connection ends."""
-    with socket.create_connection(('127.0.0.1', self.port),
-                                  timeout=timeout) as connection:
-      connection.sendall(data)
-      received = b''
-      # What is cut off before it was read may end so.
-      with contextlib.suppress(ConnectionResetError):
-        while chunk := connection.recv(65536):
-          received += chunk
-    return received
-
-  def report(self, **fields):
-    body = {'id': 'a', 'environment': 'chain_short', 'arm': 1, 'return': 0.5}
-    return self.ask('/v1/returns', 'POST', json.dumps({**body, **fields}),
-                    Content_Type='application/json')
-
-
-@pytest.fixture
-def serve():
-  made = []
-
-  def make(**settings):
-    made.append(Served(**settings))
-    return made[-1]
-
-  yield make
-  for served in made:
-    served.close()
 
 
 def test_says_what_the_bandit_says(serve):
@@ -185,14 +112,17 @@ def test_a_report_counts_once_at_the_end_of_the_step(serve):
   assert counts()[1] == 2
   # A server that was started again knows what the checkpoint knows.
   other = bandit_server.BanditServer(CONFIG, json.loads(json.dumps(state)))
-  assert not other.report_outside('a', 'chain_short', 1, 0.5)
+  assert other.report_outside(
+      'a', 'chain_short', 1, 0.5, 1) == outside_reports.REPEATED
 
 
 @pytest.mark.parametrize('change', [
     {'id': ''}, {'id': 'x' * 65}, {'id': 'a b'}, {'id': 3}, {'arm': 9},
     {'arm': -1}, {'arm': True}, {'arm': 0.}, {'arm': '1'}, {'return': None},
     {'return': '1'}, {'return': True}, {'return': float('nan')},
-    {'return': float('inf')}, {'return': 1e10}, {'environment': 'pong'},
+    {'return': float('inf')}, {'return': 1e10}, {'meta_step': -1},
+    {'meta_step': True}, {'meta_step': 1.}, {'meta_step': None},
+    {'meta_step': 1 << 60}, {'environment': 'pong'},
     {'environment': 3}, {'extra': 1}])
 def test_bad_reports_change_nothing(serve, change):
   served = serve(writable=True)
@@ -235,98 +165,55 @@ def test_without_a_token_no_web_page_gets_here_by_a_name_of_its_own(serve):
     assert served.ask('/v1/health', Host=host)[0] == 200, host
 
 
-GOOD = b'GET /v1/health HTTP/1.1\r\nHost: localhost\r\n'
+def test_replayed_reports_never_count_again(serve):
+  served = serve(writable=True)
+  bandit = served.bandit
+  total = lambda: sum(bandit.get_state()['bandits']['chain_short']['counts'])
+  before = total()
+  assert served.report(id='first') == (200, {'accepted': True})
+  step = 1
+  for i in range(10_400):
+    if i % 900 == 899:
+      bandit.end_step(step, [], 7)
+      step += 1
+    assert bandit.report_outside(
+        f'other{i}', 'chain_short', 0, 0.5, step) == outside_reports.ACCEPTED
+  bandit.end_step(step, [], 7)
+  assert total() == before + 10_401
+  code, answer = served.report(id='first')
+  assert code == 409 and 'meta_step' in answer['error']['message']
+  # A server that was started again knows it too.
+  other = bandit_server.BanditServer(CONFIG, json.loads(json.dumps(
+      bandit.get_state())))
+  assert other.report_outside(
+      'first', 'chain_short', 1, 0.5, 1) == outside_reports.TOO_OLD
+  bandit.end_step(step + 1, [], 7)
+  assert total() == before + 10_401
 
 
-@pytest.mark.parametrize('data, code', [
-    (b'\r\n\r\n', 400), (b'GET /v1/health\r\n\r\n', 400),
-    (b'PUT / HTTP/1.1\r\n\r\n', 400), (b'GET  / HTTP/1.1\r\n\r\n', 400),
-    (b'GET /\xff HTTP/1.1\r\n\r\n', 400), (b'GET / HTTP/2.0\r\n\r\n', 400),
-    (GOOD + b'X\r\n\r\n', 400), (GOOD + b' X: 1\r\n\r\n', 400),
-    (GOOD + b'Host: localhost\r\n\r\n', 400),
-    (GOOD + b'Content-Length: 5\r\n\r\nhello', 400),
-    (GOOD + b'Content-Length: -5\r\n\r\n', 400),
-    (GOOD + b'Content-Length: 5, 5\r\n\r\n', 400),
-    (GOOD + b'Content-Length: 99999\r\n\r\n', 413),
-    (GOOD + b'Transfer-Encoding: chunked\r\n\r\n', 501),
-    (b'GET /' + b'a' * 5000, 431),
-    (GOOD + b'A: ' + b'a' * 5000 + b'\r\n\r\n', 431)])
-def test_what_is_no_http_is_refused_and_cut_off(serve, data, code):
-  answer = serve().say(data)
-  assert answer.startswith(b'HTTP/1.1 %d ' % code), answer
-  assert b'"error"' in answer and answer.count(b'HTTP/1.1') == 1
+def test_reports_of_meta_steps_to_come_are_refused(serve):
+  served = serve(writable=True)
+  code, answer = served.report(meta_step=2)
+  assert code == 409 and 'not at that meta-step' in answer['error']['message']
+  served.bandit.end_step(1, [], 7)
+  assert served.report(meta_step=2) == (200, {'accepted': True})
 
 
-def test_requests_in_one_piece_and_in_many(serve):
-  served = serve()
-  last = GOOD + b'Connection: close\r\n\r\n'
-  answer = served.say((GOOD + b'\r\n') * 3 + last)
-  assert answer.count(b'HTTP/1.1 200 OK') == 4
-  with socket.create_connection(('127.0.0.1', served.port)) as connection:
-    for i in range(len(last)):
-      connection.sendall(last[i:i + 1])
-    received = b''
-    while chunk := connection.recv(65536):
-      received += chunk
-  assert received.startswith(b'HTTP/1.1 200 OK')
+def test_too_many_reports_of_one_meta_step_wait(serve, monkeypatch):
+  monkeypatch.setattr(outside_reports, '_MOST_WAITING', 1)
+  served = serve(writable=True)
+  assert served.report(id='a')[0] == 200
+  assert served.report(id='b')[0] == 503
+  served.bandit.end_step(1, [], 7)
+  assert served.report(id='b') == (200, {'accepted': True})
 
 
-def test_who_is_slow_is_cut_off(serve, monkeypatch):
-  monkeypatch.setattr(http_server, '_REQUEST_S', 0.5)
-  served = serve()
-  assert served.say(GOOD).startswith(b'HTTP/1.1 408 ')
-  assert served.say(b'') == b''
-
-
-def test_too_many_connections_and_requests(serve):
-  served = serve(limits=http_server.Limits(connections=3, requests_per_s=20))
-  held = [socket.create_connection(('127.0.0.1', served.port))
-          for _ in range(3)]
-  while len(served.server.connections) < 3:
-    time.sleep(0.01)
-  answer = served.say(GOOD + b'\r\n')
-  assert not answer or answer.startswith(b'HTTP/1.1 503 ')
-  for connection in held:
-    connection.close()
-  while served.server.connections:
-    time.sleep(0.01)
-  answers = served.say((GOOD + b'\r\n') * 40)
-  assert b'HTTP/1.1 429 ' in answers
-  assert 18 <= answers.count(b'HTTP/1.1 200 OK') <= 30
-
-
-def test_who_does_not_read_fills_no_memory(serve):
-  served = serve()
-  head = GOOD.replace(b'health', b'schema') + b'\r\n'
-  with socket.create_connection(('127.0.0.1', served.port)) as connection:
-    connection.settimeout(1)
-    with pytest.raises(socket.timeout):
-      for _ in range(100_000):
-        connection.sendall(head * 20)
-    ours = next(iter(served.server.connections))
-    # Writing is paused at 64 KiB; an answer is smaller than as much again.
-    assert ours._transport.get_write_buffer_size() < 1 << 17
-    assert len(ours._buffer) < 1 << 19
-  assert served.ask('/v1/health')[0] == 200
-
-
-def test_who_reads_late_gets_every_answer(serve):
-  served = serve(limits=http_server.Limits(requests_per_s=1e9))
-  head = GOOD.replace(b'health', b'schema') + b'\r\n'
-  last = head.replace(b'\r\n\r\n', b'\r\nConnection: close\r\n\r\n')
-  one = served.say(last).replace(b'Connection: close\r\n', b'')
-  requests = (1 << 25) // len(one)  # More than the system's buffers hold.
-  received = bytearray()
-  with socket.create_connection(('127.0.0.1', served.port)) as connection:
-    sender = threading.Thread(target=connection.sendall,
-                              args=(head * requests,))
-    sender.start()
-    while not any(c._unread for c in tuple(served.server.connections)):
-      time.sleep(0.01)
-    connection.settimeout(30)
-    while len(received) < len(one) * requests:
-      chunk = connection.recv(1 << 20)
-      assert chunk
-      received += chunk
-    sender.join()
-  assert received == one * requests
+def test_a_state_of_before_meta_steps_were_kept_is_read():
+  server = bandit_server.BanditServer(CONFIG)
+  server.end_step(0, [])
+  state = {**server.get_state(), 'outside': ['a', 'b']}
+  del state['forgotten_step']
+  other = bandit_server.BanditServer(CONFIG, json.loads(json.dumps(state)))
+  assert other.report_outside(
+      'a', 'chain_short', 1, 0.5, 1) == outside_reports.REPEATED
+  assert other.get_state()['outside'] == {'a': 1, 'b': 1}
