@@ -96,8 +96,6 @@ def test_idle_connections_make_room_for_new_ones(serve, monkeypatch):
     time.sleep(0.01)
   held[0].sendall(GOOD[:20])  # A request that never ends is no activity.
   time.sleep(0.5)
-  held[1].sendall(GOOD + b'\r\n')
-  assert held[1].recv(65536).startswith(b'HTTP/1.1 200 ')
   assert served.ask('/v1/health')[0] == 200
   assert held[0].recv(65536).startswith(b'HTTP/1.1 408 ')
   assert len(served.server.connections) <= 3
