@@ -47,11 +47,12 @@ test-main: venv
 	$(PYTHON) -m pytest tests $(PYTEST) $(ARGS)
 
 # What needs no Launchpad on a newer Python and JAX: the rule, the environments,
-# meta-training in one process and meta-testing.
+# meta-training in one process, meta-testing and the accelerator's benchmark.
 test-current: venv-current
 	$(CURRENT_PYTHON) -m pytest tests/core tests/envs tests/store \
 	  tests/meta_testing tests/figures tests/test_config.py \
 	  tests/test_public_interface.py tests/launch/test_main.py \
+	  tests/benchmarks/test_accelerator.py \
 	  $(PYTEST) $(ARGS)
 
 lint: venv venv-current
@@ -60,5 +61,5 @@ lint: venv venv-current
 	sh -n launch/venv.sh launch/lpg.sh
 
 clean:
-	rm -rf .venv .venv-current .pytest_cache .ruff_cache
+	rm -rf .venv .venv-current .libtpu .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

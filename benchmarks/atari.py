@@ -1,20 +1,20 @@
 """Speed of meta-testing on Atari: frames per second of the whole and parts.
 
-On the same cores and in the same process, in turn, the best of some turns each:
+Measured in turn in one process on the same cores, the best of some turns each:
 
   whole      `host_loop.train` as it is used
   emulation  the same environments in the same threads under random actions
   network    the same loop with environments that cost nothing: acting, the
              rule and learning
   plain      the same with a network that keeps nothing of acting, so that
-             learning begins with a forward pass of its own
-  limit      what the network's matrix products would take at the speed of a
+             learning runs a forward pass of its own
+  limit      the speed if the network's matrix products ran at the speed of a
              large one, in as many threads
 
-Where all want the same cores, the whole cannot be faster than both after one
-another with no core idle: `both` is 1 / (1 / emulation + 1 / network).
-`..._processor_us` is processor time per environment step, which a busy machine
-disturbs less. From the repository's root:
+Emulation and network compete for the cores. So the whole is at most as fast as
+both one after the other with no core idle: `both` is 1 / (1 / emulation + 1 /
+network). `..._processor_us` is processor time per environment step, which a
+busy machine disturbs less. From the repository's root:
 
   python -m benchmarks.atari [--threads=N] [--rule=NAME] [--output=FILE]
 """
@@ -33,11 +33,11 @@ _FRAMES = 4  # of a step
 
 
 def network_flops(num_actions: int, num_predictions: int) -> float:
-  """Of one environment step on paper: products only, with the dense layers.
+  """FLOPs of one environment step, on paper: matrix products only.
 
-  Forward once, for acting and learning alike (and once more for each 20th
-  state, the trajectory's last); backward twice that, but for the first layer,
-  whose input needs no gradient.
+  One forward pass serves acting and learning; each 20th state, the last of a
+  trajectory, needs another one. The backward pass takes twice the forward pass,
+  less a share of the first layer, whose input needs no gradient.
   """
   outputs = num_actions + num_predictions + 1
   layers = [2. * 20 * 20 * 8 * 8 * 4 * 32, 2. * 9 * 9 * 4 * 4 * 32 * 64,
@@ -47,7 +47,7 @@ def network_flops(num_actions: int, num_predictions: int) -> float:
 
 
 class _Still:
-  """Environments that cost nothing: the frames of a real one, over again."""
+  """Environments that cost nothing: they repeat one frame of a real one."""
 
   def __init__(self, environment):
     self.num_envs = environment.num_envs
@@ -74,7 +74,7 @@ class _Best(NamedTuple):
   processor: float = float('inf')
 
   def better(self, since: tuple[float, float]) -> '_Best':
-    """With one more, that began at `since`, see `_now`."""
+    """The better of this and a trajectory that began at `since`."""
     return _Best(*(min(best, now - then) for best, now, then in zip(
         self, _now(), since)))
 
@@ -84,7 +84,7 @@ def _now() -> tuple[float, float]:
 
 
 def _turn(training, seconds: float, best: _Best) -> _Best:
-  """Runs whole trajectories for so long."""
+  """Runs whole trajectories for `seconds`."""
   begin = last = _now()
   for progress in training:
     if progress.metrics is None:
@@ -96,7 +96,7 @@ def _turn(training, seconds: float, best: _Best) -> _Best:
 
 
 def _emulate(pool, groups, seconds: float, best: _Best) -> _Best:
-  """A trajectory's worth of steps, over again for so long."""
+  """Emulates trajectories under random actions for `seconds`."""
   import numpy as np
   actions = [np.random.default_rng(i).integers(
       0, group.action_spec().num_values, (_NUM_STEPS, group.num_envs))

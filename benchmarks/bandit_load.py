@@ -1,14 +1,14 @@
-r"""How much a run is slowed by those who ask its bandit.
+r"""How much questions to a run's bandit slow the run.
 
   taskset -c 0 lpg meta-train --preset=demo --num_workers=1 \
     --meta_steps=5000 --noevaluate --set=evaluator.enabled=false \
     --run_dir=runs/load
   python -m benchmarks.bandit_load --run_dir=runs/load --cpu=1
 
-asks the facade of a run that goes on, in every other window of time, and
-compares the windows: environment steps of the learner's meta-steps. `--cpu`
-moves the facade and whoever asks there, so that the cost of answering is not
-taken for a slower run.
+The second command asks the facade of the running meta-training in every other
+window of time, and compares the learner's meta-steps of the windows. `--cpu`
+moves the facade and the client to another processor, so that the cost of
+answering does not count as a slower run.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import os
 import pathlib
 import socket
 import time
+from typing import Sequence
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def _window(run_dir: str, seconds: float, rate: float, connections) -> tuple[
   return (_meta_steps(run_dir) - first) / now, asked / now
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
       description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
   parser.add_argument('--run_dir', required=True)
@@ -52,7 +53,7 @@ def main() -> None:
   parser.add_argument('--rate', type=float, default=2000.)
   parser.add_argument('--windows', type=int, default=10, help='of each kind')
   parser.add_argument('--window_s', type=float, default=10.)
-  args = parser.parse_args()
+  args = parser.parse_args(argv)
   launch = json.loads(pathlib.Path(
       args.run_dir, run_directory.LAUNCH_FILE).read_text())
   host, port = launch['addresses']['bandit_server'].rsplit(':', 1)

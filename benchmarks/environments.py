@@ -1,9 +1,9 @@
 """Nanoseconds per environment step, for every kind.
 
-A rollout under uniformly random actions, compiled beforehand, in the shape in
-which lifetimes run: 16 lifetimes of 64 parallel environments. What is timed is
-the environment, one key per step from a split as in `core/rollout.py`, and the
-drawing of actions. From the repository's root:
+A compiled rollout under uniformly random actions, in the shape of a shard: 16
+lifetimes of 64 parallel environments. The time contains the environment, the
+split of one key per step as in `core/rollout.py`, and the drawing of actions.
+From the repository's root:
 
   python -m benchmarks.environments [--output=FILE] [names ...]
 """

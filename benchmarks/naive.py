@@ -1,7 +1,7 @@
-"""The plain formulation, which the fast one is measured against.
+"""A meta-step with the plain formulation of the rule, as a baseline for speed.
 
 The rule is Haiku's LSTM under `hk.dynamic_unroll`, applied to each lifetime
-under `vmap`. Everything around it is the same.
+under `vmap`. The rest of the meta-step is unchanged.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from lpg_distributed.core import lpg_network
 
 @contextlib.contextmanager
 def naive_rule(config: config_lib.RuleConfig):
-  """What is traced inside uses the plain rule."""
+  """Programs traced in this context use the plain rule."""
   def apply(eta, inputs):
     one = lambda inputs: lpg_network.apply_reference(eta, config, inputs)
     return jax.vmap(one, in_axes=1, out_axes=1)(inputs)

@@ -1,11 +1,11 @@
 """The whole program: speed, memory of all processes, time to the first step.
 
 Launches `lpg meta-train` with real processes and Reverb, and watches it.
-Names are those of the settings below (default: all but `paper`):
+The names select measurements (default: all but `paper`):
 
   mixture   all fifteen kinds at the paper's shapes, one small shard each
-  layout    a table's kind as 2 workers x 1 thread and as 1 worker x 2 threads,
-            in turn
+  layout    one kind with a table, as 2 workers of 1 thread and as 1 worker of
+            2 threads, in turn
   start     the `laptop` preset from its start to its first meta-step, with a
             filled compilation cache
   paper     one meta-step of the `paper` preset: 960 lifetimes (minutes to an
@@ -13,11 +13,15 @@ Names are those of the settings below (default: all but `paper`):
 
 From the repository's root:
 
-  python -m benchmarks.program [--output=FILE] [--meta_steps=N] [names ...]
+  python -m benchmarks.program [--output=FILE] [--meta_steps=N]
+    [--flags='FLAG ...'] [names ...]
+
+`--flags` are further flags of `lpg meta-train`; the last of two counts.
 """
 
 import os
 import pathlib
+import shlex
 import statistics
 import subprocess
 import sys
@@ -65,7 +69,7 @@ def _tree_rss_mib(pid: int) -> float:
 
 def run(flags: Sequence[str], meta_steps: int,
         variables: Mapping[str, str] | None = None) -> dict[str, Any]:
-  """One run from birth to `meta_steps`; the first step compiles."""
+  """A new run of `meta_steps` meta-steps, of which the first compiles."""
   with tempfile.TemporaryDirectory() as directory:
     path = os.path.join(directory, 'run')
     command = [sys.executable, '-m', 'launch.meta_train', f'--run_dir={path}',
@@ -111,12 +115,14 @@ def _show(name: str, row: Mapping[str, Any]) -> None:
         f'{row["load_1min"]:.1f}', flush=True)
 
 
-def _layout(meta_steps: int, repeats: int) -> dict[str, Any]:
+def _layout(meta_steps: int, repeats: int,
+            further: Sequence[str]) -> dict[str, Any]:
   """Both layouts in turn, best of all repeats."""
   runs = {name: [] for name in _LAYOUTS}
   for _ in range(repeats):
     for name, (flags, variables) in _LAYOUTS.items():
-      runs[name].append(run((*_LAYOUT, *flags), meta_steps, variables))
+      runs[name].append(run(
+          (*_LAYOUT, *flags, *further), meta_steps, variables))
       _show(name, runs[name][-1])
   best = {name: max(row['best_env_steps_per_s'] for row in rows)
           for name, rows in runs.items()}
@@ -125,18 +131,20 @@ def _layout(meta_steps: int, repeats: int) -> dict[str, Any]:
   return {'runs': runs, 'two_over_one': two / one}
 
 
-def measure(name: str, meta_steps: int) -> dict[str, Any]:
-  """One of the settings."""
+def measure(name: str, meta_steps: int,
+            further: Sequence[str] = ()) -> dict[str, Any]:
+  """One measurement; `further` flags go to `lpg meta-train`."""
   if name == 'layout':
-    return _layout(meta_steps, 2)
+    return _layout(meta_steps, 2, further)
   if name == 'mixture':
-    row = run((*_PAPER_SHAPES, '--set=meta.num_lifetimes=30'), meta_steps)
+    row = run((*_PAPER_SHAPES, '--set=meta.num_lifetimes=30', *further),
+              meta_steps)
   elif name == 'start':
-    flags = ('--preset=laptop', '--num_workers=2', *_QUIET)
+    flags = ('--preset=laptop', '--num_workers=2', *_QUIET, *further)
     run(flags, 1)  # Fills the cache.
     row = run(flags, 1)
   else:
-    row = run(_PAPER_SHAPES, 1)
+    row = run((*_PAPER_SHAPES, *further), 1)
   _show(name, row)
   return row
 
@@ -147,14 +155,16 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument('names', nargs='*', metavar='name',
                       help=', '.join(settings))
   parser.add_argument('--meta_steps', type=arguments.positive, default=5)
+  parser.add_argument('--flags', type=shlex.split, default=[],
+                      help='further flags of lpg meta-train')
   args = parser.parse_args(argv)
   for name in args.names:
     if name not in settings:
-      parser.error(f'there is no setting {name!r}; allowed: '
+      parser.error(f'there is no measurement {name!r}; allowed: '
                    f'{", ".join(settings)}')
   results = {}
   for name in args.names or settings[:-1]:
-    results[name] = measure(name, args.meta_steps)
+    results[name] = measure(name, args.meta_steps, args.flags)
     arguments.write(args, results)
 
 

@@ -1,15 +1,14 @@
-"""How learner and queue bear many workers, at the paper's size of messages.
+"""Throughput of learner and queue with many workers, at the paper's size.
 
-A real Reverb queue and a real learner behind Courier, in a process each, and 1
-to 64 sources: stubs that do what workers do but compute nothing. A source asks
-for eta, puts one gradient, and so on, so all figures are of saturation. From
-the repository's root:
+A real Reverb queue and a real learner behind Courier run in a process each. 1
+to 64 sources stand in for workers and compute nothing: each asks for eta, puts
+one gradient, and repeats. So all figures are those of saturation. From the
+repository's root:
 
   python -m benchmarks.scale [--output=FILE] [--sources=1,8,64] [--seconds=5]
 
-All is on one machine, whose processors the sources share. So beside what it
-reaches there are the processor times of each part for a message: what it would
-reach with a processor of its own is one over them.
+All processes share one machine. So each part's processor time per message is
+printed too: one over it is what the part would reach on a processor of its own.
 """
 
 import multiprocessing

@@ -1,12 +1,11 @@
 """Times beside the time of a matrix product, on a machine shared with others.
 
-A time on a busy machine says little; its ratio to that of a product, measured
-in between in the same process, says more. Two ratios are kept, best to best
-and median to median, and where they are far apart neither is to be trusted. A
-call's ratio to the products next to it is not one of them: calls of seconds
-and products of milliseconds do not meet the same disturbances, and such a
-ratio has come out above 1. Processor time is measured where the process has one
-thread, so that waiting for a turn does not count.
+A time on a busy machine says little. Its ratio to the time of a product,
+measured between the calls in the same process, says more. Two ratios are kept:
+best to best and median to median. If they are far apart, trust neither. A call
+is not compared with the products next to it: a call of seconds and a product
+of milliseconds meet different disturbances. Processes have one thread and
+measure processor time, so waiting for a core does not count.
 """
 
 import os
@@ -52,9 +51,9 @@ def measure(calls: Mapping[str, Callable[[], Any]], repeats: int,
   """Runs all calls in turn, each between products.
 
   Args:
-    calls: what to time, by name; compiled, each is run once beforehand.
+    calls: compiled functions by name; each runs once before it is timed.
     repeats: turns at most.
-    budget_s: no new turn is begun after this time, but two are always done.
+    budget_s: no turn begins after this time, but two always run.
   """
   gemm = _make_gemm()
   gemm()
@@ -77,7 +76,7 @@ def measure(calls: Mapping[str, Callable[[], Any]], repeats: int,
 
 
 def machine() -> dict[str, Any]:
-  """What the figures depend on."""
+  """The machine and the software that the figures depend on."""
   try:
     with open('/proc/cpuinfo', encoding='utf-8') as f:
       lines = [line.split(':')[1].strip() for line in f

@@ -1,8 +1,8 @@
 """Messages per second between the nodes, at the paper's size.
 
-Gradients through a real Reverb queue and eta through a real Courier server, on
-loopback, and the meta-update itself; then what they are of a paper-size
-meta-step, whose time is taken from `--step_s` (see `benchmarks.program`). From
+Gradients pass a real Reverb queue and eta a real Courier server, on loopback.
+The meta-update is timed too. `--step_s` is the time of a paper-size meta-step
+(see `benchmarks.program`), of which the share of messages is then printed. From
 the repository's root:
 
   python -m benchmarks.transport [--output=FILE] [--step_s=SECONDS]
@@ -44,8 +44,8 @@ def _serve(capacity: int, size: int, addresses: Any) -> None:
 
 
 def measure(repeats: int) -> dict[str, float]:
-  """Seconds, best of `repeats`, each of one message or one update."""
-  # Reverb's libraries first; see `gradient_queue.import_reverb`.
+  """Seconds of one message or one update, best of `repeats`."""
+  # Import Reverb's libraries first; see `gradient_queue.import_reverb`.
   from lpg_distributed.nodes import gradient_queue
   gradient_queue.import_reverb()
   import courier

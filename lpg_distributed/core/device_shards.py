@@ -60,6 +60,30 @@ class DeviceShards:
   def __len__(self) -> int:
     return len(self._devices)
 
+  def lower(self, eta_size: int, num_arms: int,
+            state: lifetime.ShardState) -> jax.stages.Lowered:
+    """The program before it is compiled. The devices need not exist.
+
+    Args:
+      eta_size: P.
+      num_arms: of the bandit.
+      state: of one shard, for its shapes.
+    """
+    single = len(self) == 1
+    everywhere = (jax.sharding.SingleDeviceSharding(self._devices[0])
+                  if single else jax.sharding.NamedSharding(
+                      self._sharding.mesh, jax.sharding.PartitionSpec()))
+    spread = everywhere if single else self._sharding
+    array = lambda shape, dtype=np.float32, sharding=everywhere: (
+        jax.ShapeDtypeStruct(shape, dtype, sharding=sharding))
+    states = jax.tree_util.tree_map(lambda x: array(
+        (len(self) * x.shape[0], *x.shape[1:]), x.dtype, spread), state)
+    number = array((), np.int32)
+    numbers = ((lifetime.ShardId(*[number] * 4), number) if single
+               else (array((len(self), 5), np.int32, spread),))
+    return self.compiled.lower(array((eta_size,)), array((num_arms,)), states,
+                               *numbers)
+
   def advance(
       self, eta: chex.Array, arm_log_probs: chex.Array,
       states: Sequence[lifetime.ShardState],

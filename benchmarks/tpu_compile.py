@@ -1,0 +1,103 @@
+"""Compiles the meta-step of a kind for a TPU; needs `libtpu`.
+
+`benchmarks.tpu` runs `python -m benchmarks.tpu_compile REQUESTS` in the
+environment of `benchmarks.libtpu`. REQUESTS is a JSON list; each answer is a
+line of JSON.
+"""
+
+import json
+import sys
+import time
+from typing import Any, Mapping, NamedTuple, Sequence
+
+import jax
+from jax.experimental import topologies
+
+from benchmarks import hlo_schedule
+from lpg_distributed import config as config_lib
+from lpg_distributed.core import device_shards
+from lpg_distributed.core import lifetime
+from lpg_distributed.core import rule_vector
+
+# Of each generation, a topology with eight devices.
+TOPOLOGIES: Mapping[str, str] = {'v4': 'v4:2x2x1', 'v5e': 'v5e:2x4'}
+
+
+class Request(NamedTuple):
+  """One program."""
+  name: str
+  generation: str  # of TOPOLOGIES
+  num_devices: int  # 1 or 8
+  lifetimes: int  # of a shard; each device has one
+  units: int = 256
+  envs: int = 64
+  num_updates: int = 5
+  trajectory_steps: int = 20
+  num_predictions: int = 30
+  precision: str = 'highest'
+
+
+def devices(request: Request) -> Sequence[Any]:
+  """Devices to compile for; none of them need be there."""
+  topology = topologies.get_topology_desc(TOPOLOGIES[request.generation],
+                                          platform='tpu')
+  if len(topology.devices) < request.num_devices:
+    raise ValueError(f'{TOPOLOGIES[request.generation]} has '
+                     f'{len(topology.devices)} devices')
+  return topology.devices[:request.num_devices]
+
+
+def make_config(request: Request) -> config_lib.Config:
+  return config_lib.Config(
+      environments=(request.name,),
+      rule=config_lib.RuleConfig(lstm_size=request.units,
+                                 num_predictions=request.num_predictions),
+      meta=config_lib.MetaConfig(
+          num_lifetimes=8 * request.lifetimes, num_envs=request.envs,
+          num_updates=request.num_updates,
+          trajectory_steps=request.trajectory_steps),
+      run=config_lib.RunConfig(lifetimes_per_shard=request.lifetimes,
+                               matmul_precision=request.precision))
+
+
+def compile_for_tpu(request: Request) -> dict[str, Any]:
+  """Compiles the program that a worker would; see `DeviceShards`."""
+  targets = devices(request)
+  config = make_config(request)
+  shard = lifetime.make_shard(config, request.name, request.lifetimes, 'tpu')
+  shards = device_shards.DeviceShards(shard, targets)
+  begin = time.monotonic()
+  lowered = shards.lower(
+      rule_vector.size(config.rule),
+      len(config.agents[request.name].arms), shard.empty())
+  lowered_s = time.monotonic() - begin
+  begin, begin_cpu = time.monotonic(), time.process_time()
+  compiled = lowered.compile()
+  compile_s = time.monotonic() - begin
+  compile_cpu_s = time.process_time() - begin_cpu
+  memory = compiled.memory_analysis()
+  cost = hlo_schedule.of_text(compiled.as_text())
+  return {
+      **request._asdict(), 'device': targets[0].device_kind,
+      'lower_s': lowered_s, 'compile_s': compile_s,
+      'compile_cpu_s': compile_cpu_s,
+      'program_mib': memory.generated_code_size_in_bytes / 2 ** 20,
+      'temporaries_gib': memory.temp_size_in_bytes / 2 ** 30,
+      'arguments_gib': memory.argument_size_in_bytes / 2 ** 30,
+      'cycles': cost.cycles, 'hbm_bytes': cost.hbm_bytes,
+      'devices_of_program': _num_devices(compiled), 'jax': jax.__version__}
+
+
+def _num_devices(compiled: Any) -> int:
+  """On how many devices the one compiled program runs."""
+  shardings = jax.tree_util.tree_leaves(compiled.input_shardings)
+  return max(len(sharding.device_set) for sharding in shardings)
+
+
+def main() -> None:
+  for fields in json.loads(sys.argv[1]):
+    print(json.dumps(compile_for_tpu(Request(**fields))), flush=True)
+
+
+if __name__ == '__main__':
+  main()
