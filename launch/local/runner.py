@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from typing import Any, Callable, Mapping, NamedTuple, Optional
 
 from lpg_distributed import config as config_lib
@@ -26,6 +27,7 @@ from lpg_distributed.store import run_directory
 
 _LAST_LINES = 20
 _POLL_S = 1.
+SILENT_S = 60.  # of the learner, after which the user is told
 STATUS_S = 5.  # for the learner to say how it gets on
 DEATHS = os.path.join('logs', 'deaths.jsonl')
 _FACADE = 'bandit_facade'
@@ -244,13 +246,19 @@ class Deaths:
 def watch_learner(client, watch: Callable[[Mapping[str, Any]], None],
                   done: threading.Event,
                   each_time: Callable[[], None] = lambda: None) -> None:
-  """Shows the learner's status until `done`; its silence is no error."""
+  """Shows the learner's status until `done`, and says if it is silent."""
   learner = rpc.Client(client, 'meta_learner', done, patience_s=0.,
                        attempt_s=STATUS_S)
+  heard = time.monotonic()
   while not done.wait(_POLL_S):
     each_time()
     with contextlib.suppress(rpc.RpcError, rpc.Stopped):
       watch(learner.get_status())
+      heard = time.monotonic()
+    if time.monotonic() - heard > SILENT_S:
+      heard += SILENT_S
+      print(f'the learner has not answered for {SILENT_S:.0f} s; see the logs '
+            'of the nodes', file=sys.stderr, flush=True)
 
 
 def explain(error, nodes, deaths: Deaths, logs: str) -> None:

@@ -13,11 +13,14 @@ import threading
 import time
 from typing import Any
 
+from absl import logging
+
 _PLAIN = (type(None), bool, int, float, str, bytes)
 _TRANSIENT = ('UNAVAILABLE', 'DEADLINE_EXCEEDED', 'CANCELLED')
 
 # For `lp.CourierNode(courier_client_kwargs=...)`: one attempt's time limit.
 ATTEMPT_S = 30.
+_TICK_S = 0.5  # between two looks whether the program stops
 _LATE_S = 2.  # what Courier's own limit gets before the one here
 CLIENT_KWARGS = {'call_timeout': ATTEMPT_S}
 
@@ -71,7 +74,25 @@ class Client:
     self._stop = stop
     self._patience_s = patience_s
     self._limit_s = attempt_s + _LATE_S
+    self._heard = False  # Whether it has ever answered.
     self.num_retries = 0
+
+  def _wait(self, answer: Any) -> Any:
+    """The result of a call, or whatever it raises.
+
+    A node that was never heard is perhaps out of reach. It is not waited for
+    once the program stops, so that this node can end in time.
+    """
+    deadline = time.monotonic() + self._limit_s
+    while True:
+      left_s = deadline - time.monotonic()
+      try:
+        return answer.result(max(0., min(_TICK_S, left_s)))
+      except concurrent.futures.TimeoutError:
+        if self._stop.is_set() and not self._heard:
+          deadline = min(deadline, time.monotonic() + _LATE_S)
+        if left_s <= _TICK_S:
+          raise
 
   def __getattr__(self, method: str):
     remote = getattr(self._client.futures, method)
@@ -83,13 +104,19 @@ class Client:
       while True:
         answer = remote(*args, **kwargs)
         try:
-          return answer.result(self._limit_s)
+          result = self._wait(answer)
+          self._heard = True
+          return result
         except Exception as error:  # pybind11_abseil.status.StatusNotOk
           late = isinstance(error, concurrent.futures.TimeoutError)
           answer.cancel()
           code = getattr(getattr(error, 'code', None), 'name', '')
           if code not in _TRANSIENT and not late:
+            self._heard = True
             raise RpcError(f'{self._name}.{method}: {error}') from error
+          if not self._heard and not self._stop.is_set():
+            logging.warning('%s has not answered yet: %s', self._name,
+                            code or 'no answer in time')
           if self._stop.is_set():
             raise Stopped(f'{self._name} is away') from error
           if time.monotonic() > deadline:

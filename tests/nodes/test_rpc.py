@@ -1,5 +1,7 @@
 """The guard against what makes Courier hang, on a real Courier server."""
 
+import concurrent.futures
+import socket
 import threading
 import time
 
@@ -97,3 +99,50 @@ def test_has_a_limit_of_its_own(monkeypatch):
   with pytest.raises(rpc.RpcError, match='did not answer echo'):
     client.echo(1)
   assert time.monotonic() - begin < 30. and client.num_retries > 0
+
+
+class _Deaf:
+  """A client whose calls are never answered, or only at first."""
+
+  def __init__(self, answers=0):
+    self._answers = answers
+    self.futures = self
+
+  def echo(self, value):
+    answer = concurrent.futures.Future()
+    if self._answers:
+      self._answers -= 1
+      answer.set_result(value)
+    return answer
+
+
+def _seconds_to_stop(client, stop):
+  begin = time.monotonic()
+  threading.Timer(0.3, stop.set).start()
+  with pytest.raises(rpc.Stopped):
+    client.echo(1)
+  return time.monotonic() - begin
+
+
+def test_a_node_that_never_answered_is_not_waited_for_at_the_end():
+  """Nodes ignored SIGTERM for 45 s, until they were killed."""
+  stop = threading.Event()
+  client = rpc.Client(_Deaf(), 'node', stop, 60., 30.)
+  assert _seconds_to_stop(client, stop) < 10.
+
+
+def test_a_real_peer_that_is_out_of_reach_is_not_waited_for_at_the_end():
+  stop = threading.Event()
+  with socket.create_server(('127.0.0.1', 0)) as hole:  # Never accepts.
+    client = rpc.Client(
+        courier.Client(f'127.0.0.1:{hole.getsockname()[1]}', call_timeout=30.),
+        'node', stop, 60., 30.)
+    assert _seconds_to_stop(client, stop) < 10.
+
+
+def test_a_node_that_has_answered_gets_its_time():
+  """It may be saving; what it is told at the end counts."""
+  stop = threading.Event()
+  client = rpc.Client(_Deaf(answers=1), 'node', stop, 60., 2.)
+  assert client.echo(3) == 3
+  assert _seconds_to_stop(client, stop) >= 4.
