@@ -13,6 +13,7 @@ __version__ = '0.1.0'
 __all__ = (
     'Rule',
     'apply_rule',
+    'best_hyperparameters',
     'create_rule',
     'load_config',
     'load_environment',

@@ -32,6 +32,7 @@ from lpg_distributed.envs import base
 from lpg_distributed.envs import suite
 from lpg_distributed.store import eta_file
 from lpg_distributed.store import published
+from lpg_distributed.store import training_record
 
 
 class ArgumentError(errors.UserError, ValueError):
@@ -176,6 +177,45 @@ def load_config(preset: str = 'demo', *overrides: str) -> config_lib.Config:
     ConfigError: no such preset or field, or a value that is not allowed.
   """
   return config_io.apply_overrides(presets.load(preset), overrides)
+
+
+class Hyperparameters(NamedTuple):
+  """What the bandit balances; `train_agents` takes both by these names."""
+  alpha_lr: float  # learning rate of the agent
+  alpha_y: float  # cost of the KL term in Eq. (2)
+
+
+def best_hyperparameters(rule: Union[Rule, str], environment: str
+                         ) -> Hyperparameters:
+  """What the bandit of a rule's training likes best, Eq. (6).
+
+  Args:
+    rule: a published rule, its name, or a run's directory.
+    environment: one of those that the rule was trained on.
+
+  Returns:
+    The arm of the highest probability, among those that were tried.
+
+  Raises:
+    ArgumentError: nothing is known of the rule's training, or the training
+      had no such environment.
+    CheckpointError: the run's checkpoints are damaged.
+  """
+  place = rule
+  if isinstance(rule, Rule):
+    place = str(rule.info.get('name', ''))
+    if place not in published.names() or not np.array_equal(
+        rule.eta, load_rule(published.weights_path(place)).eta):
+      raise ArgumentError('this rule is no published one; allowed: a published '
+                          'rule, its name, or the directory of a run')
+  try:
+    saved = training_record.read_bandit(place)
+    best = saved.best_arm(environment)
+  except ValueError as error:
+    raise ArgumentError(str(error)) from None
+  if best is None:
+    raise ArgumentError(f'the bandit has tried nothing on {environment}')
+  return Hyperparameters(*saved.config.agents[environment].arms[best])
 
 
 def meta_train(config: config_lib.Config,

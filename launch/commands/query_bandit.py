@@ -63,16 +63,15 @@ def _from_server(address: str, token_file: str):
 
 
 def _from_checkpoint(run_dir: str):
-  from lpg_distributed.nodes import bandit_server
   from lpg_distributed.store import checkpointing
   from lpg_distributed.store import run_directory
+  from lpg_distributed.store import saved_bandit
   config = run_directory.read_config(run_dir)
   checkpoint = checkpointing.latest(run_dir)
   state = (None if checkpoint is None
            else checkpointing.load_json(checkpoint, 'bandit'))
-  server = bandit_server.BanditServer(config, state)
   try:
-    return server.get_statistics(_ENVIRONMENT.value)
+    return saved_bandit.read(config, state).statistics(_ENVIRONMENT.value)
   except ValueError as error:
     raise command.UsageError(str(error)) from None
 

@@ -11,7 +11,7 @@ from lpg_distributed import config as config_lib
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents
-from lpg_distributed.nodes import bandit_server
+from lpg_distributed.store import saved_bandit
 
 # Folded into the key, where training folds in shard ids.
 _HELD_OUT = 2 ** 31 - 1
@@ -109,9 +109,8 @@ class Comparison:
     log_probs = np.zeros(
         len(self._config.agents[self._environment].arms), np.float32)
     if bandit_state is not None:
-      server = bandit_server.BanditServer(self._config, bandit_state)
-      log_probs = np.asarray(server.get_log_probabilities(
-          self._environment)['log_probabilities'], np.float32)
+      log_probs = saved_bandit.read(
+          self._config, bandit_state).log_probabilities(self._environment)
     scores, seen = {}, {}
     for name, variant in variants.items():
       eta = variant.eta

@@ -12,11 +12,11 @@ from lpg_distributed import errors
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import training_settings
 from lpg_distributed.core import meta_update
-from lpg_distributed.nodes import bandit_server
 from lpg_distributed.store import checkpointing
 from lpg_distributed.store import eta_file
 from lpg_distributed.store import published
 from lpg_distributed.store import run_directory
+from lpg_distributed.store import saved_bandit
 
 _SNAPSHOT = re.compile(r'eta_(\d{8,})\.npz')
 
@@ -50,9 +50,8 @@ class Source(NamedTuple):
     if (self.bandit is None or environment not in self.config.environments
         or arms != self.config.agents[environment].arms):
       return np.zeros(len(arms), np.float32)
-    server = bandit_server.BanditServer(self.config, self.bandit)
-    return np.asarray(server.get_log_probabilities(
-        environment)['log_probabilities'], np.float32)
+    return saved_bandit.read(self.config, self.bandit).log_probabilities(
+        environment)
 
   def preferred_arm(self, environment: str,
                     agent: config_lib.AgentConfig) -> Optional[int]:
@@ -178,7 +177,7 @@ def read(text: str, average_last: int = 1) -> Source:
     return _of_run(label, place, average_last)
   path = published.resolve(place)
   card, beside = None, path.removesuffix('.npz') + '.json'
-  if path != place:
+  if published.is_name(place) and path == published.weights_path(place):
     card = published.load_card(place)
   elif os.path.exists(beside):
     card = published.read_card(beside)

@@ -11,6 +11,7 @@ from lpg_distributed import config as config_lib
 from lpg_distributed import errors
 from lpg_distributed.core import rules
 from lpg_distributed.envs import registry
+from lpg_distributed.store import eta_file
 from lpg_distributed.store import published
 
 
@@ -52,7 +53,7 @@ class Job:
   settings: rules.Settings
   seeds: tuple[int, ...] = (0,)
   preset: Optional[str] = None  # of Atari only
-  eta: Optional[str] = None  # file
+  eta: Optional[str] = None  # a published name, or an absolute path
   # Of what `eta` holds, or of what is drawn for the rule `random`.
   rule_config: Optional[config_lib.RuleConfig] = None
   eta_sha256: Optional[str] = None
@@ -135,16 +136,16 @@ def _load_rule(rule: str, eta: Optional[str], lstm_size: int
     return None, None
   if eta is None:
     _require(rule == 'random',
-             f'the rule {rule} needs an eta; allowed: the file of one, as '
-             'runs/demo_seed0/eta.npz')
+             f'the rule {rule} needs an eta; allowed: a published name, or a '
+             'file as runs/demo_seed0/eta.npz')
     return config_lib.RuleConfig(lstm_size=lstm_size), None
-  from lpg_distributed.store import eta_file
-  config = eta_file.load(eta).rule
+  path = published.resolve(eta)
+  config = eta_file.load(path).rule
   wanted = 'lpg_v' if rule == 'lpg_v' else 'lpg'
   _require(config.kind == wanted,
            f'{eta} holds a rule of kind {config.kind}; allowed for {rule}: '
            f'{wanted}')
-  with open(eta, 'rb') as f:
+  with open(path, 'rb') as f:
     return config, hashlib.sha256(f.read()).hexdigest()
 
 
@@ -157,8 +158,8 @@ def make_job(environment: str, rule: str, *, eta: Optional[str] = None,
   Args:
     environment: identifier.
     rule: name.
-    eta: file, or name of a published rule; none for a2c; for random only its
-      shape is used.
+    eta: published name or path; none for a2c; for random only its shape is
+      used.
     seeds: one agent each.
     env_steps: of each agent; None: that of its kind.
     num_envs: None: that of its kind.
@@ -183,13 +184,13 @@ def make_job(environment: str, rule: str, *, eta: Optional[str] = None,
   env_steps = DEFAULT_ENV_STEPS[kind] if env_steps is None else env_steps
   num_envs = NUM_ENVS[kind] if num_envs is None else num_envs
   seeds = tuple(seeds)
-  eta = published.resolve(eta) if eta else eta
   _require(env_steps >= 1, f'env_steps is {env_steps}; allowed: 1 or more')
   _require(1 <= num_envs < 2 ** 16,
            f'num_envs is {num_envs}; allowed: 1 to 65535')
   _require(bool(seeds) and len(set(seeds)) == len(seeds)
            and all(0 <= s < 2 ** 31 for s in seeds),
            f'seeds is {seeds}; allowed: different whole numbers, 0 or more')
+  eta = None if eta is None else published.fix(eta)
   rule_config, sha256 = _load_rule(rule, eta, lstm_size)
   settings = apply_overrides(default_settings(kind), overrides)
   if rule_config is not None:

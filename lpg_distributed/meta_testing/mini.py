@@ -24,6 +24,7 @@ from lpg_distributed.meta_testing import session
 from lpg_distributed.meta_testing import summary
 from lpg_distributed.store import eta_file
 from lpg_distributed.store import files
+from lpg_distributed.store import published
 
 RULES = ('lpg', 'a2c', 'random')
 # Environments, with the steps of each agent: enough for A2C to learn, as far
@@ -122,7 +123,7 @@ def check(config: Config, root: str) -> None:
   wanted = json.loads(json.dumps(dataclasses.asdict(config)))
   wanted.pop('environments')  # Each is by itself; others may come later.
   # Not where it lies, but what it is.
-  eta = eta_file.load(wanted.pop('eta_file'))
+  eta = eta_file.load(published.resolve(wanted.pop('eta_file')))
   wanted['eta_sum'] = float(np.sum(np.abs(eta.eta, dtype=np.float64)))
   wanted['learning_rates'] = list(LEARNING_RATES)
   path = os.path.join(root, CONFIG_FILE)

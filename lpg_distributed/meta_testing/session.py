@@ -30,6 +30,7 @@ from lpg_distributed.meta_testing import learner as learner_lib
 from lpg_distributed.meta_testing import results
 from lpg_distributed.store import eta_file
 from lpg_distributed.store import own_directory
+from lpg_distributed.store import published
 
 _ROWS = 50  # of an agent, at least
 _MOST_UPDATES = 100  # in one compiled chunk, which cannot be interrupted
@@ -61,7 +62,7 @@ def load_eta(job: jobs.Job, seed: int) -> Any:
   if job.rule == 'random':
     key = jax.random.fold_in(jax.random.PRNGKey(seed), _ETA_FOLD)
     return lpg_network.init(job.rule_config, key)
-  saved = eta_file.load(job.eta)
+  saved = eta_file.load(published.resolve(job.eta))
   return rule_vector.unravel(saved.rule, jnp.asarray(saved.eta))
 
 

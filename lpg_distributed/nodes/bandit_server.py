@@ -3,12 +3,11 @@
 import threading
 from typing import Any, Mapping, Sequence
 
-import numpy as np
-
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import bandit
 from lpg_distributed.nodes import outside_reports
+from lpg_distributed.store import saved_bandit
 
 # At the end of the run the server waits so long for the learner's last
 # checkpoint.
@@ -179,14 +178,7 @@ class BanditServer:
               'environments': {name: self._statistics(name) for name in names}}
 
   def _statistics(self, name: str) -> list[dict[str, float]]:
-    state = self._bandit(name)
-    probabilities = np.exp(bandit.log_probabilities(
-        state, self._config.bandit))
-    rows = zip(self._config.agents[name].arms, bandit.mean_returns(state),
-               state.counts, probabilities)
-    return [{'alpha_lr': arm[0], 'alpha_y': arm[1], 'mean_return': float(mean),
-             'lifetimes': int(count), 'probability': float(probability)}
-            for arm, mean, count, probability in rows]
+    return saved_bandit.statistics(self._config, name, self._bandit(name))
 
   def get_state(self) -> dict[str, Any]:
     """Returns the state that `restore` takes, as plain JSON."""
@@ -209,19 +201,4 @@ class BanditServer:
   def _set_state(self, state: Mapping[str, Any]) -> None:
     self._meta_step = int(state['meta_step'])
     self._outside.restore(state, self._meta_step)
-    missing = self._bandits.keys() - state['bandits'].keys()
-    if missing:
-      raise ValueError('the saved state has no bandit for '
-                       f'{", ".join(sorted(missing))}')
-    for name, saved in state['bandits'].items():
-      current = self._bandit(name)
-      restored = bandit.BanditState(
-          np.asarray(saved['counts'], np.int64),
-          np.asarray(saved['window'], np.float64))
-      if (restored.counts.shape != current.counts.shape
-          or restored.window.shape != current.window.shape):
-        raise ValueError(f'the saved bandit of {name} has '
-                         f'{restored.window.shape} arms and lifetimes; here: '
-                         f'{current.window.shape}')
-      bandit.check(restored)
-      self._bandits[name] = restored
+    self._bandits.update(saved_bandit.parse(self._config, state))

@@ -1,6 +1,7 @@
 """The rule that a meta-training begins with: drawn, or one that is there."""
 
 import dataclasses
+import os
 
 import jax.numpy as jnp
 
@@ -9,10 +10,14 @@ from lpg_distributed.core import meta_update
 from lpg_distributed.core import rule_vector
 from lpg_distributed.store import eta_file
 from lpg_distributed.store import published
+from lpg_distributed.store import run_directory
 
 
-def first_state(config: config_lib.Config) -> meta_update.MetaState:
-  """Before the first meta-step; of `run.initial_rule`, if it names one.
+def first_state(config: config_lib.Config, run_dir: str = ''
+                ) -> meta_update.MetaState:
+  """The state before the first meta-step; of `run.initial_rule`, if set.
+
+  A run's directory has a copy of that rule, which is used where it is there.
 
   A rule that does not see pi(a|s) can begin one that does: it then says the
   same at first, and the weights that read pi(a|s) grow from 0.
@@ -23,7 +28,9 @@ def first_state(config: config_lib.Config) -> meta_update.MetaState:
   name = config.run.initial_rule
   if not name:
     return meta_update.init(config)
-  file = eta_file.load(published.resolve(name))
+  copy = run_dir and run_directory.initial_rule_path(run_dir)
+  file = eta_file.load(copy if copy and os.path.exists(copy)
+                       else published.resolve(name))
   if config.rule not in (file.rule,
                          dataclasses.replace(file.rule, sees_policy=True)):
     raise config_lib.ConfigError(

@@ -102,8 +102,8 @@ class MetaLearner:
     """Begins an epoch at a checkpoint, or for None at the very beginning."""
     self._counters = dict(NO_COUNTS)
     self._meta_step, self._base_step, bandit_state = 0, -1, None
-    self._state = (meta_update.init if checkpoint else
-                   initial_rule.first_state)(self._config)
+    self._state = (meta_update.init(self._config) if checkpoint else
+                   initial_rule.first_state(self._config, self._run_dir))
     if checkpoint is not None:
       checkpointing.require_same_config(checkpoint, self._config)
       saved = checkpointing.read_tree(checkpoint, 'learner',

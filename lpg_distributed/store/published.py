@@ -55,19 +55,41 @@ def sum_of(name: str) -> str:
 
 
 def resolve(name_or_path: str) -> str:
-  """The file of a rule: a published one's by name, else the path itself.
+  """The file of a rule, as an absolute path.
+
+  Args:
+    name_or_path: a published rule's name; a file; or a run's directory, whose
+      `eta.npz` is meant. A file comes before a rule of the same name.
 
   Raises:
     PublishedError: it has the form of a name, and neither a rule nor a file
       is called so.
   """
-  if os.path.exists(name_or_path) or not is_name(name_or_path):
-    return name_or_path
+  path = os.path.abspath(name_or_path)
+  if os.path.isfile(os.path.join(path, 'eta.npz')):
+    return os.path.join(path, 'eta.npz')
+  if not is_name(name_or_path) or (os.path.exists(path)
+                                   and not os.path.isdir(path)):
+    return path
   if name_or_path not in names():
     raise PublishedError(
         f'there is no published rule {name_or_path!r}, and no such file; '
         f'allowed: {", ".join(names()) or "(none is published yet)"}')
   return weights_path(name_or_path)
+
+
+def fix(name_or_path: str) -> str:
+  """A text that names the same rule wherever it is resolved.
+
+  The name of a published rule stays, since each copy of the program has it.
+  A path becomes absolute.
+
+  Raises:
+    PublishedError: as `resolve`.
+  """
+  path = resolve(name_or_path)
+  return (name_or_path if is_name(name_or_path)
+          and path == weights_path(name_or_path) else path)
 
 
 def read_card(path: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The directory of a run: its configuration, versions, lock and files.
 
-config.json, versions.json, metrics/, checkpoints/, eta/, figures/, logs/
+config.json, versions.json, metrics/, checkpoints/, eta/, figures/, logs/; and
+initial_rule.npz, a copy of the rule that the run begins with, if it names one.
 """
 
 import importlib.metadata
@@ -13,9 +14,11 @@ from absl import logging
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
+from lpg_distributed import errors
 from lpg_distributed import global_settings
 from lpg_distributed.store import files
 from lpg_distributed.store import own_directory
+from lpg_distributed.store import published
 
 _PACKAGES = ('jax', 'jaxlib', 'numpy', 'dm-haiku', 'optax', 'rlax', 'chex',
              'dm-env', 'dm-launchpad-nightly', 'dm-reverb', 'ale-py')
@@ -27,6 +30,11 @@ _VERSIONS = 'versions.json'
 _EARLIER = 'earlier'  # in it: the records of launches that differed
 _MOST_EARLIER = 20
 _MOST_CHANGES = 6  # named when a configuration is another one
+
+
+def initial_rule_path(run_dir: str) -> str:
+  """The copy of the rule that a run begins with, if it names one."""
+  return os.path.join(run_dir, 'initial_rule.npz')
 
 
 def versions() -> dict[str, str]:
@@ -152,19 +160,31 @@ class RunDirectory:
         _check_same(path, config)
       else:
         run.update(config)
-    except config_lib.ConfigError:
+    except errors.UserError:
       run.close()
       raise
     return run
 
   def update(self, config: config_lib.Config) -> None:
-    """Writes down what this launch runs; makes what is missing."""
+    """Writes down what this launch runs; makes what is missing.
+
+    The rule that the run begins with is copied. A relative path is thus
+    resolved once, whatever host or directory a node starts in. A run with a
+    checkpoint needs that rule no more.
+
+    Raises:
+      ConfigError: the directory cannot be written.
+      PublishedError, EtaFileError: there is no rule `run.initial_rule`.
+    """
+    rule = self._copy_initial_rule(config.run.initial_rule)
     try:
       # First, since it makes a run of the directory.
       self.write_json(_CONFIG, config_io.to_dict(config))
       self._write_versions(config)
       for name in _DIRECTORIES:
         own_directory.make(os.path.join(self.path, name))
+      if rule:
+        files.write_whole(initial_rule_path(self.path), rule)
     except OSError as error:
       raise _cannot_write(self.path, error) from None
 
@@ -182,6 +202,16 @@ class RunDirectory:
       earlier = [*earlier, before][-_MOST_EARLIER:]
     self.write_json(_VERSIONS, {**now, **({_EARLIER: earlier} if earlier
                                           else {})})
+
+  def _copy_initial_rule(self, name: str) -> bytes:
+    """The file of the rule that the run begins with; empty: none to copy."""
+    checkpoints = os.path.join(self.path, 'checkpoints')
+    if (not name or os.path.exists(initial_rule_path(self.path))
+        or os.path.isdir(checkpoints) and os.listdir(checkpoints)):
+      return b''
+    from lpg_distributed.store import eta_file  # Imports JAX.
+    file = eta_file.load(published.resolve(name))
+    return eta_file.pack(file.eta, file.rule, **file.info)
 
   def write_json(self, name: str, content) -> None:
     """Writes a whole file or none."""

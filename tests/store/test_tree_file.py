@@ -133,11 +133,11 @@ READERS = {'eta': eta_file.load,
 def assert_refused(reader, path):
   """One line, within the limits of time and memory."""
   tracemalloc.start()
-  begin = time.monotonic()
+  begin = time.process_time()  # Others may use the processors.
   try:
     with pytest.raises(errors.UserError) as info:
       READERS[reader](path)
-    assert time.monotonic() - begin < SECONDS
+    assert time.process_time() - begin < SECONDS
     assert tracemalloc.get_traced_memory()[1] < BYTES
   finally:
     tracemalloc.stop()
