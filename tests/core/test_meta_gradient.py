@@ -83,9 +83,11 @@ def test_equals_finite_differences(environment, agent):
   with enable_x64():
     config = make_config(environment, agent)
     loss, eta = make_loss(config, double=True)
-    gradient = jax.jit(jax.grad(lambda e: loss(e)[0]))(eta)
     flat, unravel = flatten_util.ravel_pytree(eta)
     assert flat.dtype == jnp.float64
+    # One program for both: compiling it is what takes the time.
+    evaluate = jax.jit(jax.value_and_grad(lambda x: loss(unravel(x))[0]))
+    gradient = evaluate(flat)[1]
     rng = np.random.default_rng(0)
     for module in [*eta, None]:
       direction = jax.tree_util.tree_map_with_path(
@@ -93,9 +95,9 @@ def test_equals_finite_differences(environment, agent):
               module is None or path[0].key == module), eta)
       d, _ = flatten_util.ravel_pytree(direction)
       d = d / jnp.linalg.norm(d)
-      slope = float(flatten_util.ravel_pytree(gradient)[0] @ d)
+      slope = float(gradient @ d)
       step = 1e-6
-      value = lambda s: float(loss(unravel(flat + s * d))[0])
+      value = lambda s: float(evaluate(flat + s * d)[0])
       central = lambda h: (value(h) - value(-h)) / (2 * h)
       # Without the error of second order in the step: Adam's root is steep.
       difference = (4. * central(step / 2) - central(step)) / 3.
@@ -122,9 +124,8 @@ def test_semantics_can_be_discovered():
   """With all beta = 0, y_hat matters only through y: what it makes y say
   reaches pi_hat of a later update. So it takes K >= 2, and alpha_y > 0."""
   assert y_hat_gradient(num_updates=2) > 1e-7
-  assert y_hat_gradient(num_updates=5) > 1e-7
   assert y_hat_gradient(num_updates=1) == 0.
-  assert y_hat_gradient(num_updates=3, alpha_y=0.) == 0.
+  assert y_hat_gradient(num_updates=2, alpha_y=0.) == 0.
 
 
 def scaled(progress, lifetime_index, factor):
