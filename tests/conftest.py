@@ -2,11 +2,16 @@
 
 import os
 
-import jax
-import pytest
+from tests import session as session_lib
 
-# Whose files take minutes: begun first, so that two processes end together.
-_LONGEST = ('slurm', 'launch')
+_MADE = session_lib.begin()
+
+import jax  # noqa: E402  It reads its variables when it is imported.
+import pytest  # noqa: E402
+
+_LEFT_BY_WORKERS: list[str] = []
+# Whose files take longest: begun first, so that all processes end together.
+_LONGEST = ('slurm', 'launch', 'analysis', 'nodes')
 
 
 def pytest_collection_modifyitems(items):
@@ -15,6 +20,39 @@ def pytest_collection_modifyitems(items):
     return _LONGEST.index(directory) if directory in _LONGEST else len(_LONGEST)
 
   items.sort(key=order)
+
+
+def pytest_sessionstart(session):
+  session_lib.end_orderly()
+  session_lib.adopt_orphans()
+  session.lpg_places = session_lib.places()
+
+
+@pytest.hookimpl(trylast=True)  # After pytest-xdist has ended its processes.
+def pytest_sessionfinish(session):
+  """A session that leaves something behind has failed."""
+  left = session_lib.end_leftovers()
+  if hasattr(session.config, 'workerinput'):
+    session.config.workeroutput['left'] = left
+    return
+  # The workers have ended, so that nobody mounts or unmounts meanwhile.
+  left += _LEFT_BY_WORKERS + sorted(session_lib.places() - session.lpg_places)
+  if left:
+    session_lib.complain(left)
+    session.exitstatus = max(session.exitstatus, pytest.ExitCode.TESTS_FAILED)
+  session_lib.remove(_MADE)
+
+
+class _Workers:
+  """Of pytest-xdist, if there are any."""
+
+  @pytest.hookimpl(optionalhook=True)
+  def pytest_testnodedown(self, node):
+    _LEFT_BY_WORKERS.extend(getattr(node, 'workeroutput', {}).get('left', ()))
+
+
+def pytest_configure(config):
+  config.pluginmanager.register(_Workers())
 
 
 @pytest.fixture(autouse=True)
@@ -31,11 +69,14 @@ def _environment():
 
 
 @pytest.fixture(scope='module')
-def quick_compilation():
-  """Compiles in a third of the time, to slower code of the same results.
-
-  For modules whose programs run a few steps only.
-  """
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
+def full_optimization():
+  """Compiles as in use, for modules whose programs run long."""
   jax.config.update('jax_disable_most_optimizations', False)
+  yield
+  jax.config.update('jax_disable_most_optimizations', True)
+
+
+@pytest.fixture(scope='module')
+def quick_compilation():
+  """Says that a module needs no optimised programs; so it is by default."""
+  yield

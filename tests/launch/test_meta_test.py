@@ -19,7 +19,8 @@ def command(module, *flags, cwd, **kwargs):
   return subprocess.Popen(
       [sys.executable, '-m', f'launch.{module}', *flags], cwd=cwd, text=True,
       stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-      env={**os.environ, 'PYTHONPATH': str(_ROOT)}, **kwargs)
+      env={**os.environ, 'PYTHONPATH': str(_ROOT),
+           'JAX_DISABLE_MOST_OPTIMIZATIONS': '0'}, **kwargs)
 
 
 def run(module, *flags, cwd, code=0):

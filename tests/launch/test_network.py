@@ -21,6 +21,7 @@ from tests import chaos
 
 pytestmark = pytest.mark.processes
 
+_NAMESPACES = '/run/netns'
 # Tries all addresses and ports, and says which took the connection.
 ATTACK = '''
 import json, socket, sys
@@ -60,6 +61,17 @@ def own_addresses():
   return ['127.0.0.1', '::1', *found]
 
 
+def _unmount_namespaces(mounted_before):
+  """Undoes what the first `ip netns add` of a machine does for all later ones.
+
+  It mounts the directory of namespaces on itself.
+  """
+  if not mounted_before and os.path.ismount(_NAMESPACES) and not os.listdir(
+      _NAMESPACES):
+    subprocess.run(['umount', _NAMESPACES], check=True, timeout=20)
+    os.rmdir(_NAMESPACES)
+
+
 @pytest.fixture
 def other_network():
   """A network namespace that is joined to this one: prefix, our address."""
@@ -68,6 +80,7 @@ def other_network():
   name = f'lpg{os.getpid()}'
   ours, theirs = f'lpga{os.getpid()}'[:15], f'lpgb{os.getpid()}'[:15]
   ip = lambda *words: subprocess.run(['ip', *words], check=True, timeout=20)
+  mounted = os.path.ismount(_NAMESPACES)
   try:
     ip('netns', 'add', name)
     ip('link', 'add', ours, 'type', 'veth', 'peer', 'name', theirs, 'netns',
@@ -78,9 +91,11 @@ def other_network():
     ip('-n', name, 'link', 'set', theirs, 'up')
   except subprocess.CalledProcessError as error:
     subprocess.run(['ip', 'netns', 'del', name], check=False)
+    _unmount_namespaces(mounted)
     pytest.skip(f'no networks can be made here: {error}')
   yield ['ip', 'netns', 'exec', name], '198.18.77.1'
   subprocess.run(['ip', 'netns', 'del', name], check=True, timeout=20)
+  _unmount_namespaces(mounted)
 
 
 @pytest.fixture(scope='module')

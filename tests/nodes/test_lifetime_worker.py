@@ -14,6 +14,7 @@ from lpg_distributed import local_loop
 from lpg_distributed.core import lifetime
 from lpg_distributed.nodes import gradient_queue
 from lpg_distributed.nodes import lifetime_worker
+from lpg_distributed.nodes import traced_programs
 from lpg_distributed.store import checkpointing
 from lpg_distributed.store import loggers
 from lpg_distributed.store import run_directory
@@ -158,6 +159,8 @@ class Rig:
 @pytest.fixture
 def start(tmp_path, monkeypatch):
   monkeypatch.setattr(lifetime, 'make_shard', make_fake_shard)
+  # What is kept on disk is known by its configuration: not by its function.
+  monkeypatch.setattr(traced_programs, 'traced', lambda shard, *args: shard)
   monkeypatch.setattr(lifetime_worker, '_WAIT_S', 0.2)
   rigs = []
 
