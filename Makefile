@@ -4,19 +4,21 @@
 PYTHON := .venv/bin/python
 CURRENT_PYTHON := .venv-current/bin/python
 SEED ?= 0
-# The tests of a file share what they have compiled. The order of files is that
-# of tests/conftest.py.
+# The tests of a file run in one process, for they share what they set up. The
+# order of files is that of tests/conftest.py: the longest first.
 NUM_PROCESSES ?= 2
-PYTEST := --numprocesses=$(NUM_PROCESSES) --dist=loadfile --no-loadscope-reorder --durations=30
+PYTEST := --numprocesses=$(NUM_PROCESSES) --dist=loadfile --no-loadscope-reorder --durations=15
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-current meta-train test test-main test-current lint \
-  clean
+.PHONY: help venv venv-current meta-train test test-all test-main test-current \
+  test-long lint clean
 
 help:
 	@echo 'make meta-train  meta-trains a small rule on this machine, in minutes'
-	@echo 'make test        runs all tests, and the style checks'
+	@echo 'make test        checks the style and runs the tests, in minutes;'
+	@echo '                 with ARGS="tests/core -k bandit" only those'
+	@echo 'make test-all    runs the long tests too'
 	@echo 'make lint        runs the style checks'
 	@echo 'make clean       removes the environments and what Python leaves'
 
@@ -31,20 +33,18 @@ meta-train: venv
 	$(PYTHON) -m lpg_distributed meta-train --preset=demo --launch_type=local_mp \
 	  --seed=$(SEED) $(ARGS)
 
-# Processes that wait for each other leave time to the tests of test-current,
-# whose output comes at the end.
-test: lint
-	@output=$$(mktemp); current=; \
-	trap 'kill $$current 2> /dev/null; rm -f "$$output"' EXIT; \
-	trap 'exit 130' INT TERM; \
-	nice $(MAKE) test-current NUM_PROCESSES=1 > "$$output" 2>&1 & \
-	current=$$!; \
-	$(MAKE) test-main; main=$$?; \
-	wait $$current; code=$$?; current=; \
-	cat "$$output"; exit $$((main ? main : code))
+# One set of tests after the other: each keeps all processes busy.
+ifeq ($(strip $(ARGS)),)
+test: lint test-main test-current
+else
+test: venv
+	$(PYTHON) -m pytest $(ARGS)
+endif
+
+test-all: test test-long
 
 test-main: venv
-	$(PYTHON) -m pytest tests $(PYTEST) $(ARGS)
+	$(PYTHON) -m pytest tests -m 'not long' $(PYTEST)
 
 # What needs no Launchpad on a newer Python and JAX: the rule, the environments,
 # meta-training in one process, meta-testing and the accelerator's benchmark.
@@ -53,7 +53,11 @@ test-current: venv-current
 	  tests/meta_testing tests/figures tests/test_config.py \
 	  tests/test_public_interface.py tests/launch/test_main.py \
 	  tests/benchmarks/test_accelerator.py \
-	  $(PYTEST) $(ARGS)
+	  -m 'not long' $(PYTEST)
+
+# Slurm, kills at random, and whatever else takes a minute by itself.
+test-long: venv
+	$(PYTHON) -m pytest tests -m long $(PYTEST)
 
 lint: venv venv-current
 	$(PYTHON) -m ruff check .

@@ -199,7 +199,7 @@ def test_wrong_preset_and_actions():
   environment.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @needs_emulator
 @PRESETS
 @pytest.mark.parametrize('game', GAMES)

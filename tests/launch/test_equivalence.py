@@ -17,7 +17,7 @@ from lpg_distributed.launch import process_environment
 from lpg_distributed.store import eta_file
 from tests import waiting
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.long]
 
 # A table, a chain, a network on planes and one on bits; lifetimes that end,
 # so that the bandit's answers matter.
@@ -40,7 +40,9 @@ def command(run_dir, *arguments):
 
 
 def environment():
-  return {**os.environ, **process_environment.with_packages({})}
+  """As users have it: with all of the compiler's optimisations."""
+  return {**os.environ, **process_environment.with_packages({}),
+          'JAX_DISABLE_MOST_OPTIMIZATIONS': '0'}
 
 
 def train(run_dir, *arguments):

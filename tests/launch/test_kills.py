@@ -14,7 +14,7 @@ import pytest
 from lpg_distributed.launch import process_environment
 from tests import chaos
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.long]
 
 
 def run(module, *arguments):

@@ -12,7 +12,7 @@ from tests import waiting
 from tests.slurm import cluster as cluster_lib
 from tests.slurm import conftest
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.long]
 
 
 def test_hosts_have_names_addresses_and_files_of_their_own(cluster):

@@ -10,7 +10,7 @@ from tests import waiting
 from tests.slurm import cluster as cluster_lib
 from tests.slurm import conftest
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.long]
 
 
 class Toy:

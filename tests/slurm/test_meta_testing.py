@@ -7,7 +7,7 @@ import pytest
 
 from tests.slurm import cluster as cluster_lib
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.long]
 
 RESULTS = f'{cluster_lib.SHARED}/runs/a2c'
 

@@ -19,7 +19,7 @@ from tests import chaos
 from tests import waiting
 from tests.slurm import cluster as cluster_lib
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.long]
 
 RUN = f'{cluster_lib.SHARED}/runs/run'
 SERVERS = ['meta_learner', 'gradient_queue', 'bandit_server']

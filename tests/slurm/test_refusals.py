@@ -10,7 +10,7 @@ from lpg_distributed.launch.cluster.slurm import checks
 from lpg_distributed.launch.cluster.slurm import commands
 from tests.slurm import cluster as cluster_lib
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.long]
 
 LABELS = ['meta_learner', 'gradient_queue', 'bandit_server', 'lifetime_worker']
 ALL = {'nodes': LABELS, 'memory_gb': 1}
