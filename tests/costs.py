@@ -1,18 +1,22 @@
-"""What each test costs, and why: a plugin of pytest.
+"""What the tests cost, and why.
 
-  python -m pytest -p tests.costs tests/core --costs=costs.jsonl
-  python -m tests.costs costs.jsonl
+  python -m tests.costs tests/core
 
-The first command writes one JSON object per test. The second prints a table by
-file: seconds of the processor by cause, and seconds of waiting. Times of the
-processor hardly depend on what else the machine does.
+runs these tests in one process and prints a table by file: seconds of the
+processor of the process and of its children, seconds by cause, and all seconds.
+Times of the processor hardly depend on what else the machine does. With
+--costs=FILE, one JSON object per test is appended to a file.
 """
 
+import argparse
 import collections
 import json
 import os
 import sys
+import tempfile
 import time
+
+import pytest
 
 CAUSES = ('tracing', 'lowering', 'compiling')
 _EVENTS = {'/jax/core/compile/jaxpr_trace_duration': 'tracing',
@@ -68,15 +72,16 @@ class _Costs:
     self._write(nodeid)
 
 
-def main(path: str) -> None:
+def show(path: str) -> None:
+  """Prints the table of what was written to a file."""
   with open(path, encoding='utf-8') as f:
     rows = [json.loads(line) for line in f]
   files = collections.defaultdict(collections.Counter)
   for row in rows:
     name = row.pop('test').split('::')[0]
-    files[name].update(row)
-    files['all'].update(row)
-    files[name]['tests'] += 1
+    for key in (name, 'all'):
+      files[key].update(row)
+      files[key]['tests'] += name != 'imports'
   columns = ('tests', 'wall', 'own', 'children', *CAUSES)
   print(' '.join(f'{column:>9}' for column in columns))
   for name, row in sorted(files.items(), key=lambda item: (
@@ -84,5 +89,19 @@ def main(path: str) -> None:
     print(' '.join(f'{row[column]:9.1f}' for column in columns), name)
 
 
+def main() -> int:
+  parser = argparse.ArgumentParser(
+      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+  parser.add_argument('paths', nargs='+', help='files or directories of tests')
+  parser.add_argument('--costs', help='a file to append the numbers to')
+  options = parser.parse_args()
+  with tempfile.TemporaryDirectory() as directory:
+    path = options.costs or os.path.join(directory, 'costs.jsonl')
+    code = pytest.main(['-q', '-p', 'no:xdist', '-p', 'tests.costs',
+                        f'--costs={path}', *options.paths])
+    show(path)
+  return int(code)
+
+
 if __name__ == '__main__':
-  main(sys.argv[1])
+  sys.exit(main())
