@@ -34,7 +34,7 @@ def answers():
           for row in tpu.compile_all(requests)}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize('program', PROGRAMS, ids=str)
 def test_one_program_serves_all_devices_and_fits(program, answers):
   row = answers[program]
