@@ -5,6 +5,7 @@ gymnax is imported when an environment is made and by nothing else.
 
 import contextlib
 import difflib
+import functools
 from typing import Any, Iterator
 import warnings
 
@@ -113,8 +114,10 @@ class GymnaxEnvironment:
   def step(self, params: Any, state: Any, action: chex.Array,
            key: chex.PRNGKey) -> tuple[Any, base.TimeStep]:
     with _quiet():
-      observation, state, reward, done, _ = self._environment.step(
+      # gymnax 1.0 tells ends of its own from step limits, 0.0.9 does not.
+      observation, state, reward, *ends, _ = self._environment.step(
           key, state, action, params)
+    done = functools.reduce(jnp.logical_or, ends)
     return state, base.TimeStep(
         self._observe(observation), jnp.asarray(reward, jnp.float32),
         1. - done.astype(jnp.float32))
