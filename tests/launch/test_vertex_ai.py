@@ -121,8 +121,9 @@ def test_what_is_packed_is_whole_and_the_learner_comes_first(
   for pool, number in ((learner, 1), (services, 2), (workers, 3)):
     assert pool['functions'] == pool['replicas'] == number
     assert {'job.pkl', 'process_entry.py', 'requirements.txt',
-            'lpg_distributed/programs.py', 'envs/base.py',
-            'launch/__init__.py'} <= set(pool['files'])
+            'lpg_distributed/programs.py', 'lpg_distributed/envs/base.py',
+            'lpg_distributed/launch/__init__.py',
+            'lpg_distributed/weights/all_kinds_pi.npz'} <= set(pool['files'])
     assert not [f for f in pool['files'] if f.endswith('.pyc')
                 or f.split('/')[0] in ('tests', '.venv', '.git')]
   assert learner['address'] == ['10.0.0.0:2222']
