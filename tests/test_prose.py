@@ -18,7 +18,8 @@ def _prose(path):
   lines = [line for line in text.splitlines()
            if not line.lstrip().startswith(('|', '#', '!'))]
   text = re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', '\n'.join(lines))
-  return re.split(r'\n\s*\n|\n\s*[-*] ', text)
+  text = re.sub(r'^\s*[-*] ', '\n', text, flags=re.MULTILINE)
+  return re.split(r'\n\s*\n', text)
 
 
 def sentences(path):
