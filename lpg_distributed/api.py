@@ -4,8 +4,8 @@ Thin functions over the packages below, which are free to change; the names
 and arguments here are kept. Letters as in `types`: T steps, B parallel
 environments, M size of the prediction, N updates, P parameters of the rule.
 
-All errors that a caller can mend are `errors.UserError`s, most of them
-`ValueError`s as well, with a message of one line.
+An error that a caller can mend is an `errors.UserError`, and mostly a
+`ValueError` as well. Its message is one line.
 """
 
 import dataclasses

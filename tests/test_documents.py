@@ -24,8 +24,9 @@ from lpg_distributed.store import published
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 _WEIGHTS = _ROOT / 'lpg_distributed' / 'weights'
-_DOCUMENTS = sorted([*_ROOT.glob('*.md'), *_ROOT.glob('docs/**/*.md'),
-                     *_ROOT.glob('docker/*.md')])
+_DOCUMENTS = sorted(
+    path for pattern in ('*.md', 'docs/**/*.md', 'docker/*.md')
+    for path in _ROOT.glob(pattern) if '_generated' not in path.parts)
 _PACKAGES = ('envs', 'launch', 'lpg_distributed', 'tests', 'docs', 'docker',
              'benchmarks', 'core', 'nodes')
 # What a run makes, and what stands for one of many.
