@@ -22,6 +22,7 @@ import numpy as np
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import errors
+from lpg_distributed import fields
 from lpg_distributed import global_settings
 from lpg_distributed import presets
 from lpg_distributed import types
@@ -57,6 +58,7 @@ def create_rule(seed: int = 0,
   """
   global_settings.check()
   config = config or config_lib.RuleConfig()
+  seed = fields.SEED.check('seed', seed)
   eta = lpg_network.init(config, jax.random.PRNGKey(seed))
   return Rule(np.asarray(rule_vector.ravel(eta)), config)
 
@@ -187,35 +189,26 @@ class Hyperparameters(NamedTuple):
 
 def best_hyperparameters(rule: Union[Rule, str], environment: str
                          ) -> Hyperparameters:
-  """What the bandit of a rule's training likes best, Eq. (6).
+  """The arm that a training's bandit likes best of those tried, Eq. (6).
 
   Args:
     rule: a published rule, its name, or a run's directory.
     environment: one of those that the rule was trained on.
 
-  Returns:
-    The arm of the highest probability, among those that were tried.
-
   Raises:
-    ArgumentError: nothing is known of the rule's training, or the training
-      had no such environment.
-    CheckpointError: the run's checkpoints are damaged.
+    ArgumentError: nothing is known of the training, or of this environment.
   """
   place = rule
   if isinstance(rule, Rule):
     place = str(rule.info.get('name', ''))
     if place not in published.names() or not np.array_equal(
         rule.eta, load_rule(published.weights_path(place)).eta):
-      raise ArgumentError('this rule is no published one; allowed: a published '
-                          'rule, its name, or the directory of a run')
+      raise ArgumentError('this rule is no published one; allowed: a '
+                          'published rule, its name, or a run\'s directory')
   try:
-    saved = training_record.read_bandit(place)
-    best = saved.best_arm(environment)
+    return Hyperparameters(*training_record.best_arm(place, environment))
   except ValueError as error:
     raise ArgumentError(str(error)) from None
-  if best is None:
-    raise ArgumentError(f'the bandit has tried nothing on {environment}')
-  return Hyperparameters(*saved.config.agents[environment].arms[best])
 
 
 def meta_train(config: config_lib.Config,
@@ -299,8 +292,14 @@ def train_agents(rule: Rule,
   """
   global_settings.check(trains=True)
   suite.check_name(environment)
-  if updates is not None and updates < 1:
-    raise ArgumentError(f'updates is {updates}; allowed: 1 or more, or None')
+  seed = fields.SEED.check('seed', seed)
+  if updates is not None:
+    updates = fields.Whole().check('updates', updates)
+  num_agents, num_envs = map(fields.Whole().check, ('num_agents', 'num_envs'),
+                             (num_agents, num_envs))
+  numbers = alpha_lr, alpha_y, gamma
+  alpha_lr, alpha_y, gamma = map(
+      fields.Number().check, ('alpha_lr', 'alpha_y', 'gamma'), numbers)
   train = _compile_training(rule.config, environment, alpha_lr, alpha_y, gamma,
                             num_agents, num_envs, updates)
   return jax.tree_util.tree_map(

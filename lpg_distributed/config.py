@@ -7,53 +7,20 @@ a bad value ends the launch and not the run.
 
 import dataclasses
 import math
-from typing import Any, Mapping
+from typing import Mapping
 
-from lpg_distributed import errors
+from lpg_distributed import fields
 from lpg_distributed.envs import atari
 from lpg_distributed.envs import suite
 
-# Steps, seeds and sizes are 32-bit numbers where they are computed with.
-_LARGEST = 2 ** 31 - 1
 
-
-class ConfigError(errors.UserError, ValueError):
+class ConfigError(fields.FieldError):
   """A configuration that cannot be run; the message is one line."""
 
 
 def _require(condition: bool, message: str) -> None:
   if not condition:
     raise ConfigError(message)
-
-
-def _require_number(name: str, value: Any, low: float, high: float,
-                    open_low: bool = False) -> None:
-  is_number = (isinstance(value, (int, float)) and not isinstance(value, bool)
-               and math.isfinite(value))
-  _require(
-      is_number and low <= value <= high and not (open_low and value == low),
-      f'{name} is {value!r}; allowed: a number {">" if open_low else ">="} '
-      f'{low:g}' + (f' and <= {high:g}' if math.isfinite(high) else ''))
-
-
-def _require_count(name: str, value: Any, low: int = 1) -> None:
-  _require(isinstance(value, int) and not isinstance(value, bool)
-           and low <= value <= _LARGEST,
-           f'{name} is {value!r}; allowed: a whole number from {low} to '
-           f'{_LARGEST}')
-
-
-def _require_tuple(name: str, values: Any, empty: bool = False) -> None:
-  _require(isinstance(values, tuple), f'{name} is {values!r}; allowed: a tuple')
-  _require(empty or bool(values), f'{name} needs at least one value')
-
-
-def _require_numbers(name: str, values: Any, low: float, high: float,
-                     open_low: bool = False) -> None:
-  """A tuple of at least one number, each within the range."""
-  _require_tuple(name, values)
-  for value in values:
-    _require_number(name, value, low, high, open_low)
 
 
 MATMUL_PRECISIONS = ('highest', 'high', 'default')  # docs/performance.md
@@ -63,47 +30,36 @@ RULE_KINDS = ('lpg', 'lpg_v', 'lpg_vector')
 @dataclasses.dataclass(frozen=True)
 class RuleConfig:
   """Shape of the update rule (B.1)."""
-  num_predictions: int = 30
-  embedding_size: int = 16
-  lstm_size: int = 256
+  num_predictions: int = fields.whole(30, 2)
+  embedding_size: int = fields.whole(16)
+  lstm_size: int = fields.whole(256)
   # `lpg`; `lpg_v`: LPG-V of Section 4.1, which sees V(s) in place of y(s) and
   # has no y_hat, so that it uses no `num_predictions`; `lpg_vector`: the
   # ablation of Section 4.4 whose y is a vector, without softmax.
-  kind: str = 'lpg'
+  kind: str = fields.choice('lpg', RULE_KINDS)
   # Whether it sees pi(a|s), as the paper's does.
-  sees_policy: bool = True
+  sees_policy: bool = fields.flag(True)
 
   def __post_init__(self):
-    _require(isinstance(self.sees_policy, bool),
-             f'rule.sees_policy is {self.sees_policy!r}; allowed: True, False')
-    _require(self.kind in RULE_KINDS,
-             f'rule.kind is {self.kind!r}; allowed: {", ".join(RULE_KINDS)}')
-    _require_count('rule.num_predictions', self.num_predictions, 2)
-    _require_count('rule.embedding_size', self.embedding_size)
-    _require_count('rule.lstm_size', self.lstm_size)
+    fields.check(self, 'rule.', ConfigError)
 
 
 @dataclasses.dataclass(frozen=True)
 class AgentConfig:
   """One row of Table 3."""
-  conv: tuple[int, ...] = ()  # filters of the 3x3 convolutions
-  dense: tuple[int, ...] = ()  # units; both empty: a table
-  optimiser: str = 'sgd'
-  learning_rates: tuple[float, ...] = (20., 40., 80.)
-  kl_costs: tuple[float, ...] = (0.1, 0.5, 1.)
-  lifetime_env_steps: int = 3_000_000
+  # Filters of the 3x3 convolutions.
+  conv: tuple[int, ...] = fields.tuple_of((), fields.Whole(), empty=True)
+  # Units; both empty: a table.
+  dense: tuple[int, ...] = fields.tuple_of((), fields.Whole(), empty=True)
+  optimiser: str = fields.choice('sgd', ('sgd', 'adam'))
+  learning_rates: tuple[float, ...] = fields.tuple_of(
+      (20., 40., 80.), fields.Number(open_low=True))
+  kl_costs: tuple[float, ...] = fields.tuple_of(
+      (0.1, 0.5, 1.), fields.Number())
+  lifetime_env_steps: int = fields.whole(3_000_000)
 
   def __post_init__(self):
-    _require(self.optimiser in ('sgd', 'adam'),
-             f'optimiser is {self.optimiser!r}; allowed: sgd, adam')
-    _require_numbers('learning_rates', self.learning_rates, 0, math.inf,
-                     open_low=True)
-    _require_numbers('kl_costs', self.kl_costs, 0, math.inf)
-    for name in ('conv', 'dense'):
-      _require_tuple(name, getattr(self, name), empty=True)
-      for width in getattr(self, name):
-        _require_count(name, width)
-    _require_count('lifetime_env_steps', self.lifetime_env_steps)
+    fields.check(self, '', ConfigError)
 
   @property
   def is_table(self) -> bool:
@@ -151,42 +107,32 @@ AGENTS: Mapping[str, AgentConfig] = {
 @dataclasses.dataclass(frozen=True)
 class MetaConfig:
   """Meta-training, Table 2 and B.1."""
-  learning_rate: float = 1e-4
-  max_gradient_norm: float = 0.  # 0: no clipping, as the paper
+  learning_rate: float = fields.positive(1e-4, high=1)
+  max_gradient_norm: float = fields.number(0.)  # 0: no clipping, as the paper
   # The same for each lifetime's; a few are easily a thousand times the others.
-  max_lifetime_gradient_norm: float = 0.
-  discounts: tuple[float, ...] = (0.995, 0.99)
-  policy_entropy_costs: tuple[float, ...] = (0.01, 0.02)  # beta_0
-  prediction_entropy_cost: float = 0.001  # beta_1
-  pi_hat_cost: float = 0.001  # beta_2
-  y_hat_cost: float = 0.001  # beta_3
-  trajectory_steps: int = 20  # T
-  num_updates: int = 5  # K
-  num_lifetimes: int = 960
-  num_envs: int = 64  # B
-  lifetime_scale: float = 1.  # of every kind; small runs shorten them
-  staggered_ages: bool = True  # of first lives, so that not all end together
+  max_lifetime_gradient_norm: float = fields.number(0.)
+  discounts: tuple[float, ...] = fields.tuple_of(
+      (0.995, 0.99), fields.Number(high=1))
+  policy_entropy_costs: tuple[float, ...] = fields.tuple_of(
+      (0.01, 0.02), fields.Number())  # beta_0
+  prediction_entropy_cost: float = fields.number(0.001)  # beta_1
+  pi_hat_cost: float = fields.number(0.001)  # beta_2
+  y_hat_cost: float = fields.number(0.001)  # beta_3
+  trajectory_steps: int = fields.whole(20)  # T
+  num_updates: int = fields.whole(5)  # K
+  num_lifetimes: int = fields.whole(960)
+  num_envs: int = fields.whole(64)  # B
+  # of every kind; small runs shorten them
+  lifetime_scale: float = fields.positive(1.)
+  # of first lives, so that not all end together
+  staggered_ages: bool = fields.flag(True)
   # Policy entropy in nats below which a lifetime ends at once (B.1 says "0").
-  min_policy_entropy: float = 1e-3
-  y_table_stddev: float = 0.1  # of a table's first y logits (paper silent)
+  min_policy_entropy: float = fields.number(1e-3)
+  # of a table's first y logits (paper silent)
+  y_table_stddev: float = fields.number(0.1)
 
   def __post_init__(self):
-    _require_number('meta.learning_rate', self.learning_rate, 0, 1,
-                    open_low=True)
-    _require_numbers('meta.discounts', self.discounts, 0, 1)
-    _require_numbers('meta.policy_entropy_costs', self.policy_entropy_costs,
-                     0, math.inf)
-    for name in ('max_gradient_norm', 'max_lifetime_gradient_norm',
-                 'prediction_entropy_cost', 'pi_hat_cost', 'y_hat_cost',
-                 'y_table_stddev', 'min_policy_entropy'):
-      _require_number(f'meta.{name}', getattr(self, name), 0, math.inf)
-    for name in ('trajectory_steps', 'num_updates', 'num_lifetimes',
-                 'num_envs'):
-      _require_count(f'meta.{name}', getattr(self, name))
-    _require_number('meta.lifetime_scale', self.lifetime_scale, 0, math.inf,
-                    open_low=True)
-    _require(isinstance(self.staggered_ages, bool), 'meta.staggered_ages is '
-             f'{self.staggered_ages!r}; allowed: True, False')
+    fields.check(self, 'meta.', ConfigError)
 
   @property
   def window_env_steps(self) -> int:
@@ -197,61 +143,50 @@ class MetaConfig:
 @dataclasses.dataclass(frozen=True)
 class OuterConfig:
   """The A2C that estimates Eq. (4)'s policy gradient (paper silent)."""
-  td_lambda: float = 0.95
+  td_lambda: float = fields.number(0.95, high=1)
   # Fraction of the way to the mean target of a state's visits; for tables.
-  table_learning_rate: float = 0.3
-  network_learning_rate: float = 1e-3  # Adam
+  table_learning_rate: float = fields.positive(0.3, high=1)
+  network_learning_rate: float = fields.positive(1e-3, high=1)  # Adam
   # Decay of the running second moment that scales advantages; 0: off.
-  advantage_ema_decay: float = 0.
+  advantage_ema_decay: float = fields.number(0., high=0.999999)
 
   def __post_init__(self):
-    _require_number('outer.td_lambda', self.td_lambda, 0, 1)
-    _require_number('outer.table_learning_rate', self.table_learning_rate, 0,
-                    1, open_low=True)
-    _require_number('outer.network_learning_rate',
-                    self.network_learning_rate, 0, 1, open_low=True)
-    _require_number('outer.advantage_ema_decay', self.advantage_ema_decay, 0,
-                    0.999999)
+    fields.check(self, 'outer.', ConfigError)
 
 
 @dataclasses.dataclass(frozen=True)
 class BanditConfig:
   """Hyperparameter balancing, Eq. (6) and Table 2."""
-  temperature: float = 0.1  # tau
-  exploration_bonus: float = 0.2  # rho
-  window: int = 10  # lifetimes averaged into R
+  temperature: float = fields.positive(0.1)  # tau
+  exploration_bonus: float = fields.number(0.2)  # rho
+  window: int = fields.whole(10)  # lifetimes averaged into R
 
   def __post_init__(self):
-    _require_number('bandit.temperature', self.temperature, 0, math.inf,
-                    open_low=True)
-    _require_number('bandit.exploration_bonus', self.exploration_bonus, 0,
-                    math.inf)
-    _require_count('bandit.window', self.window)
+    fields.check(self, 'bandit.', ConfigError)
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluatorConfig:
   """The Atari evaluator that follows a run (Table 4, B.2)."""
-  enabled: bool = True
-  games: tuple[str, ...] = ('breakout', 'boxing')  # in turn; those of B.2
-  preset: str = 'dm_noop'
-  frames: int = 100_000  # per evaluated eta and game
-  num_envs: int = 30
-  trajectory_steps: int = 20
-  learning_rate: float = 5e-4
-  kl_cost: float = 0.5
-  discount: float = 0.995
-  use_baseline: bool = True  # Eq. (7)
-  share: float = 0.25  # of all processor time of the machine that it is on
-  period_meta_steps: int = 0  # between evaluated etas; 0: each new one
-  pause_s: float = 0.  # between two games
+  enabled: bool = fields.flag(True)
+  games: tuple[str, ...] = fields.tuple_of(
+      ('breakout', 'boxing'), fields.Text())  # in turn; those of B.2
+  preset: str = fields.choice('dm_noop', tuple(atari.PRESETS))
+  frames: int = fields.whole(100_000)  # per evaluated eta and game
+  num_envs: int = fields.whole(30)
+  trajectory_steps: int = fields.whole(20)
+  learning_rate: float = fields.positive(5e-4, high=1)
+  kl_cost: float = fields.number(0.5)
+  discount: float = fields.number(0.995, high=1)
+  use_baseline: bool = fields.flag(True)  # Eq. (7)
+  # of all processor time of the machine that it is on
+  share: float = fields.positive(0.25, high=1)
+  # between evaluated etas; 0: each new one
+  period_meta_steps: int = fields.whole(0, 0)
+  pause_s: float = fields.number(0.)  # between two games
 
   def __post_init__(self):
-    for name in ('enabled', 'use_baseline'):
-      _require(isinstance(getattr(self, name), bool),
-               f'evaluator.{name} is {getattr(self, name)!r}; allowed: True, '
-               'False')
-    _require_tuple('evaluator.games', self.games)
+    fields.check(self, 'evaluator.', ConfigError)
     for game in self.games:
       try:
         atari.check_game(game)
@@ -259,66 +194,40 @@ class EvaluatorConfig:
         raise ConfigError(f'evaluator.games: {error}') from None
     _require(len(set(self.games)) == len(self.games),
              'evaluator.games names one twice')
-    _require(self.preset in atari.PRESETS,
-             f'evaluator.preset is {self.preset!r}; allowed: '
-             f'{", ".join(atari.PRESETS)}')
-    for name in ('frames', 'num_envs', 'trajectory_steps'):
-      _require_count(f'evaluator.{name}', getattr(self, name))
-    _require_number('evaluator.learning_rate', self.learning_rate, 0, 1,
-                    open_low=True)
-    _require_number('evaluator.kl_cost', self.kl_cost, 0, math.inf)
-    _require_number('evaluator.discount', self.discount, 0, 1)
-    _require_number('evaluator.share', self.share, 0, 1, open_low=True)
-    _require_count('evaluator.period_meta_steps', self.period_meta_steps, 0)
-    _require_number('evaluator.pause_s', self.pause_s, 0, math.inf)
 
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
   """How long, how spread out, how often saved."""
-  seed: int = 0
-  initial_rule: str = ''  # a file or published name; empty: drawn by `seed`
-  meta_steps: int = 1_000_000
-  num_workers: int = 2
+  seed: int = fields.bounded(0, fields.SEED)
+  # a file or published name; empty: drawn by `seed`
+  initial_rule: str = fields.text('', 'a file or a published name')
+  meta_steps: int = fields.whole(1_000_000)
+  num_workers: int = fields.whole(2, 0)
   # Workers that the learner's own devices count as; 0: it advances no shards.
-  learner_speed: float = 0.
+  learner_speed: float = fields.number(0.)
   # Lifetimes advanced by one compiled call: the unit of work and of memory.
-  lifetimes_per_shard: int = 16
-  mode: str = 'sync'
-  gradients_per_update: int = 0  # async only; 0: as many as there are shards
-  max_staleness: int = 4  # async only, meta-steps
-  checkpoint_period_steps: int = 100
-  checkpoint_period_s: float = 600.
-  checkpoints_kept: int = 3
-  eta_snapshot_period_steps: int = 100
-  step_timeout_s: float = 3600.  # a meta-step slower than this is an error
-  not_finite_limit: int = 20  # meta-steps in a row that end the run
-  matmul_precision: str = 'highest'  # of float32 products on accelerators
+  lifetimes_per_shard: int = fields.whole(16)
+  mode: str = fields.choice('sync', ('sync', 'async'))
+  # async only; 0: as many as there are shards
+  gradients_per_update: int = fields.whole(0, 0)
+  max_staleness: int = fields.whole(4, 0)  # async only, meta-steps
+  checkpoint_period_steps: int = fields.whole(100)
+  checkpoint_period_s: float = fields.positive(600.)
+  checkpoints_kept: int = fields.whole(3)
+  eta_snapshot_period_steps: int = fields.whole(100)
+  # a meta-step slower than this is an error
+  step_timeout_s: float = fields.positive(3600.)
+  # meta-steps in a row that end the run
+  not_finite_limit: int = fields.whole(20)
+  # of float32 products on accelerators
+  matmul_precision: str = fields.choice('highest', MATMUL_PRECISIONS)
 
   def __post_init__(self):
-    _require_count('run.seed', self.seed, 0)
-    _require(isinstance(self.initial_rule, str), 'run.initial_rule is '
-             f'{self.initial_rule!r}; allowed: a file or a published name')
-    _require_number('run.learner_speed', self.learner_speed, 0, math.inf)
+    fields.check(self, 'run.', ConfigError)
     _require(self.num_workers != 0 or self.learner_speed > 0,
              'run.num_workers is 0; allowed: a whole number from 1, or from 0 '
              'where run.learner_speed is over 0')
-    _require_count('run.num_workers', self.num_workers, 0)
-    for name in ('meta_steps', 'lifetimes_per_shard',
-                 'checkpoint_period_steps', 'checkpoints_kept',
-                 'eta_snapshot_period_steps', 'not_finite_limit'):
-      _require_count(f'run.{name}', getattr(self, name))
-    _require_count('run.gradients_per_update', self.gradients_per_update, 0)
-    _require_count('run.max_staleness', self.max_staleness, 0)
-    _require(self.mode in ('sync', 'async'),
-             f'run.mode is {self.mode!r}; allowed: sync, async')
-    _require(self.matmul_precision in MATMUL_PRECISIONS,
-             f'run.matmul_precision is {self.matmul_precision!r}; allowed: '
-             f'{", ".join(MATMUL_PRECISIONS)}')
-    _require_number('run.checkpoint_period_s', self.checkpoint_period_s, 0,
-                    math.inf, open_low=True)
-    _require_number('run.step_timeout_s', self.step_timeout_s, 0, math.inf,
-                    open_low=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -334,8 +243,11 @@ class ShardSpec:
 @dataclasses.dataclass(frozen=True)
 class Config:
   """A whole run."""
-  environments: tuple[str, ...] = suite.ENVIRONMENTS
-  shares: tuple[float, ...] = ()  # of the lifetimes; empty: equal shares
+  environments: tuple[str, ...] = fields.tuple_of(
+      suite.ENVIRONMENTS, fields.Text())
+  # Of the lifetimes; empty: equal shares.
+  shares: tuple[float, ...] = fields.tuple_of(
+      (), fields.Number(open_low=True), empty=True)
   agents: Mapping[str, AgentConfig] = dataclasses.field(
       default_factory=lambda: dict(AGENTS))
   rule: RuleConfig = RuleConfig()
@@ -346,10 +258,10 @@ class Config:
   run: RunConfig = RunConfig()
 
   def __post_init__(self):
+    fields.check(self, '', ConfigError)
     _require(self.rule.kind == 'lpg' or not self.evaluator.enabled,
              f'rule.kind is {self.rule.kind!r}, which the Atari evaluator does '
              'not know; allowed with it: evaluator.enabled=false')
-    _require_tuple('environments', self.environments)
     for name in self.environments:
       try:
         suite.check_name(name)
@@ -359,12 +271,10 @@ class Config:
              'environments names one twice')
     missing = [n for n in self.environments if n not in self.agents]
     _require(not missing, f'agents has no entry for {", ".join(missing)}')
-    _require_tuple('shares', self.shares, empty=True)
     if self.shares:
       _require(len(self.shares) == len(self.environments),
                f'shares has {len(self.shares)} numbers for '
                f'{len(self.environments)} environments')
-      _require_numbers('shares', self.shares, 0, math.inf, open_low=True)
     _require(self.meta.num_lifetimes >= len(self.environments),
              f'meta.num_lifetimes is {self.meta.num_lifetimes}; allowed: at '
              f'least one per environment ({len(self.environments)})')

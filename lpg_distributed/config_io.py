@@ -7,6 +7,7 @@ import typing
 from typing import Any, Iterable, Mapping, Sequence
 
 from lpg_distributed import config as config_lib
+from lpg_distributed import fields
 
 ConfigError = config_lib.ConfigError
 
@@ -61,18 +62,18 @@ def build(cls: type, values: Mapping[str, Any], prefix: str = '') -> Any:
   """
   _require_group(values, prefix)
   hints = typing.get_type_hints(cls)
-  fields = {}
-  for name, value in values.items():
+  for name in values:
     if name not in hints:
       raise _unknown(prefix + name, hints)
-    fields[name] = _convert(hints[name], value, prefix + name)
+  values = {name: _convert(hints[name], value, prefix + name)
+            for name, value in values.items()}
   try:
-    return cls(**fields)
+    return cls(**values)
   except ConfigError as error:
-    if str(error).startswith(prefix):
+    if not error.field:  # Of several fields, or of a group within.
       raise
-    # An agent does not know of which environment it is.
-    raise ConfigError(prefix + str(error)) from None
+    # Only here is it known of which environment an agent is.
+    raise ConfigError(f'{prefix}{error.field} {error.problem}') from None
 
 
 def _convert(hint, value, name):
@@ -101,8 +102,8 @@ def _convert_plain(hint, value, name):
   if hint is str and isinstance(value, str):
     return value
   try:
-    if hint is int and not isinstance(value, (bool, float)):
-      return int(value)
+    if hint is int and not isinstance(value, bool):
+      return fields.parse_whole(value)
     if hint is float and not isinstance(value, bool):
       return float(value)
   except (TypeError, ValueError):

@@ -202,7 +202,7 @@ def test_what_is_wrong_is_said(override, parts):
     lambda: config_lib.MetaConfig(learning_rate='0.1'),
     lambda: config_lib.MetaConfig(num_updates=True),
     lambda: config_lib.MetaConfig(num_updates=0),
-    lambda: config_lib.MetaConfig(num_updates=2.),
+    lambda: config_lib.MetaConfig(num_updates=2.5),
     lambda: config_lib.MetaConfig(discounts=[0.9]),
     lambda: config_lib.MetaConfig(discounts=0.9),
     lambda: config_lib.MetaConfig(discounts=(True,)),
@@ -225,7 +225,7 @@ def test_python_values_are_checked_too(build):
 
 @pytest.mark.parametrize('values', [
     3, [], None, {'meta': 3}, {'meta': None}, {'agents': 3}, {'agents': []},
-    {'agents': {'chain_long': 3}}, {'meta': {'num_updates': 5.}},
+    {'agents': {'chain_long': 3}}, {'meta': {'num_updates': 5.5}},
     {'meta': {'num_updates': True}}, {'meta': {'learning_rate': True}},
     {'meta': {'learning_rate': None}}, {'meta': {'discounts': 0.9}},
     {'meta': {'discounts': {'a': 1}}}, {'meta': {'discounts': [[0.9]]}},

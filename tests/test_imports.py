@@ -11,8 +11,8 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Every part imports only from parts that stand before it, and from itself.
 ORDER = (
-    'errors', 'global_settings', 'envs', 'types', 'config', 'config_io',
-    'presets', 'core',
+    'errors', 'global_settings', 'envs', 'types', 'fields', 'config',
+    'config_io', 'presets', 'core',
     'store', 'figures', 'meta_testing', 'nodes', 'local_loop', 'analysis',
     'programs', 'atari_program', 'api',
     'launch.process_environment', 'launch.stopping', 'launch.streams',
@@ -21,7 +21,8 @@ ORDER = (
     'launch.local', 'launch.cluster', 'launch.commands', 'launch.other_names',
     'launch.main', '__main__')
 # Parts that an accelerator's process imports, and must need no service.
-PURE = ('errors', 'envs', 'types', 'config', 'config_io', 'presets', 'core')
+PURE = ('errors', 'envs', 'types', 'fields', 'config', 'config_io', 'presets',
+        'core')
 # What a core that runs on accelerators must never need.
 SERVICES = ('launchpad', 'reverb', 'tensorflow', 'courier', 'tensorboardX',
             'rich', 'matplotlib')

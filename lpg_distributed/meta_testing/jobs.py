@@ -2,13 +2,15 @@
 
 import dataclasses
 import hashlib
-import math
 import os
 import re
 from typing import Any, Mapping, Optional, Sequence
 
+import numpy as np
+
 from lpg_distributed import config as config_lib
 from lpg_distributed import errors
+from lpg_distributed import fields
 from lpg_distributed.core import rules
 from lpg_distributed.envs import registry
 from lpg_distributed.store import eta_file
@@ -59,6 +61,9 @@ class Job:
   eta_sha256: Optional[str] = None
 
 
+_MOST_ENV_STEPS = 10 ** 15
+
+
 def default_settings(kind: str) -> rules.Settings:
   """Table 4, with what the kind of environment changes."""
   return rules.Settings(
@@ -71,27 +76,24 @@ def _require(condition: bool, message: str) -> None:
     raise JobError(message)
 
 
-_POSITIVE = ('learning_rate', 'reward_scale')
-_NOT_NEGATIVE = ('kl_cost', 'discount', 'max_abs_reward', 'value_cost',
-                 'entropy_cost', 'td_lambda')
-_AT_MOST_ONE = ('discount', 'td_lambda')
+_POSITIVE = fields.Number(open_low=True)
+_SETTINGS = {
+    'learning_rate': _POSITIVE, 'reward_scale': _POSITIVE,
+    'kl_cost': fields.Number(), 'max_abs_reward': fields.Number(),
+    'value_cost': fields.Number(), 'entropy_cost': fields.Number(),
+    'discount': fields.Number(high=1), 'td_lambda': fields.Number(high=1),
+    'trajectory_steps': fields.Whole(), 'use_baseline': fields.Flag(),
+    'optimiser': fields.Choice(('adam', 'sgd')),
+}
 
 
 def check_settings(settings: rules.Settings) -> None:
-  """Raises JobError where a number is not allowed."""
-  for name in _POSITIVE + _NOT_NEGATIVE:
-    value = getattr(settings, name)
-    low = 'more than 0' if name in _POSITIVE else '0 or more'
-    high = ', at most 1' if name in _AT_MOST_ONE else ''
-    fits = (isinstance(value, (int, float)) and math.isfinite(value)
-            and value >= 0 and (value > 0 or name not in _POSITIVE)
-            and (value <= 1 or name not in _AT_MOST_ONE))
-    _require(fits, f'{name} is {value!r}; allowed: a number, {low}{high}')
-  _require(settings.trajectory_steps >= 1,
-           f'trajectory_steps is {settings.trajectory_steps}; allowed: 1 or '
-           'more')
-  _require(settings.optimiser in ('adam', 'sgd'),
-           f'optimiser is {settings.optimiser!r}; allowed: adam, sgd')
+  """Raises JobError where a setting is not allowed."""
+  for name, bounds in _SETTINGS.items():
+    try:
+      bounds.check(name, getattr(settings, name))
+    except fields.FieldError as error:
+      raise JobError(str(error)) from None
 
 
 def apply_overrides(settings: rules.Settings,
@@ -101,18 +103,18 @@ def apply_overrides(settings: rules.Settings,
   Raises:
     JobError: there is no such setting, or the value is not allowed.
   """
-  fields = {f.name: f.type for f in dataclasses.fields(rules.Settings)
-            if f.name != 'num_predictions'}  # eta says it.
+  kinds = {f.name: f.type for f in dataclasses.fields(rules.Settings)
+           if f.name != 'num_predictions'}  # eta says it.
   changes = {}
   for text in overrides:
     name, found, value = text.partition('=')
-    _require(bool(found) and name in fields,
+    _require(bool(found) and name in kinds,
              f'{text!r} sets nothing; allowed: NAME=VALUE with NAME one of '
-             f'{", ".join(fields)}')
+             f'{", ".join(kinds)}')
     try:
-      changes[name] = _convert(fields[name], value)
+      changes[name] = _convert(kinds[name], value)
     except ValueError:
-      kind = getattr(fields[name], '__name__', str(fields[name]))
+      kind = getattr(kinds[name], '__name__', str(kinds[name]))
       raise JobError(f'{name} is {value!r}; allowed: a value of type '
                      f'{kind}') from None
   settings = dataclasses.replace(settings, **changes)
@@ -125,7 +127,7 @@ def _convert(kind: type, text: str) -> Any:
     if text.lower() not in ('true', 'false', '1', '0'):
       raise ValueError(text)
     return text.lower() in ('true', '1')
-  return kind(text)
+  return fields.parse_whole(text) if kind is int else kind(text)
 
 
 def _load_rule(rule: str, eta: Optional[str], lstm_size: int
@@ -183,13 +185,15 @@ def make_job(environment: str, rule: str, *, eta: Optional[str] = None,
     preset = preset or 'dm_noop'
   env_steps = DEFAULT_ENV_STEPS[kind] if env_steps is None else env_steps
   num_envs = NUM_ENVS[kind] if num_envs is None else num_envs
-  seeds = tuple(seeds)
-  _require(env_steps >= 1, f'env_steps is {env_steps}; allowed: 1 or more')
-  _require(1 <= num_envs < 2 ** 16,
-           f'num_envs is {num_envs}; allowed: 1 to 65535')
-  _require(bool(seeds) and len(set(seeds)) == len(seeds)
-           and all(0 <= s < 2 ** 31 for s in seeds),
-           f'seeds is {seeds}; allowed: different whole numbers, 0 or more')
+  try:
+    env_steps = fields.Whole(1, _MOST_ENV_STEPS).check('env_steps', env_steps)
+    num_envs = fields.Whole(1, 65535).check('num_envs', num_envs)
+    seeds = tuple(fields.SEED.check('seeds', seed)
+                  for seed in (seeds if np.ndim(seeds) else (seeds,)))
+  except fields.FieldError as error:
+    raise JobError(str(error)) from None
+  _require(bool(seeds) and len(set(seeds)) == len(seeds),
+           f'seeds is {seeds}; allowed: different whole numbers')
   eta = None if eta is None else published.fix(eta)
   rule_config, sha256 = _load_rule(rule, eta, lstm_size)
   settings = apply_overrides(default_settings(kind), overrides)

@@ -33,3 +33,16 @@ def read_bandit(place: str) -> saved_bandit.SavedBandit:
     raise ValueError(f'the card {card_path} says nothing of the training')
   return saved_bandit.read(config_io.from_dict(card['config']),
                            card['bandit'])
+
+
+def best_arm(place: str, environment: str) -> tuple[float, float]:
+  """(alpha_lr, alpha_y) that the bandit likes best, of those it has tried.
+
+  Raises:
+    ValueError: as `read_bandit`; or the bandit has tried nothing there.
+  """
+  saved = read_bandit(place)
+  best = saved.best_arm(environment)
+  if best is None:
+    raise ValueError(f'the bandit has tried nothing on {environment} yet')
+  return saved.config.agents[environment].arms[best]

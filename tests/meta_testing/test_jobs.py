@@ -62,16 +62,19 @@ def test_eta_decides_the_predictions(etas):
     ({'rule': 'lpg', 'eta': 'none.npz'}, 'there is no file'),
     ({'eta': 'lpg.npz'}, 'a2c has no eta'),
     ({'preset': 'machado'}, 'has no presets; allowed: on Atari only'),
-    ({'env_steps': 0}, 'env_steps is 0; allowed: 1 or more'),
-    ({'num_envs': 0}, 'num_envs is 0; allowed: 1 to 65535'),
+    ({'env_steps': 0}, 'env_steps is 0; allowed: a whole number from 1'),
+    ({'num_envs': 0}, 'num_envs is 0; allowed: a whole number from 1 to 65535'),
     ({'seeds': (1, 1)}, 'seeds is (1, 1); allowed: different'),
     ({'seeds': ()}, 'seeds is (); allowed'),
+    ({'seeds': (2 ** 40,)}, f'seeds is {2 ** 40}; allowed: a whole number'),
+    ({'seeds': (-1,)}, 'seeds is -1; allowed: a whole number from 0'),
+    ({'seeds': (True,)}, 'seeds is True; allowed: a whole number'),
     ({'overrides': ['learning_rate=-1']}, 'learning_rate is -1.0; allowed: a '
-     'number, more than 0'),
+     'number > 0'),
     ({'overrides': ['reward_scale=0']}, 'reward_scale is 0.0; allowed: a '
-     'number, more than 0'),
-    ({'overrides': ['discount=1.5']}, 'discount is 1.5; allowed: a number, 0 '
-     'or more, at most 1'),
+     'number > 0'),
+    ({'overrides': ['discount=1.5']}, 'discount is 1.5; allowed: a number >= 0 '
+     'and <= 1'),
     ({'overrides': ['kl_cost=nan']}, 'kl_cost is nan; allowed'),
     ({'overrides': ['trajectory_steps=0']}, 'trajectory_steps is 0'),
     ({'overrides': ['trajectory_steps=x']}, "trajectory_steps is 'x'; allowed"),
