@@ -297,9 +297,9 @@ def train_agents(rule: Rule,
     updates = fields.Whole().check('updates', updates)
   num_agents, num_envs = map(fields.Whole().check, ('num_agents', 'num_envs'),
                              (num_agents, num_envs))
-  numbers = alpha_lr, alpha_y, gamma
-  alpha_lr, alpha_y, gamma = map(
-      fields.Number().check, ('alpha_lr', 'alpha_y', 'gamma'), numbers)
+  alpha_lr = fields.Number(open_low=True).check('alpha_lr', alpha_lr)
+  alpha_y = fields.Number().check('alpha_y', alpha_y)
+  gamma = fields.Number(high=1).check('gamma', gamma)
   train = _compile_training(rule.config, environment, alpha_lr, alpha_y, gamma,
                             num_agents, num_envs, updates)
   return jax.tree_util.tree_map(

@@ -299,12 +299,12 @@ def test_agents_learn_by_the_rule_that_is_given():
 
 
 @pytest.mark.parametrize('change, match', [
-    ({'alpha_lr': 0.}, 'learning_rates'),
-    ({'alpha_lr': float('nan')}, 'learning_rates'),
-    ({'alpha_y': -1.}, 'kl_costs'),
-    ({'gamma': 2.}, 'discounts'),
+    ({'alpha_lr': 0.}, 'alpha_lr is 0.0; allowed: a number > 0'),
+    ({'alpha_lr': float('nan')}, 'alpha_lr is nan'),
+    ({'alpha_y': -1.}, 'alpha_y is -1.0'),
+    ({'gamma': 2.}, 'gamma is 2.0'),
     ({'updates': 0}, 'updates'),
-    ({'num_agents': 0}, 'num_lifetimes'),
+    ({'num_agents': 0}, 'num_agents is 0'),
     ({'num_envs': 0}, 'num_envs'),
 ])
 def test_train_agents_refuses(rule, change, match):
