@@ -39,6 +39,7 @@ _PORTS = re.compile(r'(\d+)-(\d+)')
 _TOPOLOGY = re.compile(r'\d+(x\d+){1,2}')
 _IMAGE = re.compile(r'[\w./:@+-]*')
 _LARGEST = 1_000_000
+MEMORY_OPTIONS = ('mem', 'mem-per-cpu', 'none')
 
 
 class ResourceError(errors.UserError, ValueError):
@@ -76,6 +77,9 @@ class Shared:
   # that must be seen inside) are filled in.
   image_command: str = 'apptainer exec --bind {job} {image}'
   options: tuple[str, ...] = ()  # further ones of sbatch, as --constraint=x
+  # How Slurm is asked for memory: mem, mem-per-cpu, or none, for clusters that
+  # refuse to be asked.
+  memory_option: str = 'mem'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +175,8 @@ def _check(where: str, shared: Shared) -> None:
            f'{where}.partition is {shared.partition!r}; allowed: one name')
   _require(bool(_IMAGE.fullmatch(shared.image)), f'{where}.image is '
            f'{shared.image!r}; allowed: letters, digits and ./:@+_-')
+  _require(shared.memory_option in MEMORY_OPTIONS, f'{where}.memory_option is '
+           f'{shared.memory_option!r}; allowed: {", ".join(MEMORY_OPTIONS)}')
   for option in shared.options:
     _require(option.startswith('--'), f'{where}.options has {option!r}; '
              'allowed: options of sbatch as --name=value')

@@ -10,10 +10,13 @@ elsewhere. It needs the standard library only.
 """
 
 import contextlib
+import fcntl
+import ipaddress
 import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -28,15 +31,58 @@ from lpg_distributed.launch.cluster.slurm import places  # noqa: E402
 
 _TICK_S = 0.5
 _QUICK_STOP_S = 5.  # for a node to end when there is nothing to save
-_ANY_ADDRESS = '192.0.2.1'  # For documentation only; nothing is sent there.
+# For documentation only; nothing is sent there.
+_ANY_ADDRESSES = ('192.0.2.1', '2001:db8::1')
+_SIOCGIFADDR = 0x8915
+
+
+def _is_own(ip: str) -> bool:
+  """Whether others may reach an address: none of loopback or of one cable."""
+  address = ipaddress.ip_address(ip)
+  return not (address.is_loopback or address.is_unspecified
+              or address.is_link_local)
+
+
+def _ip_towards(other: str) -> str:
+  """The address from which this host reaches another; empty if it cannot."""
+  family = socket.AF_INET6 if ':' in other else socket.AF_INET
+  try:
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+      probe.connect((other, 9))
+      ip = probe.getsockname()[0]
+  except OSError:  # No route, or no such protocol.
+    return ''
+  return ip if _is_own(ip) else ''
+
+
+def _ips_of_interfaces() -> list[str]:
+  """Addresses of this host's interfaces, those of IPv4 first."""
+  found = []
+  with contextlib.suppress(OSError), (
+      socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as any_socket:
+    for _, name in socket.if_nameindex():
+      with contextlib.suppress(OSError):  # An interface without an address.
+        answer = fcntl.ioctl(any_socket, _SIOCGIFADDR,
+                             struct.pack('256s', name.encode()))
+        found.append(socket.inet_ntoa(answer[20:24]))
+  with contextlib.suppress(OSError), open('/proc/net/if_inet6',
+                                          encoding='ascii') as f:
+    found += [str(ipaddress.ip_address(bytes.fromhex(line.split()[0])))
+              for line in f]
+  return [ip for ip in found if _is_own(ip)]
 
 
 def own_ip() -> str:
-  """The address under which other hosts of the job reach this one."""
-  other = os.environ.get('SLURM_LAUNCH_NODE_IPADDR') or _ANY_ADDRESS
-  with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-    probe.connect((other, 9))
-    return probe.getsockname()[0]
+  """The address under which other hosts of the job reach this one.
+
+  The host's name is not asked: it may resolve to loopback. An address of IPv6
+  stands in brackets.
+  """
+  others = (os.environ.get('SLURM_LAUNCH_NODE_IPADDR', ''), *_ANY_ADDRESSES)
+  found = [_ip_towards(other) for other in others if other]
+  # A host without a network has all nodes on it.
+  ip = next(filter(None, [*found, *_ips_of_interfaces()]), '127.0.0.1')
+  return f'[{ip}]' if ':' in ip else ip
 
 
 def free_port(ports: list[int], first: int) -> int:
@@ -81,6 +127,10 @@ class Agent:
     self._job_dir = job_dir
     with open(os.path.join(job_dir, places.JOB_FILE), encoding='utf-8') as f:
       self._job = json.load(f)
+    if 'LPG_ATTEMPT' not in os.environ:
+      sys.exit('agent: LPG_ATTEMPT is not set: Slurm did not pass on the '
+               'environment of the job\'s leader, perhaps because of '
+               '--export in `options`')
     self._attempt = int(os.environ['LPG_ATTEMPT'])
     self._dir = places.attempt_dir(job_dir, self._attempt)
     self._life = int(os.environ.get('LPG_LIFE', '0'))

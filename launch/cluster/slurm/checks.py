@@ -55,9 +55,11 @@ def _check_group(placed: resources.Placed, leads: bool,
             f'the {len(inside)} of partition {name}')
   cpus = placed.nodes_per_host * group.cpus
   memory = memory_mb(placed, leads)
+  # A cluster that is not asked for memory may not know how much it has.
+  memories = [] if group.memory_option == 'none' else [
+      ('memory_gb', memory, 'MB', lambda host: host.memory_mb)]
   for field, need, unit, has in (
-      ('cpus', cpus, 'processors', lambda host: host.cpus),
-      ('memory_gb', memory, 'MB', lambda host: host.memory_mb),
+      ('cpus', cpus, 'processors', lambda host: host.cpus), *memories,
       *((kind.split(':')[0] + 's', count, kind,
          lambda host, kind=kind: host.accelerators.get(kind, 0))
         for kind, count in accelerators(placed))):

@@ -1,12 +1,19 @@
 """Slurm's commands, each with a time limit and one line for what is wrong."""
 
+import os
 import re
 import subprocess
-from typing import NamedTuple, Optional
+from typing import Container, NamedTuple, Optional
 
 from lpg_distributed import errors
 
 _TIMEOUT_S = 60.
+# Prefixes of variables that change what Slurm's commands do, and those of them
+# that say where the cluster is.
+_OF_USERS = ('SBATCH_', 'SLURM_', 'SALLOC_', 'SRUN_', 'SQUEUE_', 'SINFO_',
+             'SCONTROL_', 'SCANCEL_')
+_OF_CLUSTER = ('SLURM_CONF', 'SLURM_CONF_SERVER', 'SLURM_JWT',
+               'SLURM_CLUSTERS', 'SBATCH_CLUSTERS', 'SLURM_PLUGIN_PATH')
 
 
 class SlurmError(errors.UserError, RuntimeError):
@@ -32,15 +39,34 @@ class Host(NamedTuple):
   time_limit: str  # as Slurm writes it
 
 
-def call(*words: str) -> str:
+def environment(kept: Container[str] = ()) -> dict[str, str]:
+  """The environment of a command of Slurm's, without settings of the user's.
+
+  Variables of the user's shell, or of a job inside which this one is
+  submitted, would overrule what is asked for, or hide jobs.
+
+  Args:
+    kept: variables that stay nevertheless.
+  """
+  return {name: value for name, value in os.environ.items()
+          if name in kept or name in _OF_CLUSTER
+          or not name.startswith(_OF_USERS)}
+
+
+def call(*words: str, kept: Container[str] = ()) -> str:
   """The output of one of Slurm's commands.
+
+  Args:
+    *words: of the command.
+    kept: see `environment`.
 
   Raises:
     SlurmError: it is not here, fails, or takes too long.
   """
   try:
     done = subprocess.run(words, capture_output=True, text=True, check=False,
-                          timeout=_TIMEOUT_S, stdin=subprocess.DEVNULL)
+                          timeout=_TIMEOUT_S, stdin=subprocess.DEVNULL,
+                          env=environment(kept))
   except FileNotFoundError:
     raise SlurmError(f'{words[0]} is not on this host; launch from one that '
                      'has Slurm\'s commands') from None

@@ -88,7 +88,10 @@ class Leader:
             break
           why = self._look_after_lost()
           if why:
-            again = self._job['requeue']
+            again = self._job['requeue'] and self._steps.any_heard()
+            if not self._steps.any_heard():
+              say('no node has begun, so that to begin anew would not help; '
+                  'what hindered them stands above')
             break
           if places.STOP in places.names(self._dir):
             break

@@ -18,6 +18,9 @@ from lpg_distributed.launch.cluster.slurm import commands
 from lpg_distributed.launch.cluster.slurm import places
 
 _START_S = 300.  # how long an agent may take to its first beat
+# What sbatch was asked for holds for the hosts and not for a step.
+_OF_SBATCH = ('SLURM_NTASKS_PER_NODE', 'SLURM_EXPORT_ENV',
+              'SLURM_MEM_PER_NODE', 'SLURM_MEM_PER_CPU', 'SLURM_MEM_PER_GPU')
 _MAX_LIVES = 10  # how often a node is placed anew within an attempt
 
 
@@ -83,11 +86,11 @@ class Steps:
         'srun', *het, '--overlap', '--no-kill', '--kill-on-bad-exit=0',
         '--wait=0', '--cpu-bind=none', f'--nodes={len(hosts)}',
         f'--nodelist={",".join(hosts)}', f'--ntasks={len(nodes)}',
-        f'--cpus-per-task={1 if life else group["cpus"]}', '--mem=0',
+        f'--cpus-per-task={1 if life else group["cpus"]}', '--export=ALL',
+        *(['--mem=0'] if group['asks_memory'] else []),
         os.path.join(self._job_dir, f'group{nodes[0].group}.sh')]
-    # What sbatch was asked for holds for the hosts and not for this step.
     environment = {**{k: v for k, v in os.environ.items()
-                      if k != 'SLURM_NTASKS_PER_NODE'}, 'LPG_LIFE': str(life),
+                      if k not in _OF_SBATCH}, 'LPG_LIFE': str(life),
                    'LPG_ATTEMPT': os.path.basename(self._dir),
                    'LPG_INDICES': ','.join(str(n.index) for n in nodes)}
     step = subprocess.Popen(command, stdin=subprocess.DEVNULL,
@@ -121,6 +124,10 @@ class Steps:
     """Nobody was heard for that long because nobody listened."""
     for node in self.nodes:
       node.heard += seconds
+
+  def any_heard(self) -> bool:
+    """Whether an agent has begun in this attempt."""
+    return any(node.beat for node in self.nodes)
 
   def lost(self) -> list[Node]:
     """Nodes that have not ended and whose agents are silent."""

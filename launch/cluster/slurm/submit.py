@@ -13,8 +13,14 @@ from lpg_distributed.launch.cluster import resources
 from lpg_distributed.launch.cluster.slurm import checks
 from lpg_distributed.launch.cluster.slurm import commands
 from lpg_distributed.launch.cluster.slurm import places
+from lpg_distributed.store import own_directory
 
 _NOTICE_S = 120  # of the end of the job's time
+# Variables of the user's shell that hold where the resource file says nothing.
+_DEFAULTS = ('SBATCH_ACCOUNT', 'SBATCH_QOS', 'SBATCH_RESERVATION')
+# Ends the script where a line of `setup` fails, as bash's `set -e` would.
+_ON_FAILURE = ('trap \'code=$?; echo "setup failed with code $code: '
+               '$BASH_COMMAND" >&2; exit 1\' ERR')
 LOG = os.path.join('logs', 'slurm.log')
 
 
@@ -35,9 +41,12 @@ def _script(group: resources.Group, job_dir: str, *words: str) -> str:
   command = [python, *words]
   if group.image:
     command = shlex.split(group.image_command.format(
-        job=os.path.dirname(job_dir), image=group.image)) + command
+        job=shlex.quote(os.path.dirname(job_dir)), image=group.image)
+        ) + command
   lines = [f'export PYTHONPATH={shlex.quote(os.path.join(job_dir, "code"))}']
-  return '\n'.join([*lines, *group.setup, 'exec ' + shlex.join(command)]) + '\n'
+  if group.setup:
+    lines += [_ON_FAILURE, *group.setup, 'trap - ERR']
+  return '\n'.join([*lines, 'exec ' + shlex.join(command)]) + '\n'
 
 
 def _options(placed: resources.Placed, leads: bool) -> list[str]:
@@ -45,8 +54,13 @@ def _options(placed: resources.Placed, leads: bool) -> list[str]:
   group = placed.group
   options = [f'--nodes={group.hosts + group.spare_hosts}',
              f'--ntasks-per-node={placed.nodes_per_host}',
-             f'--cpus-per-task={group.cpus}',
-             f'--mem={checks.memory_mb(placed, leads)}M']
+             f'--cpus-per-task={group.cpus}']
+  memory_mb = checks.memory_mb(placed, leads)
+  if group.memory_option == 'mem':
+    options.append(f'--mem={memory_mb}M')
+  elif group.memory_option == 'mem-per-cpu':
+    cpus = group.cpus * placed.nodes_per_host
+    options.append(f'--mem-per-cpu={-(-memory_mb // cpus)}M')
   gres = ','.join(f'{kind}:{n}' for kind, n in checks.accelerators(placed))
   options += [f'--gres={gres}'] if gres else []
   options += [f'--partition={group.partition}'] if group.partition else []
@@ -59,10 +73,18 @@ def _notice_s(time: str) -> int:
   return min(_NOTICE_S, max(1, seconds // 4))
 
 
-def _batch_script(job: resources.Job, groups: Sequence[resources.Placed],
-                  job_dir: str, log: str) -> str:
-  lines = ['#!/bin/bash']
-  common = [f'--job-name={job.name}', f'--output={log}', '--open-mode=append',
+def arguments(job: resources.Job, groups: Sequence[resources.Placed],
+              job_dir: str, log: str) -> list[str]:
+  """Of sbatch, for all components.
+
+  They are arguments, and no `#SBATCH` lines: these bear no blanks or quotes in
+  paths, and variables of the user's shell overrule them.
+  """
+  # In names of logs Slurm replaces what begins with a per cent sign.
+  log = log.replace('%', '%%')
+  words: list[str] = []
+  common = ['--export=ALL',
+            f'--job-name={job.name}', f'--output={log}', '--open-mode=append',
             '--requeue' if job.requeue else '--no-requeue',
             f'--chdir={job_dir}']
   common += [f'--account={job.account}'] if job.account else []
@@ -75,12 +97,26 @@ def _batch_script(job: resources.Job, groups: Sequence[resources.Placed],
   # begin again.
   common += ['--no-kill'] if len(groups) == 1 else []
   for i, placed in enumerate(groups):
-    lines += ['#SBATCH hetjob'] if i else []
-    lines += [f'#SBATCH {option}' for option in [
-        *(common if i == 0 else []), *_options(placed, i == 0)]]
-  return '\n'.join(lines) + '\n' + _script(
-      groups[0].group, job_dir, '-m',
-      'lpg_distributed.launch.cluster.slurm.leader', job_dir)
+    words += [':'] if i else []
+    words += [*(common if i == 0 else []), *_options(placed, i == 0)]
+  return words
+
+
+def _check_path(job_dir: str) -> None:
+  """Raises ResourceError for a path that Python or a container cannot bear."""
+  for character in ':\n':
+    if character in job_dir:
+      raise resources.ResourceError(
+          f'{job_dir!r} has {character!r} in it, which PYTHONPATH does not '
+          'allow; choose another directory')
+
+
+def _say_what_is_left_out() -> None:
+  names = [name for name in os.environ if name.startswith('SBATCH_')
+           and name not in _DEFAULTS and name != 'SBATCH_CLUSTERS']
+  if names:
+    print(f'warning: not used, since the resource file decides: '
+          f'{", ".join(sorted(names))}', file=sys.stderr, flush=True)
 
 
 def write_directory(job_dir: str, work: Any, program, job: resources.Job,
@@ -96,11 +132,12 @@ def write_directory(job_dir: str, work: Any, program, job: resources.Job,
     groups: of the same, with the program's nodes.
     about: further fields of the job's file.
   """
+  _check_path(job_dir)
   from lpg_distributed.launch.cluster import serialising
   from lpg_distributed.launch.cluster.slurm import address
   shutil.rmtree(job_dir, ignore_errors=True)
-  os.makedirs(os.path.join(job_dir, 'nodes'), mode=0o700)
-  os.chmod(job_dir, 0o700)
+  own_directory.make(job_dir, private=True)
+  own_directory.make(os.path.join(job_dir, 'nodes'), private=True)
   shutil.copytree(
       os.path.join(process_environment.root(), 'lpg_distributed'),
       os.path.join(job_dir, 'code', 'lpg_distributed'),
@@ -130,7 +167,8 @@ def write_directory(job_dir: str, work: Any, program, job: resources.Job,
           'name': placed.group.name, 'nodes': placed.nodes,
           'hosts': placed.group.hosts, 'cpus': placed.group.cpus,
           'nodes_per_host': placed.nodes_per_host,
-          'gpus': placed.group.gpus, 'crowd': placed.group.crowd}
+          'gpus': placed.group.gpus, 'crowd': placed.group.crowd,
+          'asks_memory': placed.group.memory_option != 'none'}
                  for placed in groups]})
 
 
@@ -143,7 +181,14 @@ def submit(job_dir: str, job: resources.Job,
   """
   script = os.path.join(job_dir, 'batch.sh')
   with open(script, 'w', encoding='utf-8') as f:
-    f.write(_batch_script(job, groups, job_dir, log))
-  job_id = commands.call('sbatch', '--parsable', script).strip().split(';')[0]
+    f.write('#!/bin/bash\n' + _script(
+        groups[0].group, job_dir, '-m',
+        'lpg_distributed.launch.cluster.slurm.leader', job_dir))
+  words = ['sbatch', '--parsable', *arguments(job, groups, job_dir, log),
+           script]
+  with open(os.path.join(job_dir, 'command'), 'w', encoding='utf-8') as f:
+    f.write(shlex.join(words) + '\n')
+  _say_what_is_left_out()
+  job_id = commands.call(*words, kept=_DEFAULTS).strip().split(';')[0]
   places.write(os.path.join(job_dir, places.ID_FILE), job_id)
   return job_id
