@@ -1,0 +1,105 @@
+"""Two launches from a shell in which as much as possible is set otherwise."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from lpg_distributed.launch import process_environment
+from lpg_distributed.store import eta_file
+from tests import chaos
+from tests import waiting
+from tests.launch import test_faults
+
+pytestmark = pytest.mark.processes
+
+DEAD_PROXY = 'http://127.0.0.1:9'
+SETTINGS = {
+    **{name: DEAD_PROXY for name in ('http_proxy', 'https_proxy', 'grpc_proxy',
+                                     'HTTP_PROXY', 'HTTPS_PROXY')},
+    'JAX_ENABLE_X64': '1', 'JAX_DEFAULT_PRNG_IMPL': 'rbg',
+    'JAX_DEBUG_NANS': '1', 'JAX_DISABLE_JIT': '1',
+    'XLA_FLAGS': '--xla_cpu_enable_fast_math=false',
+    'PYTHONIOENCODING': 'ascii', 'LC_ALL': 'C', 'TERM': 'no-such-terminal'}
+
+
+def launch(tmp_path, ignored=(), closed=(), settings=(), overrides=(),
+           **kwargs):
+  """Starts the program as `nohup`, `&` in a script, or a daemon would."""
+  def prepare():
+    os.umask(0)
+    for number in ignored:
+      signal.signal(number, signal.SIG_IGN)
+    for descriptor in closed:
+      os.close(descriptor)
+
+  (tmp_path / 'file').write_text('')
+  removed = ('JAX_COMPILATION_CACHE_DIR', 'XDG_CACHE_HOME', 'PYTHONPATH',
+             'MPLCONFIGDIR', *process_environment.WORKER)
+  environment = {k: v for k, v in os.environ.items() if k not in removed}
+  return subprocess.Popen(
+      [sys.executable, '-m', 'launch.meta_train', '--preset=demo',
+       f'--run_dir={tmp_path}/run', '--launch_type=local_mp', '--noevaluate',
+       *(f'--set={override}' for override in test_faults.OVERRIDES),
+       *(f'--set={override}' for override in overrides)],
+      env={**environment, **chaos.QUICK_COMPILATION, 'HOME':
+           f'{tmp_path}/file/home', **dict(settings), 'PYTHONPATH':
+           process_environment.root()},
+      cwd=tmp_path, preexec_fn=prepare, start_new_session=True, **kwargs)
+
+
+def test_a_run_goes_on_and_ends_well_whatever_the_shell(tmp_path):
+  """Of the older code each of these ended the run, or kept it from a step."""
+  run, metrics = tmp_path / 'run', tmp_path / 'run/metrics/learner.jsonl'
+  process = launch(tmp_path, [signal.SIGHUP], [0], SETTINGS.items(),
+                   stderr=subprocess.PIPE, text=True)
+  try:
+    waiting.until(lambda: waiting.lines(metrics) >= 3, 'meta-steps',
+                  process=process)
+    # A terminal that is closed under `nohup`.
+    os.killpg(process.pid, signal.SIGHUP)
+    steps = waiting.lines(metrics)
+    waiting.until(lambda: waiting.lines(metrics) > steps + 3, 'more',
+                  process=process)
+    for name, mode in (('tmp', 0o700), ('', 0o755), ('metrics', 0o755)):
+      assert stat.S_IMODE(os.stat(run / name).st_mode) == mode
+    # An impatient user.
+    for number in (signal.SIGINT, signal.SIGINT, signal.SIGQUIT):
+      os.killpg(process.pid, number)
+    _, said = process.communicate(timeout=waiting.PATIENCE_S)
+  finally:
+    if process.poll() is None:
+      os.killpg(process.pid, signal.SIGKILL)
+  assert process.returncode == 128 + signal.SIGINT, said
+  assert 'Traceback' not in said
+  assert 'not used, since it changes what is computed: JAX_ENABLE' in said
+  assert 'no home directory that can be written' in said
+  steps = waiting.lines(metrics)
+  assert (run / 'checkpoints' / f'step_{steps:08d}' / 'manifest.json').exists()
+  assert not (run / 'launch.json').exists() and not (run / 'tmp').exists()
+  assert sorted(os.listdir(tmp_path)) == ['file', 'run']
+  _finish(tmp_path, steps)
+
+
+def _finish(tmp_path, steps):
+  """The same run, other settings, and nobody who reads what is said."""
+  with open(tmp_path / 'said', 'w', encoding='utf-8') as said:
+    process = launch(tmp_path, [signal.SIGINT], [1], {'NPROC': '2'}.items(),
+                     [f'run.meta_steps={steps + 20}'], stderr=said)
+  try:
+    assert process.wait(waiting.PATIENCE_S) == 0
+  finally:
+    if process.poll() is None:
+      os.killpg(process.pid, signal.SIGKILL)
+  said = (tmp_path / 'said').read_text()
+  assert 'Traceback' not in said and 'NPROC: 1 -> 2' in said, said
+  run = tmp_path / 'run'
+  assert eta_file.load(str(run / 'eta.npz')).info['meta_step'] == steps + 20
+  assert list((run / 'figures').iterdir())
+  record = json.loads((run / 'versions.json').read_text())
+  assert record['earlier'][0]['settings']['XLA_FLAGS'].startswith(
+      SETTINGS['XLA_FLAGS'])
