@@ -12,6 +12,7 @@ from typing import Callable, Optional, Sequence
 from absl import flags
 
 from lpg_distributed import errors
+from lpg_distributed.launch import stopping
 from lpg_distributed.launch import streams
 
 _BAD_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -123,6 +124,12 @@ def run(main: Callable[[], int],
         flag_values: Optional[flags.FlagValues] = flags.FLAGS) -> None:
   """Calls a command with the process's arguments, and exits; see `call`."""
   streams.steady()
+  stopping.take_back()
+  try:
+    os.getcwd()
+  except OSError:
+    sys.exit(errors.report(UsageError(
+        'the current directory is gone; change into another')))
   code = call(main, sys.argv, flag_values)
   try:
     sys.stdout.flush()

@@ -4,6 +4,7 @@ import signal
 import threading
 from typing import Any, Callable, Iterable
 
+_NEEDED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -34,6 +35,16 @@ def restore(handlers: dict[int, Any]) -> None:
   for number, handler in handlers.items():
     # None: it was not installed from Python, so it cannot be put back.
     signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def take_back() -> None:
+  """Undoes settings of whoever started the process that it cannot work under.
+
+  Where SIGCHLD is ignored, the exit codes of children are lost; where signals
+  are blocked, nothing ends the program.
+  """
+  signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+  signal.pthread_sigmask(signal.SIG_UNBLOCK, _NEEDED)
 
 
 class Stopping:

@@ -74,6 +74,10 @@ class Supervisor:
     self._stopping = False
     self._stop_s = _number('LPG_STOP_S', _STOP_S)
     self._deadline = float('inf')
+    # Where SIGCHLD is ignored, exit codes are lost; where SIGTERM is blocked,
+    # nothing ends the node.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD, signal.SIGTERM))
     for number in _SIGNALS:
       # `nohup`, or `&` in a script, wants some of them to have no effect.
       if signal.getsignal(number) != signal.SIG_IGN:

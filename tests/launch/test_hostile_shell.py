@@ -19,8 +19,8 @@ pytestmark = pytest.mark.processes
 
 DEAD_PROXY = 'http://127.0.0.1:9'
 SETTINGS = {
-    **{name: DEAD_PROXY for name in ('http_proxy', 'https_proxy', 'grpc_proxy',
-                                     'HTTP_PROXY', 'HTTPS_PROXY')},
+    **dict.fromkeys(('http_proxy', 'https_proxy', 'grpc_proxy', 'HTTP_PROXY',
+                     'HTTPS_PROXY'), DEAD_PROXY),
     'JAX_ENABLE_X64': '1', 'JAX_DEFAULT_PRNG_IMPL': 'rbg',
     'JAX_DEBUG_NANS': '1', 'JAX_DISABLE_JIT': '1',
     'XLA_FLAGS': '--xla_cpu_enable_fast_math=false',

@@ -190,3 +190,56 @@ def test_install_says_what_was_there():
     assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
   finally:
     signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_supervisor_sees_a_death_where_sigchld_is_ignored(tmp_path):
+  """It took each death for a good end; the launcher ended in a traceback."""
+  process = start([sys.executable, '-S', '-I', str(SUPERVISOR), '-c',
+                   'import sys; sys.exit(3)'], [signal.SIGCHLD],
+                  env={**os.environ, 'LPG_MAX_RESTARTS': '0'})
+  assert process.wait(20) == 1
+  process.stdout.close()
+
+
+COMMAND = '''
+import os, signal, subprocess, sys
+from lpg_distributed.launch import command
+
+def main():
+  if sys.argv[1] == 'blocked':
+    os.kill(os.getpid(), signal.SIGTERM)
+  return subprocess.run([sys.executable, '-c', 'exit(3)']).returncode
+
+command.run(main, None)
+'''
+
+
+def test_a_command_takes_back_what_it_cannot_work_under(tmp_path):
+  process = start([sys.executable, '-c', COMMAND, 'ignored'],
+                  [signal.SIGCHLD])
+  assert process.wait(20) == 3
+  process.stdout.close()
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+  try:
+    process = start([sys.executable, '-c', COMMAND, 'blocked'])
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+  assert process.wait(20) == -signal.SIGTERM
+  process.stdout.close()
+
+
+def test_a_current_directory_that_is_gone_is_named(tmp_path):
+  """It was a traceback."""
+  place = tmp_path / 'gone'
+  place.mkdir()
+  done = subprocess.run(
+      [sys.executable, '-c', f"""
+import os
+from lpg_distributed.launch import command
+os.chdir({str(place)!r})
+os.rmdir({str(place)!r})
+command.run(lambda: 0, None)
+"""], capture_output=True, text=True, check=False)
+  assert done.returncode == 2
+  assert done.stderr == ('error: the current directory is gone; change into '
+                         'another\n')

@@ -50,6 +50,7 @@ class Node:
     self._supervisor = None
     self._terminated = False
     self._deadline = float('inf')
+    stopping.take_back()
     stopping.install(self._terminate)
 
   def _terminate(self, *_) -> None:

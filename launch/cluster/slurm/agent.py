@@ -148,6 +148,7 @@ class Agent:
     self._supervisor = None
     self._stopping = ''
     self._kill_at = float('inf')
+    stopping.take_back()
     stopping.install(lambda number, frame: self._stop('a signal'))
 
   def _say(self, text: str) -> None:
