@@ -19,7 +19,7 @@ help:
 	@echo 'make test        checks the style and runs the tests, in minutes;'
 	@echo '                 with ARGS="tests/core -k bandit" only those'
 	@echo 'make test-all    runs the long tests too'
-	@echo 'make lint        runs the style checks'
+	@echo 'make lint        runs the style checks and the type checker'
 	@echo 'make clean       removes the environments and what Python leaves'
 
 venv:

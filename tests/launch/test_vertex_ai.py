@@ -134,7 +134,8 @@ def test_what_is_packed_is_whole_and_the_learner_comes_first(
 # In a process of its own, since the module defines flags.
 _CHECK = '''
 import sys, tomli
-from lpg_distributed.launch.cluster import resources, vertex_ai
+from lpg_distributed.launch.cluster import resources
+from lpg_distributed.launch.commands import vertex_ai
 try:
   vertex_ai.check_pools(resources.place(
       resources.from_dict(tomli.loads(sys.argv[1])),
