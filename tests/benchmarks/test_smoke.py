@@ -92,6 +92,7 @@ def test_scale(output):
   assert row['messages_per_s'] > 0
 
 
+@pytest.mark.long
 def test_atari(output):
   run('atari', '--turns=1', '--seconds=0.1', '--threads=1',
       f'--output={output}')
@@ -146,6 +147,7 @@ def test_bandit_load(tmp_path, capsys):
   assert row['queries_per_s'] > 0 and row['meta_steps_per_s_alone'] > 0
 
 
+@pytest.mark.long
 def test_compare(output, monkeypatch):
   """Of a tree with itself."""
   monkeypatch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')

@@ -9,15 +9,15 @@ import pytest
 from benchmarks import libtpu
 from benchmarks import tpu
 
-# Small shapes: what is compiled has every part of a large program. Each kind
-# of agent is compiled for one and for eight devices.
+# Small shapes: what is compiled has every part of a large program. To save
+# time these are four of the sixteen programs. They cover each sort of agent,
+# and each generation with one and with eight devices.
 SIZES = {'lifetimes': 2, 'units': 8, 'envs': 4, 'num_updates': 2,
          'trajectory_steps': 3, 'num_predictions': 4}
 PROGRAMS = [
-    ('tabular_dense', 'v4', 1), ('tabular_dense', 'v5e', 8),  # a table
-    ('chain_short', 'v5e', 1), ('chain_short', 'v4', 8),
-    ('random_small', 'v4', 1), ('random_small', 'v5e', 8),  # dense layers
-    ('random_dense', 'v5e', 1), ('random_dense', 'v4', 8)]  # convolutions
+    ('tabular_dense', 'v4', 1), ('chain_short', 'v5e', 8),
+    ('random_small', 'v4', 8),  # dense layers
+    ('random_dense', 'v5e', 1)]  # convolutions
 
 
 @pytest.fixture(scope='module')
@@ -35,6 +35,7 @@ def answers():
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize('program', PROGRAMS, ids=str)
 def test_one_program_serves_all_devices_and_fits(program, answers):
   row = answers[program]
