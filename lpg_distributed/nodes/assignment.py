@@ -1,17 +1,17 @@
-"""Which worker owns which shards; a matter of speed only, never of results."""
+"""Which worker owns which shards. It affects speed, but no result."""
 
 from typing import Optional
 
 from lpg_distributed import config as config_lib
 
-# Seconds per environment step relative to a table's, by the largest
-# convolution, else for a dense network.
+# Seconds per environment step, relative to a tabular agent: by the widest
+# convolution, and for a network without convolutions.
 _CONV_COST = {16: 8., 32: 25.}
 _DENSE_COST = 1.5
 
 
 def relative_cost(agent: config_lib.AgentConfig) -> float:
-  """Cost of an environment step with this agent, a table's being 1."""
+  """Cost of an environment step, relative to a tabular agent."""
   if agent.is_table:
     return 1.
   if not agent.conv:
@@ -21,16 +21,20 @@ def relative_cost(agent: config_lib.AgentConfig) -> float:
 
 
 def learner_worker(config: config_lib.Config) -> Optional[int]:
-  """The worker that is in the learner's process: the last one, or None."""
+  """Number of the worker in the learner's process, the last; else None."""
   return config.run.num_workers if config.run.learner_speed else None
 
 
 def assign(config: config_lib.Config) -> list[list[config_lib.ShardSpec]]:
-  """Gives each worker its shards: the dearest first, to who is done first.
+  """Gives each worker its shards.
+
+  The most expensive shard comes first. Each goes to the worker that would
+  finish it first.
 
   Returns:
-    One list per worker, in shard order; the last is the learner's own, if it
-    has one. Some are empty where there are more workers than shards.
+    One list per worker, sorted by shard. The last is that of the worker in the
+    learner's process, if there is one. With more workers than shards some
+    lists are empty.
   """
   def cost(spec):
     return spec.num_lifetimes * relative_cost(config.agents[spec.environment])

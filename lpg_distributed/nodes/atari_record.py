@@ -1,4 +1,4 @@
-"""What is known of one agent's life on a game, as rows of the metrics."""
+"""Counts and returns of one agent on a game, as rows of the metrics."""
 
 import collections
 import math
@@ -15,11 +15,11 @@ _RETURN_WINDOW = 100
 
 
 class Record:
-  """Counts, returns and metrics so far."""
+  """Collects counts, returns and metrics of one agent."""
 
   def __init__(self, game: str, preset: str, seed: int, frames_per_step: int,
                saved: Optional[Mapping[str, Any]] = None):
-    """Begins, or goes on with what `save` returned."""
+    """Begins; `saved`, from `save`, goes on where it was."""
     saved = saved or {}
     self._names = {'game': game, 'preset': preset, 'seed': seed}
     self._frames_per_step = frames_per_step
@@ -34,7 +34,8 @@ class Record:
     self._scores = atari.scores().get(game)
 
   def add(self, progress: host_loop.Progress) -> None:
-    """Of an item with an update: the others run ahead of the agent."""
+    """Counts an item with an update. Items without one are skipped, because
+    they run ahead of the agent."""
     if progress.metrics is None:
       return
     self.env_steps = progress.env_steps
@@ -44,7 +45,7 @@ class Record:
     self._metrics = progress.metrics
 
   def save(self) -> dict[str, Any]:
-    """All that is needed to go on, as JSON knows it."""
+    """Returns the state for `__init__`, as plain JSON."""
     return {'returns': list(self._returns), 'episodes': self._episodes,
             'env_steps': self.env_steps, 'updates': self._updates,
             'seconds': time.monotonic() - self._start}
@@ -55,7 +56,7 @@ class Record:
 
   @property
   def diverged(self) -> bool:
-    """Whether the agent's outputs are no longer numbers."""
+    """Whether a metric of the agent is not finite."""
     return not all(math.isfinite(x) for x in self._metrics.values())
 
   def seconds_since_row(self) -> float:

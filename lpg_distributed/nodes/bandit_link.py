@@ -1,4 +1,4 @@
-"""What the learner keeps of the bandit, so that its server may begin anew."""
+"""The learner's copy of the bandit's state, for a server that restarts."""
 
 import threading
 from typing import Any, Callable, Mapping, Optional
@@ -7,30 +7,37 @@ from absl import logging
 
 from lpg_distributed.nodes import rpc
 
-_PERIOD_S = 1.  # how often the server is asked whether it is the same
+_PERIOD_S = 1.  # between two checks of the server's epoch
 
 
 class BanditLink:
   """The bandit's state at the learner's epoch and meta-step.
 
-  The server holds nothing that is not here too, a meta-step later. One that
-  was started again, or is of an epoch that is over, is told what it has to
-  know.
+  The copy is taken at the end of each meta-step. A server that was restarted,
+  or that is in an earlier epoch, is restored from it.
   """
 
   def __init__(self, bandit: Any):
-    """`bandit`: a `BanditServer` or a client of one."""
+    """Links to a `BanditServer` or an `rpc.Client` of one."""
     self._bandit = bandit
     self.epoch = 0
-    self.state: Optional[Mapping[str, Any]] = None  # None: at the beginning
+    self.state: Optional[Mapping[str, Any]] = None  # None: no returns yet
 
   def begin(self, epoch: int, state: Optional[Mapping[str, Any]]) -> None:
-    """Another epoch; the server hears of it by `tend`."""
+    """Begins an epoch with a state; `tend` restores the server to it."""
     self.epoch, self.state = epoch, state
 
   def end_step(self, meta_step: int, reports: list[list[Any]]
                ) -> Mapping[str, Any]:
-    """Ends the server's step, whichever server it is; returns its state."""
+    """Ends a meta-step on the server, restoring it first where needed.
+
+    Args:
+      meta_step: the one that ends.
+      reports: fields of `types.FinalReturn`s.
+
+    Returns:
+      The server's state after it.
+    """
     while True:
       self._bandit.end_step(meta_step, reports, self.epoch)
       state = self._bandit.get_state()
@@ -40,7 +47,12 @@ class BanditLink:
       self._bandit.restore(self.epoch, self.state)
 
   def tend(self, lock: threading.Lock, ended: Callable[[float], bool]) -> None:
-    """Looks after the server until `ended`, which waits for some seconds."""
+    """Restores the server whenever it is in another epoch.
+
+    Args:
+      lock: guards the epoch and the state.
+      ended: waits for some seconds; returns whether to stop.
+    """
     while not ended(0.):
       try:
         if self._bandit.get_epoch() != self.epoch:

@@ -1,4 +1,4 @@
-"""Brings the parts of a checkpoint together, whoever writes them."""
+"""Collects the parts of a checkpoint from the nodes, and commits it."""
 
 import errno
 import os
@@ -14,25 +14,25 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class CheckpointCoordinator:
-  """At most one checkpoint is open; it is complete or it does not exist.
+  """Writes one checkpoint at a time: whole, or not at all.
 
-  A disk that is full or read-only costs the checkpoint and no more: it is
-  given up with an error in the log, and the next one is tried in its time. What
-  it has left is removed, and if the disk is full, older checkpoints too, so
-  that the next one has room.
+  If the disk is full or read-only, the checkpoint is given up with an error in
+  the log. Its files are removed, and on a full disk the oldest checkpoint too.
+  The next checkpoint is tried after the usual period.
   """
 
   def __init__(self, run_dir: str, shard_parts: Iterable[str], kept: int,
                last_committed: int = -1,
                manifest: Optional[Mapping[str, object]] = None):
-    """For a run whose workers write `shard_parts`; keeps the newest `kept`.
+    """Removes what an earlier launch left incomplete.
 
     Args:
       run_dir: an opened run directory.
-      shard_parts: what must be there beside the learner's own parts.
-      kept: how many checkpoints stay.
-      last_committed: the meta-step of the newest one on disk, or -1.
-      manifest: what is said of the run in each; see `checkpointing.commit`.
+      shard_parts: names of the parts that workers write.
+      kept: number of checkpoints to keep, the newest.
+      last_committed: meta-step of the newest checkpoint on disk, or -1.
+      manifest: facts of the run for each checkpoint's manifest; see
+        `checkpointing.commit`.
     """
     self._run_dir = run_dir
     self._shard_parts = frozenset(shard_parts)
@@ -44,7 +44,7 @@ class CheckpointCoordinator:
     self._committed_time = time.monotonic()
     self.last_committed = last_committed
     self.num_failures = 0
-    self.failure = ''  # Why the newest could not be written, if so.
+    self.failure = ''  # of the newest checkpoint, else empty
     checkpointing.remove_incomplete(run_dir)  # Of a launch that was killed.
 
   @property
@@ -57,9 +57,11 @@ class CheckpointCoordinator:
     return time.monotonic() - self._committed_time
 
   def open(self, meta_step: int, own_parts: Mapping[str, bytes]) -> None:
-    """Begins a checkpoint with the parts that the learner has itself.
+    """Begins a checkpoint; gives up an open one of another meta-step.
 
-    One that is still open and of an earlier step is given up.
+    Args:
+      meta_step: of the checkpoint.
+      own_parts: the learner's parts by name.
     """
     with self._changed:
       if self._open_step not in (-1, meta_step):
@@ -81,7 +83,7 @@ class CheckpointCoordinator:
 
   def record(self, meta_step: int,
              record: checkpointing.PartRecord) -> bool:
-    """Takes note of a part that was written; False if it is not awaited."""
+    """Records a part that a worker wrote; False if none is expected."""
     with self._changed:
       if meta_step != self._open_step or record.name not in self._shard_parts:
         return False
@@ -94,13 +96,13 @@ class CheckpointCoordinator:
       return True
 
   def give_up(self, meta_step: int, reason: str) -> None:
-    """A part of the checkpoint could not be written."""
+    """Gives up the checkpoint, if open: a part could not be written."""
     with self._changed:
       if meta_step == self._open_step:
         self._fail(reason)
 
   def abandon(self, last_committed: int) -> None:
-    """Forgets the open checkpoint; the run goes on from `last_committed`."""
+    """Drops the open checkpoint; the run goes back to `last_committed`."""
     with self._changed:
       self._open_step, self._records = -1, {}
       self.last_committed = last_committed
@@ -122,11 +124,11 @@ class CheckpointCoordinator:
     checkpointing.remove_incomplete(self._run_dir)
     if any(os.strerror(code) in reason for code in _FULL):
       self._remove_oldest()
-    self._committed_time = time.monotonic()  # The next one in its time.
+    self._committed_time = time.monotonic()  # The next one after a period.
     self._changed.notify_all()
 
   def _remove_oldest(self) -> bool:
-    """Makes room; False if only one checkpoint is left, which stays."""
+    """Removes the oldest checkpoint; False if only one is left, and stays."""
     step = checkpointing.remove_oldest(self._run_dir)
     if step is not None:
       logging.warning('the disk is full: checkpoint %d is removed, so that a '

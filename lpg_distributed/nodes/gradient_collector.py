@@ -1,8 +1,8 @@
-"""Which gradients make up a meta-step, and what becomes of the others.
+"""Collects the gradients of each meta-step; drops and counts the others.
 
-Every message that leaves the queue is counted once: it is taken (and then
-applied), or dropped as a duplicate, as too old, or as one of an epoch that is
-over. See `MetaLearner` for epochs.
+Each message from the queue is counted once. It is taken and later applied, or
+dropped: as a duplicate, as stale, or as superseded (of an earlier epoch). See
+`MetaLearner` for epochs.
 """
 
 import threading
@@ -15,8 +15,9 @@ from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.nodes import gradient_queue
 
-_WAIT_S = 0.5  # how often a wait looks whether it is still wanted
-# A step is slow after this many times the one before, and at least so long.
+_WAIT_S = 0.5  # between two checks whether to go on waiting
+# Warn after this many times the duration of the last meta-step, but not before
+# this many seconds.
 _SLOW_FACTOR, _SLOW_S = 5., 20.
 
 NO_COUNTS = {'received': 0, 'applied': 0, 'duplicates': 0, 'stale': 0,
@@ -28,7 +29,13 @@ class GradientCollector:
 
   def __init__(self, config: config_lib.Config,
                queue: gradient_queue.GradientReader, owner: Mapping[int, int]):
-    """For the shards of `config`, whose workers `owner` names."""
+    """Makes a collector.
+
+    Args:
+      config: of the run.
+      queue: delivers the workers' gradients.
+      owner: shard number to worker number.
+    """
     self._config = config
     self._queue = queue
     self._owner = owner
@@ -41,20 +48,20 @@ class GradientCollector:
 
   @property
   def num_arrived(self) -> int:
-    """How many are taken for the step that goes on."""
+    """Number of gradients taken for the current meta-step."""
     return len(self._arrived)
 
   def missing(self) -> list[int]:
-    """Shards that the step that goes on still waits for."""
+    """Numbers of the shards that the current meta-step waits for."""
     with self._lock:
       return sorted(self._owner.keys() - {g.shard_id for g in self._arrived})
 
   def books(self) -> dict[str, Any]:
-    """The counts, what is held, and what the queue says of itself.
+    """Returns the counts, with those of the queue.
 
-    In a program that does nothing just then, and whose queue did not begin
-    anew, `inserted` = `received` + `held` + `waiting`, and `received` is the
-    sum of the counts and of `unapplied`.
+    While nothing is sent, and if the queue was not restarted, `inserted` =
+    `received` + `held` + `waiting`. `received` is the sum of the other counts
+    and `unapplied`.
     """
     queue = self._queue.books()
     with self._lock:
@@ -63,12 +70,16 @@ class GradientCollector:
 
   def collect(self, meta_step: int, epoch: int, wanted: Callable[[], bool]
               ) -> Optional[list[types.MetaGradient]]:
-    """The gradients of a meta-step, in an order that chance has no part in.
+    """Waits for the gradients of a meta-step.
 
     Args:
-      meta_step: where the learner is.
-      epoch: messages of others are dropped.
-      wanted: asked again and again; after False, None is returned.
+      meta_step: of the learner.
+      epoch: of the learner; messages of other epochs are dropped.
+      wanted: called twice a second; False ends the wait.
+
+    Returns:
+      The gradients; in synchronous mode sorted by shard. None if `wanted`
+      returned False.
 
     Raises:
       RuntimeError: it took longer than `run.step_timeout_s`.
@@ -80,7 +91,7 @@ class GradientCollector:
     begin = time.monotonic()
     slow_s = max(_SLOW_S, _SLOW_FACTOR * (self._last_s or 60.))
     warned = False
-    self.mark_dropped()  # What is left of an epoch that is over.
+    self.mark_dropped()  # Left over from an earlier epoch.
     while len(self._arrived) < number:
       if not wanted():
         return None
@@ -101,18 +112,18 @@ class GradientCollector:
     self._last_s = time.monotonic() - begin
     with self._lock:
       arrived = list(self._arrived)
-    if synchronous:  # Sums of floats depend on it.
+    if synchronous:  # Sums of floats depend on the order.
       arrived.sort(key=lambda gradient: gradient.shard_id)
     return arrived
 
   def mark_applied(self) -> None:
-    """The step's gradients have become part of eta."""
+    """Counts the current gradients as applied to eta."""
     with self._lock:
       self.counts['applied'] += len(self._arrived)
       self._arrived = []
 
   def mark_dropped(self) -> None:
-    """The step's gradients are of an epoch that is over."""
+    """Drops the current gradients as superseded."""
     with self._lock:
       self.counts['superseded'] += len(self._arrived)
       self._arrived = []
@@ -128,7 +139,7 @@ class GradientCollector:
         self.counts[fate] += 1
 
   def _fate(self, gradient, meta_step, epoch) -> Optional[str]:
-    """None for one that is taken, else why it is not."""
+    """Returns None to take a gradient, else the name of its count."""
     if gradient.epoch != epoch:
       return 'superseded'
     if self._config.run.mode == 'sync':

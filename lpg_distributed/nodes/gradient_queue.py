@@ -1,9 +1,9 @@
 """The queue between lifetime workers and the meta-learner.
 
-`LocalGradientQueue` serves one process, `ReverbGradientWriter` and
-`ReverbGradientReader` the distributed program; both hold whole `MetaGradient`s,
-bounded, each taken out once. Reverb is imported only where it is used, since it
-brings TensorFlow with it.
+`LocalGradientQueue` is for one process, `ReverbGradientWriter` and
+`ReverbGradientReader` are for the distributed program. Both are bounded, hold
+`MetaGradient`s, and deliver each once. Reverb is imported only where it is
+used, because it imports TensorFlow.
 """
 
 import json
@@ -23,27 +23,27 @@ _AWAY_PAUSE_S = 0.5
 
 
 class QueueBooks(NamedTuple):
-  """Numbers of items, since the queue began."""
+  """Numbers of items since the queue was made."""
   inserted: int
   waiting: int  # in the queue
-  held: int  # taken out by the reader, and not asked for yet
+  held: int  # taken out by the reader, but not returned by `get` yet
 
 
 class GradientWriter(Protocol):
-  """Where workers put their gradients."""
+  """Receives the workers' gradients."""
 
   def put(self, gradient: types.MetaGradient, timeout_s: float) -> bool:
-    """Returns False if there was no room in time; then, call again."""
+    """Returns False if there was no room in time; then call again."""
 
 
 class GradientReader(Protocol):
-  """Where the learner takes them from."""
+  """Delivers gradients to the learner."""
 
   def get(self, timeout_s: float) -> Optional[types.MetaGradient]:
     """Returns None if none arrived in time."""
 
   def books(self) -> Optional[QueueBooks]:
-    """What came in and is still there; None if nobody knows."""
+    """Counts of items; None if they are not known."""
 
 
 class LocalGradientQueue:
@@ -74,10 +74,10 @@ class LocalGradientQueue:
 
 
 def import_reverb():
-  """Reverb, and RLax before it.
+  """Imports Reverb, after RLax.
 
-  RLax's distributions refuse to be imported after the TensorFlow that Reverb
-  is built for, and do not mind it when they come first.
+  RLax's distributions fail to import after the TensorFlow that Reverb needs,
+  but work if imported before.
   """
   if 'tensorflow' not in sys.modules:
     import rlax  # pylint: disable=g-import-not-at-top
@@ -87,10 +87,10 @@ def import_reverb():
 
 
 def make_table(capacity: int, num_parameters: int):
-  """The Reverb table: first in, first out, sampled once, bounded.
+  """Makes the Reverb table: first in, first out, bounded, each item once.
 
   Args:
-    capacity: items; a writer waits when they are all taken.
+    capacity: items; when it is full, writers wait.
     num_parameters: length of eta as a vector.
   """
   reverb = import_reverb()
@@ -104,7 +104,7 @@ def make_table(capacity: int, num_parameters: int):
 
 
 def encode(gradient: types.MetaGradient) -> dict[str, np.ndarray]:
-  """One Reverb step: numbers as arrays, metrics as JSON."""
+  """Encodes a gradient for Reverb: numbers as arrays, metrics as JSON."""
   return {
       'gradient_sum': np.asarray(gradient.gradient_sum, np.float32),
       'header': np.array([gradient.meta_step, gradient.shard_id,
@@ -115,7 +115,7 @@ def encode(gradient: types.MetaGradient) -> dict[str, np.ndarray]:
 
 
 def decode(item: dict[str, np.ndarray]) -> types.MetaGradient:
-  """The reverse of `encode`."""
+  """Inverse of `encode`."""
   meta_step, shard_id, num_lifetimes, *origin = (
       int(x) for x in item['header'])
   return types.MetaGradient(
@@ -124,9 +124,10 @@ def decode(item: dict[str, np.ndarray]) -> types.MetaGradient:
 
 
 class ReverbGradientWriter:
-  """Puts gradients into the Reverb queue; one per worker, one thread.
+  """Puts gradients into the Reverb queue, for one worker and one thread.
 
-  Reverb's writer holds an item until its server, perhaps a new one, has it.
+  Reverb's writer keeps an item until the server has it, or the one that
+  replaces it.
   """
 
   def __init__(self, address: str):
@@ -159,19 +160,18 @@ class ReverbGradientWriter:
 class ReverbGradientReader:
   """Takes gradients out of the Reverb queue.
 
-  Reverb's client blocks without a limit, so a thread of its own waits there
-  and hands over one item at a time. It takes no item before the one before is
-  handed over, so that little is lost with this process. While the queue's
-  server is away it waits for the next one at the same address.
+  Reverb's client blocks without a time limit, so it has its own thread, which
+  hands over one item at a time. It takes the next item after the handover, so
+  that little is lost with this process. While the server is away, it waits for
+  another at the same address.
 
-  It is also the `GradientWriter` of a worker in the same process, whose
-  gradients need not leave it.
+  It is also the `GradientWriter` of a worker in the same process.
   """
 
   def __init__(self, address: str):
     self._client = import_reverb().Client(address)
     self._handed_over: queue.Queue = queue.Queue(1)
-    # How many came from the queue, from here, and went to the learner.
+    # Items from the queue, from `put`, and to the learner.
     self._taken = self._put_here = self._given = 0
     threading.Thread(target=self._read, daemon=True,
                      name='gradient_reader').start()
@@ -206,7 +206,7 @@ class ReverbGradientReader:
     return gradient
 
   def books(self, timeout_s: int = 5) -> Optional[QueueBooks]:
-    """What the present server and this reader count; None if it is away."""
+    """Counts of this server and reader; None if the server is away."""
     try:
       table = self._client.server_info(timeout=timeout_s)[TABLE]
     except Exception as error:  # As above.

@@ -1,8 +1,8 @@
-"""Says once a second that this process is not stopped or stuck.
+"""Writes a byte a second to a pipe, to show that this process is not stuck.
 
-Whoever started the process reads the other end of a pipe; without one nothing
-is said. The thread needs Python's interpreter lock like all others, so that a
-process whose lock is held forever falls silent too.
+The supervisor reads the other end of the pipe. The writing thread needs
+Python's interpreter lock, so a process whose lock is held for ever falls
+silent too.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ _PERIOD_S = 1.
 
 
 def start() -> None:
-  """Begins to beat if there is a listener; a second call does nothing."""
+  """Starts the heartbeat if a supervisor listens; later calls do nothing."""
   descriptor = os.environ.pop(VARIABLE, None)
   if descriptor is None:
     return
@@ -27,6 +27,6 @@ def _beat(descriptor: int) -> None:
   os.set_blocking(descriptor, False)
   with contextlib.suppress(BrokenPipeError):
     while True:
-      with contextlib.suppress(BlockingIOError):  # The listener is stopped.
+      with contextlib.suppress(BlockingIOError):  # The supervisor is stopped.
         os.write(descriptor, b'.')
       time.sleep(_PERIOD_S)

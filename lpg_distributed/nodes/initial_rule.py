@@ -1,4 +1,4 @@
-"""The rule that a meta-training begins with: drawn, or one that is there."""
+"""The rule that a meta-training begins with: random, or a saved one."""
 
 import dataclasses
 import os
@@ -15,15 +15,16 @@ from lpg_distributed.store import run_directory
 
 def first_state(config: config_lib.Config, run_dir: str = ''
                 ) -> meta_update.MetaState:
-  """The state before the first meta-step; of `run.initial_rule`, if set.
+  """Returns the state before the first meta-step.
 
-  A run's directory has a copy of that rule, which is used where it is there.
+  The run directory's own copy of `run.initial_rule` is used if it exists.
 
-  A rule that does not see pi(a|s) can begin one that does: it then says the
-  same at first, and the weights that read pi(a|s) grow from 0.
+  Its eta is that of `run.initial_rule`, if set, else random. A saved rule
+  without the input pi(a|s) may begin a run whose rule has it. The weights of
+  that input are then 0, so both rules give the same targets at first.
 
   Raises:
-    UserError: there is no such rule, or it is of another form than `rule`.
+    UserError: there is no such rule, or its form differs from `config.rule`.
   """
   name = config.run.initial_rule
   if not name:

@@ -1,10 +1,9 @@
-"""A learner that advances shards itself, on the devices of its process.
+"""A learner with a worker in its process, on the devices of its process.
 
-So one host with accelerators runs a whole set-up, and remote workers add
-theirs. The shards are a `LifetimeWorker`'s, the same as everywhere, in a
-thread; it calls the learner's methods where others call a client's, and its
-gradients go to the learner without the queue's server. To the learner it is
-one worker more, so that epochs, checkpoints and stops are as with the others.
+One host with accelerators can so run everything; remote workers may join. The
+worker is an ordinary `LifetimeWorker` in a thread. It calls the learner's
+methods directly, and its gradients bypass the queue's server. Epochs,
+checkpoints and stops work as for other workers.
 """
 
 from concurrent import futures
@@ -33,9 +32,9 @@ class HostLearner(meta_learner.MetaLearner):
         queue, run_dir, stop)
 
   def run(self) -> None:
-    """Both, until the learner's end; what one raises ends the other's use.
+    """Runs learner and worker; if either raises, re-raises.
 
-    After an error of one the other's thread may go on: the process is to end.
+    After an error the other thread may still run: end the process.
     """
     pool = futures.ThreadPoolExecutor(2)
     jobs = [pool.submit(super().run), pool.submit(self._worker.run)]
@@ -48,7 +47,7 @@ class HostLearner(meta_learner.MetaLearner):
 def make_learner(config: config_lib.Config,
                  queue: gradient_queue.GradientReader, *args: Any
                  ) -> meta_learner.MetaLearner:
-  """The learner that the configuration asks for; see `MetaLearner`."""
+  """Makes the learner, with a worker if `run.learner_speed` is set."""
   if assignment.learner_worker(config) is None:
     return meta_learner.MetaLearner(config, queue, *args)
   return HostLearner(config, queue, *args)

@@ -1,9 +1,8 @@
-"""The node that lives lifetimes: eta in, meta-gradients out.
+"""The node that advances lifetimes: eta in, meta-gradients out.
 
-A worker owns shards. Per meta-step it takes eta and the bandit's
-distributions, advances its shards by one window and puts one `MetaGradient`
-per shard into the queue. Nothing in what it computes depends on how many
-workers there are.
+A worker owns shards. In each meta-step it takes eta and the bandit's
+distributions, advances its shards by one window, and puts one `MetaGradient`
+per shard into the queue. Its results do not depend on the number of workers.
 """
 
 import dataclasses
@@ -27,26 +26,25 @@ from lpg_distributed.nodes import step_metrics
 from lpg_distributed.nodes import traced_programs
 from lpg_distributed.store import checkpointing
 
-# How long one wait for eta or for room in the queue may be; then `stop` is
-# looked at again.
+# Longest wait for eta or for room in the queue before `stop` is checked.
 _WAIT_S = 5.
-_PAUSE_S = 0.2  # before asking again for what is not there yet
-_FULL_S = 60.  # a queue that is full for so long is worth a warning
+_PAUSE_S = 0.2  # before asking the bandit or the learner again
+_FULL_S = 60.  # Warn if the queue is full for so long.
 
 
 @dataclasses.dataclass
 class _Slot:
-  """A shard and where it is."""
+  """A shard and its state."""
   spec: config_lib.ShardSpec
-  shards: device_shards.DeviceShards  # of its kind
+  shards: device_shards.DeviceShards  # all shards of this environment and size
   shard_id: lifetime.ShardId
-  step: int  # windows done; in synchronous mode the meta-step to do next
+  step: int  # windows done; in synchronous mode also the next meta-step
   state: lifetime.ShardState
-  # The window before, until nobody can ask for it any more.
+  # Step and state one window ago; a checkpoint may still need them.
   previous: Optional[tuple[int, lifetime.ShardState]] = None
 
   def at(self, step: Optional[int]) -> tuple[int, lifetime.ShardState]:
-    """Step and state, of `step` or, for None, the newest."""
+    """Returns step and state at `step`; None: the newest."""
     if step in (None, self.step):
       return self.step, self.state
     if self.previous is not None and self.previous[0] == step:
@@ -58,8 +56,8 @@ class _Slot:
 class LifetimeWorker:
   """Advances its shards until the learner has finished or `stop` is set.
 
-  It has no shards until the learner says from which checkpoint to take them,
-  and takes them again whenever the learner has begun a new epoch.
+  Whenever the learner begins an epoch, also at the start, the worker loads its
+  shards from the checkpoint that the learner names.
   """
 
   def __init__(
@@ -74,19 +72,19 @@ class LifetimeWorker:
       stop: threading.Event,
       on_closed: Callable[[], None] = lambda: None,
   ):
-    """Compiles nothing yet.
+    """Makes a worker; `run` compiles.
 
     Args:
-      config: the run.
-      worker_id: among the run's workers.
-      shards: those that are this worker's.
-      learner: a `MetaLearner` or a client of one.
-      bandit: a `BanditServer` or a client of one.
-      queue: where gradients go.
-      run_dir: where checkpoints are read from and written to.
-      stop: set from outside when the program ends.
-      on_closed: called once the shards are saved after `stop`, perhaps while
-        a computation is still running.
+      config: of the run.
+      worker_id: number of this worker.
+      shards: those that this worker owns; may be empty.
+      learner: a `MetaLearner` or an `rpc.Client` of one.
+      bandit: a `BanditServer` or an `rpc.Client` of one.
+      queue: receives the gradients.
+      run_dir: contains the checkpoints.
+      stop: set by others when the program ends.
+      on_closed: called after `stop`, when the shards are saved. A computation
+        may still be running then.
     """
     self._config = config
     self._worker_id = worker_id
@@ -102,9 +100,9 @@ class LifetimeWorker:
     self._saved_meta_step = -1
     self._synchronous = config.run.mode == 'sync'
     self._make = functools.lru_cache(maxsize=None)(self._make_shard)
-    self._epoch = 0  # Of none yet.
+    self._epoch = 0  # of the learner; 0: no shards yet
     self._slots: list[_Slot] = []
-    # Of the last window; the queue may lose them.
+    # Gradients of the last window by shard, to send again if the queue is lost.
     self._sent: dict[int, types.MetaGradient] = {}
     self._writer = 1 + secrets.randbits(60)
     self._sequence = 0
@@ -129,7 +127,7 @@ class LifetimeWorker:
     return _Slot(spec, shards, shard_id, step, state)
 
   def _restore(self, epoch: int, meta_step: int) -> None:
-    """Takes the shards from a checkpoint; -1: at birth."""
+    """Loads the shards from the checkpoint of a meta-step; -1: new ones."""
     logging.info('worker %d takes its shards from checkpoint %d',
                  self._worker_id, meta_step)
     checkpoint = None if meta_step == -1 else checkpointing.open_step(
@@ -141,13 +139,13 @@ class LifetimeWorker:
       self._sent = {}
 
   def run(self) -> None:
-    """Works until the end; saves the shards when the learner asks for it."""
-    if not self._specs:  # More workers than shards; the others go on.
+    """Advances the shards; saves them when the learner asks."""
+    if not self._specs:  # There are more workers than shards.
       return
     watcher = threading.Thread(target=self._close_when_stopped, daemon=True,
                                name=f'stop_watcher_{self._worker_id}')
     watcher.start()
-    for spec in self._specs:  # While the learner gets ready.
+    for spec in self._specs:  # Compile while the learner starts.
       self._make(spec.environment, spec.num_lifetimes)
     while not self._stop.is_set():
       wanted = self._slots[0].step if self._slots and self._synchronous else 0
@@ -167,7 +165,7 @@ class LifetimeWorker:
     self._close()
 
   def _advance(self, meta_step: int, eta: np.ndarray) -> bool:
-    """One window of every shard; False if the bandit is not there yet."""
+    """Advances each shard a window; False if the bandit is not ready."""
     arm_log_probs = self._get_arm_log_probs(meta_step)
     if arm_log_probs is None:
       return False
@@ -188,8 +186,8 @@ class LifetimeWorker:
             meta_step, slot.spec.shard_id, np.asarray(gradient),
             slot.spec.num_lifetimes, self._encode(metrics, state),
             self._epoch)
-        # The state moves on before the gradient leaves: whoever has seen the
-        # gradient may ask for the state after it.
+        # Update the state before sending: after the gradient, the learner may
+        # ask for a checkpoint of the new state.
         with self._close_lock:
           slot.previous = slot.step, slot.state
           slot.state, slot.step = state, slot.step + 1
@@ -198,7 +196,7 @@ class LifetimeWorker:
     return True
 
   def _rounds(self) -> list[list[_Slot]]:
-    """The shards in groups that the local devices can do at once."""
+    """Groups the shards that the local devices advance at once."""
     kinds: dict[int, list[_Slot]] = {}
     for slot in self._slots:
       kinds.setdefault(id(slot.shards), []).append(slot)
@@ -225,7 +223,7 @@ class LifetimeWorker:
                         '%.0f s', self._worker_id, _FULL_S)
 
   def _put_again(self, missing: Sequence[int]) -> None:
-    """What the learner still waits for though it was put: it is lost."""
+    """Sends gradients again that the learner misses: the queue lost them."""
     for shard_id in missing:
       if shard_id in self._sent:
         logging.warning('worker %d puts the gradient of shard %d again',
@@ -234,7 +232,7 @@ class LifetimeWorker:
 
   def _get_arm_log_probs(self, meta_step: int
                          ) -> Optional[dict[str, np.ndarray]]:
-    """None if the bandit is not where the learner is: one was restarted."""
+    """log p(alpha|E) [arms] by environment; None while a node restarts."""
     result = {}
     for name in {slot.spec.environment for slot in self._slots}:
       answer = self._bandit.get_log_probabilities(name)
@@ -261,7 +259,7 @@ class LifetimeWorker:
             checkpointing.shard_part_name(slot.spec.shard_id), data)
         self._learner.record_part(meta_step, record.name, record.sha256,
                                   record.size, self._epoch)
-    except OSError as error:  # A full disk, for example.
+    except OSError as error:  # For example a full disk.
       logging.error('worker %d cannot save its shards: %s', self._worker_id,
                     error)
       self._learner.give_up_checkpoint(meta_step, str(error), self._epoch)
@@ -272,13 +270,13 @@ class LifetimeWorker:
     self._stop.wait()
     try:
       self._close()
-    except Exception:  # The launcher waits for nobody's checkpoint forever.
+    except Exception:  # The program ends without it.
       logging.exception('worker %d could not save its shards',
                         self._worker_id)
     self._on_closed()
 
   def _close(self) -> None:
-    """Saves the shards as they are where the learner has come to a halt."""
+    """Stops the learner, and saves the shards at its last meta-step."""
     with self._close_lock:
       if self._closed or not self._slots:
         return

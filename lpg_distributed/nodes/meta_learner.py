@@ -1,9 +1,9 @@
 """The node that owns eta: gradients in, eta out (Algorithm 1).
 
-The learner also holds the run together. Whenever a part of what the nodes
-know is lost, it begins a new epoch: it goes back to the last checkpoint, and
-the others follow as soon as they hear of it. All that is computed is a
-function of the seed and the meta-step, so the run comes to the same eta.
+The learner also keeps the nodes consistent. Whenever a node loses its state,
+the learner begins a new epoch: it goes back to the last checkpoint, and the
+workers follow with their next call. All results are functions of the seed and
+the meta-step, so the run comes to the same eta.
 """
 
 import json
@@ -36,33 +36,36 @@ from lpg_distributed.nodes import step_metrics
 from lpg_distributed.store import checkpointing
 from lpg_distributed.store import eta_file
 
-_WAIT_S = 0.5  # how often a wait looks whether the program stops
-# What the last checkpoint waits for its shards; they may be mid-computation.
+_WAIT_S = 0.5  # between two checks whether the program stops
+# Wait for the shards of the last checkpoint; workers may be computing.
 _LAST_CHECKPOINT_S = 30.
 NO_COUNTS = {'env_steps': 0, 'resets': 0, 'elapsed_s': 0.,
              **gradient_collector.NO_COUNTS}
-NO_EPOCH = 0  # of a node that was just started
+NO_EPOCH = 0  # of a worker without shards
 
 
 def shard_parts(config: config_lib.Config) -> list[str]:
-  """The names of the parts that workers write."""
+  """Names of the checkpoint parts that workers write."""
   return [checkpointing.shard_part_name(s.shard_id) for s in config.shards()]
 
 
 class MetaLearner:
-  """Sums the shards' gradients and moves eta.
+  """Sums the shards' gradients and updates eta.
 
-  Synchronous mode waits for one gradient of every shard and adds them up in
-  shard order; asynchronous mode takes any, as long as they are fresh enough.
-  Public methods but `run` are called by other nodes; all of them may be
-  called twice.
+  Synchronous mode waits for one gradient of every shard and sums them in
+  shard order. Asynchronous mode takes any that are not stale. Other nodes call
+  all public methods except `run`; a repeated call does no harm.
   """
 
   def __init__(self, config: config_lib.Config,
                queue: gradient_queue.GradientReader, bandit: Any,
                run_dir: str, checkpoint: Optional[checkpointing.Checkpoint],
                stop: threading.Event):
-    """Starts afresh, or where `checkpoint` was written."""
+    """Goes on at `checkpoint`; None: begins at meta-step 0.
+
+    `bandit` is a `BanditServer` or an `rpc.Client` of one; `run_dir` is open.
+    Raises UserError if `checkpoint` or `run.initial_rule` does not fit.
+    """
     self._config = config
     self._bandit = bandit_link.BanditLink(bandit)
     self._run_dir = run_dir
@@ -73,21 +76,20 @@ class MetaLearner:
         config, queue, {spec.shard_id: worker for worker, specs
                         in enumerate(assignment.assign(config))
                         for spec in specs})
-    # Guards what is published; whoever holds it sees a whole meta-step.
+    # Guards `_published`, `_row`, `_frozen` and `_finished`.
     self._changed = threading.Condition()
-    # Guards all else that an epoch or a meta-step changes. It comes first.
+    # Guards all other state. Acquire it before `_changed`.
     self._update_lock = threading.Lock()
-    self._frozen = False  # eta stays, for the program stops
-    self._finished = False  # and the last checkpoint is there, or given up
-    # How long `run` goes on when all is done, so that workers in other
-    # processes hear of it. Courier tries those that do not for 30 s.
+    self._frozen = False  # Training has ended; eta stays.
+    self._finished = False  # The last checkpoint is written or given up.
+    # Seconds for workers in other processes to hear that training has finished.
     self.last_word_s = 0.
     self._row: dict[str, float] = {}
     self._num_rollbacks = 0
     self._not_finite = not_finite.Watch(config, run_dir)
     self._past: dict[str, float] = {}
     self._load(checkpoint)
-    # What became of messages is not undone by a return to a checkpoint.
+    # Counts of messages of earlier launches; a rollback keeps them.
     self._past = {name: self._counters[name]
                   for name in gradient_collector.NO_COUNTS}
     self._published = self._meta_step, np.asarray(self._state.eta)
@@ -99,7 +101,7 @@ class MetaLearner:
         lambda *args: meta_update.apply(config.meta, *args))
 
   def _load(self, checkpoint: Optional[checkpointing.Checkpoint]) -> None:
-    """Begins an epoch at a checkpoint, or for None at the very beginning."""
+    """Begins an epoch at a checkpoint; None: at the first meta-step."""
     self._counters = dict(NO_COUNTS)
     self._meta_step, self._base_step, bandit_state = 0, -1, None
     self._state = (meta_update.init(self._config) if checkpoint else
@@ -128,26 +130,25 @@ class MetaLearner:
                 for name, count in self._collector.counts.items()}
     return {**NO_COUNTS, **self._counters, **messages}
 
-  # What workers call.
+  # Called by workers.
 
   def get_update(self, worker_id: int, epoch: int, meta_step: int,
                  timeout_s: float) -> dict[str, Any]:
-    """Waits until the learner has reached `meta_step`, or for `timeout_s`.
+    """Waits until the learner has reached `meta_step`.
 
     Args:
-      worker_id: whose call it is.
-      epoch: the one that the worker's shards are of; `NO_EPOCH` if they are
-        of none, as those of a worker that was just started.
-      meta_step: what the worker waits for.
-      timeout_s: how long at most.
+      worker_id: number of the calling worker.
+      epoch: of the worker's shards; `NO_EPOCH` if it has none.
+      meta_step: to wait for.
+      timeout_s: longest wait.
 
     Returns:
-      `epoch`: if it is another one, the worker takes its shards from the
-      checkpoint of `restore_step` (-1: at birth) and the rest is of no matter.
-      `reached`: whether the wait has ended, and if so `meta_step` and `eta`
-      [P]. `missing`: shards of whom no gradient has come in this meta-step.
-      `save_meta_step`: the checkpoint that wants the worker's shards, or -1.
-      `go_on`: whether there is more to compute. `finished`: whether to leave.
+      `epoch`: if it differs from the argument, the worker loads its shards
+      from checkpoint `restore_step` (-1: new shards) and ignores the rest.
+      `reached`: whether the wait succeeded; then `eta` [P] is that of
+      `meta_step`, else None. `missing`: shards without a gradient in this
+      meta-step. `save_meta_step`: the open checkpoint, or -1. `go_on`: whether
+      there is more to compute. `finished`: whether the worker should end.
     """
     self._collector.last_seen.setdefault(worker_id, time.monotonic())
     if epoch == NO_EPOCH:
@@ -171,22 +172,20 @@ class MetaLearner:
 
   def record_part(self, meta_step: int, name: str, sha256: str, size: int,
                   epoch: int) -> bool:
-    """Notes that a part of a checkpoint is written."""
+    """Records that a worker wrote a part; False if none is expected."""
     return epoch == self._epoch and self._checkpoint.record(
         meta_step, checkpointing.PartRecord(name, sha256, size))
 
   def give_up_checkpoint(self, meta_step: int, reason: str,
                          epoch: int) -> None:
-    """Says that a part of a checkpoint cannot be written."""
+    """Gives up a checkpoint: a worker could not write a part."""
     if epoch == self._epoch:
       self._checkpoint.give_up(meta_step, reason)
 
   def stop_training(self) -> dict[str, int]:
     """Ends training after the meta-step that is being applied, if any.
 
-    Returns:
-      The `meta_step` at which eta stays, and so that of the last checkpoint;
-      and the `epoch`.
+    Returns `meta_step`, that of the last checkpoint, and `epoch`.
     """
     with self._update_lock:
       if not self._frozen:
@@ -194,16 +193,16 @@ class MetaLearner:
       self._open_last_checkpoint()
       return {'meta_step': self._meta_step, 'epoch': self._epoch}
 
-  # What anybody may call.
+  # Called by any node.
 
   def get_eta(self) -> dict[str, Any]:
-    """The newest rule as a vector, and its meta-step."""
+    """Returns the newest `eta` [P] and its `meta_step`."""
     with self._changed:
       meta_step, eta = self._published
       return {'meta_step': meta_step, 'eta': eta}
 
   def get_status(self) -> dict[str, Any]:
-    """Where the run is, for whoever watches it."""
+    """Returns progress, counts and delays, to show to the user."""
     with self._changed:
       now = time.monotonic()
       return {
@@ -228,7 +227,7 @@ class MetaLearner:
   # Epochs.
 
   def _welcome(self, worker_id: int) -> None:
-    """A worker has no shards: it was just started, perhaps again."""
+    """Rolls back if a worker lost its shards in this epoch."""
     with self._update_lock:
       if (self._synchronous and self._meta_step != self._first_step
           and not self._frozen and not self._finished):
@@ -248,7 +247,7 @@ class MetaLearner:
   # The loop.
 
   def run(self) -> None:
-    """Learns until all meta-steps are done or `stop` is set."""
+    """Learns until all meta-steps are done or `stop` is set, or raises."""
     done = threading.Event()
     threading.Thread(
         target=lambda: self._stop.wait() and self.stop_training(),
@@ -260,7 +259,7 @@ class MetaLearner:
     try:
       self._train()
       while not self._end():
-        self._train()  # It went back before the last checkpoint was whole.
+        self._train()  # The run rolled back before the last checkpoint.
       self._save_eta('eta.npz')
       if self._not_finite.exceeded:
         raise self._not_finite.error(self._not_finite.write(self._meta_step))
@@ -270,7 +269,7 @@ class MetaLearner:
       self._bandit.release()
 
   def _train(self) -> None:
-    """Meta-steps until the last one, or until eta is frozen."""
+    """Runs meta-steps until the last one, or until eta is frozen."""
     logger, logged = None, NO_EPOCH
     while not self._frozen and self._meta_step < self._config.run.meta_steps:
       with self._update_lock:
@@ -300,7 +299,7 @@ class MetaLearner:
       logger.close()
 
   def _end(self) -> bool:
-    """The last checkpoint; False if the run went back in the meantime."""
+    """Waits for the last checkpoint; False if the run rolled back."""
     epoch, failures = self._epoch, self._checkpoint.num_failures
     patience_s = self._config.run.step_timeout_s
     begin = time.monotonic()
@@ -328,22 +327,22 @@ class MetaLearner:
 
   def _learn(self, gradients: Sequence[types.MetaGradient],
              begin: float) -> None:
-    """One meta-update; then tells the bandit, and then the workers."""
+    """Applies one meta-update, then tells the bandit, then the workers."""
     total = np.zeros(self._state.eta.shape, np.float32)
-    with np.errstate(over='ignore'):  # `norm` tells.
+    with np.errstate(over='ignore'):  # Checked by `norm`.
       for gradient in gradients:
         total += gradient.gradient_sum
     num_lifetimes = sum(g.num_lifetimes for g in gradients)
     state, norm = self._apply(
         self._state, total, jnp.float32(num_lifetimes))
     norm = float(norm)
-    if not math.isfinite(norm):  # Each is finite, but their sum is not.
+    if not math.isfinite(norm):  # The terms are finite, but not their sum.
       state = self._state
     reports = [list(report) for gradient in gradients
                for report in step_metrics.final_returns(
                    gradient, self._specs[gradient.shard_id])]
     bandit_state = self._bandit.end_step(self._meta_step, reports)
-    # Not before: if the bandit is gone, the last checkpoint has neither.
+    # Only now: if the bandit does not answer, a checkpoint has neither.
     self._state, self._bandit.state = state, bandit_state
     self._collector.mark_applied()
 
@@ -370,7 +369,7 @@ class MetaLearner:
     self._not_finite.see(
         not_finite.find_cases(gradients, self._specs), norm)
 
-  # Checkpoints and what is published.
+  # Checkpoints, and what others can read.
 
   def _checkpoint_is_due(self) -> bool:
     run = self._config.run

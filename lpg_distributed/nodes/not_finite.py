@@ -1,8 +1,6 @@
-"""What to do when numbers stop being numbers.
+"""Logs lifetimes and shards that are not finite; ends the run if they persist.
 
-A lifetime or a shard whose numbers are not finite counts as zero where it
-arises (`core/lifetime.py`). Here such cases are named in the log, and when
-they do not cease, the run is ended with what is needed to look into it.
+`core/lifetime.py` counts the gradient of such a lifetime or shard as zero.
 """
 
 import json
@@ -22,11 +20,11 @@ _MOST_KEPT = 1000  # cases in a snapshot, the newest
 
 
 class TooManyNotFinite(errors.UserError, RuntimeError):
-  """The run ends, since what it computes is not finite again and again."""
+  """Ends the run: too many meta-steps in a row had numbers not finite."""
 
 
 def describe_hyper(hyper: types.HyperParams) -> dict[str, list[float]]:
-  """The lifetimes' hyperparameters, each a list over slots."""
+  """Hyperparameters of a shard's lifetimes: name to a list over slots."""
   return {name: [float(x) for x in getattr(hyper, name)]
           for name in ('alpha_lr', 'alpha_y', 'gamma', 'beta_0')}
 
@@ -34,7 +32,16 @@ def describe_hyper(hyper: types.HyperParams) -> dict[str, list[float]]:
 def find_cases(gradients: Sequence[types.MetaGradient],
                specs: Mapping[int, config_lib.ShardSpec]
                ) -> list[dict[str, Any]]:
-  """Each lifetime that was not finite, and each shard's sum that was not."""
+  """Finds lifetimes and shards whose numbers are not finite.
+
+  Args:
+    gradients: of one meta-step.
+    specs: by shard number.
+
+  Returns:
+    One dict per case: where it arose, and its hyperparameters. `slot` is the
+    lifetime's, or 'sum' for the shard's summed gradient.
+  """
   cases = []
   for gradient in gradients:
     metrics = gradient.metrics
@@ -51,7 +58,7 @@ def find_cases(gradients: Sequence[types.MetaGradient],
 
 
 class Watch:
-  """Counts meta-steps in a row in which something was not finite."""
+  """Counts meta-steps in a row with a case; keeps the newest cases."""
 
   def __init__(self, config: config_lib.Config, run_dir: str):
     self._limit = config.run.not_finite_limit
@@ -64,7 +71,12 @@ class Watch:
     return self._in_a_row >= self._limit
 
   def see(self, cases: Sequence[dict[str, Any]], norm: float) -> None:
-    """One meta-step: its cases, and the norm of its whole gradient."""
+    """Counts one meta-step, and logs its first cases.
+
+    Args:
+      cases: from `find_cases`.
+      norm: of the meta-gradient.
+    """
     if not math.isfinite(norm):
       cases = [*cases, {'slot': 'the whole gradient'}]
     for case in cases[:_MOST_LOGGED]:
@@ -74,7 +86,7 @@ class Watch:
     self._in_a_row = self._in_a_row + 1 if cases else 0
 
   def write(self, meta_step: int) -> str:
-    """The cases, for inspection; returns the file's path."""
+    """Writes the newest cases below the run; returns the file's path."""
     directory = os.path.join(self._run_dir, 'inspection')
     os.makedirs(directory, exist_ok=True)
     path = os.path.join(directory, f'not_finite_{meta_step:08d}.json')
@@ -82,6 +94,7 @@ class Watch:
     return path
 
   def error(self, path: str) -> TooManyNotFinite:
+    """Returns the error that ends the run; `write` made the file."""
     last = self._cases[-1] if self._cases else {}
     return TooManyNotFinite(
         f'in {self._in_a_row} meta-steps in a row something was not finite '

@@ -1,11 +1,14 @@
-"""Calls to other nodes that cannot hang: the one place that knows Courier.
+"""Calls to other nodes that cannot hang; the only user of Courier.
 
-Courier never answers a call with a NumPy array or scalar among its arguments,
-waits forever by default, and repeats a call that was in flight while its
-server went away. Its time limits come late after the system's clock was set
-back, by as much as it was: the thread that minds them waits for a time of day.
-Hence: arguments are checked, every call has a time limit here too, and what is
-called through here must bear being called twice.
+Courier has four traps:
+
+- It never answers a call that has a NumPy value among its arguments. Arguments
+  are checked here.
+- It waits for ever by default. Each call has a time limit.
+- It measures its time limits by the system's clock, so a clock that is set back
+  delays them. Each call has a second limit here.
+- It repeats a call whose server went away. Remote methods must allow repeated
+  calls.
 """
 
 import concurrent.futures
@@ -18,10 +21,10 @@ from absl import logging
 _PLAIN = (type(None), bool, int, float, str, bytes)
 _TRANSIENT = ('UNAVAILABLE', 'DEADLINE_EXCEEDED', 'CANCELLED')
 
-# For `lp.CourierNode(courier_client_kwargs=...)`: one attempt's time limit.
+# Time limit of one attempt, for `lp.CourierNode(courier_client_kwargs=...)`.
 ATTEMPT_S = 30.
-_TICK_S = 0.5  # between two looks whether the program stops
-_LATE_S = 2.  # what Courier's own limit gets before the one here
+_TICK_S = 0.5  # between two checks whether the program stops
+_LATE_S = 2.  # by which the limit here is longer than Courier's
 CLIENT_KWARGS = {'call_timeout': ATTEMPT_S}
 
 
@@ -30,11 +33,11 @@ class RpcError(RuntimeError):
 
 
 class Stopped(RuntimeError):
-  """The program is stopping, so that no answer is to be expected."""
+  """The program is stopping, and the node does not answer."""
 
 
 def check_argument(value: Any) -> None:
-  """Raises TypeError for what would make Courier hang, at any depth."""
+  """Raises TypeError for arguments that make Courier hang, at any depth."""
   if type(value) in _PLAIN:  # Not isinstance: np.float64 is a float.
     return
   if type(value) in (list, tuple):
@@ -54,8 +57,13 @@ def check_argument(value: Any) -> None:
 class Client:
   """Forwards method calls to another node.
 
-  An attempt that fails because the node is away is repeated until `patience_s`
-  is over or the program stops; an error that the method itself raised is not.
+  If the node does not answer, the call is repeated for `patience_s` or until
+  the program stops. An error of the remote method is raised at once.
+
+  Methods raise:
+    RpcError: the node did not answer in time, or raised an error.
+    Stopped: the program stops, and the node does not answer.
+    TypeError: see `check_argument`.
   """
 
   def __init__(self, client: Any, name: str, stop: threading.Event,
@@ -63,11 +71,11 @@ class Client:
     """Wraps a `courier.Client` to the node called `name`.
 
     Args:
-      client: its `call_timeout` is `attempt_s`.
-      name: for messages.
+      client: with `call_timeout=attempt_s`.
+      name: of the node, for messages.
       stop: set when the program stops.
-      patience_s: how long attempts are repeated.
-      attempt_s: time limit of one.
+      patience_s: time for all attempts.
+      attempt_s: time for one attempt.
     """
     self._client = client
     self._name = name

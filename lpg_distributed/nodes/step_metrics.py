@@ -1,7 +1,7 @@
-"""From shards' measurements to a row of the metrics and the bandit's reports.
+"""Turns shards' metrics into a row of the log and returns for the bandit.
 
-A shard's metrics travel as plain lists, one number per lifetime, named as the
-fields of `core.lifetime.ShardMetrics`.
+A shard's metrics are sent as plain lists, one number per lifetime, under the
+names of the fields of `core.lifetime.ShardMetrics`.
 """
 
 import collections
@@ -11,7 +11,8 @@ from typing import Any, Mapping, Sequence
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
 
-# Means over the lifetimes that are finite; field of ShardMetrics -> name.
+# Fields of ShardMetrics whose mean over finite lifetimes is logged, and the
+# names in the log.
 _MEANS = {
     'policy_entropy': 'entropy',
     'y_entropy': 'y_entropy',
@@ -21,19 +22,19 @@ _MEANS = {
     'loss': 'loss',
 }
 
-# Counters that a row repeats.
+# Counters that each row contains.
 _COUNTERS = ('env_steps', 'resets', 'elapsed_s', 'stale', 'duplicates',
              'superseded')
 
 
 def encode(metrics: Any) -> dict[str, Any]:
-  """A `ShardMetrics` of arrays as plain lists and numbers."""
+  """Converts a `ShardMetrics` of arrays to plain lists and numbers."""
   return {name: getattr(metrics, name).tolist() for name in metrics._fields}
 
 
 def final_returns(gradient: types.MetaGradient,
                   spec: config_lib.ShardSpec) -> list[types.FinalReturn]:
-  """What a shard's window tells the bandit, in the order of slots."""
+  """Final returns of the lifetimes that ended in a window, by slot."""
   metrics = gradient.metrics
   return [
       types.FinalReturn(gradient.meta_step, spec.shard_id, slot,
@@ -48,7 +49,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def count_resets(gradients: Sequence[types.MetaGradient]) -> dict[str, int]:
-  """Lifetimes that were ended for a reason other than their age."""
+  """Counts lifetimes that ended before their last window, by reason."""
   total = lambda name: sum(sum(g.metrics[name]) for g in gradients)
   return {
       'collapsed': total('collapsed'),
@@ -61,7 +62,7 @@ def count_resets(gradients: Sequence[types.MetaGradient]) -> dict[str, int]:
 def of_whole_step(gradients: Sequence[types.MetaGradient], meta_step: int,
                   resets: Mapping[str, int],
                   counters: Mapping[str, float]) -> dict[str, float]:
-  """What a row says beside its environments: counts, and ages of gradients."""
+  """Columns that are not per environment: counts, and age of gradients."""
   ages = [meta_step - g.meta_step for g in gradients]
   return {**{f'resets/{name}': count for name, count in resets.items()},
           **{name: counters[name] for name in _COUNTERS},
@@ -70,16 +71,17 @@ def of_whole_step(gradients: Sequence[types.MetaGradient], meta_step: int,
 
 def summarise(gradients: Sequence[types.MetaGradient],
               specs: Mapping[int, config_lib.ShardSpec]) -> dict[str, float]:
-  """One meta-step's curves, by environment.
+  """Summarises one meta-step by environment.
 
   Args:
     gradients: of one meta-update.
     specs: by shard id.
 
   Returns:
-    `return/<env>`, the mean final return of lifetimes that were lived to
-    their end; `episode_return/<env>`, of all episodes completed within the
-    window; and the means named above. What no number exists for is missing.
+    `return/<env>`: mean final return of the lifetimes that reached their end.
+    `episode_return/<env>`: mean return of the episodes that ended in the
+    window. And a mean for each entry of `_MEANS`. Means over nothing are left
+    out.
   """
   by_environment = collections.defaultdict(list)
   for gradient in gradients:

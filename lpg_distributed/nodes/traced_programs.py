@@ -1,8 +1,8 @@
-"""Programs of shards as JAX has traced them, kept on disk.
+"""A cache on disk of the programs that JAX has traced for shards.
 
-JAX keeps what it compiles, but traces and lowers it again in each process: 3 to
-8 s of Python for a kind. A traced program is kept beside the compiled ones (in
-`jax_compilation_cache_dir`), under the hash of all that it is made of: the
+JAX caches compiled programs, but traces and lowers again in each process. That
+takes 3 to 8 s per environment. This cache is in `jax_compilation_cache_dir`
+too. A program's key is the hash of everything that it depends on: the
 sources of `envs` and `core`, the configuration, the versions, JAX's settings.
 """
 
@@ -35,7 +35,7 @@ _SETTINGS = ('jax_enable_x64', 'jax_default_matmul_precision',
 
 @functools.lru_cache(maxsize=None)
 def _fingerprint_of_code() -> str:
-  """Of sources and versions, hexadecimal."""
+  """Hash of sources and versions, hexadecimal."""
   found = hashlib.sha256(sys.version.encode())
   for package in _PACKAGES:
     found.update(f'{package} {metadata.version(package)}\n'.encode())
@@ -50,7 +50,7 @@ def _fingerprint_of_code() -> str:
 def _key(config: config_lib.Config, environment: str, num_lifetimes: int,
          platform: str) -> str:
   settings = {name: getattr(jax.config, name) for name in _SETTINGS}
-  # What a shard is made of, and no more: other runs share it.
+  # Only what a shard depends on, so that runs share programs.
   parts = (config.agents[environment], config.rule, config.meta, config.outer,
            config.lifetime_windows(environment), environment, num_lifetimes,
            config.run.matmul_precision, platform, settings)
@@ -60,7 +60,7 @@ def _key(config: config_lib.Config, environment: str, num_lifetimes: int,
 
 def _example(config: config_lib.Config, environment: str,
              state: lifetime.ShardState):
-  """Arguments of `advance`; only shapes and types count."""
+  """Arguments of `advance` with the right shapes and types."""
   number = np.int32(0)
   return (np.zeros(rule_vector.size(config.rule), np.float32),
           np.zeros(len(config.agents[environment].arms), np.float32),
@@ -68,13 +68,13 @@ def _example(config: config_lib.Config, environment: str,
 
 
 def _load(path: str):
-  """What is kept there; None if nothing is, or nothing that can be used."""
+  """Loads a program; None if there is none, or if it is damaged."""
   try:
     data = pathlib.Path(path).read_bytes()
     return export.deserialize(bytearray(data))
   except FileNotFoundError:
     return None
-  except Exception as error:  # The deserialiser raises nearly anything.
+  except Exception as error:  # The deserialiser raises many types.
     logging.warning('a traced program is damaged, and made again: %s: %s',
                     path, error)
     return None
@@ -82,24 +82,24 @@ def _load(path: str):
 
 def traced(shard: lifetime.Shard, config: config_lib.Config, environment: str,
            num_lifetimes: int, platform: str = 'cpu') -> lifetime.Shard:
-  """`shard` with an `advance` that is traced once for all processes.
+  """Gives a shard an `advance` that is traced once for all processes.
 
-  Numbers stay the same, bit for bit. Without a directory for compiled programs
-  it is `shard` itself.
+  Results stay the same, bit for bit. Without a directory for compiled programs
+  `shard` itself is returned.
 
   Args:
     shard: `lifetime.make_shard` of the other arguments.
     config: of the run.
-    environment: the kind.
+    environment: name of the environment.
     num_lifetimes: of the shard.
-    platform: that `shard` was made for; the one of this process's devices.
+    platform: of this process's devices.
   """
   directory = jax.config.jax_compilation_cache_dir
   if not directory:
     return shard
   key = _key(config, environment, num_lifetimes, platform)
   path = os.path.join(directory, 'traced', f'{environment}_{key}')
-  state = shard.empty()  # Once: its shapes are found by tracing too.
+  state = shard.empty()  # Once, because this traces too.
   leaves, structure = jax.tree_util.tree_flatten(
       _example(config, environment, state))
   exported = _load(path)
