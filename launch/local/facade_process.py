@@ -18,10 +18,10 @@ _REFRESH_S = 0.5
 
 
 def read_token(path: str) -> str:
-  """The token in a file that only its owner can read.
+  """Reads the token in a file that only its owner can read.
 
   Raises:
-    UsageError: there is none, it is short, or others can read it.
+    UsageError: the file is missing or open to others, or the token is short.
   """
   try:
     with open(path, encoding='ascii') as f:
@@ -41,10 +41,10 @@ def read_token(path: str) -> str:
 
 
 def listen(host: str, port: int) -> socket.socket:
-  """A listening socket.
+  """Opens a listening socket.
 
   Raises:
-    UsageError: nothing can listen there.
+    UsageError: the address cannot be used.
   """
   try:
     family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -68,7 +68,7 @@ def main() -> int:
   heartbeat.start()
   settings = json.loads(os.environ['LPG_FACADE'])
   stop = threading.Event()
-  os.nice(5)  # The run goes first.
+  os.nice(5)  # The run has priority.
   facade = bandit_facade.BanditFacade(
       rpc.Client(courier.Client(settings['bandit'], call_timeout=5.),
                  'the bandit server', stop, patience_s=5., attempt_s=5.),

@@ -1,7 +1,7 @@
-"""One agent's life under one eta on one game, within a share of the machine.
+"""Trains one agent by one eta on one game, with a share of the machine.
 
-It is saved now and then in the run's `evaluator/agent.npz`, with the eta that
-it learns by, so that a node that is started again goes on with it.
+The agent and its eta are saved periodically in the run's `evaluator/agent.npz`,
+so that a restarted node goes on with them.
 """
 
 import contextlib
@@ -29,17 +29,17 @@ _SAVE_PERIOD_S = 60.
 
 
 class Task(NamedTuple):
-  """What is evaluated."""
+  """A rule and the game to evaluate it on."""
   meta_step: int
   game: str
   eta: np.ndarray  # [P]
 
 
 class Pace:
-  """Keeps work within a share of the machine, by threads and by pauses."""
+  """Limits work to a share of the machine, by few threads and by pauses."""
 
   def __init__(self, share: float, num_cores: int):
-    """`share` is of all cores, from above 0 to 1."""
+    """`share`: of all cores, above 0 and at most 1."""
     self.num_threads = max(1, int(share * num_cores))
     self._duty = min(1., share * num_cores / self.num_threads)
     self._begin = time.monotonic()
@@ -48,7 +48,7 @@ class Pace:
     self._begin = time.monotonic()
 
   def rest(self, stop: threading.Event) -> None:
-    """After all threads have worked since the last rest, or `begin`."""
+    """Pauses; all threads have worked since the last pause or `begin`."""
     worked = time.monotonic() - self._begin
     if self._duty < 1.:
       stop.wait(worked * (1. / self._duty - 1.))
@@ -56,13 +56,13 @@ class Pace:
 
 
 def evaluation_seed(seed: int, meta_step: int) -> int:
-  """Differs between the evaluations of a run, is the same in a second run."""
+  """Seed of an evaluation: a function of the run's seed and the meta-step."""
   sequence = np.random.SeedSequence([seed, meta_step])
   return int(sequence.generate_state(1)[0] >> 1)
 
 
 class Evaluations:
-  """Trains agents, one after the other, and keeps the one at hand."""
+  """Trains one agent at a time, and saves it periodically."""
 
   def __init__(self, config: config_lib.EvaluatorConfig,
                rule: config_lib.RuleConfig, run_dir: str, seed: int,
@@ -84,7 +84,7 @@ class Evaluations:
 
   def _make_learner(self, environment: host.HostEnvironment
                     ) -> learner_lib.Learner:
-    """Compiled once for all games of as many actions."""
+    """Makes a learner; games with equally many actions share one."""
     spec = environment.observation_spec()
     num_actions = int(environment.action_spec().num_values)
     key = num_actions, tuple(spec.shape)
@@ -95,14 +95,14 @@ class Evaluations:
     return self._learners[key]
 
   def _identity(self) -> dict[str, Any]:
-    """What a saved agent must agree with."""
+    """Settings in which a saved agent must agree with this run."""
     names = ('preset', 'num_envs', 'trajectory_steps', 'learning_rate',
              'kl_cost', 'discount', 'use_baseline')
     return {**{name: getattr(self._config, name) for name in names},
             'run_seed': self._seed}
 
   def interrupted(self) -> Optional[Task]:
-    """The task of the agent that was saved; None if there is none to use."""
+    """Task of the saved agent; None if no agent can be used."""
     like = {'eta': jax.ShapeDtypeStruct((rule_vector.size(self._rule),),
                                         np.float32)}
     try:
@@ -117,7 +117,7 @@ class Evaluations:
                 saved.state['eta'])
 
   def _load(self, task: Task, learner: learner_lib.Learner):
-    """(Snapshot, what its record saved) of this task's agent, or Nones."""
+    """Snapshot and record of the saved agent, if it is of this task."""
     found = self.interrupted()
     if found is None or found[:2] != task[:2]:
       return None, None
@@ -139,20 +139,23 @@ class Evaluations:
                     game=task.game, record=record.save())
 
   def forget(self) -> None:
-    """Of the saved agent."""
+    """Removes the saved agent."""
     with contextlib.suppress(FileNotFoundError):
       os.remove(self._path)
 
   def run(self, task: Task, stop: threading.Event,
           tell: Callable[[Mapping[str, Any]], None],
           write: Callable[[Mapping[str, Any]], None]) -> bool:
-    """Trains an agent to its end; False if `stop` came before.
+    """Trains an agent for `config.frames`, or until it diverges.
 
     Args:
-      task: what to do; goes on with its agent if that was saved.
-      stop: ends it, with the agent saved.
-      tell: hears of the status, often.
-      write: takes rows, now and then, and the last one.
+      task: rule and game. A saved agent of this task goes on.
+      stop: ends training; the agent is saved.
+      tell: called with the status at each step.
+      write: called with a row every 5 s, and with the last one.
+
+    Returns:
+      False if `stop` ended training.
     """
     eta = jax.device_put(rule_vector.unravel(self._rule, task.eta))
     environments = self._make_environments(self._config, task.game,

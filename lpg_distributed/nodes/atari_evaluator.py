@@ -1,9 +1,9 @@
-"""The node that tries eta on Atari games while it is trained.
+"""The node that evaluates eta on Atari games during meta-training.
 
-It takes a snapshot of eta, lets an agent learn each of the configured games by
-it from scratch, says how that goes in `metrics/evaluator.jsonl`, and starts
-over with a later snapshot. Nothing waits for it and it changes nothing of the
-run. A game that fails is tried again, ever later, and holds up no other.
+It takes a snapshot of eta, trains an agent from scratch on each configured
+game, and logs to `metrics/evaluator.jsonl`. Then it takes a later snapshot. The
+run does not depend on it. A game that fails is tried again after longer and
+longer pauses; the others go on.
 """
 
 import threading
@@ -19,28 +19,28 @@ from lpg_distributed.envs import host
 from lpg_distributed.nodes import atari_evaluation
 from lpg_distributed.store import loggers
 
-# Between two looks for a new eta.
+# Between two requests for a new eta.
 _ETA_PERIOD_S = 1.
 # Pauses after failures double between these.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1., 300.
-# How long `run` waits for a step that cannot be interrupted.
+# Wait of `run` for a step that cannot be interrupted.
 _LEAVE_S = 0.8
 
 
 def load_game(config: config_lib.EvaluatorConfig, game: str,
               num_threads: int) -> Sequence[host.HostEnvironment]:
-  """A game's environments, for so many threads."""
+  """Makes the environments of a game, for `num_threads` threads."""
   return atari.make_groups(game, config.num_envs, num_threads, config.preset)
 
 
 class _Failures:
-  """Of one game, or of getting eta."""
+  """Failures in a row, of one game or of requests for eta."""
 
   def __init__(self):
     self.count, self.not_before = 0, 0.
 
   def add(self) -> float:
-    """Counts one; returns the pause that follows."""
+    """Counts one; returns the pause in seconds before the next attempt."""
     self.count += 1
     pause_s = min(_FIRST_PAUSE_S * 2. ** min(self.count - 1, 20),
                   _LONGEST_PAUSE_S)
@@ -52,7 +52,7 @@ class _Failures:
 
 
 class AtariEvaluator:
-  """Trains agent after agent until `stop` is set."""
+  """Trains one agent after another until `stop` is set."""
 
   def __init__(
       self,
@@ -66,19 +66,19 @@ class AtariEvaluator:
       make_environments: Callable[
           ..., Sequence[host.HostEnvironment]] = load_game,
   ):
-    """Does no work yet.
+    """Makes an evaluator; `run` works.
 
     Args:
-      config: the games and how an agent learns them.
-      rule: the shape of eta.
-      get_eta: the newest (meta-step, eta [P]), or None for not now.
-      run_dir: where the metrics go, and the agent at hand.
-      stop: set from outside when the program ends.
-      seed: the run's; each evaluation derives its own from it.
-      on_closed: called when `run` ends, perhaps while something is still
-        being compiled; a process of its own may leave then.
-      make_environments: from `config`, a game and a number of threads to
-        environments that are one batch together.
+      config: games, and the agent's settings.
+      rule: determines the size P of eta.
+      get_eta: returns the newest meta-step and eta [P]; None: not available.
+      run_dir: receives the metrics and the saved agent.
+      stop: set by others when the program ends.
+      seed: of the run; each evaluation derives its own.
+      on_closed: called when `run` ends. Something may still be compiling; the
+        process may exit then.
+      make_environments: makes a batch of environments from `config`, a game
+        and a number of threads.
     """
     self._config = config
     self._get_eta = get_eta
@@ -97,12 +97,12 @@ class AtariEvaluator:
                     'return': None}
 
   def get_status(self) -> dict[str, Any]:
-    """What it does now: state, game, meta-step, frames, speed and return."""
+    """Returns state, game, meta-step, frames, speed and return."""
     return dict(self._status)
 
   def run(self) -> None:
-    """Works until `stop`, and leaves within a second of it."""
-    # In a thread of its own, since a compilation cannot be interrupted.
+    """Works until `stop`; returns within a second after it."""
+    # Use another thread, because a compilation cannot be interrupted.
     worker = threading.Thread(target=self._work, daemon=True,
                               name='atari_evaluator')
     worker.start()
@@ -126,14 +126,14 @@ class AtariEvaluator:
       self._logger.close()
 
   def _begin_round(self, step: int, eta: np.ndarray) -> None:
-    """All games that are not done yet with this eta."""
+    """Lists the games that are not done with this eta."""
     self._last_step = step
     self._tasks = [atari_evaluation.Task(step, game, eta)
                    for game in self._config.games
                    if (step, game) not in self._done]
 
   def _go_on(self) -> None:
-    """With the agent that was interrupted, first of its round."""
+    """Puts the interrupted agent, if any, first."""
     task = self._evaluations.interrupted()
     if task is None or (task.meta_step, task.game) in self._done:
       return
@@ -141,7 +141,7 @@ class AtariEvaluator:
     self._tasks.sort(key=lambda other: other.game != task.game)
 
   def _take_snapshot(self) -> None:
-    """Where only games that fail are left, or none, and a new eta is due."""
+    """Takes a new eta if one is due, and only failing games are left."""
     if (any(not self._failures[t.game].count for t in self._tasks)
         or self._failures[''].wait_s()):
       return
@@ -157,7 +157,7 @@ class AtariEvaluator:
       self._report_failure(-1, '', error)
 
   def _do_next(self) -> None:
-    """One game, or a pause until something may have changed."""
+    """Trains on one game, or pauses if there is nothing to do."""
     self._tasks.sort(key=lambda t: self._failures[t.game].wait_s())
     if not self._tasks or self._failures[self._tasks[0].game].wait_s():
       if not self._tasks:

@@ -1,4 +1,4 @@
-"""A bandit's facade on a port of its own."""
+"""A server of the bandit's facade, for tests."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ CONFIG = config_lib.Config(environments=('chain_short', 'tabular_sparse'))
 
 
 class Served:
-  """A facade before a bandit server, on a port of its own."""
+  """A facade with its bandit server, on a free port of this machine."""
 
   def __init__(self, writable=False, token=None, limits=None):
     self.bandit = bandit_server.BanditServer(CONFIG)

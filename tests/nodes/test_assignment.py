@@ -1,4 +1,4 @@
-"""Every shard has one owner, and owners have about as much to do."""
+"""Each shard has one worker, and workers have about equal loads."""
 
 import threading
 

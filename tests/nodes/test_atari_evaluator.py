@@ -196,7 +196,7 @@ def test_an_eta_that_cannot_be_had_is_an_error_and_no_end(start):
   assert [r['step'] for r in rig.wait_for(2, 'end')] == [0, 2]
 
 
-def test_leaves_within_a_second_of_stop(start):
+def test_returns_within_a_second_of_stop(start):
   config = dataclasses.replace(CONFIG, frames=10 ** 9)
   rig = start(lambda c: Flicker(c, pause_s=0.01), config=config)
   deadline = time.monotonic() + _TIMEOUT_S
@@ -207,8 +207,8 @@ def test_leaves_within_a_second_of_stop(start):
   assert not rig.rows('end')
 
 
-def test_leaves_while_it_compiles(start):
-  """What cannot be interrupted is left behind."""
+def test_returns_while_it_compiles(start):
+  """A compilation cannot be interrupted; `run` returns without it."""
   entered, release = threading.Event(), threading.Event()
 
   def make(config):
@@ -222,7 +222,7 @@ def test_leaves_while_it_compiles(start):
   release.set()
 
 
-def test_leaves_while_it_pauses_after_a_failure(start, monkeypatch):
+def test_returns_during_a_pause_after_a_failure(start, monkeypatch):
   monkeypatch.setattr(atari_evaluator, '_FIRST_PAUSE_S', 100.)
   rig = start(lambda c: Flicker(c, fail_at=1))
   rig.wait_for(1, 'error')
@@ -239,7 +239,7 @@ def test_a_diverged_agent_ends_its_evaluation(start):
   assert len(rig.rows('diverged')) == 1
 
 
-def test_progress_is_told_now_and_then(start, monkeypatch):
+def test_progress_rows_are_logged_periodically(start, monkeypatch):
   monkeypatch.setattr(atari_evaluation, '_PROGRESS_PERIOD_S', 0.05)
   rig = start(lambda c: Flicker(c, pause_s=0.02))
   rig.wait_for(1, 'end')
@@ -250,7 +250,7 @@ def test_progress_is_told_now_and_then(start, monkeypatch):
   assert rows[0]['return'] is None or rows[0]['episodes']
 
 
-def test_several_games_in_turn(start):
+def test_games_are_trained_one_after_another(start):
   """One that fails holds up no other, and is left for a newer eta."""
   config = dataclasses.replace(CONFIG, games=('pong', 'breakout', 'boxing'))
   rig = start(lambda c: Flicker(c, 2 if rig_games()[-1] == 'pong' else 10 ** 9),
@@ -266,7 +266,7 @@ def test_several_games_in_turn(start):
       (3, 'breakout'), (3, 'boxing')]
 
 
-def test_a_cadence(start):
+def test_evaluations_follow_the_period(start):
   config = dataclasses.replace(CONFIG, period_meta_steps=10)
   rig = start(config=config)
   rig.wait_for(1, 'end')
@@ -277,7 +277,7 @@ def test_a_cadence(start):
   assert [row['step'] for row in rig.wait_for(2, 'end')] == [0, 10]
 
 
-def test_goes_on_with_its_agent_after_a_restart(start, monkeypatch):
+def test_saved_agent_goes_on_after_a_restart(start, monkeypatch):
   """The agent, its eta and its game; what was done before is not repeated."""
   config = dataclasses.replace(CONFIG, games=('pong', 'boxing'), frames=400)
   slow = start(lambda c: Flicker(c, pause_s=0.03), config=config)

@@ -1,4 +1,4 @@
-"""The bandit for outsiders: what is answered, refused, and never reached."""
+"""The bandit's facade: answers, refusals, and reports."""
 
 import json
 import time
@@ -15,7 +15,7 @@ CONFIG = facade_testing.CONFIG
 TOKEN = 'a' * 32
 
 
-def test_says_what_the_bandit_says(serve):
+def test_answers_equal_the_bandits_statistics(serve):
   served = serve()
   expected = served.bandit.get_statistics()
   del expected['epoch']
@@ -50,7 +50,7 @@ def test_samples_from_the_distribution(serve):
   assert served.ask('/v1/sample?environment=chain_short')[0] == 200
 
 
-def test_news_arrive_and_a_bandit_without_memory_is_not_believed(serve):
+def test_refresh_ignores_a_bandit_that_is_not_restored(serve):
   served = serve()
   served.bandit.end_step(1, [[1, 0, 0, 'chain_short', 5, 1.]], 7)
   served.facade.refresh()
@@ -74,7 +74,7 @@ def test_news_arrive_and_a_bandit_without_memory_is_not_believed(serve):
     ('/v1/sample?environment=chain_short&seed=-1', 400, 'a whole number'),
     ('/v1/sample?environment=chain_short&seed=1&seed=2', 400, 'twice'),
     ('/v1/returns', 405, 'POST')])
-def test_bad_questions(serve, path, code, part):
+def test_bad_requests_get_an_error(serve, path, code, part):
   status, answer = serve().ask(path)
   assert status == code == answer['error']['code']
   assert part in answer['error']['message']
@@ -134,7 +134,7 @@ def test_bad_reports_change_nothing(serve, change):
   assert after['bandits'] == before['bandits'] and not after['outside']
 
 
-def test_a_report_must_say_that_it_is_json(serve):
+def test_a_report_needs_the_content_type_json(serve):
   served = serve(writable=True)
   assert served.ask('/v1/returns', 'POST', '{}', Content_Type='text/plain')[
       0] == 415
@@ -144,7 +144,7 @@ def test_a_report_must_say_that_it_is_json(serve):
     assert code == 400
 
 
-def test_a_token_is_asked_for(serve):
+def test_requests_need_the_token(serve):
   served = serve(token=TOKEN)
   assert served.ask('/v1/health')[0] == 401
   for shown in ('Bearer ' + 'b' * 32, 'Bearer', TOKEN, 'bearer ' + TOKEN,
@@ -157,7 +157,7 @@ def test_a_token_is_asked_for(serve):
                     Host='bandit.example.org')[0] == 200
 
 
-def test_without_a_token_no_web_page_gets_here_by_a_name_of_its_own(serve):
+def test_without_a_token_only_local_host_names_are_allowed(serve):
   served = serve()
   for host in ('evil.example.org', 'localhost.example.org:80', '', '0.0.0.0'):
     assert served.ask('/v1/health', Host=host)[0] == 403, host
@@ -191,7 +191,7 @@ def test_replayed_reports_never_count_again(serve):
   assert total() == before + 10_401
 
 
-def test_reports_of_meta_steps_to_come_are_refused(serve):
+def test_reports_of_future_meta_steps_are_refused(serve):
   served = serve(writable=True)
   code, answer = served.report(meta_step=2)
   assert code == 409 and 'not at that meta-step' in answer['error']['message']
@@ -208,7 +208,7 @@ def test_too_many_reports_of_one_meta_step_wait(serve, monkeypatch):
   assert served.report(id='b') == (200, {'accepted': True})
 
 
-def test_a_state_of_before_meta_steps_were_kept_is_read():
+def test_a_state_in_the_format_without_meta_steps_is_read():
   server = bandit_server.BanditServer(CONFIG)
   server.end_step(0, [])
   state = {**server.get_state(), 'outside': ['a', 'b']}

@@ -1,4 +1,4 @@
-"""Eq. (6) as it is served: idempotent, whole or not at all, plain types."""
+"""The bandit server, Eq. (6): repeated calls, bad reports, restarts."""
 
 import json
 import threading
@@ -119,7 +119,7 @@ def test_state_survives_a_restart(server):
     lambda s: s['bandits']['chain_short']['window'][1].__setitem__(
         0, float('nan')),
 ])
-def test_the_state_of_another_grid_is_refused(server, change):
+def test_states_of_other_arms_are_refused(server, change):
   state = server.get_state()
   change(state)
   with pytest.raises(ValueError):
@@ -135,7 +135,7 @@ def test_answers_and_state_are_plain(server):
 
 
 def test_many_callers_at_once(server):
-  """Of the many that report a step, one is heard; readers see whole steps."""
+  """A step that many threads report counts once; readers see whole steps."""
   num_steps, num_callers = 60, 8
   applied, torn = [], []
   barrier = threading.Barrier(num_callers)
@@ -159,7 +159,7 @@ def test_many_callers_at_once(server):
   assert server.get_state()['meta_step'] == num_steps
 
 
-def test_serves_until_the_learner_needs_no_more():
+def test_serves_until_released_by_the_learner():
   stop = threading.Event()
   server = bandit_server.BanditServer(CONFIG, stop=stop)
   thread = threading.Thread(target=server.run)

@@ -14,7 +14,7 @@ from tests.nodes.learner_testing import SIZE
 _TIMEOUT_S = learner_testing.TIMEOUT_S
 
 
-def test_a_worker_that_begins_anew_brings_all_back_to_the_checkpoint(start):
+def test_a_restarted_worker_rolls_the_run_back_to_the_checkpoint(start):
   whole = start('whole', meta_steps=4)
   run = start('run', meta_steps=4, checkpoint_period_steps=2)
   for step in range(3):
@@ -61,7 +61,7 @@ def test_a_worker_that_begins_anew_brings_all_back_to_the_checkpoint(start):
           ] == [0, 1, 2, 3]
 
 
-def test_before_the_last_checkpoint_is_whole_a_run_can_still_go_back(start):
+def test_a_run_can_roll_back_until_its_last_checkpoint_is_whole(start):
   run = start(meta_steps=2)
   for step in range(2):
     run.put_step(step)
@@ -86,7 +86,7 @@ def test_before_the_last_checkpoint_is_whole_a_run_can_still_go_back(start):
   assert run.learner.get_eta()['meta_step'] == 2
 
 
-def test_a_bandit_that_begins_anew_is_told_its_state(start):
+def test_a_restarted_bandit_is_restored(start):
   run = start()
   run.put_step(0)
   run.wait_for(1)
@@ -111,7 +111,7 @@ def test_a_bandit_that_begins_anew_is_told_its_state(start):
   assert [step for step, _ in run.bandit.steps] == [0, 1]
 
 
-def test_tells_whom_it_still_waits_for(start):
+def test_updates_list_the_missing_shards(start):
   run = start()
   run.put(make_gradient(0, 1), make_gradient(0, 3))
   while run.learner.get_status()['shards_arrived'] < 2:
@@ -119,7 +119,7 @@ def test_tells_whom_it_still_waits_for(start):
   assert run.get_update(1, 0.)['missing'] == [0, 2]
 
 
-def test_async_a_worker_that_begins_anew_disturbs_nobody(start):
+def test_async_restart_of_a_worker_rolls_nothing_back(start):
   run = start(mode='async', gradients_per_update=1, checkpoint_period_steps=1)
   run.put(make_gradient(0, 1))
   run.wait_for(1)

@@ -24,13 +24,13 @@ GOOD = b'GET /v1/health HTTP/1.1\r\nHost: localhost\r\n'
     (GOOD + b'Transfer-Encoding: chunked\r\n\r\n', 501),
     (b'GET /' + b'a' * 5000, 431),
     (GOOD + b'A: ' + b'a' * 5000 + b'\r\n\r\n', 431)])
-def test_what_is_no_http_is_refused_and_cut_off(serve, data, code):
+def test_malformed_http_gets_an_error_and_is_closed(serve, data, code):
   answer = serve().say(data)
   assert answer.startswith(b'HTTP/1.1 %d ' % code), answer
   assert b'"error"' in answer and answer.count(b'HTTP/1.1') == 1
 
 
-def test_requests_in_one_piece_and_in_many(serve):
+def test_requests_may_arrive_in_any_pieces(serve):
   served = serve()
   last = GOOD + b'Connection: close\r\n\r\n'
   answer = served.say((GOOD + b'\r\n') * 3 + last)
@@ -44,7 +44,7 @@ def test_requests_in_one_piece_and_in_many(serve):
   assert received.startswith(b'HTTP/1.1 200 OK')
 
 
-def test_who_is_slow_is_cut_off(serve, monkeypatch):
+def test_slow_requests_are_closed(serve, monkeypatch):
   monkeypatch.setattr(facade_server, '_REQUEST_S', 0.5)
   served = serve()
   assert served.say(GOOD).startswith(b'HTTP/1.1 408 ')
@@ -120,7 +120,7 @@ def test_an_upgrade_is_ignored(serve):
   assert answer.startswith(b'HTTP/1.1 200 ') and answer.count(b'HTTP/1.1') == 1
 
 
-def test_who_does_not_read_fills_no_memory(serve):
+def test_unread_answers_fill_no_memory(serve):
   served = serve()
   head = GOOD.replace(b'health', b'schema') + b'\r\n'
   with socket.create_connection(('127.0.0.1', served.port)) as connection:
@@ -135,7 +135,7 @@ def test_who_does_not_read_fills_no_memory(serve):
   assert served.ask('/v1/health')[0] == 200
 
 
-def test_who_reads_late_gets_every_answer(serve):
+def test_late_readers_get_every_answer(serve):
   served = serve(limits=facade_server.Limits(requests_per_s=1e9))
   head = GOOD.replace(b'health', b'schema') + b'\r\n'
   last = head.replace(b'\r\n\r\n', b'\r\nConnection: close\r\n\r\n')

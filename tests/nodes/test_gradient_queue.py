@@ -1,4 +1,4 @@
-"""Both queues: whole messages, in order, once, with a bound."""
+"""Both queues deliver whole messages in order and once, and are bounded."""
 
 import math
 import tempfile
@@ -58,7 +58,7 @@ def test_messages_arrive_whole_in_order_and_once(ends):
   assert reader.get(0.1) is None
 
 
-def test_a_full_queue_pushes_back_and_loses_nothing(ends):
+def test_a_full_queue_refuses_and_loses_nothing(ends):
   writer, reader = ends
   put = 0
   # A reader may hold a few on its way; beyond that nothing fits.
@@ -73,7 +73,7 @@ def test_a_full_queue_pushes_back_and_loses_nothing(ends):
   assert reader.get(0.1) is None
 
 
-def test_who_is_in_the_readers_process_needs_no_server():
+def test_a_writer_in_the_readers_process_needs_no_server():
   for writer, reader in make_reverb():
     for i in range(3):
       assert writer.put(make_gradient(i), 5.)

@@ -1,4 +1,4 @@
-"""A learner with shards of its own gives the same eta, whoever owns which."""
+"""A learner with a worker in its process gives the same eta."""
 
 import json
 import os
@@ -73,7 +73,7 @@ class Killed(Exception):
 
 
 class Failing:
-  """A queue for a worker that dies at one of its gradients."""
+  """A queue whose worker dies when it sends a certain gradient."""
 
   def __init__(self, queue, left):
     self.queue, self.left = queue, left

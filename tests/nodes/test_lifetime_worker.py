@@ -1,4 +1,4 @@
-"""A worker with plain objects for the others; and whole embedded runs."""
+"""A worker among fake nodes, and whole embedded runs."""
 
 import os
 import threading
@@ -221,7 +221,7 @@ def test_saves_once_what_is_asked_for_and_goes_on(start):
     np.testing.assert_array_equal(gradient.gradient_sum[-2:], [1, 1])
 
 
-def test_stopped_within_a_step_it_saves_where_eta_is(start):
+def test_a_stop_within_a_step_saves_the_state_at_the_learners_step(start):
   """Two shards have done a window that the learner will never apply."""
   rig = start(capacity=1)
   deadline = time.monotonic() + _TIMEOUT_S
@@ -236,13 +236,13 @@ def test_stopped_within_a_step_it_saves_where_eta_is(start):
   assert rig.error is None
 
 
-def test_waits_for_room_and_loses_nothing(start):
+def test_a_full_queue_delays_the_worker_and_loses_nothing(start):
   rig = start(capacity=1)
   time.sleep(0.3)
   assert [g.shard_id for g in rig.take(4)] == [0, 1, 2, 3]
 
 
-def test_waits_for_a_bandit_that_is_where_the_learner_is(start):
+def test_waits_for_a_bandit_at_the_learners_step(start):
   rig = start()
   rig.take(4)
   rig.bandit.offset = 1
@@ -254,7 +254,7 @@ def test_waits_for_a_bandit_that_is_where_the_learner_is(start):
   assert [g.meta_step for g in rig.take(4)] == [1] * 4
 
 
-def test_follows_the_learner_back_to_a_checkpoint(start):
+def test_a_new_epoch_reloads_the_shards(start):
   rig = start()
   rig.take(4)
   rig.learner.set(meta_step=1, save_meta_step=1)
@@ -276,7 +276,7 @@ def test_follows_the_learner_back_to_a_checkpoint(start):
   np.testing.assert_array_equal(rig.take(4)[0].gradient_sum[-2:], [0, 0])
 
 
-def test_what_the_queue_has_lost_is_put_again(start):
+def test_lost_gradients_are_sent_again(start):
   rig = start()
   first = rig.take(4)
   rig.learner.set(missing=[1, 2])
@@ -288,7 +288,7 @@ def test_what_the_queue_has_lost_is_put_again(start):
   assert sequence[:6] == list(range(6)) and sequence == sorted(set(sequence))
 
 
-def test_a_disk_that_is_full_costs_a_checkpoint_and_no_more(
+def test_a_full_disk_costs_only_the_checkpoint(
     start, monkeypatch):
   def fail(*args):
     raise OSError(28, 'No space left on device')
@@ -304,7 +304,7 @@ def test_a_disk_that_is_full_costs_a_checkpoint_and_no_more(
   rig.learner.set(save_meta_step=-1)
 
 
-def test_disagreement_is_an_error(start):
+def test_a_step_other_than_the_learners_is_an_error(start):
   rig = start()
   rig.take(4)
   rig.learner.set(meta_step=2)
@@ -312,7 +312,7 @@ def test_disagreement_is_an_error(start):
   assert 'is at window 1, the learner at 2' in str(rig.error)
 
 
-def test_asynchronously_it_waits_for_nobody(start):
+def test_async_mode_does_not_wait(start):
   rig = start(mode='async', capacity=4)
   rig.bandit.offset = 7  # Of no matter.
   windows = [g.gradient_sum[-2] for g in rig.take(12)]
@@ -330,7 +330,7 @@ def test_asynchronously_it_waits_for_nobody(start):
   assert all(step == windows > 3 for step, windows in saved)
 
 
-def test_without_shards_it_leaves_and_lets_the_others_go_on(start):
+def test_a_worker_without_shards_ends_at_once(start):
   rig = start(shards=())
   rig.join()
   assert rig.error is None and rig.learner.num_stops == 0
@@ -384,7 +384,7 @@ def embedded(quick_compilation):
     yield run
 
 
-def test_stopped_anywhere_and_resumed_eta_is_the_same(embedded, tmp_path):
+def test_eta_is_the_same_after_a_stop_anywhere(embedded, tmp_path):
   whole = embedded(tmp_path / 'whole')
   assert whole['meta_step'] == 8
   stops = []

@@ -1,4 +1,4 @@
-"""The learner with an in-process queue and plain objects for the others."""
+"""The learner with an in-process queue, among fake nodes."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ _TIMEOUT_S = learner_testing.TIMEOUT_S
 # Synchronous.
 
 
-def test_the_order_of_arrival_changes_no_bit(start):
+def test_order_of_arrival_does_not_change_eta(start):
   etas = []
   for name, order in (('a', [0, 1, 2, 3]), ('b', [3, 1, 0, 2])):
     run = start(name)
@@ -40,7 +40,7 @@ def test_the_order_of_arrival_changes_no_bit(start):
   assert np.any(sums[0] != sums[1])
 
 
-def test_moves_down_the_mean_over_lifetimes(start):
+def test_eta_descends_the_mean_gradient_over_lifetimes(start):
   run = start()
   run.put_step(0)
   update = run.wait_for(1)
@@ -55,7 +55,7 @@ def test_moves_down_the_mean_over_lifetimes(start):
   assert row['env_steps'] == 2 * NUM_SHARDS * run.config.meta.window_env_steps
 
 
-def test_duplicates_and_stale_ones_are_dropped_and_counted(start):
+def test_duplicate_and_stale_gradients_are_dropped_and_counted(start):
   clean = start('clean')
   clean.put_step(0)
   clean.put_step(1)
@@ -78,7 +78,7 @@ def test_duplicates_and_stale_ones_are_dropped_and_counted(start):
   assert (counters['duplicates'], counters['stale']) == (0, 0)
 
 
-def test_the_bandit_hears_first_and_in_order(start):
+def test_the_bandit_is_updated_before_the_workers(start):
   run = start()
   run.put(make_gradient(0, 3, ended=(1,)), make_gradient(0, 1, ended=(0, 1)),
           make_gradient(0, 0), make_gradient(0, 2, ended=(0,)))
@@ -93,7 +93,7 @@ def test_the_bandit_hears_first_and_in_order(start):
   assert run.bandit.published == [0, 1]  # Workers saw the old eta yet.
 
 
-def test_a_slow_step_names_who_is_missing(start):
+def test_a_slow_step_names_the_missing_shards(start):
   run = start(step_timeout_s=0.2)
   run.put(make_gradient(0, 0), make_gradient(0, 2))
   run.thread.join(_TIMEOUT_S)
@@ -104,7 +104,7 @@ def test_a_slow_step_names_who_is_missing(start):
   assert '\n' not in str(run.error) and run.bandit.released
 
 
-def test_waits_for_no_longer_than_asked(start):
+def test_get_update_returns_after_its_timeout(start):
   run = start()
   begin = time.monotonic()
   assert not run.get_update(1, 0.1)['reached']
@@ -112,8 +112,8 @@ def test_waits_for_no_longer_than_asked(start):
   assert run.get_update(0, 0.)['reached']
 
 
-def test_a_bandit_that_fails_leaves_a_whole_meta_step(start):
-  """What a last checkpoint would hold is eta before the step, not half."""
+def test_a_failing_bandit_leaves_eta_before_the_step(start):
+  """A checkpoint then has eta and the bandit of before the step."""
   run = start()
   begin = run.learner.get_eta()['eta']
 
@@ -209,7 +209,7 @@ def test_resumes_to_the_same_eta(start):
       'counters']['env_steps']
 
 
-def test_begins_with_a_rule_that_is_named(start, tmp_path):
+def test_initial_rule_sets_eta(start, tmp_path):
   path = str(tmp_path / 'rule.npz')
   eta = np.random.default_rng(0).normal(size=SIZE).astype(np.float32)
   eta_file.save(path, eta, learner_testing.RULE)
@@ -232,7 +232,7 @@ def test_begins_with_a_rule_that_is_named(start, tmp_path):
   second.wait_for(2)
 
 
-def test_a_rule_that_sees_the_policy_can_begin_with_one_that_does_not(
+def test_a_rule_that_sees_the_policy_can_begin_with_a_rule_that_does_not(
     start, tmp_path):
   path = str(tmp_path / 'blind.npz')
   eta = np.random.default_rng(0).normal(size=SIZE).astype(np.float32)
@@ -305,7 +305,7 @@ def test_async_updates_on_every_g_gradients_and_the_books_balance(start):
   assert [step for step, _ in run.bandit.steps] == [0, 1, 2]
 
 
-def test_async_takes_the_mean_of_what_it_has(start):
+def test_async_applies_the_mean_over_arrived_lifetimes(start):
   run = start(mode='async', gradients_per_update=2)
   run.put(make_gradient(0, 1), make_gradient(0, 1))
   update = run.wait_for(1)

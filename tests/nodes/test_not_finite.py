@@ -1,4 +1,4 @@
-"""Numbers that are none: named, counted as zero, and the end if they stay."""
+"""Numbers that are not finite are logged, and end the run if they persist."""
 
 import json
 import logging
@@ -49,7 +49,7 @@ def run(tmp_path, limit, steps):
   return rig
 
 
-def test_again_and_again_ends_the_run_with_what_is_to_be_seen(
+def test_too_many_cases_in_a_row_end_the_run_with_a_file(
     tmp_path, caplog):
   with caplog.at_level(logging.WARNING, 'absl'):
     rig = run(tmp_path, 2, [True, True, False, False])
@@ -63,13 +63,13 @@ def test_again_and_again_ends_the_run_with_what_is_to_be_seen(
   assert os.path.exists(tmp_path / 'eta.npz')
 
 
-def test_now_and_then_it_goes_on(tmp_path):
+def test_cases_now_and_then_do_not_end_the_run(tmp_path):
   rig = run(tmp_path, 2, [True, False, True, False])
   assert rig.error is None
   assert rig.learner.get_status()['meta_step'] == 4
 
 
-def test_a_sum_that_overflows_moves_nothing(tmp_path):
+def test_an_overflowing_sum_does_not_change_eta(tmp_path):
   rig = learner_testing.Run(learner_testing.make_config(), tmp_path).start()
   before = rig.learner.get_eta()['eta']
   rig.put(*(learner_testing.make_gradient(

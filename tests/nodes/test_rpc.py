@@ -1,4 +1,4 @@
-"""The guard against what makes Courier hang, on a real Courier server."""
+"""Calls that cannot hang, against a real Courier server."""
 
 import concurrent.futures
 import socket
@@ -51,7 +51,7 @@ def make_client(port, stop=None, patience_s=5., call_timeout=5.):
 @pytest.mark.parametrize('value', [
     np.float32(1.), np.float64(1.), np.int64(3), np.zeros(2), np.bool_(True),
     [1, np.float64(2.)], {'a': (np.int32(1),)}, {np.str_('a'): 1}, object()])
-def test_what_would_hang_is_refused(served, value):
+def test_arguments_that_would_hang_are_refused(served, value):
   node, port = served
   with pytest.raises(TypeError, match='allowed'):
     make_client(port).echo(value)
@@ -68,7 +68,7 @@ def test_arrays_may_be_returned(served):
   np.testing.assert_array_equal(make_client(served[1]).get_array(), [0, 1, 2])
 
 
-def test_an_error_of_the_method_is_told_and_not_repeated(served):
+def test_an_error_of_the_method_is_raised_at_once(served):
   with pytest.raises(rpc.RpcError, match='allowed: 0 to 8'):
     make_client(served[1]).fail()
 
@@ -90,7 +90,7 @@ def test_stops_waiting_when_the_program_stops():
     client.echo(1)
 
 
-def test_has_a_limit_of_its_own(monkeypatch):
+def test_calls_end_if_couriers_time_limit_fails(monkeypatch):
   """Courier's does not hold after the system's clock was set back."""
   monkeypatch.setattr(rpc, '_LATE_S', 0.1)
   raw = courier.Client(f'localhost:{portpicker.pick_unused_port()}')

@@ -1,4 +1,4 @@
-"""Numbers by hand: what a meta-step's row says, and what the bandit hears."""
+"""Rows of a meta-step and returns for the bandit, computed by hand."""
 
 import json
 import math
@@ -78,8 +78,8 @@ def test_means_by_environment():
     assert row[f'{name}/random_small'] == value
 
 
-def test_the_return_is_that_of_whole_lifetimes():
-  """Lifetimes cut short by a reset say nothing of how learning ends."""
+def test_the_return_is_the_mean_over_complete_lifetimes():
+  """Lifetimes that a reset cut short do not count."""
   row = step_metrics.summarise([
       make_gradient(0, reported=[True, True], final_return=[1., 50.],
                     collapsed=[False, True]),
@@ -99,7 +99,7 @@ def test_the_return_of_episodes_is_weighed_by_their_number():
   assert 'episode_return/random_small' not in row
 
 
-def test_what_has_no_number_is_missing():
+def test_means_over_nothing_are_left_out():
   row = step_metrics.summarise([make_gradient(2, loss=[math.nan])], SPECS)
   assert 'loss/random_small' not in row
   assert not any(name.endswith('chain_short') for name in row)

@@ -1,4 +1,4 @@
-"""A shard from a program that was kept on disk is the shard itself."""
+"""Programs that are loaded from disk give the same numbers."""
 
 import contextlib
 import dataclasses
@@ -136,7 +136,7 @@ def test_another_platform_is_another_program():
 
 
 @pytest.mark.usefixtures('directory')
-def test_what_a_program_does_not_depend_on():
+def test_unrelated_settings_share_a_program():
   use_what_is_kept(changed('run', seed=5, num_workers=1, meta_steps=3))
 
 
