@@ -4,62 +4,32 @@
 """
 
 import contextlib
-import http.client
 import json
-import os
 import time
-import urllib.parse
 
 from absl import flags
 import rich.console
 import rich.live
 import rich.table
+import rich.text
 
+from lpg_distributed import errors
 from lpg_distributed.launch import command
+from lpg_distributed.launch.local import facade_client
+from lpg_distributed.launch.local import facade_process
 
 _RUN_DIR = flags.DEFINE_string('run_dir', None, 'the run')
 _ADDRESS = flags.DEFINE_string(
     'address', None, 'host:port of the bandit\'s HTTP facade; default: that of '
     'the run, or its last checkpoint if it is not running')
 _TOKEN_FILE = flags.DEFINE_string(
-    'token_file', None, 'a file with the token that the facade requires; '
-    'default: that of the run')
+    'token_file', '', 'a file with the token that the facade requires; '
+    'default: that of the run, if its directory contains it')
 _ENVIRONMENT = flags.DEFINE_string('environment', '', 'show only this '
                                    'environment')
 _WATCH = flags.DEFINE_float('watch', 0., 'show again after so many '
                             'seconds; 0: once')
 _JSON = flags.DEFINE_bool('json', False, 'print JSON, not a table')
-
-_TIMEOUT_S = 5.
-_LARGEST_ANSWER = 1 << 24  # bytes
-
-
-class _NoAnswer(command.UsageError):
-  """Nobody is there, or somebody else."""
-
-
-def _from_server(address: str, token_file: str):
-  path = '/v1/statistics'
-  if _ENVIRONMENT.value:
-    path += '?environment=' + urllib.parse.quote(_ENVIRONMENT.value)
-  headers = {}
-  if token_file:
-    from lpg_distributed.launch.local import facade_process
-    headers['Authorization'] = 'Bearer ' + facade_process.read_token(token_file)
-  try:
-    connection = http.client.HTTPConnection(address, timeout=_TIMEOUT_S)
-    connection.request('GET', path, headers=headers)
-    answer = connection.getresponse()
-    content = json.loads(answer.read(_LARGEST_ANSWER))
-    if answer.status != 200:
-      raise command.UsageError(f'{address}: {content["error"]["message"]}')
-    return content
-  except (OSError, http.client.HTTPException, ValueError, KeyError,
-          TypeError) as error:
-    if isinstance(error, command.UsageError):
-      raise
-    raise _NoAnswer(f'the bandit at {address} did not answer: '
-                    f'{error or type(error).__name__}') from None
 
 
 def _from_checkpoint(run_dir: str):
@@ -77,30 +47,31 @@ def _from_checkpoint(run_dir: str):
 
 
 def _look():
-  """Where the numbers are from, and the numbers."""
+  """Asks the facade, else reads the last checkpoint.
+
+  Returns:
+    Where the statistics are from, and `BanditServer.get_statistics`.
+  """
   if _ADDRESS.value:
-    return _ADDRESS.value, _from_server(_ADDRESS.value, _TOKEN_FILE.value)
-  from lpg_distributed.store import run_directory
-  path = os.path.join(_RUN_DIR.value, run_directory.LAUNCH_FILE)
+    token = _TOKEN_FILE.value and facade_process.read_token(_TOKEN_FILE.value)
+    return _ADDRESS.value, facade_client.get_statistics(
+        facade_client.Facade(_ADDRESS.value, token), _ENVIRONMENT.value)
   try:
-    with open(path, encoding='utf-8') as f:
-      launch = json.load(f)
-    address = str(launch['addresses']['bandit_server'])
-    token_file = _TOKEN_FILE.value or str(launch.get('token_file', ''))
+    facade = facade_client.find(_RUN_DIR.value, _TOKEN_FILE.value)
   except FileNotFoundError:  # The run has ended, or is embedded.
     return 'last checkpoint', _from_checkpoint(_RUN_DIR.value)
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise command.UsageError(f'{path} is not readable: {error!r}') from None
   try:
-    return address, _from_server(address, token_file)
-  except _NoAnswer:  # The run ends just now, or was killed.
-    return (f'last checkpoint; nobody answers at {address}',
+    return facade.address, facade_client.get_statistics(
+        facade, _ENVIRONMENT.value)
+  except facade_client.NoAnswer:  # The run is just ending, or was killed.
+    return (f'last checkpoint; nobody answers at {facade.address}',
             _from_checkpoint(_RUN_DIR.value))
 
 
 def _table(source: str, statistics) -> rich.table.Table:
   table = rich.table.Table(
-      title=f'p(alpha|E) at meta-step {statistics["meta_step"]} ({source})',
+      title=rich.text.Text(errors.printable(
+          f'p(alpha|E) at meta-step {statistics["meta_step"]} ({source})')),
       title_justify='left')
   table.add_column('environment')
   for name in ('alpha_lr', 'alpha_y', 'mean return', 'lifetimes',
@@ -110,7 +81,7 @@ def _table(source: str, statistics) -> rich.table.Table:
     best = max(arm['probability'] for arm in arms)
     for i, arm in enumerate(arms):
       table.add_row(
-          name if i == 0 else '', f'{arm["alpha_lr"]:g}',
+          rich.text.Text(name if i == 0 else ''), f'{arm["alpha_lr"]:g}',
           f'{arm["alpha_y"]:g}',
           f'{arm["mean_return"]:.3g}' if arm['lifetimes'] else '-',
           str(arm['lifetimes']), f'{arm["probability"]:.3f}',

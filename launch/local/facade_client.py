@@ -1,0 +1,170 @@
+"""Asks the facade of a bandit, whom nobody needs to trust."""
+
+import contextlib
+import http.client
+import ipaddress
+import json
+import math
+import os
+import socket
+import threading
+from typing import Any, NamedTuple
+import urllib.parse
+
+from lpg_distributed import errors
+from lpg_distributed.launch import command
+from lpg_distributed.launch.local import facade_process
+from lpg_distributed.store import run_directory
+
+_TIMEOUT_S = 5.  # for the whole answer
+_LARGEST_ANSWER = 1 << 24  # bytes
+_LARGEST_LAUNCH_FILE = 1 << 20  # bytes
+_ARM_FIELDS = ('alpha_lr', 'alpha_y', 'mean_return', 'lifetimes',
+               'probability')
+
+
+class NoAnswer(command.UsageError):
+  """Nothing listens there, or not a facade."""
+
+
+class Facade(NamedTuple):
+  address: str  # host:port
+  token: str  # '' for none
+
+
+def _is_loopback(address: str) -> bool:
+  try:
+    host = http.client.HTTPConnection(address).host
+    return host == 'localhost' or ipaddress.ip_address(host).is_loopback
+  except (ValueError, http.client.HTTPException):
+    return False
+
+
+def find(run_dir: str, token_file: str = '') -> Facade:
+  """Finds the facade of a run that goes on, from its launch.json.
+
+  A run directory may come from somebody else. So a token is sent to this
+  machine only, and only if the user named its file or the run contains it.
+
+  Args:
+    run_dir: the run.
+    token_file: named by the user; '': the run's own.
+
+  Raises:
+    FileNotFoundError: the run does not go on, or is embedded.
+    UsageError: launch.json is damaged or of another user, or a token would
+      be sent where it does not belong.
+  """
+  path = os.path.join(run_dir, run_directory.LAUNCH_FILE)
+  try:
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK),
+              encoding='utf-8') as f:
+      owner = os.fstat(f.fileno()).st_uid
+      launch = json.loads(f.read(_LARGEST_LAUNCH_FILE))
+    address = str(launch['addresses']['bandit_server'])
+    own_file = str(launch.get('token_file', ''))
+  except FileNotFoundError:
+    raise
+  except (OSError, ValueError, KeyError, TypeError, AttributeError,
+          RecursionError) as error:
+    raise command.UsageError(f'{path} is not readable: {error!r}') from None
+  if owner != os.geteuid():
+    raise command.UsageError(f'{path} belongs to another user; give --address')
+  if not (token_file or own_file):
+    return Facade(address, '')
+  if not _is_loopback(address):
+    raise command.UsageError(
+        f'{path} names {address}, which is not this machine, so no token is '
+        'sent there; give --address and --token_file')
+  if not token_file and not _contains(run_dir, own_file):
+    raise command.UsageError(
+        f'the token of the facade is not in {run_dir}; give --token_file')
+  return Facade(address, facade_process.read_token(token_file or own_file))
+
+
+def _contains(directory: str, file: str) -> bool:
+  """Whether a file is in a directory, with all links followed."""
+  return os.path.realpath(file).startswith(
+      os.path.join(os.path.realpath(directory), ''))
+
+
+def get_statistics(facade: Facade, environment: str = '') -> dict[str, Any]:
+  """Asks a facade what the bandit knows.
+
+  Args:
+    facade: whom to ask.
+    environment: one of the run's; '' for all.
+
+  Returns:
+    As `BanditServer.get_statistics`, checked.
+
+  Raises:
+    NoAnswer: there was no answer within 5 s, or not that of a facade.
+    UsageError: the facade answered with an error.
+  """
+  path = '/v1/statistics'
+  headers = {}
+  if facade.token:
+    headers['Authorization'] = 'Bearer ' + facade.token
+  try:
+    if environment:
+      path += '?environment=' + urllib.parse.quote(environment)
+    status, content = _get(facade.address, path, headers)
+    if status != 200:
+      message = content['error']['message']
+      if not isinstance(message, str):
+        raise ValueError('an error without a message')
+    else:
+      return _check_statistics(content)
+  except (OSError, http.client.HTTPException, ValueError, KeyError,
+          TypeError, AttributeError, OverflowError, RecursionError) as error:
+    raise NoAnswer(f'the bandit at {facade.address} did not answer: '
+                   f'{error or type(error).__name__}') from None
+  raise command.UsageError(f'{facade.address}: {message[:200]}')
+
+
+def _get(address: str, path: str, headers) -> tuple[int, Any]:
+  """Status and content of the answer to a GET, within `_TIMEOUT_S`."""
+  connection = http.client.HTTPConnection(address, timeout=_TIMEOUT_S)
+  connection.connect()
+
+  def give_up():
+    with contextlib.suppress(OSError, AttributeError):  # Closed already.
+      connection.sock.shutdown(socket.SHUT_RDWR)
+
+  # The time limit of a socket begins anew with every byte.
+  timer = threading.Timer(_TIMEOUT_S, give_up)
+  timer.daemon = True
+  timer.start()
+  try:
+    connection.request('GET', path, headers=headers)
+    answer = connection.getresponse()
+    data = answer.read(_LARGEST_ANSWER + 1)
+    if len(data) > _LARGEST_ANSWER:
+      raise ValueError('the answer is too large')
+    return answer.status, json.loads(data)
+  finally:
+    timer.cancel()
+    connection.close()
+
+
+def _check_statistics(content: Any) -> dict[str, Any]:
+  """The fields that are shown, of the types that they must have.
+
+  Raises:
+    KeyError, TypeError, ValueError, AttributeError, OverflowError: otherwise.
+  """
+  environments = {}
+  for name, arms in content['environments'].items():
+    environments[errors.printable(name)] = [
+        {field: arm[field] for field in _ARM_FIELDS} for arm in arms]
+    if not arms:
+      raise ValueError('an environment without arms')
+    for arm in arms:
+      for field in _ARM_FIELDS:
+        if isinstance(arm[field], bool) or not math.isfinite(arm[field]):
+          raise ValueError(f'{field} is not a number')
+  meta_step = content['meta_step']
+  if type(meta_step) is not int:
+    raise ValueError('the meta-step is not a number')
+  return {'meta_step': meta_step, 'environments': environments}
