@@ -194,8 +194,11 @@ def _run_jitted(run: _Run, environment: base.Environment) -> bool:
     done, state = 0, init(hyper, keys)
   else:
     done = run.checkpoint.header['chunks']
-    state = jax.device_put(checkpoint_lib.restore(
-        run.checkpoint, jax.eval_shape(init, hyper, keys)))
+    # A CPU's device arrays may lie in NumPy's memory. `advance` overwrites
+    # what it is given, so that it needs memory of its own.
+    state = jax.tree_util.tree_map(jnp.copy, jax.device_put(
+        checkpoint_lib.restore(
+            run.checkpoint, jax.eval_shape(init, hyper, keys))))
   env_steps = done * size * steps_per_update
   run.open(dict.fromkeys(job.seeds, env_steps))
   run.show(None, env_steps, env_steps * seeds)
