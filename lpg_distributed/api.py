@@ -198,8 +198,9 @@ def best_hyperparameters(rule: Union[Rule, str], environment: str
   Raises:
     ArgumentError: nothing is known of the training, or of this environment.
   """
-  place = rule
-  if isinstance(rule, Rule):
+  if isinstance(rule, str):
+    place = rule
+  else:
     place = str(rule.info.get('name', ''))
     if place not in published.names() or not np.array_equal(
         rule.eta, load_rule(published.weights_path(place)).eta):

@@ -123,7 +123,8 @@ def test_the_command_outside_the_repository(user):
 def test_errors_are_one_line(user):
   for arguments, part in (
       (('meta-train',), 'needs Launchpad'),
-      (('meta-train', '--preset=labtop'), 'demo, laptop, paper'),
+      (('meta-train', '--launch_type=embedded', '--preset=labtop'),
+       'demo, laptop, paper'),
       (('meta-test', '--env=gymnax/Catch-bsuite', '--eta=nobody'),
        'all_kinds_pi')):
     err = _lpg(user, *arguments, code=2).stderr
