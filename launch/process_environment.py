@@ -178,7 +178,7 @@ def _say_what_is_left_out(wanted: Mapping[str, str]) -> None:
   removed = [f'{name}={os.environ[name]}' for name in global_settings.REMOVED
              if name in os.environ]
   if removed:
-    print('warning: not used, since it changes what is computed: '
+    print('warning: not used, since it changes what is computed, or ends it: '
           f'{", ".join(removed)}', file=sys.stderr, flush=True)
   if 'JAX_COMPILATION_CACHE_DIR' not in wanted:
     print('warning: no home directory that can be written: each process '

@@ -33,11 +33,12 @@ _PROGRAMS = {
     'jax_numpy_rank_promotion': 'allow',
 }
 # Environment variables that commands remove: of the settings above, and more.
-REMOVED = tuple(name.upper() for name in (
+# Of Python, since Haiku needs the docstrings that `PYTHONOPTIMIZE=2` removes.
+REMOVED = ('PYTHONOPTIMIZE', *(name.upper() for name in (
     *_NUMBERS, *_PROGRAMS, 'jax_default_dtype_bits',
     'jax_threefry_partitionable', 'jax_softmax_custom_jvp',
     'jax_dynamic_shapes', 'jax_enable_checks', 'jax_use_direct_linearize',
-    'jax_transfer_guard', 'jax_no_tracing'))
+    'jax_transfer_guard', 'jax_no_tracing')))
 # What a run records: variables of the environment, and settings of JAX.
 _VARIABLES = ('NPROC', 'OMP_NUM_THREADS', 'XLA_FLAGS', 'JAX_PLATFORMS',
               'NVIDIA_TF32_OVERRIDE')

@@ -24,7 +24,8 @@ SETTINGS = {
     'JAX_ENABLE_X64': '1', 'JAX_DEFAULT_PRNG_IMPL': 'rbg',
     'JAX_DEBUG_NANS': '1', 'JAX_DISABLE_JIT': '1',
     'XLA_FLAGS': '--xla_cpu_enable_fast_math=false',
-    'PYTHONIOENCODING': 'ascii', 'LC_ALL': 'C', 'TERM': 'no-such-terminal'}
+    'PYTHONOPTIMIZE': '2', 'PYTHONIOENCODING': 'ascii', 'LC_ALL': 'C',
+    'TERM': 'no-such-terminal'}
 
 
 def launch(tmp_path, ignored=(), closed=(), settings=(), overrides=(),
@@ -76,7 +77,7 @@ def test_a_run_goes_on_and_ends_well_whatever_the_shell(tmp_path):
       os.killpg(process.pid, signal.SIGKILL)
   assert process.returncode == 128 + signal.SIGINT, said
   assert 'Traceback' not in said
-  assert 'not used, since it changes what is computed: JAX_ENABLE' in said
+  assert 'or ends it: PYTHONOPTIMIZE=2, JAX_ENABLE_X64=1' in said
   assert 'no home directory that can be written' in said
   steps = waiting.lines(metrics)
   assert (run / 'checkpoints' / f'step_{steps:08d}' / 'manifest.json').exists()

@@ -123,7 +123,8 @@ def run_command(tmp_path, **variables):
 def test_a_command_starts_without_settings_that_change_numbers(tmp_path):
   """Of the older code, workers died of these, or a good file was blamed."""
   settings = {'JAX_ENABLE_X64': '1', 'JAX_DEFAULT_PRNG_IMPL': 'rbg',
-              'JAX_DEBUG_NANS': '1', 'JAX_DISABLE_JIT': '1'}
+              'JAX_DEBUG_NANS': '1', 'JAX_DISABLE_JIT': '1',
+              'PYTHONOPTIMIZE': '1'}
   # The mark of another process: a command within a command.
   done = run_command(tmp_path, LPG_ENVIRONMENT_SET='1', **settings)
   found = json.loads(done.stdout)

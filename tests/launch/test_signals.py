@@ -20,6 +20,9 @@ HANGUPS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 def start(code, ignored=(), **kwargs):
   """A process that runs `code`, started as `nohup` or a script's `&` do."""
   def prepare():
+    # The tests themselves may run under `nohup`, or by a script's `&`.
+    for number in stopping.SIGNALS:
+      signal.signal(number, signal.SIG_DFL)
     for number in ignored:
       signal.signal(number, signal.SIG_IGN)
 

@@ -24,6 +24,12 @@ lives = len(open({notes!r}).readlines())
 '''
 
 
+def _defaults():
+  """Even if the tests run under `nohup`, or by a script's `&`."""
+  for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_DFL)
+
+
 class Node:
   """A supervised node and what it notes."""
 
@@ -36,7 +42,7 @@ class Node:
     pids.mkdir(exist_ok=True)
     self.process = subprocess.Popen(
         [SUPERVISED, str(script), *arguments], stderr=subprocess.PIPE,
-        text=True, env={
+        text=True, preexec_fn=_defaults, env={
             **os.environ, 'LPG_PYTHON': sys.executable, 'LPG_NODE': 'worker',
             'LPG_LAUNCHER_PID': str(os.getpid()), 'LPG_PIDS': str(pids),
             'LPG_DEATHS': str(self.deaths_file), 'PYTHONPATH': '',
