@@ -25,6 +25,7 @@ import time
 from typing import Any, Callable, NamedTuple, Sequence
 
 from benchmarks import arguments
+from lpg_distributed.core.update_rules import registry
 from lpg_distributed.launch import process_environment
 
 _NUM_ENVS = 30  # Table 4
@@ -134,26 +135,26 @@ def _gemm(pool, num_threads: int, repeats: int = 20) -> float:
   return num_threads * 8 * 2. * m * k * n / best
 
 
-def _rule_seconds(learner, eta, num_actions: int) -> float:
+def _rule_seconds(learner, eta, hyper, num_actions: int) -> float:
   """Of the targets of one trajectory, best, in one thread."""
   import jax
   import numpy as np
 
   from lpg_distributed import types
+  from lpg_distributed.core.update_rules import base
   rng = np.random.default_rng(0)
   shape = (_NUM_STEPS, _NUM_ENVS)
   theta = jax.eval_shape(learner.init, jax.random.PRNGKey(0)).theta
   rows = rng.normal(size=(_NUM_STEPS + 1, _NUM_ENVS,
                           theta['head']['b'].shape[0])).astype(np.float32)
-  from lpg_distributed.meta_testing import learner as learner_lib
-  experience = learner_lib.Experience(
+  experience = base.Experience(
       types.Trajectory(None, rng.integers(0, num_actions, shape, np.int32),
                        np.ones(shape, np.float32),
                        np.ones(shape, np.float32)), learner.split(rows))
   best = float('inf')
   for _ in range(20):
     start = time.perf_counter()
-    jax.block_until_ready(learner.compute_targets(eta, experience))
+    jax.block_until_ready(learner.compute_targets(eta, hyper, experience))
     best = min(best, time.perf_counter() - start)
   return best
 
@@ -169,13 +170,13 @@ def measure(game: str, rule: str, num_threads: int, turns: int,
   from lpg_distributed import config as config_lib
   from lpg_distributed.core import agent_networks
   from lpg_distributed.core import atari_network
-  from lpg_distributed.core import lpg_network
-  from lpg_distributed.core import rules
   from lpg_distributed.envs import atari
   from lpg_distributed.meta_testing import host_loop
   from lpg_distributed.meta_testing import learner as learner_lib
+  from lpg_distributed.meta_testing import settings as settings_lib
 
-  settings = rules.Settings(trajectory_steps=_NUM_STEPS)
+  settings = settings_lib.Settings(trajectory_steps=_NUM_STEPS)
+  made = registry.make(registry.kind_of(rule), config_lib.RuleConfig())
   groups = atari.make_groups(game, _NUM_ENVS, num_threads)
   still = [_Still(group) for group in atari.make_groups(
       game, _NUM_ENVS, num_threads)]
@@ -185,11 +186,9 @@ def measure(game: str, rule: str, num_threads: int, turns: int,
   make_plain = lambda outputs: agent_networks.Network(
       *make_network(outputs)[:2])
   learner, plain = (learner_lib.make_learner(
-      make, num_actions, settings, rules.make(rule, settings))
+      make, num_actions, settings, made)
       for make in (make_network, make_plain))
-  eta = () if rule == 'a2c' else lpg_network.init(
-      config_lib.RuleConfig(kind='lpg_v' if rule == 'lpg_v' else 'lpg'),
-      jax.random.PRNGKey(0))
+  eta = made.init(jax.random.PRNGKey(0)) if made.init else ()
 
   def run(environments, learner, best):
     training = host_loop.train(environments, learner, settings, eta, 0,
@@ -217,11 +216,11 @@ def measure(game: str, rule: str, num_threads: int, turns: int,
       for name, call in calls.items():
         gemm = max(gemm, _gemm(pool, num_threads))
         found[name] = call(found[name])
-  rule_s = _rule_seconds(learner, eta, num_actions)
+  rule_s = _rule_seconds(learner, eta, settings.hyper(), num_actions)
   frames = _NUM_ENVS * _NUM_STEPS * _FRAMES
   speed = {name: frames / best.clock for name, best in found.items()}
   processor = {name: best.processor for name, best in found.items()}
-  m = settings.num_predictions if rule in ('lpg', 'random') else 0
+  m = made.outputs.num_predictions
   flops = network_flops(num_actions, m)
   limit = gemm / flops * _FRAMES
   both = 1. / (1. / speed['emulation'] + 1. / speed['network'])
@@ -250,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser = arguments.make_parser(__doc__)
   parser.add_argument('--game', default='breakout')
   parser.add_argument('--rule', default='lpg',
-                      choices=('lpg', 'random', 'a2c', 'lpg_v'))
+                      choices=registry.names())
   parser.add_argument('--threads', type=arguments.positive,
                       default=len(os.sched_getaffinity(0)))
   parser.add_argument('--turns', type=arguments.positive, default=5)

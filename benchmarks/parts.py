@@ -5,7 +5,6 @@ time of the whole. The whole also runs each update twice, once more for its
 gradient. The parts do not.
 """
 
-import functools
 from typing import Any, Callable
 
 import jax
@@ -16,7 +15,9 @@ from lpg_distributed.core import agent_update
 from lpg_distributed.core import lifetime
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_gradient
+from lpg_distributed.core import rule_inputs
 from lpg_distributed.core import rule_vector
+from lpg_distributed.core.update_rules import base
 
 
 def shard_call(config: config_lib.Config, name: str, num_lifetimes: int):
@@ -31,7 +32,7 @@ def shard_call(config: config_lib.Config, name: str, num_lifetimes: int):
   shard = lifetime.make_shard(config, name, num_lifetimes,
                               jax.default_backend())
   eta = rule_vector.ravel(
-      lpg_network.init(config.rule, jax.random.PRNGKey(0)))
+      rule_vector.init(config.rule, jax.random.PRNGKey(0)))
   arms = jnp.zeros(len(config.agents[name].arms))
   shard_id = lifetime.ShardId(*map(jnp.int32, (0, 0, 0, num_lifetimes)))
 
@@ -56,27 +57,33 @@ def part_calls(config: config_lib.Config, name: str,
   task, progress = state.task, state.progress
   num_lifetimes = state.age.shape[0]
   keys = jax.random.split(jax.random.PRNGKey(1), num_lifetimes)
-  eta = lpg_network.init(config.rule, jax.random.PRNGKey(0))
+  eta = rule_vector.init(config.rule, jax.random.PRNGKey(0))
   outputs = lambda theta: meta_gradient.agent_outputs(
       kind, theta, progress.trajectory.observation, task.env_params)
-  inputs = lambda output: agent_update.rule_input(
-      output, progress.trajectory, task.hyper.gamma[:, None])
-  rule_inputs = jax.jit(lambda theta: inputs(outputs(theta)))(progress.theta)
-  targets = jax.jit(lpg_network.apply)(eta, rule_inputs)
+  hyper = meta_gradient.agent_hyper(task.hyper, config.outer.td_lambda)
 
-  def rule(eta, rule_inputs):
-    def total(eta, rule_inputs):
-      targets = lpg_network.apply(eta, rule_inputs)
+  def inputs(output):
+    experience = base.Experience(progress.trajectory, output)
+    return rule_inputs.rule_input(experience, hyper,
+                                  kind.rule.y_input(experience))
+
+  seen = jax.jit(lambda theta: inputs(outputs(theta)))(progress.theta)
+  answer = jax.jit(lpg_network.apply)(eta, seen)
+  targets = base.Targets(answer.pi_hat, answer.y_hat_logits)
+
+  def rule(eta, seen):
+    def total(eta, seen):
+      targets = lpg_network.apply(eta, seen)
       return (jnp.sum(jnp.square(targets.pi_hat))
               + jnp.sum(jnp.square(targets.y_hat_logits)))
-    return jax.grad(total, argnums=(0, 1))(eta, rule_inputs)
+    return jax.grad(total, argnums=(0, 1))(eta, seen)
 
   def agent(theta, targets):
     """An update and its reverse pass without the rule."""
     def update(theta, targets):
       gradient, output, _ = agent_update.agent_gradient(
-          outputs, theta, lambda _: targets, progress.trajectory,
-          task.hyper.alpha_y[:, None],
+          kind.rule, outputs, theta, lambda _: targets,
+          progress.trajectory.action, hyper,
           config.meta.trajectory_steps * config.meta.num_envs)
       theta, _ = jax.vmap(kind.optimiser.apply)(
           gradient, progress.opt_state, theta, task.hyper.alpha_lr)
@@ -97,13 +104,10 @@ def part_calls(config: config_lib.Config, name: str,
       output = meta_gradient.agent_outputs(
           kind, theta, progress.trajectory.observation[:-1], task.env_params)
       # Rewards stand in for the advantages.
-      losses, _, _ = jax.vmap(
-          functools.partial(meta_gradient.policy_loss,
-                            kind.predictions.is_distribution),
-          in_axes=(1, 1, 1, 0, None))(
-              output, progress.trajectory.action, progress.trajectory.reward,
-              task.hyper.beta_0, config.meta.prediction_entropy_cost)
-      return jnp.sum(losses)
+      return jnp.sum(meta_gradient.meta_loss(
+          kind.rule, config.meta, output, progress.trajectory.action,
+          progress.trajectory.reward, task.hyper.beta_0,
+          meta_gradient.Regularised(0., 0., 0.)).loss)
     return jax.grad(loss)(theta)
 
   def compiled(function, *args):
@@ -113,7 +117,7 @@ def part_calls(config: config_lib.Config, name: str,
     return lambda: run(*args)
 
   return {
-      'rule': compiled(rule, eta, rule_inputs),
+      'rule': compiled(rule, eta, seen),
       'agent': compiled(agent, progress.theta, targets),
       'acting': compiled(acting, progress.theta),
       'critic': compiled(critic, progress.value),

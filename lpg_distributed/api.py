@@ -27,8 +27,10 @@ from lpg_distributed import global_settings
 from lpg_distributed import presets
 from lpg_distributed import types
 from lpg_distributed.core import lpg_network
+from lpg_distributed.core import rule_inputs
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents as train_agents_lib
+from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import base
 from lpg_distributed.envs import suite
 from lpg_distributed.store import eta_file
@@ -59,7 +61,7 @@ def create_rule(seed: int = 0,
   global_settings.check()
   config = config or config_lib.RuleConfig()
   seed = fields.SEED.check('seed', seed)
-  eta = lpg_network.init(config, jax.random.PRNGKey(seed))
+  eta = rule_vector.init(config, jax.random.PRNGKey(seed))
   return Rule(np.asarray(rule_vector.ravel(eta)), config)
 
 
@@ -96,7 +98,8 @@ def apply_rule(rule: Rule,
                discount: chex.Array,
                gamma: chex.Numeric,
                action_probability: chex.Array,
-               y: chex.Array) -> types.LPGTargets:
+               y: chex.Array,
+               **inputs: chex.Array) -> types.LPGTargets:
   """Asks the rule what an agent shall learn from a trajectory (Section 3.1).
 
   Pure, so fit for `jax.jit` and `jax.grad`; with respect to eta, by
@@ -110,6 +113,7 @@ def apply_rule(rule: Rule,
     action_probability: [T, ...], pi(a_t|s_t) of the action that was taken.
     y: [T+1, ..., M], the agent's predictions at s_0 to s_T, each of which
       sums to 1.
+    **inputs: [T, ...], those of `core.rule_inputs.INPUTS` that were added.
 
   Returns:
     `pi_hat` [T, ...], what log pi(a_t|s_t) is weighted with, and
@@ -120,13 +124,15 @@ def apply_rule(rule: Rule,
     ArgumentError: shapes that do not fit.
   """
   global_settings.check()
-  if rule.config.kind == 'lpg_v':
+  if registry.make_learned(rule.config).predictions is None:
     raise ArgumentError(f'this rule is of kind {rule.config.kind}, which has '
-                        'no y; allowed: lpg, lpg_vector')
+                        'no y; allowed: '
+                        f'{", ".join(rule_vector.predicting_kinds())}')
   shape = jnp.shape(reward)
+  steps = {'discount': discount, 'action_probability': action_probability,
+           **inputs}
   expected = {
-      'discount': (jnp.shape(discount), shape),
-      'action_probability': (jnp.shape(action_probability), shape),
+      **{name: (jnp.shape(x), shape) for name, x in steps.items()},
       'y': (jnp.shape(y), (shape[0] + 1, *shape[1:],
                            rule.config.num_predictions) if shape else None),
   }
@@ -138,11 +144,11 @@ def apply_rule(rule: Rule,
     raise ArgumentError(f'gamma has shape {jnp.shape(gamma)}; allowed: a '
                         f'number, or {shape}')
   as_float = functools.partial(jnp.asarray, dtype=jnp.float32)
-  inputs = types.RuleInput(
-      as_float(reward), as_float(discount),
-      jnp.broadcast_to(as_float(gamma), shape), as_float(action_probability),
-      as_float(y))
-  return _apply(rule.config, jnp.asarray(rule.eta), inputs)
+  return _apply(rule.config, jnp.asarray(rule.eta), rule_inputs.RuleInput(
+      reward=as_float(reward), discount_t=as_float(discount),
+      gamma=jnp.broadcast_to(as_float(gamma), shape),
+      action_probability=as_float(action_probability), y=as_float(y),
+      **{name: as_float(x) for name, x in inputs.items()}))
 
 
 # Once for each form of a rule and of its inputs: the LSTM's loop would
@@ -355,7 +361,7 @@ def meta_test(rule: Union[Rule, str],
   What `lpg meta-test` does; see `docs/meta_testing.md`.
 
   Args:
-    rule: the update rule, of kind `lpg` or `lpg_v`; or `'a2c'`; or `'random'`,
+    rule: the update rule, of any kind; or `'a2c'`; or `'random'`,
       for a rule of the paper's size that is drawn for each seed.
     environment: identifier, as `gymnax/CartPole-v1`; see `envs.registry`.
     seeds: one agent each.
@@ -364,7 +370,8 @@ def meta_test(rule: Union[Rule, str],
     preset: of Atari, `dm_noop` (None) or `machado`.
     directory: where result and checkpoints go, and from where an interrupted
       call goes on; None: nothing is kept.
-    **settings: fields of `core.rules.Settings`, as `learning_rate=0.001`.
+    **settings: fields of `meta_testing.settings.Settings`, as
+      `learning_rate=0.001`.
 
   Raises:
     JobError, ResultError, CheckpointError: one line each.

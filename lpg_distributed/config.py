@@ -10,6 +10,7 @@ import math
 from typing import Mapping
 
 from lpg_distributed import fields
+from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import atari
 from lpg_distributed.envs import suite
 
@@ -24,7 +25,6 @@ def _require(condition: bool, message: str) -> None:
 
 
 MATMUL_PRECISIONS = ('highest', 'high', 'default')  # docs/performance.md
-RULE_KINDS = ('lpg', 'lpg_v', 'lpg_vector')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,15 +33,16 @@ class RuleConfig:
   num_predictions: int = fields.whole(30, 2)
   embedding_size: int = fields.whole(16)
   lstm_size: int = fields.whole(256)
-  # `lpg`; `lpg_v`: LPG-V of Section 4.1, which sees V(s) in place of y(s) and
-  # has no y_hat, so that it uses no `num_predictions`; `lpg_vector`: the
-  # ablation of Section 4.4 whose y is a vector, without softmax.
-  kind: str = fields.choice('lpg', RULE_KINDS)
+  # A learned rule of `core.update_rules.registry`.
+  kind: str = 'lpg'
   # Whether it sees pi(a|s), as the paper's does.
   sees_policy: bool = fields.flag(True)
 
   def __post_init__(self):
     fields.check(self, 'rule.', ConfigError)
+    _require(self.kind in registry.learned(),
+             f'rule.kind is {self.kind!r}; allowed: '
+             f'{", ".join(registry.learned())}')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ P parameters of the rule. Time comes first. A leaf written for one lifetime
 gains an L axis in front where lifetimes are batched (trajectories: behind T).
 """
 
-from typing import Any, Mapping, NamedTuple
+from typing import Any, Mapping, NamedTuple, Optional
 
 import chex
 
@@ -22,24 +22,18 @@ class Trajectory(NamedTuple):
 
 
 class AgentOutput(NamedTuple):
-  """What an agent says of a state."""
+  """What an agent says of a state; None where its rule wants no such output."""
   logits: chex.Array  # [..., A], masked actions at a very negative value
-  y_logits: chex.Array  # [..., M], y is their softmax
-
-
-class RuleInput(NamedTuple):
-  """What the rule sees of a trajectory, x_t of Section 3.1."""
-  reward: chex.Array  # [T, B]
-  discount_t: chex.Array  # [T, B], d_t
-  gamma: chex.Array  # [T, B], the lifetime's discount factor
-  action_probability: chex.Array  # [T, B], pi(a_t|s_t)
-  y: chex.Array  # [T+1, B, M], y(s_t) and, one further, y(s_{t+1})
+  y_logits: Optional[chex.Array] = None  # [..., M], y is their softmax
+  value: Optional[chex.Array] = None  # [...], V(s), an estimate of the return
+  baseline: Optional[chex.Array] = None  # [...], f(s) of Eq. (7)
 
 
 class LPGTargets(NamedTuple):
-  """What the rule asks of an agent."""
+  """What the rule's network answers."""
   pi_hat: chex.Array  # [T, B], unbounded
-  y_hat_logits: chex.Array  # [T, B, M], their softmax is y_hat
+  # [T, B, M], their softmax is y_hat; None for a rule without y_hat.
+  y_hat_logits: Optional[chex.Array]
 
 
 class HyperParams(NamedTuple):

@@ -13,9 +13,9 @@ import pytest
 import lpg_distributed as lpg
 from lpg_distributed import config as config_lib
 from lpg_distributed import errors
-from lpg_distributed import types
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_update
+from lpg_distributed.core import rule_inputs
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents
 from lpg_distributed.store import eta_file
@@ -140,7 +140,7 @@ def test_apply_is_the_rule(rule, batch):
   flat['discount_t'] = flat.pop('discount')
   expected = lpg_network.apply_reference(
       rule_vector.unravel(_SMALL, jnp.asarray(rule.eta)), _SMALL,
-      types.RuleInput(
+      rule_inputs.RuleInput(
           gamma=np.full_like(flat['reward'], 0.99), **flat))
   np.testing.assert_allclose(targets.pi_hat.ravel(), expected.pi_hat.ravel(),
                              rtol=1e-4, atol=1e-5)
@@ -280,7 +280,7 @@ def test_agents_learn_by_the_rule_that_is_given():
   """With a handmade rule: pi_hat is the reward, which solves short chains."""
   config = config_lib.RuleConfig(num_predictions=2, lstm_size=1)
   eta = jax.tree_util.tree_map(
-      jnp.zeros_like, lpg_network.init(config, jax.random.PRNGKey(0)))
+      jnp.zeros_like, rule_vector.init(config, jax.random.PRNGKey(0)))
   lstm = eta['lpg/lstm/linear']
   # Rows of w: six inputs, hidden. Gates i, g, f, o. The cell keeps the sum of
   # later rewards (input and output gates open, forget gate open): a return.

@@ -13,6 +13,7 @@ from typing import Optional
 
 from absl import flags
 
+from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import atari
 from lpg_distributed.launch import command
 from lpg_distributed.launch import process_environment
@@ -25,16 +26,15 @@ _GAMES = flags.DEFINE_list('games', [], 'games, as breakout,pong; or all')
 _SEEDS = flags.DEFINE_list('seeds', ['0'], 'seeds, one job each, as 0,1,2')
 _FRAMES = flags.DEFINE_integer(
     'frames', 2_000_000, 'frames of the emulator in each job; the paper: 2e8')
-_RULE = flags.DEFINE_string('rule', 'lpg', 'lpg, random, a2c or lpg_v')
+_RULE = flags.DEFINE_string('rule', 'lpg', ', '.join(registry.names()))
 _ETA = flags.DEFINE_string(
-    'eta', None, 'the rule of lpg or lpg_v: a file, or the name of a published '
-    'rule')
+    'eta', None, 'a learned rule: a file, or the name of a published rule')
 _PRESET = flags.DEFINE_string('preset', 'dm_noop', ' or '.join(atari.PRESETS))
 _NUM_ENVS = flags.DEFINE_integer('num_envs', 30, 'parallel emulators '
                                  'of each job')
 _SET = flags.DEFINE_multi_string(
     'set', [], 'a setting of the agent and its value, as learning_rate=0.001; '
-    'many times; see lpg_distributed/core/rules.py')
+    'many times; see lpg_distributed/meta_testing/settings.py')
 _LSTM_SIZE = flags.DEFINE_integer(
     'lstm_size', 256, 'LSTM units of the eta that --rule=random draws without '
     '--eta')

@@ -3,7 +3,7 @@
   lpg meta-test --env=gymnax/CartPole-v1 --eta=all_kinds_pi
 
 Environments: atari/GAME, gymnax/NAME, bsuite/EXPERIMENT/N, gymnasium/ID,
-module/PACKAGE.MODULE:FUNCTION. Rules: lpg, random, a2c, lpg_v.
+module/PACKAGE.MODULE:FUNCTION.
 The same command resumes a job that was stopped or killed.
 """
 
@@ -12,16 +12,16 @@ import sys
 
 from absl import flags
 
+from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import atari
 from lpg_distributed.launch import command
 from lpg_distributed.launch import process_environment
 from lpg_distributed.launch import stopping
 
 _ENV = flags.DEFINE_string('env', None, 'the environment, as KIND/NAME')
-_RULE = flags.DEFINE_string('rule', 'lpg', 'lpg, random, a2c or lpg_v')
+_RULE = flags.DEFINE_string('rule', 'lpg', ', '.join(registry.names()))
 _ETA = flags.DEFINE_string(
-    'eta', None, 'the rule of lpg or lpg_v: a file, or the name of a published '
-    'rule')
+    'eta', None, 'a learned rule: a file, or the name of a published rule')
 _PRESET = flags.DEFINE_string('preset', None, 'on Atari: dm_noop or '
                               'machado')
 _SEEDS = flags.DEFINE_list('seeds', ['0'], 'seeds, one agent each, as 0,1,2')
@@ -33,7 +33,7 @@ _FRAMES = flags.DEFINE_integer(
 _NUM_ENVS = flags.DEFINE_integer('num_envs', None, 'parallel environments')
 _SET = flags.DEFINE_multi_string(
     'set', [], 'a setting of the agent and its value, as learning_rate=0.001; '
-    'many times; see lpg_distributed/core/rules.py')
+    'many times; see lpg_distributed/meta_testing/settings.py')
 _LSTM_SIZE = flags.DEFINE_integer(
     'lstm_size', 256, 'LSTM units of the eta that --rule=random draws without '
     '--eta')

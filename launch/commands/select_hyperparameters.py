@@ -9,6 +9,7 @@ import sys
 
 from absl import flags
 
+from lpg_distributed.core.update_rules import registry
 from lpg_distributed.launch import command
 from lpg_distributed.launch import process_environment
 from lpg_distributed.launch import stopping
@@ -16,7 +17,7 @@ from lpg_distributed.launch.local import pool
 
 _ETA = flags.DEFINE_string('eta', None, 'the rule: a file, or the name of a '
                            'published rule')
-_RULE = flags.DEFINE_string('rule', 'lpg', 'lpg, random, a2c or lpg_v')
+_RULE = flags.DEFINE_string('rule', 'lpg', ', '.join(registry.names()))
 _ENVIRONMENTS = flags.DEFINE_list(
     'environments', ['atari/breakout', 'atari/boxing'], 'the validation '
     'environments')

@@ -11,6 +11,7 @@ from lpg_distributed import config as config_lib
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents
+from lpg_distributed.core.update_rules import registry
 from lpg_distributed.store import saved_bandit
 
 # Folded into the key, where training folds in shard ids.
@@ -28,8 +29,8 @@ class Variant(NamedTuple):
   """What is compared."""
   eta: np.ndarray  # [P]
   alpha_y: Optional[float] = None  # overrides the bandit's; 0: y not learned
-  # Holds an input of the rule, `phi` or `probability`, at its mean under
-  # another variant, which stands before; the rule does not see it then.
+  # Holds an input of the rule, `phi` or one of `rule_inputs.INPUTS`, at its
+  # mean under another variant, which stands before.
   held: Optional[str] = None
   held_of: Optional[str] = None
 
@@ -39,7 +40,7 @@ def with_ablations(config: config_lib.RuleConfig, eta: np.ndarray, full: str,
   """A rule and the ablations of its predictions, by these names."""
   variants = {full: Variant(eta),
               held_phi: Variant(eta, held='phi', held_of=full)}
-  if config.kind != 'lpg_v':  # It has no y to learn.
+  if registry.make_learned(config).predictions is not None:
     variants[no_y] = Variant(eta, alpha_y=0.)
   return variants
 
@@ -52,10 +53,11 @@ def held_out_key(seed: int, index: int) -> chex.PRNGKey:
 
 def hold(config: config_lib.RuleConfig, eta: np.ndarray, name: str,
          value: float) -> np.ndarray:
-  """`eta` with `phi` or `probability` at `value`, whatever agents do."""
-  held = {'phi': lpg_network.hold_phi,
-          'probability': lpg_network.hold_probability}[name]
-  return rule_vector.ravel(held(rule_vector.unravel(config, eta), value))
+  """`eta` with `phi` or one of `rule_inputs.INPUTS` held at `value`."""
+  tree = rule_vector.unravel(config, eta)
+  return rule_vector.ravel(
+      lpg_network.hold_phi(tree, value) if name == 'phi'
+      else lpg_network.hold_input(tree, name, value))
 
 
 class Lives:
@@ -86,7 +88,7 @@ class Lives:
 def mean_seen(lifetimes: train_agents.Lifetimes) -> dict[str, float]:
   """Over lifetimes and updates; those that diverged are left out."""
   means = {}
-  for name, values in lifetimes.seen._asdict().items():
+  for name, values in lifetimes.seen.items():
     values = np.asarray(values, np.float64)
     means[name] = values[np.isfinite(values)].mean()
   return means

@@ -22,12 +22,12 @@ from lpg_distributed.analysis import sources
 from lpg_distributed.analysis import stored
 from lpg_distributed.core import agent_networks
 from lpg_distributed.core import agent_update
-from lpg_distributed.core import critic
+from lpg_distributed.core import critic as critic_lib
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_gradient
-from lpg_distributed.core import predictions as predictions_lib
 from lpg_distributed.core import rollout
 from lpg_distributed.core import rule_vector
+from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import grid_model
 from lpg_distributed.envs import grid_world
 from lpg_distributed.envs import optimal
@@ -112,14 +112,15 @@ def _make_kind(config: config_lib.Config, world: grid_world.GridWorldSettings
                ) -> meta_gradient.Kind:
   environment = grid_world.GridWorld('unseen_grid', world)
   spec, agent = environment.observation_spec(), config_lib.AgentConfig()
-  predictions = predictions_lib.make(config.rule)
+  rule = registry.make_learned(
+      config.rule, network=meta_gradient.isolated_network)
   return meta_gradient.Kind(
-      environment, agent_networks.make_agent(
-          agent, spec, grid_world.NUM_ACTIONS, predictions.num,
+      environment=environment, agent=agent_networks.make_agent(
+          agent, spec, grid_world.NUM_ACTIONS, rule.outputs.num_predictions,
           config.meta.y_table_stddev),
-      agent_update.make_optimiser(agent.optimiser),
-      critic.make_critic(agent, spec, config.outer),
-      predictions)
+      optimiser=agent_update.make_optimiser(agent.optimiser),
+      critic=critic_lib.make_critic(agent, spec, config.outer),
+      rule=rule)
 
 
 class PolicyEvaluation:
@@ -133,14 +134,14 @@ class PolicyEvaluation:
     Raises:
       ResultsError: rules of this kind predict nothing.
     """
-    if not predictions_lib.make(config.rule).num:
+    if registry.make_learned(config.rule).predictions is None:
       raise stored.ResultsError(
           f'a rule of kind {config.rule.kind} has no predictions; allowed: '
-          'lpg, lpg_vector')
+          f'{", ".join(rule_vector.predicting_kinds())}')
     self._rule, self._worlds, self._settings = config.rule, worlds, settings
-    self._meta = dataclasses.replace(
+    self._config = dataclasses.replace(config, meta=dataclasses.replace(
         config.meta, num_envs=settings.num_envs,
-        trajectory_steps=settings.trajectory_steps)
+        trajectory_steps=settings.trajectory_steps))
     self._kind = _make_kind(config, world)
     num_objects = worlds.object_cells.shape[1]
     cells = np.array(grid_model.open_cells(world))
@@ -188,8 +189,9 @@ class PolicyEvaluation:
             jax.random.split(keys[1], num)),
         state, jax.vmap(lambda _: rollout.no_returns(settings.num_envs))(
             jnp.arange(num)), trajectory)
-    progress = meta_gradient.collect(self._kind, self._meta, task, progress,
-                                     jax.random.split(keys[2], num))
+    progress = meta_gradient.collect(
+        self._kind, self._config.meta, task, progress,
+        jax.random.split(keys[2], num))
     return task, progress
 
   def _advance_block(self, eta, task, progress, keys):
@@ -199,13 +201,13 @@ class PolicyEvaluation:
     def step(progress, keys):
       progress, _ = meta_gradient.learn_values(self._kind, task, progress)
       theta, opt_state, _ = meta_gradient.update_agents(
-          self._kind, self._meta, rule, progress.theta, progress.opt_state,
+          self._kind, self._config, rule, progress.theta, progress.opt_state,
           progress.trajectory, task)
       # The policy's part of the table stays as it is.
       theta = theta.at[..., :grid_world.NUM_ACTIONS].set(self._policy)
       progress = progress._replace(theta=theta, opt_state=opt_state)
-      return meta_gradient.collect(self._kind, self._meta, task, progress,
-                                   keys), None
+      return meta_gradient.collect(
+          self._kind, self._config.meta, task, progress, keys), None
 
     return jax.lax.scan(step, progress, keys)[0]
 
@@ -240,7 +242,8 @@ class PolicyEvaluation:
 
 def represent(source: sources.Source, y_logits: np.ndarray) -> np.ndarray:
   """The agent's outputs as predictions y."""
-  return np.asarray(predictions_lib.make(source.config.rule).represent(
+  return np.asarray(registry.make_learned(
+      source.config.rule).predictions.represent(
       jnp.asarray(y_logits)))
 
 
@@ -254,7 +257,8 @@ def phi(source: sources.Source, y_logits: np.ndarray) -> np.ndarray:
 def distance(source: sources.Source, y_0: np.ndarray,
              y_1: np.ndarray) -> np.ndarray:
   """D_KL(y_0 || y_1) of outputs [..., M], or what stands in its place."""
-  return np.asarray(predictions_lib.make(source.config.rule).distance(
+  return np.asarray(registry.make_learned(
+      source.config.rule).predictions.distance(
       jnp.asarray(y_0), jnp.asarray(y_1)))
 
 

@@ -4,16 +4,17 @@ import jax
 import jax.numpy as jnp
 
 from lpg_distributed import config as config_lib
-from lpg_distributed import types
 from lpg_distributed.analysis import evaluation
-from lpg_distributed.core import agent_update
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_gradient
-from lpg_distributed.core import predictions as predictions_lib
+from lpg_distributed.core import rule_inputs as inputs_lib
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents
+from lpg_distributed.core.update_rules import registry
 
-INPUTS = ('reward', 'probability', 'phi')
+# By the name in results: a field of `rule_inputs.RuleInput`, or phi(y).
+INPUTS = {'reward': 'reward', 'probability': 'action_probability',
+          'phi': 'phi'}
 _INDEX = 3  # of the key, where evaluation folds in environments
 
 
@@ -24,7 +25,7 @@ def held_out_key(seed: int) -> jax.Array:
 
 def rule_inputs(config: config_lib.Config, environment: str,
                 eta: jax.Array, key: jax.Array, num_lifetimes: int,
-                arm_log_probs: jax.Array, updates: int) -> types.RuleInput:
+                arm_log_probs: jax.Array, updates: int) -> inputs_lib.RuleInput:
   """What the rule sees of agents that it has taught for a while, [T, N]."""
   kinds: list[meta_gradient.Kind] = []
 
@@ -34,18 +35,8 @@ def rule_inputs(config: config_lib.Config, environment: str,
 
   _, (task, progress) = train_agents.live(
       config, environment, make, key, num_lifetimes, arm_log_probs, updates)
-  kind = kinds[0]
-  output = meta_gradient.agent_outputs(
-      kind, progress.theta, progress.trajectory.observation, task.env_params)
-  values = meta_gradient.seen_values(kind, progress)
-  represent = kind.predictions.represent
-  if values is not None:
-    represent = lambda _: values[..., None]
-  inputs = agent_update.rule_input(output, progress.trajectory,
-                                   task.hyper.gamma[:, None], represent)
-  flat = lambda x, behind: x.reshape(x.shape[0], -1, *x.shape[3:][:behind])
-  return types.RuleInput(*(flat(x, 0) for x in inputs[:4]),
-                         flat(inputs.y, 1))
+  return inputs_lib.flatten(train_agents.rule_inputs_of(
+      config, kinds[0], task, progress))
 
 
 def _outputs(config: config_lib.RuleConfig, eta, inputs):
@@ -58,7 +49,8 @@ def _outputs(config: config_lib.RuleConfig, eta, inputs):
   pi_hat = targets.pi_hat[..., None]
   if targets.y_hat_logits is None:
     return pi_hat, jnp.zeros((*pi_hat.shape[:2], 0))
-  return pi_hat, predictions_lib.make(config).represent(targets.y_hat_logits)
+  represent = registry.make_learned(config).predictions.represent
+  return pi_hat, represent(targets.y_hat_logits)
 
 
 def _phi_direction(eta, y):
@@ -69,7 +61,7 @@ def _phi_direction(eta, y):
 
 
 def kernels(config: config_lib.RuleConfig, vector: jax.Array,
-            inputs: types.RuleInput) -> dict[str, jax.Array]:
+            inputs: inputs_lib.RuleInput) -> dict[str, jax.Array]:
   """Derivatives of outputs at t by inputs at t + k.
 
   Args:
@@ -84,17 +76,16 @@ def kernels(config: config_lib.RuleConfig, vector: jax.Array,
     input differs from step to step.
   """
   eta = rule_vector.unravel(config, vector)
-  inputs = types.RuleInput(*map(jnp.asarray, inputs))
+  inputs = jax.tree_util.tree_map(jnp.asarray, inputs)
   num_steps = inputs.reward.shape[0]
   direction = _phi_direction(eta, inputs.y)
-  move = {
-      'reward': lambda s, e: inputs._replace(
-          reward=inputs.reward.at[s].add(e)),
-      'probability': lambda s, e: inputs._replace(
-          action_probability=inputs.action_probability.at[s].add(e)),
-      'phi': lambda s, e: inputs._replace(
-          y=inputs.y.at[s].add(e * direction[s])),
-  }
+
+  def move(name, s, e):
+    """The inputs, with `name` at step s larger by e."""
+    if name == 'phi':
+      return inputs._replace(y=inputs.y.at[s].add(e * direction[s]))
+    return inputs._replace(**{name: getattr(inputs, name).at[s].add(e)})
+
   # Whether no episode ended from t to s: d_t .. d_{s-1} are all 1.
   def connected(t, s):
     steps = jnp.arange(num_steps)
@@ -102,12 +93,12 @@ def kernels(config: config_lib.RuleConfig, vector: jax.Array,
     return jnp.all((inputs.discount_t > 0.) | ~between[:, None], axis=0)
 
   result = {}
-  for name in INPUTS:
-    length = num_steps + (name == 'phi')
+  for name, field in INPUTS.items():
+    length = num_steps + (field == 'phi')
 
-    def by_step(s, name=name):
+    def by_step(s, field=field):
       """Derivatives by the input at s, of all steps t: [T, N, .] each."""
-      return jax.jvp(lambda e: _outputs(config, eta, move[name](s, e)),
+      return jax.jvp(lambda e: _outputs(config, eta, move(field, s, e)),
                      (jnp.float32(0.),), (jnp.float32(1.),))[1]
 
     pi_hat, y_hat = jax.lax.map(by_step, jnp.arange(length))  # [s, t, N, .]
@@ -123,7 +114,7 @@ def kernels(config: config_lib.RuleConfig, vector: jax.Array,
         return jnp.sum(jnp.where(chosen, derivative, 0.)) / jnp.maximum(
             jnp.sum(chosen), 1)
       result[f'{output}/{name}'] = jax.vmap(mean_at)(jnp.arange(length))
-  result['deviation/reward'] = jnp.std(inputs.reward)
-  result['deviation/probability'] = jnp.std(inputs.action_probability)
-  result['deviation/phi'] = jnp.std(lpg_network.embed(eta, inputs.y))
+    result[f'deviation/{name}'] = jnp.std(
+        lpg_network.embed(eta, inputs.y) if field == 'phi'
+        else getattr(inputs, field))
   return result

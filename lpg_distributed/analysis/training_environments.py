@@ -22,6 +22,7 @@ from lpg_distributed.analysis import sources
 from lpg_distributed.analysis import training_settings as settings_lib
 from lpg_distributed.analysis import tuning
 from lpg_distributed.core import train_agents
+from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import suite
 
 _STREAM = tuning.STREAM + 1  # folded into the seed's key
@@ -74,15 +75,12 @@ def layouts(environment: str, settings: settings_lib.Settings) -> Any:
     NumPy leaves [`settings.num_lifetimes`, ...], the environment's parameters.
   """
   config = config_lib.Config()
-
-  def idle(task, progress):
-    nothing = jnp.zeros_like(task.hyper.gamma)
-    return progress, train_agents.Seen(nothing, nothing)
+  idle = train_agents.Learner(lambda task, progress: (progress, {}))
 
   @jax.jit
   def born(key):  # As they are born; of the rest nothing is computed.
     return train_agents.live(
-        config, environment, lambda kind: train_agents.Learner(idle), key,
+        config, environment, lambda kind: idle, key,
         settings.chunk, jnp.zeros(len(config.agents[environment].arms)),
         updates=0)[1].task.env_params
 
@@ -123,13 +121,13 @@ def _by_rule(source: sources.Source, environment: str,
   keep = lambda found: curves.row(found, bounds, settings.num_lifetimes)
   rows = {source.label: keep(whole)}
   if settings.ablations and not source.about.get('untrained'):
-    if config.rule.kind != 'lpg_v':
+    if registry.make_learned(config.rule).predictions is not None:
       rows[f'{source.label}, {settings_lib.NO_Y}'] = keep(
           live(source.eta, 0.))
     means = [evaluation.mean_seen(some) for some in whole]
     for label, name in ((settings_lib.HELD_PHI, 'phi'),
-                        (settings_lib.HELD_POLICY, 'probability')):
-      if name == 'probability' and not config.rule.sees_policy:
+                        (settings_lib.HELD_POLICY, 'action_probability')):
+      if name == 'action_probability' and not config.rule.sees_policy:
         continue
       rows[f'{source.label}, {label}'] = keep(live(evaluation.hold(
           config.rule, source.eta, name, np.mean([m[name] for m in means]))))

@@ -19,6 +19,7 @@ from lpg_distributed.analysis import sources
 from lpg_distributed.analysis import training_settings as settings_lib
 from lpg_distributed.core import baselines
 from lpg_distributed.core import train_agents
+from lpg_distributed.core.update_rules import registry
 
 Pair = tuple[float, float]  # of hyperparameters
 # Folded into the seed's key: other lifetimes than those that are compared.
@@ -110,7 +111,9 @@ def with_a2c_rates(config: config_lib.Config,
   """`config` with A2C's learning rates for the agents of a rule."""
   agent = config.agents[environment]
   # Without predictions to learn all costs are alike.
-  kl_costs = agent.kl_costs[:1 if config.rule.kind == 'lpg_v' else None]
+  kl_costs = agent.kl_costs
+  if registry.make_learned(config.rule).predictions is None:
+    kl_costs = kl_costs[:1]
   agent = dataclasses.replace(
       agent, learning_rates=baselines.learning_rates(agent), kl_costs=kl_costs)
   return dataclasses.replace(

@@ -118,6 +118,7 @@ def make_agent(config: config_lib.AgentConfig,
     rows = network.apply(theta, observation)
     logits = jnp.where(action_mask.reshape((1,) * (rows.ndim - 1) + (-1,)),
                        rows[..., :num_actions], MASKED_LOGIT)
-    return types.AgentOutput(logits, rows[..., num_actions:])
+    return types.AgentOutput(
+        logits, rows[..., num_actions:] if num_predictions else None)
 
   return Agent(network.init, apply)

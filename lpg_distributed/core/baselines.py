@@ -9,15 +9,13 @@ per environment, over `grid`, on lifetimes that the comparison does not see.
 from typing import Optional
 
 import chex
-import jax
 import jax.numpy as jnp
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
-from lpg_distributed.core import agent_update
 from lpg_distributed.core import meta_gradient
-from lpg_distributed.core import rules
 from lpg_distributed.core import train_agents
+from lpg_distributed.core.update_rules import registry
 
 # Beyond the bandit's largest learning rate: targets of LPG have a scale that
 # was learned for these rates, those of A2C have not.
@@ -40,27 +38,17 @@ def grid(agent: config_lib.AgentConfig) -> tuple[tuple[float, float], ...]:
 
 def a2c(config: config_lib.Config,
         kind: meta_gradient.Kind) -> train_agents.Learner:
-  """Advantage actor-critic (Mnih et al., 2016); beta_0 weighs its entropy."""
-  num_steps = config.meta.trajectory_steps * config.meta.num_envs
+  """Agents of A2C; beta_0 weighs their entropy."""
+  kind = kind._replace(rule=registry.make('a2c'))
 
   def update(task, progress):
-    progress, advantage = meta_gradient.learn_values(kind, task, progress)
-    trajectory = progress.trajectory
-
-    def loss(theta):
-      """Sum over lifetimes, which are independent, of their means."""
-      logits = meta_gradient.agent_outputs(
-          kind, theta, trajectory.observation[:-1], task.env_params).logits
-      log_pi = agent_update.log_probability(logits, trajectory.action)
-      bonus = task.hyper.beta_0[:, None] * rules.entropy(logits)
-      return -jnp.sum(log_pi * advantage + bonus) / num_steps
-
-    theta, opt_state = jax.vmap(kind.optimiser.apply)(
-        jax.grad(loss)(progress.theta), progress.opt_state, progress.theta,
-        task.hyper.alpha_lr)
-    nothing = jnp.zeros_like(task.hyper.gamma)
-    return (progress._replace(theta=theta, opt_state=opt_state),
-            train_agents.Seen(nothing, nothing))
+    theta, opt_state, _ = meta_gradient.update_agents(
+        kind, config, (), progress.theta, progress.opt_state,
+        progress.trajectory, task, meta_gradient.seen_values(kind, progress))
+    # Afterwards: advantages are those of the critic before it learns from this
+    # trajectory, as in the meta-gradient.
+    progress, _ = meta_gradient.learn_values(kind, task, progress)
+    return progress._replace(theta=theta, opt_state=opt_state), {}
 
   return train_agents.Learner(update)
 

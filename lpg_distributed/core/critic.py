@@ -38,11 +38,24 @@ class Critic(NamedTuple):
 
 
 def lambda_returns(trajectory: types.Trajectory, values: chex.Array,
-                   gamma: chex.Array, td_lambda: float) -> chex.Array:
-  """TD(lambda) targets, [T, B], from `values` [T+1, B]."""
-  batched = jax.vmap(rlax.lambda_returns, in_axes=(1, 1, 1, None), out_axes=1)
-  return batched(trajectory.reward, gamma * trajectory.discount_t, values[1:],
-                 td_lambda)
+                   gamma: chex.Numeric, td_lambda: chex.Numeric) -> chex.Array:
+  """TD(lambda) targets, [T, ...].
+
+  Args:
+    trajectory: leaves [T, ...].
+    values: [T+1, ...].
+    gamma: broadcasts against [...].
+    td_lambda: the same.
+  """
+  shape = trajectory.reward.shape
+  flat = lambda x: x.reshape(x.shape[0], -1)
+  own_lambda = jnp.ndim(td_lambda) > 0
+  if own_lambda:
+    td_lambda = flat(jnp.broadcast_to(td_lambda, shape))
+  batched = jax.vmap(rlax.lambda_returns, out_axes=1,
+                     in_axes=(1, 1, 1, 1 if own_lambda else None))
+  return batched(flat(trajectory.reward), flat(gamma * trajectory.discount_t),
+                 flat(values[1:]), td_lambda).reshape(shape)
 
 
 def _mean_visit_update(table: chex.Array, state_index: chex.Array,

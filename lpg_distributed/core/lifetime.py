@@ -19,9 +19,9 @@ from lpg_distributed.core import agent_networks
 from lpg_distributed.core import agent_update
 from lpg_distributed.core import critic as critic_lib
 from lpg_distributed.core import meta_gradient
-from lpg_distributed.core import predictions as predictions_lib
 from lpg_distributed.core import rollout
 from lpg_distributed.core import rule_vector
+from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import suite
 
 # Lifetimes times environments in a chunk, at most. These are the rows of the
@@ -83,16 +83,17 @@ def make_kind(config: config_lib.Config,
   environment = suite.load(environment_name)
   agent_config = config.agents[environment_name]
   spec = environment.observation_spec()
-  predictions = predictions_lib.make(config.rule)
+  rule = registry.make_learned(
+      config.rule, network=meta_gradient.isolated_network)
   return meta_gradient.Kind(
       environment=environment,
       agent=agent_networks.make_agent(
           agent_config, spec, environment.action_spec().num_values,
-          predictions.num, config.meta.y_table_stddev),
+          rule.outputs.num_predictions, config.meta.y_table_stddev),
       optimiser=agent_update.make_optimiser(agent_config.optimiser),
       critic=critic_lib.make_critic(
           agent_config, spec, config.outer),
-      predictions=predictions)
+      rule=rule)
 
 
 def draw_hyper_params(key: chex.PRNGKey, config: config_lib.Config,
@@ -267,7 +268,7 @@ def make_shard(config: config_lib.Config, environment_name: str,
     def together(task, progress, keys):
       (_, (progress, stats)), gradient = jax.value_and_grad(
           lambda e: meta_gradient.window_loss(
-              rule_vector.unravel(config.rule, e), kind, config.meta,
+              rule_vector.unravel(config.rule, e), kind, config,
               task, progress, keys), has_aux=True)(eta)
       return gradient[None], progress, stats
 

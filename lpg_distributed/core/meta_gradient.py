@@ -16,8 +16,9 @@ from lpg_distributed.core import backward_lstm
 from lpg_distributed.core import convolution
 from lpg_distributed.core import critic as critic_lib
 from lpg_distributed.core import lpg_network
-from lpg_distributed.core import predictions as predictions_lib
 from lpg_distributed.core import rollout as rollout_lib
+from lpg_distributed.core import rule_inputs
+from lpg_distributed.core.update_rules import base as rule_lib
 from lpg_distributed.envs import base
 
 
@@ -27,7 +28,7 @@ class Kind(NamedTuple):
   agent: agent_networks.Agent
   optimiser: agent_update.AgentOptimiser
   critic: critic_lib.Critic
-  predictions: predictions_lib.Predictions
+  rule: rule_lib.UpdateRule
 
 
 class Task(NamedTuple):
@@ -80,23 +81,20 @@ _isolate.defvjp(lambda x: (_zero_unless_finite(x), None),
                 lambda _, ct: (_zero_unless_finite(ct),))
 
 
-def compute_targets(eta: lpg_network.Eta, output: types.AgentOutput,
-                    trajectory: types.Trajectory, gamma: chex.Array,
-                    represent=jax.nn.softmax,
-                    values: Optional[chex.Array] = None) -> types.LPGTargets:
-  """The rule on L lifetimes' trajectories; `output` [T+1, L, B, .].
+def isolated_network(eta: lpg_network.Eta,
+                     inputs: rule_inputs.RuleInput) -> types.LPGTargets:
+  """`lpg_network.apply` on [T, L, B], keeping L lifetimes apart."""
+  isolate = functools.partial(jax.tree_util.tree_map, _isolate)
+  return isolate(lpg_network.apply(eta, isolate(inputs)))
 
-  `values` [T+1, L, B] stand in place of y for LPG-V, which has no y_hat.
-  """
-  if values is not None:
-    represent = lambda _: values[..., None]
-  inputs = agent_update.rule_input(output, trajectory, gamma[:, None],
-                                   represent)
-  inputs = jax.tree_util.tree_map(_isolate, inputs)
-  if values is not None:
-    return types.LPGTargets(_isolate(lpg_network.apply_policy(eta, inputs)),
-                            None)
-  return jax.tree_util.tree_map(_isolate, lpg_network.apply(eta, inputs))
+
+def agent_hyper(hyper: types.HyperParams, td_lambda: float) -> rule_lib.Hyper:
+  """What L agents learn with, [L, 1] each; their critics have V(s)."""
+  behind = lambda x: x[:, None]
+  return rule_lib.Hyper(
+      alpha_lr=behind(hyper.alpha_lr), alpha_y=behind(hyper.alpha_y),
+      gamma=behind(hyper.gamma), entropy_cost=behind(hyper.beta_0),
+      value_cost=jnp.zeros(()), td_lambda=jnp.float32(td_lambda))
 
 
 def over_lifetimes(function, in_axes, out_axes, num_lifetimes: int):
@@ -166,60 +164,103 @@ def learn_values(kind: Kind, task: Task,
 
 def seen_values(kind: Kind, progress: Progress) -> Optional[chex.Array]:
   """V(s) [T+1, L, B] of the trajectory, if the rule sees it; else None."""
-  if not kind.predictions.sees_values:
+  if not kind.rule.outputs.value:
     return None
   observation = progress.trajectory.observation
   return over_lifetimes(kind.critic.evaluate, (0, 1), 1,
                         observation.shape[1])(progress.value, observation)
 
 
-def update_agents(kind, config, eta, theta, opt_state, trajectory, task,
-                  values=None):
-  """One update of L agents, Eq. (2); returns also the rule's regularisers.
+class Regularised(NamedTuple):
+  """What Eq. (4) regularises of an update, means per lifetime, [L]."""
+  pi_hat_square: chex.Array
+  y_hat_square: chex.Array  # ||y_hat||^2; 0 for a rule without y_hat
+  kl: chex.Array  # D_KL(y || y_hat), for the metrics only
+
+
+def _regularised(predictions, output, targets):
+  pi_hat_square = jnp.mean(jnp.square(targets.pi_hat), axis=(0, 2))
+  if predictions is None:
+    nothing = jnp.zeros_like(pi_hat_square)
+    return Regularised(pi_hat_square, nothing, nothing)
+  y_hat = predictions.represent(targets.y_hat_logits)
+  y_hat_square = jnp.mean(jnp.sum(jnp.square(y_hat), axis=-1), axis=(0, 2))
+  kl = jax.lax.stop_gradient(jnp.mean(predictions.distance(
+      output.y_logits[:-1], targets.y_hat_logits), axis=(0, 2)))
+  return Regularised(pi_hat_square, y_hat_square, kl)
+
+
+def update_agents(kind: Kind, config: config_lib.Config, eta: lpg_network.Eta,
+                  theta: types.Params, opt_state: types.Params,
+                  trajectory: types.Trajectory, task: Task,
+                  values: Optional[chex.Array] = None
+                  ) -> tuple[types.Params, types.Params, Regularised]:
+  """One update of L agents by the rule, Eq. (2).
 
   `values` are those of `seen_values`.
   """
+  hyper = agent_hyper(task.hyper, config.outer.td_lambda)
   gradient, output, targets = agent_update.agent_gradient(
+      rule=kind.rule,
       apply=lambda theta: agent_outputs(
           kind, theta, trajectory.observation, task.env_params),
       theta=theta,
-      compute_targets=lambda output: compute_targets(
-          eta, output, trajectory, task.hyper.gamma,
-          kind.predictions.represent, values),
-      trajectory=trajectory,
-      alpha_y=task.hyper.alpha_y[:, None],
-      steps_per_agent=config.trajectory_steps * config.num_envs,
-      distance=kind.predictions.distance)
+      compute_targets=lambda output: kind.rule.compute_targets(
+          eta, rule_lib.Experience(
+              trajectory, output._replace(value=values)), hyper)[0],
+      action=trajectory.action,
+      hyper=hyper,
+      steps_per_agent=config.meta.trajectory_steps * config.meta.num_envs)
   theta, opt_state = jax.vmap(kind.optimiser.apply)(
       gradient, opt_state, theta, task.hyper.alpha_lr)
-  if targets.y_hat_logits is None:
-    pi_hat_square = jnp.mean(jnp.square(targets.pi_hat), axis=(0, 2))
-    nothing = jnp.zeros_like(pi_hat_square)
-    return theta, opt_state, (pi_hat_square, nothing, nothing)
-  y_hat = kind.predictions.represent(targets.y_hat_logits)
-  pi_hat_square = jnp.mean(jnp.square(targets.pi_hat), axis=(0, 2))
-  y_hat_square = jnp.mean(jnp.sum(jnp.square(y_hat), axis=-1), axis=(0, 2))
-  kl = jax.lax.stop_gradient(jnp.mean(kind.predictions.distance(
-      output.y_logits[:-1], targets.y_hat_logits), axis=(0, 2)))
-  return theta, opt_state, (pi_hat_square, y_hat_square, kl)
+  return theta, opt_state, _regularised(kind.rule.predictions, output, targets)
 
 
-def policy_loss(is_distribution, output, action, advantage, beta_0, beta_1):
-  """A2C's loss for one lifetime's [T, B] steps; see Eq. (4).
+def _has_entropy(rule: rule_lib.UpdateRule) -> bool:
+  return rule.predictions is not None and rule.predictions.is_distribution
 
-  What is no distribution has no entropy, and counts as 0.
+
+class MetaLoss(NamedTuple):
+  """Eq. (4), negated, and its entropies; [L]."""
+  loss: chex.Array
+  policy_entropy: chex.Array  # nats
+  y_entropy: chex.Array  # nats; 0 where y is no distribution
+
+
+def meta_loss(rule: rule_lib.UpdateRule, config: config_lib.MetaConfig,
+              output: types.AgentOutput, action: chex.Array,
+              advantage: chex.Array, beta_0: chex.Array,
+              regularised: Regularised) -> MetaLoss:
+  """Eq. (4), negated for minimisation, of each of L lifetimes.
+
+  The policy gradient of Eq. (3) is A2C's, as B.1 says.
+
+  Args:
+    rule: its predictions have an entropy, or none.
+    config: beta_1 to beta_3, Table 2.
+    output: of theta_K on its trajectory, [T, L, B, .].
+    action: [T, L, B].
+    advantage: [T, L, B], a constant.
+    beta_0: [L].
+    regularised: means over the K updates, [L].
   """
-  flat = lambda x: x.reshape((-1,) + x.shape[2:])
-  weights = jnp.ones(action.size)
-  logits = flat(output.logits)
-  y_logits = flat(output.y_logits) if is_distribution else None
-  policy_gradient = rlax.policy_gradient_loss(
-      logits, flat(action), flat(advantage), weights)
-  policy_entropy = -rlax.entropy_loss(logits, weights)
-  y_entropy = (-rlax.entropy_loss(y_logits, weights) if is_distribution
-               else jnp.zeros(()))
-  loss = policy_gradient - beta_0 * policy_entropy - beta_1 * y_entropy
-  return loss, policy_entropy, y_entropy
+  def one(output, action, advantage, beta_0):
+    flat = lambda x: x.reshape((-1,) + x.shape[2:])
+    weights = jnp.ones(action.size)
+    logits = flat(output.logits)
+    policy_gradient = rlax.policy_gradient_loss(
+        logits, flat(action), flat(advantage), weights)
+    policy_entropy = -rlax.entropy_loss(logits, weights)
+    y_entropy = (-rlax.entropy_loss(flat(output.y_logits), weights)
+                 if _has_entropy(rule) else jnp.zeros(()))
+    loss = (policy_gradient - beta_0 * policy_entropy
+            - config.prediction_entropy_cost * y_entropy)
+    return MetaLoss(loss, policy_entropy, y_entropy)
+
+  found = jax.vmap(one, in_axes=(1, 1, 1, 0))(output, action, advantage, beta_0)
+  return found._replace(loss=found.loss + (
+      config.pi_hat_cost * regularised.pi_hat_square
+      + config.y_hat_cost * regularised.y_hat_square))
 
 
 def _all_finite(tree, num_lifetimes: int) -> chex.Array:
@@ -234,7 +275,7 @@ def _all_finite(tree, num_lifetimes: int) -> chex.Array:
 def window_loss(
     eta: lpg_network.Eta,
     kind: Kind,
-    config: config_lib.MetaConfig,
+    config: config_lib.Config,
     task: Task,
     progress: Progress,
     keys: chex.PRNGKey,
@@ -244,7 +285,7 @@ def window_loss(
   Args:
     eta: the rule, what the result is differentiated with respect to.
     kind: the lifetimes' common kind.
-    config: Table 2.
+    config: of the run.
     task: leaves [L, ...].
     progress: leaves [L, ...]; its trajectory belongs to its `theta`.
     keys: [L, K, 2], one for each new rollout.
@@ -261,32 +302,31 @@ def window_loss(
           backward_lstm.RESIDUALS, convolution.RESIDUALS))
 
   def step(progress, keys):
-    theta, opt_state, costs = update(
+    theta, opt_state, regularised = update(
         eta, progress.theta, progress.opt_state, progress.trajectory, task,
         seen_values(kind, progress))
     progress = progress._replace(theta=theta, opt_state=opt_state)
-    progress = collect(kind, config, task, progress, keys)
+    progress = collect(kind, config.meta, task, progress, keys)
     progress, advantage = learn_values(kind, task, progress)
-    return progress, (costs, advantage)
+    return progress, (regularised, advantage)
 
-  progress, (costs, advantages) = jax.lax.scan(
+  progress, (regularised, advantages) = jax.lax.scan(
       step, progress, jnp.moveaxis(keys, 1, 0))
-  pi_hat_square, y_hat_square, kl = (jnp.mean(c, axis=0) for c in costs)
+  regularised = jax.tree_util.tree_map(
+      lambda x: jnp.mean(x, axis=0), regularised)
 
   trajectory = progress.trajectory
   output = agent_outputs(kind, progress.theta, trajectory.observation[:-1],
                          task.env_params)
-  loss, policy_entropy, y_entropy = jax.vmap(
-      functools.partial(policy_loss, kind.predictions.is_distribution),
-      in_axes=(1, 1, 1, 0, None))(
-          output, trajectory.action, advantages[-1], task.hyper.beta_0,
-          config.prediction_entropy_cost)
-  loss += config.pi_hat_cost * pi_hat_square + config.y_hat_cost * y_hat_square
-
+  loss, policy_entropy, y_entropy = meta_loss(
+      kind.rule, config.meta, output, trajectory.action, advantages[-1],
+      task.hyper.beta_0, regularised)
   finite = jnp.logical_and(_all_finite(progress.theta, num_lifetimes),
                            jnp.isfinite(loss))
-  counts = jnp.logical_and(finite, policy_entropy >= config.min_policy_entropy)
+  counts = jnp.logical_and(
+      finite, policy_entropy >= config.meta.min_policy_entropy)
   loss = jnp.where(counts, loss, 0.)
-  stats = WindowStats(loss, finite, policy_entropy, y_entropy, kl,
-                      pi_hat_square, y_hat_square)
+  stats = WindowStats(
+      loss=loss, finite=finite, policy_entropy=policy_entropy,
+      y_entropy=y_entropy, **regularised._asdict())
   return jnp.sum(loss), (progress, stats)

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import optax
 
 from lpg_distributed import config as config_lib
-from lpg_distributed.core import lpg_network
 from lpg_distributed.core import rule_vector
 
 
@@ -26,7 +25,7 @@ def _optimiser(config: config_lib.MetaConfig) -> optax.GradientTransformation:
 def init(config: config_lib.Config) -> MetaState:
   """A new rule, drawn from the run's seed."""
   vector = rule_vector.ravel(
-      lpg_network.init(config.rule, jax.random.PRNGKey(config.run.seed)))
+      rule_vector.init(config.rule, jax.random.PRNGKey(config.run.seed)))
   return begin(config.meta, vector)
 
 

@@ -9,12 +9,18 @@ import jax.numpy as jnp
 
 from lpg_distributed import config as config_lib
 from lpg_distributed.core import lpg_network
+from lpg_distributed.core.update_rules import registry
 
 
 @functools.lru_cache(maxsize=None)
 def _shapes(config: config_lib.RuleConfig):
-  return jax.eval_shape(functools.partial(lpg_network.init, config),
+  return jax.eval_shape(functools.partial(init, config),
                         jax.random.PRNGKey(0))
+
+
+def init(config: config_lib.RuleConfig, key: chex.PRNGKey) -> lpg_network.Eta:
+  """Draws the parameters of a new rule, as a tree."""
+  return registry.make_learned(config).init(key)
 
 
 def size(config: config_lib.RuleConfig) -> int:
@@ -37,4 +43,12 @@ def unravel(config: config_lib.RuleConfig,
   zeros = jax.tree_util.tree_map(
       lambda s: jnp.zeros(s.shape, s.dtype), _shapes(config))
   eta = flatten_util.ravel_pytree(zeros)[1](vector)
-  return eta if config.sees_policy else lpg_network.hold_probability(eta, 0.)
+  if config.sees_policy:
+    return eta
+  return lpg_network.hold_input(eta, 'action_probability', 0.)
+
+
+def predicting_kinds() -> tuple[str, ...]:
+  """Values of `rule.kind` whose rules have predictions y."""
+  return tuple(kind for kind in registry.learned() if registry.make(
+      kind, config_lib.RuleConfig(kind=kind)).predictions is not None)

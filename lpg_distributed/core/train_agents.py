@@ -6,7 +6,7 @@ agents that learn in another way, see `baselines`.
 """
 
 import functools
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, Mapping, NamedTuple, Optional
 
 import chex
 import jax
@@ -14,18 +14,17 @@ import jax.numpy as jnp
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
-from lpg_distributed.core import agent_update
 from lpg_distributed.core import lifetime
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_gradient
 from lpg_distributed.core import rollout
+from lpg_distributed.core import rule_inputs
 from lpg_distributed.core import rule_vector
+from lpg_distributed.core.update_rules import base
 
-
-class Seen(NamedTuple):
-  """Means of what a rule saw of each agent."""
-  phi: chex.Array  # [L], phi(y(s))
-  probability: chex.Array  # [L], pi(a|s)
+# Means of what a rule saw of each agent, [L]: by the names of
+# `rule_inputs.INPUTS`, and `phi`, that of phi(y(s)).
+Seen = Mapping[str, chex.Array]
 
 
 class Lifetimes(NamedTuple):
@@ -33,7 +32,7 @@ class Lifetimes(NamedTuple):
   final_return: chex.Array  # [L], mean over environments, last whole episode
   episode_return: chex.Array  # [N, L], of episodes completed after update n
   num_episodes: chex.Array  # [N, L]; where it is 0, so is the return
-  seen: 'Seen'  # leaves [N, L], over what update n learned from
+  seen: Seen  # leaves [N, L], over what update n learned from
   hyper: types.HyperParams  # leaves [L]
   theta: types.Params  # leaves [L, ...]
 
@@ -60,32 +59,41 @@ def num_updates(config: config_lib.Config, environment: str) -> int:
   return config.lifetime_windows(environment) * config.meta.num_updates
 
 
+def rule_inputs_of(config: config_lib.Config, kind: meta_gradient.Kind,
+                   task: meta_gradient.Task, progress: meta_gradient.Progress
+                   ) -> rule_inputs.RuleInput:
+  """What a rule with an eta sees of L agents' trajectories, [T, L, B]."""
+  trajectory = progress.trajectory
+  output = meta_gradient.agent_outputs(
+      kind, progress.theta, trajectory.observation, task.env_params)
+  experience = base.Experience(trajectory, output._replace(
+      value=meta_gradient.seen_values(kind, progress)))
+  return rule_inputs.rule_input(
+      experience, meta_gradient.agent_hyper(task.hyper, config.outer.td_lambda),
+      kind.rule.y_input(experience))
+
+
 def make_learner(config: config_lib.Config, kind: meta_gradient.Kind,
                  eta: chex.Array) -> Learner:
-  """Eq. (2) by the rule `eta`, [P]; the same updates as in meta-training."""
-  rule = rule_vector.unravel(config.rule, eta)
+  """Agents of the rule `eta`, [P]; the same updates as in meta-training."""
+  tree = rule_vector.unravel(config.rule, eta)
 
-  def look(task, progress, values):
-    trajectory = progress.trajectory
-    output = meta_gradient.agent_outputs(
-        kind, progress.theta, trajectory.observation[:-1], task.env_params)
-    y = (kind.predictions.represent(output.y_logits) if values is None
-         else values[:-1, ..., None])
-    probability = jnp.exp(agent_update.log_probability(
-        output.logits, trajectory.action))
+  def look(task, progress):
+    inputs = rule_inputs_of(config, kind, task, progress)
     mean = functools.partial(jnp.mean, axis=(0, 2))  # of [T, L, B]
-    return Seen(mean(lpg_network.embed(rule, y)), mean(probability))
+    return {'phi': mean(lpg_network.embed(tree, inputs.y[:-1])),
+            **{name: mean(getattr(inputs, name))
+               for name in rule_inputs.INPUTS}}
 
   def update(task, progress):
-    values = meta_gradient.seen_values(kind, progress)
-    seen = look(task, progress, values)
+    seen = look(task, progress)
     theta, opt_state, _ = meta_gradient.update_agents(
-        kind, config.meta, rule, progress.theta, progress.opt_state,
-        progress.trajectory, task, values)
+        kind, config, tree, progress.theta, progress.opt_state,
+        progress.trajectory, task, meta_gradient.seen_values(kind, progress))
     return progress._replace(theta=theta, opt_state=opt_state), seen
 
   def observe(task, progress):
-    if not kind.predictions.sees_values:
+    if not kind.rule.outputs.value:
       return progress
     return meta_gradient.learn_values(kind, task, progress)[0]
 

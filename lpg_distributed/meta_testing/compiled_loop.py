@@ -7,7 +7,6 @@ the agent's key and the number of its update, so the same calls give the same
 curve, bit for bit, on one kind of machine.
 """
 
-import dataclasses
 from typing import Any, Callable, Mapping, NamedTuple
 
 import chex
@@ -17,15 +16,10 @@ import jax.numpy as jnp
 from lpg_distributed import types
 from lpg_distributed.core import agent_networks
 from lpg_distributed.core import rollout
-from lpg_distributed.core import rules
+from lpg_distributed.core.update_rules import base as rule_lib
 from lpg_distributed.envs import base
 from lpg_distributed.meta_testing import learner as learner_lib
-
-
-class Hyper(NamedTuple):
-  """What may differ between agents of one compiled program."""
-  learning_rate: chex.Array  # [], alpha_lr
-  kl_cost: chex.Array  # [], alpha_y
+from lpg_distributed.meta_testing import settings as settings_lib
 
 
 class State(NamedTuple):
@@ -48,8 +42,7 @@ class Window(NamedTuple):
 
 class Loop(NamedTuple):
   """Functions of one agent, not compiled yet."""
-  # (Hyper, key) -> State
-  init: Callable[[Hyper, chex.PRNGKey], State]
+  init: Callable[[chex.PRNGKey], State]
   # (eta, Hyper, State, number of updates, static) -> (State, Window)
   advance: Callable[..., tuple[State, Window]]
 
@@ -66,16 +59,16 @@ def check(environment: base.Environment) -> None:
 
 def make_loop(environment: base.Environment,
               make_network: Callable[[int], agent_networks.Network],
-              settings: rules.Settings,
-              make_rule: Callable[[rules.Settings], rules.UpdateRule],
+              settings: settings_lib.Settings,
+              rule: rule_lib.UpdateRule,
               num_envs: int) -> Loop:
   """Builds the functions.
 
   Args:
     environment: all of whose actions exist; see `check`.
     make_network: from the number of outputs to a network.
-    settings: static, but for what is in `Hyper`.
-    make_rule: see `rules.make`.
+    settings: see `learner.make_learner`.
+    rule: how agents learn.
     num_envs: B.
   """
   num_actions = int(environment.action_spec().num_values)
@@ -83,22 +76,20 @@ def make_loop(environment: base.Environment,
   env_reset = jax.vmap(environment.reset, in_axes=(None, 0))
   env_step = jax.vmap(environment.step, in_axes=(None, 0, 0, 0))
 
-  def make_learner(hyper):
-    traced = dataclasses.replace(settings, **hyper._asdict())
-    return learner_lib.make_learner(make_network, num_actions, traced,
-                                  make_rule(traced))
+  learner = learner_lib.make_learner(
+      make_network, num_actions, settings, rule)
 
-  def init(hyper, key):
+  def init(key):
     agent_key, params_key, reset_key, key = jax.random.split(key, 4)
     env_params = environment.init_params(params_key)
     env_state, observation = env_reset(
         env_params, jax.random.split(reset_key, num_envs))
     returns = rollout.no_returns(num_envs)
     returns = returns._replace(whole=jnp.ones_like(returns.whole))
-    return State(make_learner(hyper).init(agent_key), env_params, env_state,
+    return State(learner.init(agent_key), env_params, env_state,
                  observation, returns, key, jnp.int32(0))
 
-  def collect(learner, state, key):
+  def collect(state, key):
     """Acts for a trajectory; returns the new state and the experience."""
     theta = state.agent.theta
     action_key, env_key = jax.random.split(key)
@@ -124,15 +115,15 @@ def make_loop(environment: base.Environment,
     trajectory = types.Trajectory(append(observations, last), *rest)
     return (state._replace(env_state=env_state, observation=last,
                            returns=returns),
-            learner_lib.Experience(trajectory, outputs))
+            rule_lib.Experience(trajectory, outputs))
 
-  def advance(eta: Any, hyper: Hyper, state: State, num_updates: int):
-    learner = make_learner(hyper)
-
+  def advance(eta: Any, hyper: rule_lib.Hyper, state: State,
+              num_updates: int):
     def update(state, _):
       key = jax.random.fold_in(state.key, state.updates)
-      state, experience = collect(learner, state, key)
-      agent, metrics = learner.learn(eta, state.agent, experience)
+      state, experience = collect(state, key)
+      agent, metrics = learner.learn(
+          eta, hyper, state.agent, experience)
       return state._replace(agent=agent, updates=state.updates + 1), metrics
 
     state = state._replace(returns=rollout.open_window(state.returns))

@@ -17,8 +17,10 @@ import numpy as np
 
 from lpg_distributed import types
 from lpg_distributed.core import lpg_network
+from lpg_distributed.core.update_rules import base as rule_lib
 from lpg_distributed.envs import host
 from lpg_distributed.meta_testing import learner as learner_lib
+from lpg_distributed.meta_testing import settings as settings_lib
 
 # Steps times environments in one part of a gradient. A part takes about 0.07 s
 # on one core with the network of Table 4, and cannot be interrupted.
@@ -97,7 +99,7 @@ class _Group:
     self.observations[0] = self.observations[-1]
     self.kept = []
 
-  def parts(self, targets: types.LPGTargets) -> Iterator[learner_lib.Part]:
+  def parts(self, targets: rule_lib.Targets) -> Iterator[learner_lib.Part]:
     """The trajectory in parts; `targets` are those of this group."""
     num_steps = len(self.actions)
     size = part_steps(num_steps, self.num_envs)
@@ -109,14 +111,14 @@ class _Group:
 
 
 def _experience(learner: learner_lib.Learner,
-                groups: Sequence[_Group]) -> learner_lib.Experience:
+                groups: Sequence[_Group]) -> rule_lib.Experience:
   """All groups' trajectory, without observations, which no rule sees."""
   join = lambda name: np.concatenate(
       [getattr(group, name) for group in groups], axis=1)
   rows = np.concatenate(
       [np.stack([kept.rows for kept in group.kept]) for group in groups],
       axis=1)
-  return learner_lib.Experience(
+  return rule_lib.Experience(
       types.Trajectory(None, join('actions'), join('rewards'),
                        join('discounts')), learner.split(rows))
 
@@ -127,7 +129,7 @@ def _returns(groups: Sequence[_Group]) -> tuple[float, ...]:
   return tuple(x for step in by_step for returns in step for x in returns)
 
 
-def _parts(groups: Sequence[_Group], targets: types.LPGTargets
+def _parts(groups: Sequence[_Group], targets: rule_lib.Targets
            ) -> list[learner_lib.Part]:
   """All groups' trajectory, with its targets, cut into parts."""
   targets = jax.tree_util.tree_map(np.asarray, targets)
@@ -149,7 +151,7 @@ def _seed(seed: int, taken: int) -> int:
 
 def train(environments: Union[host.HostEnvironment,
                               Sequence[host.HostEnvironment]],
-          learner: learner_lib.Learner, settings: learner_lib.Settings,
+          learner: learner_lib.Learner, settings: settings_lib.Settings,
           eta: lpg_network.Eta, seed: int, env_steps: int,
           snapshot: Optional[Snapshot] = None) -> Iterator[Progress]:
   """Trains an agent from its birth, or from where it was.
@@ -172,7 +174,7 @@ def train(environments: Union[host.HostEnvironment,
   """
   if not isinstance(environments, (list, tuple)):
     environments = [environments]
-  num_steps = settings.trajectory_steps
+  num_steps, hyper = settings.trajectory_steps, settings.hyper()
   num_envs = sum(environment.num_envs for environment in environments)
   init_key, act_key = jax.random.split(jax.random.PRNGKey(seed))
   if snapshot is None:
@@ -196,7 +198,8 @@ def train(environments: Union[host.HostEnvironment,
 
   # Arrays of the host may be read in place: wait before they change.
   def gradient(part):
-    return jax.block_until_ready(learner.gradient(state.theta, part))
+    return jax.block_until_ready(learner.gradient(
+        hyper, state.theta, part))
 
   compiled = False
   try:
@@ -213,14 +216,14 @@ def train(environments: Union[host.HostEnvironment,
       for group in groups:
         group.taken = 0
       targets, metrics = learner.compute_targets(
-          eta, _experience(learner, groups))
+          eta, hyper, _experience(learner, groups))
       parts = _parts(groups, targets)
       if not compiled:
         yield from in_threads(gradient, [(parts[0],)])
         compiled = True
       gradients = yield from in_threads(gradient, [(part,) for part in parts])
       state = jax.block_until_ready(learner.update(
-          state, gradients, np.float32(num_steps * num_envs)))
+          hyper, state, gradients, np.float32(num_steps * num_envs)))
       yield Progress(taken * num_envs, _returns(groups), state,
                      {name: float(x) for name, x in metrics.items()})
       for group in groups:

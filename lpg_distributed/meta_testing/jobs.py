@@ -11,8 +11,9 @@ import numpy as np
 from lpg_distributed import config as config_lib
 from lpg_distributed import errors
 from lpg_distributed import fields
-from lpg_distributed.core import rules
+from lpg_distributed.core.update_rules import registry as rule_registry
 from lpg_distributed.envs import registry
+from lpg_distributed.meta_testing import settings as settings_lib
 from lpg_distributed.store import eta_file
 from lpg_distributed.store import published
 
@@ -49,10 +50,10 @@ _SMALL_LEARNING_RATE = 2e-3
 class Job:
   """One result file: some agents, alike but for their seeds."""
   environment: str  # see `envs.registry`
-  rule: str  # see `core.rules`
+  rule: str  # see `core.update_rules.registry.names`
   env_steps: int  # of each agent, over its parallel environments
   num_envs: int
-  settings: rules.Settings
+  settings: settings_lib.Settings
   seeds: tuple[int, ...] = (0,)
   preset: Optional[str] = None  # of Atari only
   eta: Optional[str] = None  # a published name, or an absolute path
@@ -64,9 +65,9 @@ class Job:
 _MOST_ENV_STEPS = 10 ** 15
 
 
-def default_settings(kind: str) -> rules.Settings:
+def default_settings(kind: str) -> settings_lib.Settings:
   """Table 4, with what the kind of environment changes."""
-  return rules.Settings(
+  return settings_lib.Settings(
       learning_rate=_LEARNING_RATE.get(kind, _SMALL_LEARNING_RATE),
       max_abs_reward=_MAX_ABS_REWARD.get(kind, 0.))
 
@@ -87,7 +88,7 @@ _SETTINGS = {
 }
 
 
-def check_settings(settings: rules.Settings) -> None:
+def check_settings(settings: settings_lib.Settings) -> None:
   """Raises JobError where a setting is not allowed."""
   for name, bounds in _SETTINGS.items():
     try:
@@ -96,15 +97,14 @@ def check_settings(settings: rules.Settings) -> None:
       raise JobError(str(error)) from None
 
 
-def apply_overrides(settings: rules.Settings,
-                    overrides: Sequence[str]) -> rules.Settings:
+def apply_overrides(settings: settings_lib.Settings,
+                    overrides: Sequence[str]) -> settings_lib.Settings:
   """`settings` with texts as `learning_rate=0.001` applied.
 
   Raises:
     JobError: there is no such setting, or the value is not allowed.
   """
-  kinds = {f.name: f.type for f in dataclasses.fields(rules.Settings)
-           if f.name != 'num_predictions'}  # eta says it.
+  kinds = {f.name: f.type for f in dataclasses.fields(settings_lib.Settings)}
   changes = {}
   for text in overrides:
     name, found, value = text.partition('=')
@@ -133,17 +133,17 @@ def _convert(kind: type, text: str) -> Any:
 def _load_rule(rule: str, eta: Optional[str], lstm_size: int
                ) -> tuple[Optional[config_lib.RuleConfig], Optional[str]]:
   """The shape of the rule's eta, and the sum of its file."""
-  if rule == 'a2c':
-    _require(eta is None, 'a2c has no eta; allowed: none')
+  if not rule_registry.RULES[rule_registry.kind_of(rule)].learned:
+    _require(eta is None, f'{rule} has no eta; allowed: none')
     return None, None
   if eta is None:
-    _require(rule == 'random',
+    _require(rule == rule_registry.UNTRAINED,
              f'the rule {rule} needs an eta; allowed: a published name, or a '
              'file as runs/demo_seed0/eta.npz')
     return config_lib.RuleConfig(lstm_size=lstm_size), None
   path = published.resolve(eta)
   config = eta_file.load(path).rule
-  wanted = 'lpg_v' if rule == 'lpg_v' else 'lpg'
+  wanted = rule_registry.kind_of(rule)
   _require(config.kind == wanted,
            f'{eta} holds a rule of kind {config.kind}; allowed for {rule}: '
            f'{wanted}')
@@ -177,8 +177,9 @@ def make_job(environment: str, rule: str, *, eta: Optional[str] = None,
     kind, _ = registry.split(environment)
   except ValueError as error:
     raise JobError(str(error)) from None
-  _require(rule in rules.NAMES, f'there is no rule {rule!r}; allowed: '
-           f'{", ".join(rules.NAMES)}')
+  _require(rule in rule_registry.names(),
+           f'there is no rule {rule!r}; allowed: '
+           f'{", ".join(rule_registry.names())}')
   _require(preset is None or kind == 'atari',
            f'{environment} has no presets; allowed: on Atari only')
   if kind == 'atari':
@@ -197,9 +198,6 @@ def make_job(environment: str, rule: str, *, eta: Optional[str] = None,
   eta = None if eta is None else published.fix(eta)
   rule_config, sha256 = _load_rule(rule, eta, lstm_size)
   settings = apply_overrides(default_settings(kind), overrides)
-  if rule_config is not None:
-    settings = dataclasses.replace(
-        settings, num_predictions=rule_config.num_predictions)
   return Job(environment, rule, env_steps, num_envs, settings, seeds, preset,
              eta, rule_config, sha256)
 

@@ -1,12 +1,12 @@
 """Meta-testing: one agent learns by a given rule (B.2).
 
-The rule is one of `rules`, its eta frozen. The functions are pure and
-compiled; `host_loop` is the loop around an environment that is stepped on the
-host. Acting already computes the agent's outputs that the rule wants to see,
-so they are kept and not computed twice.
+The rule is one of `core.update_rules`, its eta frozen. The functions are pure
+and compiled; `host_loop` is the loop around an environment that is stepped on
+the host. Acting already computes the agent's outputs that the rule wants to
+see, so they are kept and not computed twice.
 """
 
-from typing import Any, Callable, Mapping, NamedTuple, Optional
+from typing import Any, Callable, Mapping, NamedTuple
 
 import chex
 import jax
@@ -14,14 +14,11 @@ import jax.numpy as jnp
 
 from lpg_distributed import types
 from lpg_distributed.core import agent_update
+from lpg_distributed.core import distributions
 from lpg_distributed.core import rollout
-from lpg_distributed.core import rules
 from lpg_distributed.core import staged_network
-
-# What a caller of this module needs of the rules' data.
-Settings = rules.Settings
-Output = rules.Output
-Experience = rules.Experience
+from lpg_distributed.core.update_rules import base
+from lpg_distributed.meta_testing import settings as settings_lib
 
 
 class AgentState(NamedTuple):
@@ -32,7 +29,7 @@ class AgentState(NamedTuple):
 
 class Kept(NamedTuple):
   """What acting leaves for learning."""
-  rows: chex.Array  # [B, outputs]; `split` makes an `Output` of it
+  rows: chex.Array  # [B, outputs]; `split` makes an `AgentOutput` of it
   activations: Any  # see `staged_network`
 
 
@@ -40,61 +37,68 @@ class Part(NamedTuple):
   """Some of a trajectory's steps, t <= T of them."""
   observation: chex.Array  # [t, B, ...]
   action: chex.Array  # [t, B] int32
-  targets: rules.Targets  # leaves [t, B, ...]
+  targets: base.Targets  # leaves [t, B, ...]
   kept: tuple[Kept, ...]  # t of them, of the same theta
 
 
 class Learner(NamedTuple):
   """An agent's compiled functions; see `make_learner`."""
   init: Callable[[chex.PRNGKey], AgentState]
-  # (theta, observation [B, ...], key, step) -> (action [B], Output)
-  act: Callable[..., tuple[chex.Array, Output]]
-  # (theta, observation) -> Output, of any batch.
-  evaluate: Callable[..., Output]
-  # (eta, Experience) -> (Targets, metrics); no observations needed.
-  compute_targets: Callable[..., tuple[rules.Targets, Mapping[str, Any]]]
-  # (AgentState, sums of gradients, number of steps) -> AgentState
+  # (theta, observation [B, ...], key, step) -> (action [B], AgentOutput)
+  act: Callable[..., tuple[chex.Array, types.AgentOutput]]
+  # (theta, observation) -> AgentOutput, of any batch.
+  evaluate: Callable[..., types.AgentOutput]
+  # (eta, hyper, Experience) -> (Targets, means of metrics); no observations
+  # needed.
+  compute_targets: Callable[..., tuple[base.Targets, Mapping[str, Any]]]
+  # (hyper, AgentState, sums of gradients, number of steps) -> AgentState
   update: Callable[..., AgentState]
-  # (eta, AgentState, Experience) -> (AgentState, metrics): all that is to be
-  # learned from a trajectory.
+  # (eta, hyper, AgentState, Experience) -> (AgentState, metrics): all that is
+  # to be learned from a trajectory.
   learn: Callable[..., tuple[AgentState, Mapping[str, Any]]]
   # The same in steps, for a host that acts between them:
   # (theta, observation [B, ...], uniform [B]) -> (action [B], Kept)
   act_and_keep: Callable[..., tuple[chex.Array, Kept]]
-  # (rows [..., outputs]) -> Output
-  split: Callable[[chex.Array], Output]
-  # (theta, Part) -> the sum of per-step gradients
-  gradient: Callable[[types.Params, Part], types.Params]
+  # (rows [..., outputs]) -> AgentOutput
+  split: Callable[[chex.Array], types.AgentOutput]
+  # (hyper, theta, Part) -> the sum of per-step gradients
+  gradient: Callable[..., types.Params]
+
+
+def _make_split(num_actions: int, outputs: base.Outputs
+                ) -> tuple[int, Callable[[chex.Array], types.AgentOutput]]:
+  """The width of an agent's rows, and what makes an `AgentOutput` of them."""
+  first_value = num_actions + outputs.num_predictions
+
+  def split(rows):
+    return types.AgentOutput(
+        logits=rows[..., :num_actions],
+        y_logits=(rows[..., num_actions:first_value]
+                  if outputs.num_predictions else None),
+        value=rows[..., first_value] if outputs.value else None,
+        baseline=rows[..., -1] if outputs.baseline else None)
+
+  return first_value + outputs.value + outputs.baseline, split
 
 
 def make_learner(
     make_network: Callable[[int], Any],
     num_actions: int,
-    settings: Settings,
-    rule: Optional[rules.UpdateRule] = None) -> Learner:
+    settings: settings_lib.Settings,
+    rule: base.UpdateRule) -> Learner:
   """Builds one agent's functions.
 
   Args:
     make_network: from the number of outputs to an `agent_networks.Network`,
       or a `staged_network.StagedNetwork`.
     num_actions: A.
-    settings: static.
-    rule: with the same settings; None: `rules.lpg`.
+    settings: static: all but what `hyper` has is read of them.
+    rule: how the agent learns.
   """
-  rule = rule or rules.lpg(settings)
-  first_value = num_actions + rule.num_predictions
-  num_outputs = first_value + rule.has_value + rule.has_baseline
+  num_outputs, split = _make_split(num_actions, rule.outputs)
   network = staged_network.staged(make_network(num_outputs))
   optimiser = agent_update.make_optimiser(settings.optimiser)
   all_actions = jnp.ones(num_actions, bool)
-
-  def split(rows):
-    y_logits = (rows[..., num_actions:first_value] if rule.num_predictions
-                else None)
-    return Output(
-        types.AgentOutput(rows[..., :num_actions], y_logits),
-        rows[..., first_value] if rule.has_value else None,
-        rows[..., -1] if rule.has_baseline else None)
 
   def evaluate(theta, observation):
     return split(network.apply(theta, observation))
@@ -107,10 +111,9 @@ def make_learner(
     output = evaluate(theta, observation)
     uniform = jax.random.uniform(jax.random.fold_in(key, step),
                                  observation.shape[:1])
-    return rollout.sample_action(output.agent.logits, uniform,
-                                 all_actions), output
+    return rollout.sample_action(output.logits, uniform, all_actions), output
 
-  def compute_targets(eta, experience):
+  def compute_targets(eta, hyper, experience):
     trajectory, output = experience
     reward = settings.reward_scale * trajectory.reward
     if settings.max_abs_reward:
@@ -118,47 +121,48 @@ def make_learner(
                         settings.max_abs_reward)
     trajectory = trajectory._replace(reward=reward)
     targets, metrics = rule.compute_targets(
-        eta, Experience(trajectory, output))
-    return targets, {
-        'policy_entropy': jnp.mean(rules.entropy(output.agent.logits[:-1])),
-        'clipped_reward': jnp.mean(trajectory.reward), **metrics}
+        eta, base.Experience(trajectory, output), hyper)
+    metrics = {
+        'policy_entropy': distributions.entropy(output.logits[:-1]),
+        'clipped_reward': trajectory.reward, **metrics}
+    return targets, {name: jnp.mean(x) for name, x in metrics.items()}
 
-  def update(state, gradients, num_steps):
+  def update(hyper, state, gradients, num_steps):
     mean = jax.tree_util.tree_map(lambda *gs: sum(gs) / num_steps, *gradients)
     return AgentState(*optimiser.apply(
-        mean, state.opt_state, state.theta, settings.learning_rate))
+        mean, state.opt_state, state.theta, hyper.alpha_lr))
 
-  def learn(eta, state, experience):
-    targets, metrics = compute_targets(eta, experience)
+  def summed_loss(output, action, targets, hyper):
+    if not settings.use_baseline:
+      output = output._replace(baseline=None)
+    return jnp.sum(rule.loss(output, action, targets, hyper))
+
+  def learn(eta, hyper, state, experience):
+    targets, metrics = compute_targets(eta, hyper, experience)
     trajectory = experience.trajectory
-
-    def summed_loss(theta):
-      output = evaluate(theta, trajectory.observation[:-1])
-      return jnp.sum(rule.loss(output, trajectory.action, targets))
-
-    gradient = jax.grad(summed_loss)(state.theta)
-    return update(state, [gradient], trajectory.action.size), metrics
+    gradient = jax.grad(lambda theta: summed_loss(
+        evaluate(theta, trajectory.observation[:-1]), trajectory.action,
+        targets, hyper))(state.theta)
+    return update(hyper, state, [gradient], trajectory.action.size), metrics
 
   def act_and_keep(theta, observation, uniform):
     rows, activations = network.forward(theta, observation)
-    action = rollout.sample_action(split(rows).agent.logits, uniform,
-                                   all_actions)
+    action = rollout.sample_action(split(rows).logits, uniform, all_actions)
     return action, Kept(rows, activations)
 
-  def gradient(theta, part):
+  def gradient(hyper, theta, part):
     rows, activations = jax.tree_util.tree_map(
         lambda *xs: jnp.concatenate(xs), *part.kept)
     num_steps, num_envs = part.action.shape
-
-    def summed_loss(rows):
-      output = split(rows.reshape(num_steps, num_envs, -1))
-      return jnp.sum(rule.loss(output, part.action, part.targets))
-
+    d_rows = jax.grad(lambda rows: summed_loss(
+        split(rows.reshape(num_steps, num_envs, -1)), part.action,
+        part.targets, hyper))(rows)
     observation = part.observation.reshape(
         (num_steps * num_envs,) + part.observation.shape[2:])
-    return network.backward(theta, observation, activations,
-                            jax.grad(summed_loss)(rows))
+    return network.backward(theta, observation, activations, d_rows)
 
-  return Learner(*(jax.jit(f) for f in (
-      init, act, evaluate, compute_targets, update, learn, act_and_keep,
-      split, gradient)))
+  return Learner(
+      init=jax.jit(init), act=jax.jit(act), evaluate=jax.jit(evaluate),
+      compute_targets=jax.jit(compute_targets), update=jax.jit(update),
+      learn=jax.jit(learn), act_and_keep=jax.jit(act_and_keep),
+      split=jax.jit(split), gradient=jax.jit(gradient))

@@ -6,14 +6,19 @@ from typing import Mapping, Sequence
 from matplotlib import ticker
 import numpy as np
 
+from lpg_distributed.core.update_rules import registry
 from lpg_distributed.figures import style
 from lpg_distributed.meta_testing import results
 from lpg_distributed.meta_testing import summary
 
 _COLUMNS = 4
 _POINTS = 50
-# The same colour in every panel.
-_ORDER = ('lpg', 'a2c', 'random', 'lpg_v')
+# These first: each has the same colour in every panel.
+_ORDER = ('lpg', 'a2c', registry.UNTRAINED)
+
+
+def _place(rule: str) -> int:
+  return _ORDER.index(rule) if rule in _ORDER else len(_ORDER)
 
 
 def curve(result: results.Result) -> tuple[np.ndarray, np.ndarray]:
@@ -76,7 +81,7 @@ def _draw_panel(axes, group: Sequence[results.Result]) -> None:
   for i, result in enumerate(group):
     rule = result.job.rule
     same = [r for r in group[:i] if r.job.rule == rule]
-    look = style.line(_ORDER.index(rule))
+    look = style.line(sorted(registry.names(), key=_place).index(rule))
     look['linestyle'] = style.LINES[len(same) % len(style.LINES)]
     steps, returns = curve(result)
     if not len(steps):

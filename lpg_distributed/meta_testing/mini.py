@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lpg_distributed.core import rules
+from lpg_distributed.core.update_rules import registry as rule_registry
 from lpg_distributed.figures import markdown
 from lpg_distributed.meta_testing import compiled_loop
 from lpg_distributed.meta_testing import jobs
@@ -149,25 +149,24 @@ def _tune(item: Item) -> dict[str, Any]:
   environment = session.load_environment(job).jax
   loop = compiled_loop.make_loop(
       environment, session.make_network(environment.observation_spec()),
-      job.settings, lambda settings: rules.make(job.rule, settings),
-      job.num_envs)
+      job.settings, session.make_rule(job), job.num_envs)
   grid = [(rate, seed) for rate in LEARNING_RATES for seed in seeds]
   num = len(grid)
-  hyper = compiled_loop.Hyper(
-      jnp.array([rate for rate, _ in grid], jnp.float32),
-      jnp.full(num, job.settings.kl_cost, jnp.float32))
+  hyper = jax.tree_util.tree_map(
+      lambda x: jnp.full(num, x), job.settings.hyper())._replace(
+          alpha_lr=jnp.array([rate for rate, _ in grid], jnp.float32))
   keys = jnp.stack([jax.random.PRNGKey(seed) for _, seed in grid])
   updates = -(-job.env_steps
               // (job.settings.trajectory_steps * job.num_envs))
   size = -(-updates // _NUM_WINDOWS)
-  own_eta = item.rule == 'random'
+  own_eta = item.rule == rule_registry.UNTRAINED
   etas = [session.load_eta(job, seed) for _, seed in grid]
   eta = (jax.tree_util.tree_map(lambda *xs: jnp.stack(xs), *etas) if own_eta
          else etas[0])
   advance = jax.jit(jax.vmap(
       lambda eta, hyper, state: loop.advance(eta, hyper, state, size),
       in_axes=(0 if own_eta else None, 0, 0)), donate_argnums=2)
-  state = jax.jit(jax.vmap(loop.init))(hyper, keys)
+  state = jax.jit(jax.vmap(loop.init))(keys)
   sums, counts = [], []
   for _ in range(_NUM_WINDOWS):
     state, window = advance(eta, hyper, state)

@@ -15,7 +15,6 @@ import numpy as np
 
 from lpg_distributed import errors
 from lpg_distributed.core import observation_networks
-from lpg_distributed.core import rules
 from lpg_distributed.envs import registry
 from lpg_distributed.meta_testing import agent_checkpoint as checkpoint_lib
 from lpg_distributed.meta_testing import jobs
@@ -145,7 +144,7 @@ def _learner(job: jobs.Job, environment: Any) -> learner_lib.Learner:
   return learner_lib.make_learner(
       session.make_network(environment.observation_spec()),
       int(environment.action_spec().num_values), job.settings,
-      rules.make(job.rule, job.settings))
+      session.make_rule(job))
 
 
 def _load_agent(job: jobs.Job, directory: str, seed: int,

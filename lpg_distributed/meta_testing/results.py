@@ -15,8 +15,8 @@ from typing import Any, Iterable, Iterator, Mapping, NamedTuple
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import errors
-from lpg_distributed.core import rules
 from lpg_distributed.meta_testing import jobs
+from lpg_distributed.meta_testing import settings as settings_lib
 from lpg_distributed.store import files
 from lpg_distributed.store import run_directory
 
@@ -41,12 +41,18 @@ def make_header(job: jobs.Job, frames_per_step: int) -> dict[str, Any]:
           'versions': run_directory.versions()}
 
 
+def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
+  """The settings of a header; older ones repeat a number of `rule_config`."""
+  return {name: value for name, value in values.items()
+          if name != 'num_predictions'}
+
+
 def _job(header: Mapping[str, Any]) -> jobs.Job:
   values = {f.name: header[f.name] for f in dataclasses.fields(jobs.Job)}
   config = values['rule_config']
   return jobs.Job(**{
       **values, 'seeds': tuple(values['seeds']),
-      'settings': rules.Settings(**values['settings']),
+      'settings': settings_lib.Settings(**_settings(values['settings'])),
       'rule_config': config and config_lib.RuleConfig(**config)})
 
 
@@ -137,6 +143,7 @@ def check_same(path: str, found: Mapping[str, Any],
                wanted: Mapping[str, Any]) -> None:
   """Raises ResultError if two headers are of different jobs."""
   wanted = json.loads(json.dumps(wanted))
+  found = {**found, 'settings': _settings(found['settings'])}
   changes = [f'{name} {found.get(name)!r} there, {wanted[name]!r} here'
              for name in wanted
              if name not in ('versions', 'eta')

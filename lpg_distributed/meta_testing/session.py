@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lpg_distributed.core import lpg_network
 from lpg_distributed.core import observation_networks
 from lpg_distributed.core import rule_vector
-from lpg_distributed.core import rules
+from lpg_distributed.core.update_rules import base as rule_lib
+from lpg_distributed.core.update_rules import registry as rule_registry
 from lpg_distributed.envs import base
 from lpg_distributed.envs import registry
 from lpg_distributed.meta_testing import agent_checkpoint as checkpoint_lib
@@ -57,13 +57,18 @@ Watch = Callable[[Status], None]
 
 def load_eta(job: jobs.Job, seed: int) -> Any:
   """The parameters of the job's rule for one agent."""
-  if job.rule == 'a2c':
+  if job.rule_config is None:
     return ()
-  if job.rule == 'random':
+  if job.rule == rule_registry.UNTRAINED:
     key = jax.random.fold_in(jax.random.PRNGKey(seed), _ETA_FOLD)
-    return lpg_network.init(job.rule_config, key)
+    return rule_vector.init(job.rule_config, key)
   saved = eta_file.load(published.resolve(job.eta))
   return rule_vector.unravel(saved.rule, jnp.asarray(saved.eta))
+
+
+def make_rule(job: jobs.Job) -> rule_lib.UpdateRule:
+  """The job's rule."""
+  return rule_registry.make(rule_registry.kind_of(job.rule), job.rule_config)
 
 
 def load_environment(job: jobs.Job) -> registry.Loaded:
@@ -173,14 +178,13 @@ def _run_jitted(run: _Run, environment: base.Environment) -> bool:
   seeds = len(job.seeds)
   loop = compiled_loop.make_loop(
       environment, make_network(environment.observation_spec()), job.settings,
-      lambda settings: rules.make(job.rule, settings), job.num_envs)
+      make_rule(job), job.num_envs)
   etas = [load_eta(job, seed) for seed in job.seeds]
-  own_eta = job.rule == 'random'
+  own_eta = job.rule == rule_registry.UNTRAINED
   eta = (jax.tree_util.tree_map(lambda *xs: jnp.stack(xs), *etas) if own_eta
          else etas[0])
-  hyper = compiled_loop.Hyper(
-      jnp.full(seeds, job.settings.learning_rate, jnp.float32),
-      jnp.full(seeds, job.settings.kl_cost, jnp.float32))
+  hyper = jax.tree_util.tree_map(
+      lambda x: jnp.full(seeds, x), job.settings.hyper())
   keys = jnp.stack([jax.random.PRNGKey(seed) for seed in job.seeds])
   steps_per_update = job.settings.trajectory_steps * job.num_envs
   updates = -(-job.env_steps // steps_per_update)
@@ -191,14 +195,14 @@ def _run_jitted(run: _Run, environment: base.Environment) -> bool:
       lambda eta, hyper, state: loop.advance(eta, hyper, state, size),
       in_axes=(0 if own_eta else None, 0, 0)), donate_argnums=2)
   if run.checkpoint is None:
-    done, state = 0, init(hyper, keys)
+    done, state = 0, init(keys)
   else:
     done = run.checkpoint.header['chunks']
     # A CPU's device arrays may lie in NumPy's memory. `advance` overwrites
     # what it is given, so that it needs memory of its own.
     state = jax.tree_util.tree_map(jnp.copy, jax.device_put(
         checkpoint_lib.restore(
-            run.checkpoint, jax.eval_shape(init, hyper, keys))))
+            run.checkpoint, jax.eval_shape(init, keys))))
   env_steps = done * size * steps_per_update
   run.open(dict.fromkeys(job.seeds, env_steps))
   run.show(None, env_steps, env_steps * seeds)
@@ -235,7 +239,7 @@ def _run_host(run: _Run, batches: list[Any]) -> bool:
   spec = batches[0].observation_spec()
   learner = learner_lib.make_learner(
       make_network(spec), int(batches[0].action_spec().num_values),
-      job.settings, rules.make(job.rule, job.settings))
+      job.settings, make_rule(job))
   index, snapshot, updates = 0, None, 0
   if run.checkpoint is not None:
     index, env_steps, updates = (

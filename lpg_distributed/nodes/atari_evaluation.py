@@ -18,9 +18,11 @@ import numpy as np
 from lpg_distributed import config as config_lib
 from lpg_distributed.core import atari_network
 from lpg_distributed.core import rule_vector
+from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import host
 from lpg_distributed.meta_testing import host_loop
 from lpg_distributed.meta_testing import learner as learner_lib
+from lpg_distributed.meta_testing import settings as settings_lib
 from lpg_distributed.nodes import atari_record
 from lpg_distributed.store import agent_file
 
@@ -74,8 +76,7 @@ class Evaluations:
     self._seed = seed
     self._path = os.path.join(run_dir, 'evaluator', 'agent.npz')
     self._make_environments = make_environments
-    self._settings = learner_lib.Settings(
-        num_predictions=rule.num_predictions,
+    self._settings = settings_lib.Settings(
         learning_rate=config.learning_rate, kl_cost=config.kl_cost,
         discount=config.discount, trajectory_steps=config.trajectory_steps,
         use_baseline=config.use_baseline)
@@ -91,7 +92,8 @@ class Evaluations:
     if key not in self._learners:
       self._learners[key] = learner_lib.make_learner(
           lambda outputs: atari_network.make_network(spec, outputs),
-          num_actions, self._settings)
+          num_actions, self._settings,
+          registry.make_learned(self._rule))
     return self._learners[key]
 
   def _identity(self) -> dict[str, Any]:

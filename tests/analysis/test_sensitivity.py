@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from lpg_distributed import config as config_lib
-from lpg_distributed import types
 from lpg_distributed.analysis import rule_derivatives
 from lpg_distributed.analysis import stored
 from lpg_distributed.core import lpg_network
+from lpg_distributed.core import rule_inputs
 from lpg_distributed.core import rule_vector
 from tests.analysis import run_testing
 from tests.launch import command_testing
@@ -30,13 +30,13 @@ def make_case(rule, seed=0):
   rng = np.random.default_rng(seed)
   eta = jax.tree_util.tree_map(
       lambda x: x + 0.3 * rng.normal(size=x.shape).astype(np.float32),
-      lpg_network.init(rule, jax.random.PRNGKey(seed)))
+      rule_vector.init(rule, jax.random.PRNGKey(seed)))
   numbers = lambda *shape: rng.normal(size=shape).astype(np.float32)
   discount = np.ones((T, N), np.float32)
   discount[2, 0] = discount[0, 1] = 0.
   y = (numbers(T + 1, N, 1) if rule.kind == 'lpg_v' else
        np.float32(rng.dirichlet(np.ones(M), (T + 1, N))))
-  return eta, types.RuleInput(
+  return eta, rule_inputs.RuleInput(
       numbers(T, N), discount, np.full((T, N), 0.99, np.float32),
       np.float32(rng.random((T, N))), y)
 

@@ -9,10 +9,11 @@ import pytest
 
 from benchmarks import work
 from lpg_distributed import config as config_lib
-from lpg_distributed import types
 from lpg_distributed.core import agent_networks
 from lpg_distributed.core import convolution
 from lpg_distributed.core import lpg_network
+from lpg_distributed.core import rule_inputs
+from lpg_distributed.core import rule_vector
 from lpg_distributed.envs import suite
 
 
@@ -25,8 +26,8 @@ def xla_flops(function, *args):
 def test_the_rule():
   """One step, since XLA counts the body of a loop once."""
   config, n = config_lib.RuleConfig(), 256
-  eta = lpg_network.init(config, jax.random.PRNGKey(0))
-  inputs = types.RuleInput(*[jnp.ones((1, n))] * 4, jnp.ones((2, n, 30)))
+  eta = rule_vector.init(config, jax.random.PRNGKey(0))
+  inputs = rule_inputs.RuleInput(*[jnp.ones((1, n))] * 4, jnp.ones((2, n, 30)))
   counted = xla_flops(lpg_network.apply, eta, inputs) / n
   # XLA also counts the padding, 1.6 %, and what is not a product.
   np.testing.assert_allclose(counted, work.rule_forward(config, 1), rtol=0.04)

@@ -6,22 +6,25 @@ import numpy as np
 import pytest
 
 from lpg_distributed.core import observation_networks
-from lpg_distributed.core import rules
+from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import gymnax_adapter
 from lpg_distributed.meta_testing import compiled_loop
+from lpg_distributed.meta_testing import settings as settings_lib
 
 
 def final_returns(name, learning_rate, updates, seeds=6):
   """Mean returns of each agent: of the first tenth and of the last."""
-  settings = rules.Settings(learning_rate=learning_rate, max_abs_reward=0.)
+  settings = settings_lib.Settings(learning_rate=learning_rate,
+                                   max_abs_reward=0.)
   environment = gymnax_adapter.load(name)
   spec = environment.observation_spec()
   loop = compiled_loop.make_loop(
       environment, lambda n: observation_networks.make_network(spec, n),
-      settings, rules.a2c, 32)
-  hyper = compiled_loop.Hyper(jnp.full(seeds, learning_rate), jnp.zeros(seeds))
+      settings, registry.make('a2c'), 32)
+  hyper = jax.tree_util.tree_map(
+      lambda x: jnp.full(seeds, x), settings.hyper())
   keys = jnp.stack([jax.random.PRNGKey(s) for s in range(seeds)])
-  state = jax.jit(jax.vmap(loop.init))(hyper, keys)
+  state = jax.jit(jax.vmap(loop.init))(keys)
   advance = jax.jit(jax.vmap(
       lambda h, s: loop.advance((), h, s, updates // 10)))
   windows = []

@@ -1,11 +1,15 @@
-"""Eq. (2) on a table of two states, by hand."""
+"""Eqs. (2) and (7) on a table of two states, by hand."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import agent_update
+from lpg_distributed.core import distributions
+from lpg_distributed.core.update_rules import base
+from lpg_distributed.core.update_rules import registry
 
 # One environment, two steps: s = 0, 1, 0; a = 1, 0; two actions, M = 3.
 TRAJECTORY = types.Trajectory(
@@ -13,10 +17,13 @@ TRAJECTORY = types.Trajectory(
     reward=jnp.array([[1.], [0.]]), discount_t=jnp.array([[1.], [0.]]))
 TABLE = jnp.array([[0.2, -0.3, 0.5, 0.0, -0.5],
                    [0.1, 0.4, -1.0, 0.3, 0.2]])
-TARGETS = types.LPGTargets(
+TARGETS = base.Targets(
     pi_hat=jnp.array([[2.], [-1.]]),
     y_hat_logits=jnp.array([[[0.3, 0.1, -0.2]], [[1.0, 0.0, -1.0]]]))
 ALPHA_Y = 0.7
+HYPER = base.Hyper(alpha_lr=40., alpha_y=jnp.float32(ALPHA_Y), gamma=0.9,
+                   entropy_cost=0., value_cost=0., td_lambda=0.)
+RULE = registry.make('lpg', config_lib.RuleConfig(num_predictions=3))
 
 
 def apply(table):
@@ -49,7 +56,7 @@ def hand_gradient():
 
 def gradient_of(table, compute_targets=lambda output: TARGETS):
   return agent_update.agent_gradient(
-      apply, table, compute_targets, TRAJECTORY, jnp.float32(ALPHA_Y), 2)
+      RULE, apply, table, compute_targets, TRAJECTORY.action, HYPER, 2)
 
 
 def test_gradient_by_hand():
@@ -91,22 +98,20 @@ def test_targets_are_constants_of_the_inner_gradient_only():
 def test_baseline_of_eq_7():
   """f is subtracted as a constant and regressed on pi_hat."""
   baseline = jnp.array([[0.5], [0.25]])
-  output = apply(TABLE)
+  output = jax.tree_util.tree_map(lambda x: x[:-1], apply(TABLE))
 
-  def loss(output, baseline):
-    return jnp.sum(agent_update.agent_loss(
-        output, TRAJECTORY, TARGETS, jnp.float32(ALPHA_Y), baseline)) / 2
+  def loss(output):
+    return jnp.sum(RULE.loss(output, TRAJECTORY.action, TARGETS, HYPER)) / 2
 
-  d_output, d_baseline = jax.grad(loss, argnums=(0, 1))(output, baseline)
+  d_output = jax.grad(loss)(output._replace(baseline=baseline))
   np.testing.assert_allclose(
-      d_baseline, (np.asarray(baseline) - np.asarray(TARGETS.pi_hat)) / 2,
-      rtol=1e-6)
+      d_output.baseline,
+      (np.asarray(baseline) - np.asarray(TARGETS.pi_hat)) / 2, rtol=1e-6)
   pi = softmax(np.asarray(TABLE[0, :2], np.float64))
   np.testing.assert_allclose(
       d_output.logits[0, 0], -(np.array([0., 1.]) - pi) * (2. - 0.5) / 2,
       rtol=1e-5)
-  plain = jax.grad(lambda o: jnp.sum(agent_update.agent_loss(
-      o, TRAJECTORY, TARGETS, jnp.float32(ALPHA_Y))) / 2)(output)
+  plain = jax.grad(loss)(output)
   np.testing.assert_allclose(d_output.y_logits, plain.y_logits, rtol=1e-6)
 
 
@@ -131,10 +136,10 @@ def test_adam_by_hand_and_twice_differentiable_at_zero():
 
 def test_log_probability_and_masks():
   logits = jnp.array([[0.5, -1e9, 1.0]])
-  log_pi = agent_update.log_probability(logits, jnp.array([2]))
+  log_pi = distributions.log_probability(logits, jnp.array([2]))
   np.testing.assert_allclose(
       log_pi, 1. - np.log(np.exp(0.5) + np.exp(1.)), rtol=1e-6)
-  gradient = jax.grad(lambda x: agent_update.log_probability(
+  gradient = jax.grad(lambda x: distributions.log_probability(
       x, jnp.array([2]))[0])(logits)
   assert gradient[0, 1] == 0. and np.all(np.isfinite(gradient))
 
@@ -142,6 +147,6 @@ def test_log_probability_and_masks():
 def test_kl_is_exact_and_zero_for_equals():
   p, q = jnp.array([0.2, -1., 3.]), jnp.array([1., 0., 0.])
   a, b = softmax(np.array([0.2, -1., 3.])), softmax(np.array([1., 0., 0.]))
-  np.testing.assert_allclose(agent_update.kl_divergence(p, q),
+  np.testing.assert_allclose(distributions.kl_divergence(p, q),
                              np.sum(a * np.log(a / b)), rtol=1e-5)
-  np.testing.assert_allclose(agent_update.kl_divergence(p, p), 0., atol=1e-7)
+  np.testing.assert_allclose(distributions.kl_divergence(p, p), 0., atol=1e-7)

@@ -46,7 +46,7 @@ config = config_lib.Config(
                                max_lifetime_gradient_norm=float(sys.argv[1])))
 # As on accelerators, also where each lifetime has a gradient of its own.
 lifetime.chunk_size = lambda *args: 2
-eta = rule_vector.ravel(lpg_network.init(config.rule, jax.random.PRNGKey(0)))
+eta = rule_vector.ravel(rule_vector.init(config.rule, jax.random.PRNGKey(0)))
 for name in config.environments:
   shard = lifetime.make_shard(config, name, 2)
   arms = jnp.zeros(len(config.agents[name].arms))

@@ -247,7 +247,7 @@ def gradient_of_the_others(chain):
   gradient = jax.jit(jax.grad(
       lambda eta, task, progress, keys: meta_gradient.window_loss(
           rule_vector.unravel(chain.config.rule, eta), kind,
-          chain.config.meta, task, progress, keys)[0]))
+          chain.config, task, progress, keys)[0]))
 
   def compute(state, meta_step):
     key = jax.random.fold_in(jax.random.fold_in(

@@ -27,7 +27,7 @@ def gradients_by_themselves(kind, state, meta_step):
   gradient = jax.jit(jax.grad(
       lambda eta, task, progress, keys: meta_gradient.window_loss(
           rule_vector.unravel(kind.config.rule, eta), functions,
-          kind.config.meta, task, progress, keys)[0]))
+          kind.config, task, progress, keys)[0]))
   key = jax.random.fold_in(jax.random.fold_in(
       jax.random.PRNGKey(0), 0), meta_step)
   keys = jax.random.split(key, L * (K + 2)).reshape(L, K + 2, -1)

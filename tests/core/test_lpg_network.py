@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lpg_distributed import config as config_lib
-from lpg_distributed import types
 from lpg_distributed.core import lpg_network
+from lpg_distributed.core import rule_inputs
 from lpg_distributed.core import rule_vector
 
 SMALL = config_lib.RuleConfig(num_predictions=5, embedding_size=4, lstm_size=7)
@@ -19,7 +19,7 @@ def make_inputs(num_steps, batch, num_predictions, seed=0):
   rng = np.random.default_rng(seed)
   shape = (num_steps, *batch)
   logits = rng.normal(size=(num_steps + 1, *batch, num_predictions))
-  return types.RuleInput(
+  return rule_inputs.RuleInput(
       reward=rng.normal(size=shape).astype(np.float32),
       discount_t=(rng.random(shape) > 0.3).astype(np.float32),
       gamma=np.full(shape, 0.99, np.float32),
@@ -66,7 +66,7 @@ def numpy_rule(eta, inputs, phi=None):
 
 def random_eta(config, seed=1):
   """Haiku starts biases at zero; here they count."""
-  eta = lpg_network.init(config, jax.random.PRNGKey(seed))
+  eta = rule_vector.init(config, jax.random.PRNGKey(seed))
   leaves, tree = jax.tree_util.tree_flatten(eta)
   keys = jax.random.split(jax.random.PRNGKey(seed + 1), len(leaves))
   return jax.tree_util.tree_unflatten(tree, [

@@ -10,9 +10,10 @@ import pytest
 
 from lpg_distributed import config as config_lib
 from lpg_distributed.core import lifetime
-from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_gradient
 from lpg_distributed.core import rollout
+from lpg_distributed.core import rule_vector
+from lpg_distributed.core.update_rules import base
 
 if hasattr(jax, 'enable_x64'):
   enable_x64 = jax.enable_x64
@@ -50,7 +51,7 @@ def make_window(config, seed=0):
   window_keys = jax.random.split(
       keys[2], NUM_LIFETIMES * config.meta.num_updates)
   window_keys = window_keys.reshape(NUM_LIFETIMES, config.meta.num_updates, 2)
-  eta = lpg_network.init(config.rule, keys[3])
+  eta = rule_vector.init(config.rule, keys[3])
   return kind, task, progress, window_keys, eta
 
 
@@ -64,7 +65,7 @@ def make_loss(config, seed=0, double=False):
         theta=widen(progress.theta), opt_state=widen(progress.opt_state),
         value=widen(progress.value))
   loss = jax.jit(lambda eta: meta_gradient.window_loss(
-      eta, kind, config.meta, task, progress, keys))
+      eta, kind, config, task, progress, keys))
   return loss, eta
 
 
@@ -150,7 +151,7 @@ def test_a_broken_lifetime_harms_no_other(bad):
 
   grad = jax.jit(jax.grad(
       lambda eta, task, progress, keys: meta_gradient.window_loss(
-          eta, kind, config.meta, task, progress, keys), has_aux=True))
+          eta, kind, config, task, progress, keys), has_aux=True))
   pair, (after, stats) = grad(eta, task, broken, keys)
   first = lambda tree, axis=0: jax.tree_util.tree_map(
       lambda x: jax.lax.slice_in_dim(x, 0, 1, axis=axis), tree)
@@ -173,7 +174,7 @@ def test_last_trajectory_is_the_next_windows_first():
   config = make_config('chain_short')
   kind, task, progress, keys, eta = make_window(config)
   _, (after, _) = meta_gradient.window_loss(
-      eta, kind, config.meta, task, progress, keys)
+      eta, kind, config, task, progress, keys)
   # It was made by theta_K: the same policy on the same random numbers.
   before = after._replace(env_state=None, returns=None)
   assert before.trajectory.action.shape == (7, NUM_LIFETIMES, 3)
@@ -190,7 +191,7 @@ def test_the_critic_never_reaches_the_rule():
   other = progress._replace(value=progress.value._replace(
       params=progress.value.params + 3.))
   run = jax.jit(lambda p: meta_gradient.window_loss(
-      eta, kind, config.meta, task, p, keys))
+      eta, kind, config, task, p, keys))
   (loss, (after, _)), (other_loss, (other_after, _)) = run(progress), run(other)
   np.testing.assert_array_equal(after.theta, other_after.theta)
   assert loss != other_loss
@@ -201,14 +202,15 @@ def test_loss_by_hand():
   config = make_config('chain_short', num_updates=1)
   kind, task, progress, keys, eta = make_window(config)
   _, (after, stats) = meta_gradient.window_loss(
-      eta, kind, config.meta, task, progress, keys)
+      eta, kind, config, task, progress, keys)
   _, advantage = jax.vmap(kind.critic.update, in_axes=(0, 1, 0),
                           out_axes=(0, 1))(
       progress.value, after.trajectory, task.hyper.gamma)
-  targets = meta_gradient.compute_targets(
-      eta, meta_gradient.agent_outputs(
+  targets, _ = kind.rule.compute_targets(
+      eta, base.Experience(progress.trajectory, meta_gradient.agent_outputs(
           kind, progress.theta, progress.trajectory.observation,
-          task.env_params), progress.trajectory, task.hyper.gamma)
+          task.env_params)),
+      meta_gradient.agent_hyper(task.hyper, config.outer.td_lambda))
   log_softmax = lambda x: np.asarray(jax.nn.log_softmax(x), np.float64)
   y_hat = np.exp(log_softmax(targets.y_hat_logits))
   for i in range(NUM_LIFETIMES):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from lpg_distributed import config as config_lib
-from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_update
 from lpg_distributed.core import rule_vector
 
@@ -73,7 +72,7 @@ def test_a_new_rule_is_drawn_from_the_seed():
 
 def test_order_of_the_vector():
   """That of the names; files depend on it."""
-  eta = lpg_network.init(RULE, jax.random.PRNGKey(0))
+  eta = rule_vector.init(RULE, jax.random.PRNGKey(0))
   order = [('lpg/lstm/linear', 'b'), ('lpg/lstm/linear', 'w'),
            ('lpg/phi/~/linear_0', 'b'), ('lpg/phi/~/linear_0', 'w'),
            ('lpg/phi/~/linear_1', 'b'), ('lpg/phi/~/linear_1', 'w'),

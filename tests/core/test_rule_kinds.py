@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from lpg_distributed import config as config_lib
-from lpg_distributed import types
-from lpg_distributed.core import agent_update
+from lpg_distributed.core import distributions
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_gradient
-from lpg_distributed.core import predictions
+from lpg_distributed.core import rule_inputs
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents
+from lpg_distributed.core.update_rules import registry
 from tests.core import test_meta_gradient as windows
 
 V, VECTOR = 'lpg_v', 'lpg_vector'
@@ -30,7 +30,7 @@ def _quick(quick_compilation):
 
 def run_window(config, kind, eta, task, progress, keys):
   return jax.jit(lambda eta, task, progress, keys: meta_gradient.window_loss(
-      eta, kind, config.meta, task, progress, keys)[1])(
+      eta, kind, config, task, progress, keys)[1])(
           eta, task, progress, keys)
 
 
@@ -70,7 +70,7 @@ def test_equals_finite_differences(kind_name, environment, agent):
     flat, unravel = flatten_util.ravel_pytree(eta)
     evaluate = jax.jit(jax.value_and_grad(
         lambda flat: meta_gradient.window_loss(
-            unravel(flat), kind, config.meta, task, progress, keys)[0]))
+            unravel(flat), kind, config, task, progress, keys)[0]))
     gradient = evaluate(flat)[1]
     rng = np.random.default_rng(0)
     for module in eta:
@@ -104,7 +104,7 @@ def test_the_rule_of_lpg_v_sees_the_critics_values():
     chosen = pi[observation[:-1], action]
     gamma = np.full_like(chosen, task.hyper.gamma[i])
     pi_hat = np.asarray(lpg_network.apply_reference(
-        eta, config.rule, types.RuleInput(
+        eta, config.rule, rule_inputs.RuleInput(
             t.reward[:, i], t.discount_t[:, i], jnp.float32(gamma),
             jnp.float32(chosen), jnp.asarray(values))).pi_hat)
     ascent = np.zeros_like(table)
@@ -132,11 +132,11 @@ def test_vector_is_moved_by_the_squared_error():
   after, stats = run_window(config, kind, eta, task, progress, keys)
   output = meta_gradient.agent_outputs(
       kind, progress.theta, progress.trajectory.observation, task.env_params)
-  log_pi = agent_update.log_probability(output.logits[:-1],
+  log_pi = distributions.log_probability(output.logits[:-1],
                                         progress.trajectory.action)
   # The rule sees y as it is: not its softmax.
   targets = lpg_network.apply_reference(
-      eta, config.rule, types.RuleInput(
+      eta, config.rule, rule_inputs.RuleInput(
           *(x[:, 0] for x in (progress.trajectory.reward,
                               progress.trajectory.discount_t)),
           jnp.broadcast_to(task.hyper.gamma[0], log_pi[:, 0].shape),
@@ -160,17 +160,22 @@ def test_vector_is_moved_by_the_squared_error():
 
 
 def test_predictions_of_each_kind():
-  make = lambda kind: predictions.make(config_lib.RuleConfig(
+  make = lambda kind: registry.make_learned(config_lib.RuleConfig(
       num_predictions=3, kind=kind))
   y, y_hat = jnp.array([1., 2., 3.]), jnp.array([0., 2., 5.])
-  assert [make(k).num for k in config_lib.RULE_KINDS] == [3, 0, 3]
-  np.testing.assert_allclose(make(VECTOR).distance(y, y_hat), 5.)
-  np.testing.assert_array_equal(make(VECTOR).represent(y), y)
+  assert [make(k).outputs.num_predictions
+          for k in registry.learned()] == [3, 0, 3]
+  assert make(V).predictions is None
+  assert rule_vector.predicting_kinds() == ('lpg', VECTOR)
+  vector = make(VECTOR).predictions
+  np.testing.assert_allclose(vector.distance(y, y_hat), 5.)
+  np.testing.assert_array_equal(vector.represent(y), y)
   softmax = lambda x: np.exp(x) / np.exp(x).sum()
   p, q = softmax(np.array(y)), softmax(np.array(y_hat))
-  np.testing.assert_allclose(make('lpg').distance(y, y_hat),
+  categorical = make('lpg').predictions
+  np.testing.assert_allclose(categorical.distance(y, y_hat),
                              np.sum(p * np.log(p / q)), rtol=1e-6)
-  np.testing.assert_allclose(make('lpg').represent(y), p, rtol=1e-6)
+  np.testing.assert_allclose(categorical.represent(y), p, rtol=1e-6)
 
 
 @pytest.mark.parametrize('kind_name', [V, VECTOR])
@@ -193,5 +198,5 @@ def test_agents_live_as_in_meta_training(kind_name):
   if kind_name == V:  # Whose critic is a part of how agents learn.
     np.testing.assert_allclose(end.progress.value.params, after.value.params,
                                rtol=1e-4, atol=1e-6)
-  assert lived.seen.phi.shape == (3, 2)
-  assert np.all(np.isfinite(lived.seen.phi))
+  assert lived.seen['phi'].shape == (3, 2)
+  assert np.all(np.isfinite(lived.seen['phi']))

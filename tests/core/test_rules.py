@@ -11,15 +11,19 @@ from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import agent_networks
 from lpg_distributed.core import lpg_network
+from lpg_distributed.core import rule_inputs
 from lpg_distributed.core import rule_vector
-from lpg_distributed.core import rules
+from lpg_distributed.core.update_rules import base
+from lpg_distributed.core.update_rules import registry
 from lpg_distributed.meta_testing import learner as learner_lib
+from lpg_distributed.meta_testing import settings as settings_lib
 
 FEATURES, A, T, B = 3, 4, 5, 2
 LPG_V = config_lib.RuleConfig(embedding_size=3, lstm_size=4, kind='lpg_v')
-SETTINGS = rules.Settings(optimiser='sgd', learning_rate=1., discount=0.9,
-                          max_abs_reward=1., td_lambda=0.8, value_cost=0.3,
-                          entropy_cost=0.2)
+SETTINGS = settings_lib.Settings(
+    optimiser='sgd', learning_rate=1., discount=0.9, max_abs_reward=1.,
+    td_lambda=0.8, value_cost=0.3, entropy_cost=0.2)
+HYPER = SETTINGS.hyper()
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -36,8 +40,8 @@ def make_linear(num_outputs):
 
 @functools.lru_cache(None)
 def make_learner(name):
-  return learner_lib.make_learner(make_linear, A, SETTINGS,
-                                rules.make(name, SETTINGS))
+  return learner_lib.make_learner(
+      make_linear, A, SETTINGS, registry.make(name, LPG_V))
 
 
 def make_case(learner, seed=0):
@@ -47,7 +51,7 @@ def make_case(learner, seed=0):
   trajectory = types.Trajectory(
       numbers(T + 1, B, FEATURES), rng.integers(0, A, (T, B), np.int32),
       2. * numbers(T, B), np.float32(rng.random((T, B)) < 0.7))
-  return state, learner_lib.Experience(
+  return state, base.Experience(
       trajectory, learner.evaluate(state.theta, trajectory.observation))
 
 
@@ -89,7 +93,7 @@ def test_a2c_gradient_is_that_of_rlax():
             + 0.3 * rlax.l2_loss(
                 rows[:, A], np.float32(returns).ravel()).mean())
 
-  new, metrics = learner.learn((), state, experience)
+  new, metrics = learner.learn((), HYPER, state, experience)
   assert new.theta.shape == (FEATURES, A + 1)
   np.testing.assert_allclose(state.theta - new.theta,
                              jax.grad(loss)(state.theta), rtol=1e-4,
@@ -128,7 +132,7 @@ def test_lpg_v_by_hand():
   eta = jax.tree_util.tree_map(
       lambda x: 0.5 * np.random.default_rng(x.size).normal(
           size=x.shape).astype(np.float32),
-      lpg_network.init(LPG_V, jax.random.PRNGKey(2)))
+      rule_vector.init(LPG_V, jax.random.PRNGKey(2)))
   trajectory = experience.trajectory
   theta = np.asarray(state.theta, np.float64)
   out = np.asarray(trajectory.observation, np.float64) @ theta
@@ -146,13 +150,13 @@ def test_lpg_v_by_hand():
       direction[A] = 0.3 * (returns[t, b] - values[t, b])
       direction[A + 1] = pi_hat[t, b] - baseline[t, b]
       ascent += np.outer(trajectory.observation[t, b], direction) / (T * B)
-  new, _ = learner.learn(eta, state, experience)
+  new, _ = learner.learn(eta, HYPER, state, experience)
   np.testing.assert_allclose(new.theta - state.theta, ascent, rtol=1e-3,
                              atol=1e-5)
   # What V(s) is matters to the policy, and nowhere else does eta.
   other = experience._replace(output=experience.output._replace(
       value=-experience.output.value))
-  moved = learner.learn(eta, state, other)[0].theta - new.theta
+  moved = learner.learn(eta, HYPER, state, other)[0].theta - new.theta
   assert np.all(np.abs(moved[:, :A]).max(axis=0) > 1e-6)
 
 
@@ -160,31 +164,19 @@ def test_eta_of_lpg_v():
   """Its size, its vector, and the plain form of its network."""
   # phi: 3+3 + 3+1; LSTM: (6+4)*16+16; head: 4+1.
   assert rule_vector.size(LPG_V) == 6 + 4 + 176 + 5
-  eta = lpg_network.init(LPG_V, jax.random.PRNGKey(0))
+  eta = rule_vector.init(LPG_V, jax.random.PRNGKey(0))
   back = rule_vector.unravel(LPG_V, rule_vector.ravel(eta))
   jax.tree_util.tree_map(np.testing.assert_array_equal, eta, back)
   rng = np.random.default_rng(0)
-  inputs = types.RuleInput(*rng.normal(size=(4, T, B)).astype(np.float32),
+  inputs = rule_inputs.RuleInput(*rng.normal(size=(4, T, B)).astype(np.float32),
                            rng.normal(size=(T + 1, B, 1)).astype(np.float32))
   plain = lpg_network.apply_reference(eta, LPG_V, inputs)
   assert plain.y_hat_logits is None
-  np.testing.assert_allclose(lpg_network.apply_policy(eta, inputs),
+  np.testing.assert_allclose(lpg_network.apply(eta, inputs).pi_hat,
                              plain.pi_hat, rtol=1e-5, atol=1e-6)
 
 
-def test_random_is_lpg_by_another_name():
-  learners = [make_learner(name) for name in ('lpg', 'random')]
-  eta = lpg_network.init(config_lib.RuleConfig(lstm_size=2),
-                         jax.random.PRNGKey(0))
-  thetas = []
-  for learner in learners:
-    state, experience = make_case(learner)
-    thetas.append(learner.learn(eta, state, experience)[0].theta)
-  np.testing.assert_array_equal(*thetas)
-  assert [rules.make(n, SETTINGS).name for n in rules.NAMES] == [*rules.NAMES]
-
-
 def test_there_is_no_other_rule():
-  with pytest.raises(ValueError, match="no rule 'ppo'; allowed: lpg, random, "
-                     'a2c, lpg_v'):
-    rules.make('ppo', SETTINGS)
+  with pytest.raises(ValueError, match="no rule 'ppo'; allowed: lpg, a2c, "
+                     'lpg_v, lpg_vector'):
+    registry.make('ppo')

@@ -54,7 +54,8 @@ def whole_life(eta):
 def test_lives_the_whole_lifetime(whole_life):
   assert train_agents.num_updates(CONFIG, ENVIRONMENT) == 4
   assert whole_life.episode_return.shape == (4, L)
-  assert whole_life.num_episodes.shape == whole_life.seen.phi.shape == (4, L)
+  assert whole_life.num_episodes.shape == (4, L)
+  assert whole_life.seen['phi'].shape == (4, L)
   assert whole_life.final_return.shape == (L,)
   assert np.all(whole_life.num_episodes <= B * 2)
   assert not whole_life.episode_return[whole_life.num_episodes == 0].any()
@@ -106,7 +107,7 @@ def test_one_update_is_eq_2_on_the_first_trajectory(eta):
     progress = meta_gradient.collect(kind, CONFIG.meta, task, progress,
                                      first_keys)
     theta, _, _ = meta_gradient.update_agents(
-        kind, CONFIG.meta, rule, progress.theta, progress.opt_state,
+        kind, CONFIG, rule, progress.theta, progress.opt_state,
         progress.trajectory, task)
     y_logits = jnp.stack([
         progress.theta[i][progress.trajectory.observation[:-1, i]][..., 2:]
@@ -117,8 +118,8 @@ def test_one_update_is_eq_2_on_the_first_trajectory(eta):
   theta, phi = jax.jit(rebuild)(jax.random.split(birth_key, L),
                                 jax.random.split(first_key, L))
   np.testing.assert_allclose(lifetimes.theta, theta, rtol=1e-4, atol=1e-5)
-  np.testing.assert_allclose(lifetimes.seen.phi, [phi], rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(lifetimes.seen.probability, [[0.5] * L],
+  np.testing.assert_allclose(lifetimes.seen['phi'], [phi], rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(lifetimes.seen['action_probability'], [[0.5] * L],
                              rtol=1e-6)
   assert np.std(phi) > 0.
 
@@ -129,7 +130,7 @@ def test_a_rule_by_hand_learns(quick_compilation):
   del quick_compilation
   size = CONFIG.rule.lstm_size
   eta = jax.tree_util.tree_map(
-      jnp.zeros_like, lpg_network.init(CONFIG.rule, KEY))
+      jnp.zeros_like, rule_vector.init(CONFIG.rule, KEY))
   w, b = eta['lpg/lstm/linear']['w'], eta['lpg/lstm/linear']['b']
   w = w.at[0, size].set(4.)  # g of the first unit: the reward
   w = w.at[0, 0].set(4.)

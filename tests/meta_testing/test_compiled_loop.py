@@ -8,12 +8,14 @@ import pytest
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import agent_networks
-from lpg_distributed.core import lpg_network
 from lpg_distributed.core import observation_networks
-from lpg_distributed.core import rules
+from lpg_distributed.core import rule_vector
+from lpg_distributed.core.update_rules import base
+from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import suite
 from lpg_distributed.meta_testing import compiled_loop
 from lpg_distributed.meta_testing import learner as learner_lib
+from lpg_distributed.meta_testing import settings as settings_lib
 
 T, B = 7, 3
 
@@ -23,16 +25,19 @@ def _quick(quick_compilation):
   yield
 
 
+RULE = config_lib.RuleConfig(num_predictions=4, embedding_size=3, lstm_size=3)
+
+
 def make_loop(environment, rule, settings, num_envs=B):
   spec = environment.observation_spec()
   return compiled_loop.make_loop(
       environment, lambda n: observation_networks.make_network(spec, n),
-      settings, lambda s: rules.make(rule, s), num_envs)
+      settings, registry.make(rule, RULE), num_envs)
 
 
 def hyper(num, settings):
-  return compiled_loop.Hyper(jnp.full(num, settings.learning_rate),
-                           jnp.full(num, settings.kl_cost))
+  return jax.tree_util.tree_map(
+      lambda x: jnp.full(num, x), settings.hyper())
 
 
 class Recorder:
@@ -54,15 +59,13 @@ class Recorder:
 
 def test_it_learns_from_what_was_lived():
   """Replays the environment's own log through `learn`, one environment."""
-  settings = rules.Settings(num_predictions=4, trajectory_steps=T,
-                            learning_rate=0.01, max_abs_reward=0.)
-  config = config_lib.RuleConfig(num_predictions=4, embedding_size=3,
-                                 lstm_size=3)
-  eta = lpg_network.init(config, jax.random.PRNGKey(1))
+  settings = settings_lib.Settings(trajectory_steps=T, learning_rate=0.01,
+                                   max_abs_reward=0.)
+  eta = rule_vector.init(RULE, jax.random.PRNGKey(1))
   environment = Recorder()
   loop = make_loop(environment, 'lpg', settings, num_envs=1)
-  one = compiled_loop.Hyper(jnp.float32(0.01), jnp.float32(0.5))
-  state = loop.init(one, jax.random.PRNGKey(0))
+  one = settings.hyper()
+  state = loop.init(jax.random.PRNGKey(0))
   first = np.asarray(state.observation)
   new, window = jax.jit(loop.advance, static_argnums=3)(eta, one, state, 2)
   jax.block_until_ready(new)
@@ -73,14 +76,15 @@ def test_it_learns_from_what_was_lived():
   observation = np.concatenate([first, later])[:, None]
   spec = environment.observation_spec()
   learner = learner_lib.make_learner(
-      lambda n: observation_networks.make_network(spec, n), 2, settings)
+      lambda n: observation_networks.make_network(spec, n), 2, settings,
+      registry.make('lpg', RULE))
   agent, metrics = state.agent, []
   for k in range(2):
     part = slice(k * T, (k + 1) * T)
     trajectory = types.Trajectory(
         observation[k * T:(k + 1) * T + 1],
         *(x[part, None] for x in (action, reward, discount)))
-    agent, values = learner.learn(eta, agent, learner_lib.Experience(
+    agent, values = learner.learn(eta, one, agent, base.Experience(
         trajectory, learner.evaluate(agent.theta, trajectory.observation)))
     metrics.append(values)
   jax.tree_util.tree_map(
@@ -97,16 +101,15 @@ def test_it_learns_from_what_was_lived():
 
 
 def test_the_same_seed_gives_the_same_bits():
-  settings = rules.Settings(num_predictions=4, trajectory_steps=T)
-  eta = lpg_network.init(config_lib.RuleConfig(num_predictions=4, lstm_size=3),
-                         jax.random.PRNGKey(1))
+  settings = settings_lib.Settings(trajectory_steps=T)
+  eta = rule_vector.init(RULE, jax.random.PRNGKey(1))
   loop = make_loop(suite.load('chain_short'), 'lpg', settings)
   init = jax.jit(jax.vmap(loop.init))
   advance = jax.jit(jax.vmap(lambda h, s: loop.advance(eta, h, s, 3)))
 
   def run(seeds):
     keys = jnp.stack([jax.random.PRNGKey(s) for s in seeds])
-    state = init(hyper(2, settings), keys)
+    state = init(keys)
     for _ in range(2):
       state, _ = advance(hyper(2, settings), state)
     return jax.tree_util.tree_map(np.asarray, state.agent.theta)
@@ -121,11 +124,11 @@ def test_the_same_seed_gives_the_same_bits():
 
 def test_learning_rates_side_by_side():
   """Each agent learns with its own; a rate of 0 changes nothing."""
-  settings = rules.Settings(trajectory_steps=T)
+  settings = settings_lib.Settings(trajectory_steps=T)
   loop = make_loop(suite.load('chain_short'), 'a2c', settings)
-  both = compiled_loop.Hyper(jnp.array([0., 0.01]), jnp.zeros(2))
+  both = hyper(2, settings)._replace(alpha_lr=jnp.array([0., 0.01]))
   keys = jnp.stack([jax.random.PRNGKey(0)] * 2)
-  state = jax.vmap(loop.init)(both, keys)
+  state = jax.vmap(loop.init)(keys)
   new, _ = jax.jit(jax.vmap(lambda h, s: loop.advance((), h, s, 1)))(
       both, state)
   for old, x in zip(jax.tree_util.tree_leaves(state.agent.theta),

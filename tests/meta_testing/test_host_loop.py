@@ -12,16 +12,23 @@ import pytest
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import agent_networks
-from lpg_distributed.core import lpg_network
-from lpg_distributed.core import rules
+from lpg_distributed.core import rule_vector
+from lpg_distributed.core.update_rules import base
+from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import host
 from lpg_distributed.meta_testing import host_loop
 from lpg_distributed.meta_testing import learner as learner_lib
+from lpg_distributed.meta_testing import settings as settings_lib
 
 FEATURES, A, M, T = 3, 2, 4, 4
-SETTINGS = learner_lib.Settings(
-    num_predictions=M, optimiser='sgd', learning_rate=1., kl_cost=0.7,
-    trajectory_steps=T)
+SETTINGS = settings_lib.Settings(
+    optimiser='sgd', learning_rate=1., kl_cost=0.7, trajectory_steps=T)
+HYPER = SETTINGS.hyper()
+
+
+def rule_config(name='lpg'):
+  return config_lib.RuleConfig(num_predictions=M, embedding_size=3,
+                               lstm_size=3, kind=name)
 
 
 def make_linear(num_outputs):
@@ -32,15 +39,15 @@ def make_linear(num_outputs):
 
 @functools.lru_cache(None)
 def make_learner(name='lpg'):
-  return learner_lib.make_learner(make_linear, A, SETTINGS,
-                                rules.make(name, SETTINGS))
+  return learner_lib.make_learner(
+      make_linear, A, SETTINGS, registry.make(name, rule_config()))
 
 
 @functools.lru_cache(None)
-def make_eta():
-  return lpg_network.init(config_lib.RuleConfig(
-      num_predictions=M, embedding_size=3, lstm_size=3),
-      jax.random.PRNGKey(3))
+def make_eta(name='lpg'):
+  if not registry.RULES[name].learned:
+    return ()
+  return rule_vector.init(rule_config(name), jax.random.PRNGKey(3))
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -119,9 +126,9 @@ def test_the_loop_learns_from_what_was_lived(sizes):
         np.concatenate(xs, axis=1)
         for xs in zip(*(columns(e.log, k) for e in environments)))
     output = learner.evaluate(state.theta, observation)
-    experience = learner_lib.Experience(types.Trajectory(
+    experience = base.Experience(types.Trajectory(
         observation, action, reward, discount), output)
-    state, metrics = learner.learn(make_eta(), state, experience)
+    state, metrics = learner.learn(make_eta(), HYPER, state, experience)
     np.testing.assert_allclose(update.state.theta, state.theta, rtol=1e-4,
                                atol=1e-5)
     for name, value in metrics.items():
@@ -142,7 +149,7 @@ def test_actions_are_samples_of_the_policy():
   observation = np.ones((4000, FEATURES), np.float32)
   uniform = np.random.default_rng(0).random(4000, np.float32)
   action, kept = learner.act_and_keep(theta, observation, uniform)
-  logits = np.asarray(learner.split(kept.rows).agent.logits[0], np.float64)
+  logits = np.asarray(learner.split(kept.rows).logits[0], np.float64)
   p = 1. / (1. + np.exp(logits[0] - logits[1]))
   np.testing.assert_allclose(kept.rows[0], observation[0] @ theta, rtol=1e-4)
   assert abs(np.mean(action) - p) < 5 * np.sqrt(p * (1 - p) / 4000)
@@ -216,15 +223,10 @@ def test_a_failing_environment_is_heard_of():
     train([Corridor(0, 1), Corridor(1, 1, fail_at=6)], 10 ** 6)
 
 
-@pytest.mark.parametrize('name', rules.NAMES)
+@pytest.mark.parametrize('name', registry.RULES)
 def test_parts_of_the_gradient_add_up(name):
   """Whatever the rule, and the same as all of it at once in `learn`."""
-  learner = make_learner(name)
-  eta = {'a2c': ()}.get(name, make_eta())
-  if name == 'lpg_v':
-    eta = lpg_network.init(config_lib.RuleConfig(
-        num_predictions=M, embedding_size=3, lstm_size=3, kind='lpg_v'),
-        jax.random.PRNGKey(3))
+  learner, eta = make_learner(name), make_eta(name)
   rng = np.random.default_rng(0)
   state = learner.init(jax.random.PRNGKey(0))
   observation = rng.normal(size=(T + 1, 3, FEATURES)).astype(np.float32)
@@ -235,9 +237,9 @@ def test_parts_of_the_gradient_add_up(name):
   reward = rng.normal(size=(T, 3)).astype(np.float32)
   discount = np.float32(rng.random((T, 3)) < 0.7)
   trajectory = types.Trajectory(observation, action, reward, discount)
-  experience = learner_lib.Experience(trajectory, learner.split(rows))
-  expected, _ = learner.learn(eta, state, experience)
-  targets, _ = learner.compute_targets(eta, experience._replace(
+  experience = base.Experience(trajectory, learner.split(rows))
+  expected, _ = learner.learn(eta, HYPER, state, experience)
+  targets, _ = learner.compute_targets(eta, HYPER, experience._replace(
       trajectory=trajectory._replace(observation=None)))
   for size in (1, 2, T):
     parts = [learner_lib.Part(
@@ -245,8 +247,8 @@ def test_parts_of_the_gradient_add_up(name):
         jax.tree_util.tree_map(lambda x, i=i: x[i:i + size], targets),
         tuple(out[1] for out in outs[i:i + size]))
         for i in range(0, T, size)]
-    gradients = [learner.gradient(state.theta, part) for part in parts]
-    new = learner.update(state, gradients, np.float32(T * 3))
+    gradients = [learner.gradient(HYPER, state.theta, part) for part in parts]
+    new = learner.update(HYPER, state, gradients, np.float32(T * 3))
     np.testing.assert_allclose(new.theta, expected.theta, rtol=1e-4,
                                atol=1e-5)
   assert np.abs(expected.theta - state.theta).max() > 1e-3

@@ -6,9 +6,10 @@ import jax
 import pytest
 
 from lpg_distributed import config as config_lib
-from lpg_distributed.core import lpg_network
-from lpg_distributed.core import rules
+from lpg_distributed.core import rule_vector
+from lpg_distributed.core.update_rules import registry
 from lpg_distributed.meta_testing import jobs
+from lpg_distributed.meta_testing import settings as settings_lib
 from lpg_distributed.store import eta_file
 
 CARTPOLE = 'gymnax/CartPole-v1'
@@ -18,17 +19,17 @@ CARTPOLE = 'gymnax/CartPole-v1'
 def etas(tmp_path_factory):
   """Files of a small rule of each kind."""
   root = tmp_path_factory.mktemp('etas')
-  for kind in config_lib.RULE_KINDS:
+  for kind in registry.learned():
     config = config_lib.RuleConfig(num_predictions=5, lstm_size=3, kind=kind)
     eta_file.save(str(root / f'{kind}.npz'),
-                  lpg_network.init(config, jax.random.PRNGKey(0)), config)
+                  rule_vector.init(config, jax.random.PRNGKey(0)), config)
   return root
 
 
 def test_atari_has_table_4():
   job = jobs.make_job('atari/breakout', 'a2c')
   assert (job.num_envs, job.preset) == (30, 'dm_noop')
-  assert job.settings == rules.Settings()
+  assert job.settings == settings_lib.Settings()
   s = job.settings
   assert (s.learning_rate, s.kl_cost, s.discount, s.trajectory_steps,
           s.optimiser, s.use_baseline, s.max_abs_reward) == (
@@ -40,21 +41,23 @@ def test_others_differ_where_data_says_so():
                                                   'use_baseline=false'])
   assert job.preset is None and job.eta is None and job.rule_config is None
   assert job.settings == dataclasses.replace(
-      rules.Settings(), learning_rate=2e-3, max_abs_reward=0.,
+      settings_lib.Settings(), learning_rate=2e-3, max_abs_reward=0.,
       entropy_cost=0.5, use_baseline=False)
 
 
 def test_eta_decides_the_predictions(etas):
   job = jobs.make_job(CARTPOLE, 'lpg', eta=str(etas / 'lpg.npz'))
-  assert job.settings.num_predictions == 5
+  assert job.rule_config.num_predictions == 5
   assert len(job.eta_sha256) == 64
   assert jobs.make_job(CARTPOLE, 'random').rule_config.lstm_size == 256
-  jobs.make_job(CARTPOLE, 'lpg_v', eta=str(etas / 'lpg_v.npz'))
+  for rule in ('lpg_v', 'lpg_vector'):
+    jobs.make_job(CARTPOLE, rule, eta=str(etas / f'{rule}.npz'))
 
 
 @pytest.mark.parametrize('arguments, message', [
     ({'environment': 'CartPole-v1'}, "'CartPole-v1' names no environment"),
-    ({'rule': 'ppo'}, "no rule 'ppo'; allowed: lpg, random, a2c, lpg_v"),
+    ({'rule': 'ppo'}, "no rule 'ppo'; allowed: lpg, a2c, lpg_v, lpg_vector, "
+     'random'),
     ({'rule': 'lpg'}, 'the rule lpg needs an eta'),
     ({'rule': 'lpg', 'eta': 'lpg_v.npz'}, 'holds a rule of kind lpg_v; allowed '
      'for lpg: lpg'),

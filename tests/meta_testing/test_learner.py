@@ -7,10 +7,13 @@ import jax
 import numpy as np
 import pytest
 
+from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import agent_networks
-from lpg_distributed.core import rules
+from lpg_distributed.core.update_rules import base
+from lpg_distributed.core.update_rules import registry
 from lpg_distributed.meta_testing import learner as learner_lib
+from lpg_distributed.meta_testing import settings as settings_lib
 
 FEATURES, A, M = 3, 2, 4
 NUM_OUTPUTS = A + M + 1  # policy, predictions, f(s)
@@ -25,6 +28,9 @@ def make_linear(num_outputs):
       apply=lambda w, x: x @ w)
 
 
+HYPER = settings_lib.Settings(learning_rate=RATE, kl_cost=ALPHA_Y).hyper()
+
+
 class FixedTargets(NamedTuple):
   """In place of eta: what `fixed_rule` answers."""
   pi_hat: np.ndarray
@@ -37,12 +43,14 @@ def fixed_rule(eta, inputs):
 
 
 @functools.lru_cache(None)
-def make_learner(use_baseline=True, apply=fixed_rule, **settings):
-  settings = learner_lib.Settings(
-      num_predictions=M, optimiser='sgd', learning_rate=RATE, kl_cost=ALPHA_Y,
-      trajectory_steps=T, use_baseline=use_baseline, **settings)
-  return learner_lib.make_learner(make_linear, A, settings,
-                                rules.lpg(settings, apply))
+def make_learner(use_baseline=True, network=fixed_rule, **settings):
+  """A learner with what answers in place of a rule's network."""
+  settings = settings_lib.Settings(
+      optimiser='sgd', trajectory_steps=T, use_baseline=use_baseline,
+      **settings)
+  return learner_lib.make_learner(
+      make_linear, A, settings, registry.make(
+          'lpg', config_lib.RuleConfig(num_predictions=M), network=network))
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -58,7 +66,7 @@ def make_case(learner, seed=0):
   trajectory = types.Trajectory(
       numbers(T + 1, B, FEATURES), rng.integers(0, A, (T, B), np.int32),
       numbers(T, B), np.float32(rng.random((T, B)) < 0.8))
-  experience = learner_lib.Experience(
+  experience = base.Experience(
       trajectory, learner.evaluate(theta, trajectory.observation))
   targets = FixedTargets(numbers(T, B), numbers(T, B, M))
   return learner_lib.AgentState(theta, learner.init(
@@ -95,7 +103,7 @@ def hand_update(theta, trajectory, targets, use_baseline):
 def test_update_by_hand(use_baseline):
   learner = make_learner(use_baseline)
   state, experience, targets = make_case(learner)
-  new, metrics = learner.learn(targets, state, experience)
+  new, metrics = learner.learn(targets, HYPER, state, experience)
   expected = hand_update(state.theta, experience.trajectory, targets,
                          use_baseline)
   np.testing.assert_allclose(new.theta, expected, rtol=1e-4, atol=1e-5)
@@ -110,14 +118,15 @@ def test_the_rule_sees_the_trajectory():
   """Scaled and clipped rewards, d, gamma, pi(a|s) and y of T + 1 states."""
   seen = []
 
-  def rule(eta, inputs):
-    jax.debug.callback(lambda *x: seen.append(types.RuleInput(*x)), *inputs)
+  def network(eta, inputs):
+    jax.debug.callback(lambda x: seen.append(x), inputs)
     return fixed_rule(eta, inputs)
 
-  learner = make_learner(apply=rule, discount=0.9, reward_scale=2.,
+  learner = make_learner(network=network, reward_scale=2.,
                          max_abs_reward=0.5)
   state, experience, targets = make_case(learner)
-  learner.learn(targets, state, experience)
+  learner.learn(targets, HYPER._replace(gamma=np.float32(0.9)), state,
+                experience)
   jax.effects_barrier()
   (inputs,) = seen
   trajectory = experience.trajectory
@@ -147,8 +156,8 @@ def test_act_samples_from_the_policy_and_keeps_its_outputs():
   key = jax.random.PRNGKey(0)
   action, output = learner.act(state.theta, observation, key, np.int32(0))
   out = np.asarray(row @ state.theta, np.float64)
-  np.testing.assert_allclose(output.agent.logits[0], out[:A], rtol=1e-4)
-  np.testing.assert_allclose(output.agent.y_logits[0], out[A:-1], rtol=1e-4)
+  np.testing.assert_allclose(output.logits[0], out[:A], rtol=1e-4)
+  np.testing.assert_allclose(output.y_logits[0], out[A:-1], rtol=1e-4)
   np.testing.assert_allclose(output.baseline[0], out[-1], rtol=1e-4)
   p = softmax(out[:A])[1]
   assert abs(np.mean(action) - p) < 5 * np.sqrt(p * (1 - p) / num)

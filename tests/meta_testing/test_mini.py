@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lpg_distributed import config as config_lib
-from lpg_distributed.core import lpg_network
+from lpg_distributed.core import rule_vector
 from lpg_distributed.envs import registry
 from lpg_distributed.envs import suite
 from lpg_distributed.meta_testing import jobs
@@ -27,7 +27,7 @@ def _quick(quick_compilation):
 def config(tmp_path):
   rule = config_lib.RuleConfig(num_predictions=3, lstm_size=2)
   path = str(tmp_path / 'eta.npz')
-  eta_file.save(path, lpg_network.init(rule, jax.random.PRNGKey(0)), rule)
+  eta_file.save(path, rule_vector.init(rule, jax.random.PRNGKey(0)), rule)
   return mini.Config(path, environments=(CHAIN,), scale=0.06)
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from lpg_distributed import config as config_lib
-from lpg_distributed.core import lpg_network
 from lpg_distributed.core import rule_vector
 from lpg_distributed.envs import host
 from lpg_distributed.nodes import atari_evaluation
@@ -24,7 +23,7 @@ CONFIG = config_lib.EvaluatorConfig(
     games=('breakout',), frames=120, num_envs=2, trajectory_steps=5, share=1.)
 _TIMEOUT_S = 60.
 ETA = np.asarray(rule_vector.ravel(
-    lpg_network.init(RULE, jax.random.PRNGKey(0))))
+    rule_vector.init(RULE, jax.random.PRNGKey(0))))
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -373,7 +372,7 @@ def test_breakout(tmp_path):
   pytest.importorskip('ale_py')
   rule = config_lib.RuleConfig()
   eta = np.asarray(rule_vector.ravel(
-      lpg_network.init(rule, jax.random.PRNGKey(0))))
+      rule_vector.init(rule, jax.random.PRNGKey(0))))
   config = dataclasses.replace(CONFIG, frames=240, trajectory_steps=10)
   rig = Rig(tmp_path, lambda config: atari_evaluator.load_game(
       config, 'breakout', 1)[0], config, rule, eta)

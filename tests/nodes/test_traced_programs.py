@@ -14,7 +14,6 @@ import pytest
 from lpg_distributed import config as config_lib
 from lpg_distributed.core import device_shards
 from lpg_distributed.core import lifetime
-from lpg_distributed.core import lpg_network
 from lpg_distributed.core import rule_vector
 from lpg_distributed.nodes import traced_programs
 
@@ -68,7 +67,7 @@ def untraceable(shard):
 def two_windows(shard, devices=None):
   """Everything that comes out of two windows of two shards, as leaves."""
   shards = device_shards.DeviceShards(shard, devices or jax.devices()[:1])
-  eta = rule_vector.ravel(lpg_network.init(CONFIG.rule, jax.random.PRNGKey(1)))
+  eta = rule_vector.ravel(rule_vector.init(CONFIG.rule, jax.random.PRNGKey(1)))
   arms = np.zeros(len(CONFIG.agents[KIND].arms), np.float32)
   found = []
   for i in range(2):

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from lpg_distributed import config as config_lib
-from lpg_distributed.core import lpg_network
 from lpg_distributed.core import rule_vector
 from lpg_distributed.store import eta_file
 from lpg_distributed.store import files
@@ -46,7 +45,7 @@ def test_round_trip(path):
 
 
 def test_a_tree_is_saved_as_its_vector(tmp_path):
-  tree = lpg_network.init(RULE, jax.random.PRNGKey(0))
+  tree = rule_vector.init(RULE, jax.random.PRNGKey(0))
   eta_file.save(str(tmp_path / 'eta'), tree, RULE)
   np.testing.assert_array_equal(eta_file.load(str(tmp_path / 'eta')).eta,
                                 rule_vector.ravel(tree))

@@ -1,0 +1,30 @@
+"""A2C (Mnih et al., 2016): advantage actor-critic with lambda-returns."""
+
+import jax.numpy as jnp
+
+from lpg_distributed.core import distributions
+from lpg_distributed.core.update_rules import base
+
+
+def _compute_targets(eta, experience, hyper):
+  del eta
+  value = experience.output.value[:-1]
+  returns = base.value_targets(experience, hyper)
+  advantage = returns - value
+  return base.Targets(advantage, value=returns), {
+      'advantage_square': jnp.square(advantage), 'value': value}
+
+
+def _loss(output, action, targets, hyper):
+  """Policy gradient, error of V(s) and an entropy bonus."""
+  log_pi = distributions.log_probability(output.logits, action)
+  return (-log_pi * targets.pi_hat
+          + base.value_loss(output, targets, hyper)
+          - hyper.entropy_cost * distributions.entropy(output.logits))
+
+
+def make(config=None, network=None) -> base.UpdateRule:
+  """A2C; it has no eta, so that it needs no `config` and no `network`."""
+  del config, network
+  return base.UpdateRule(outputs=base.Outputs(value=True),
+                         compute_targets=_compute_targets, loss=_loss)

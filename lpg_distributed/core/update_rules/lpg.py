@@ -1,0 +1,75 @@
+"""LPG (Oh et al., 2020): Eq. (2), and Eq. (7) for agents with a baseline."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import types
+from lpg_distributed.core import distributions
+from lpg_distributed.core import lpg_network
+from lpg_distributed.core import rule_inputs
+from lpg_distributed.core.update_rules import base
+
+CATEGORICAL = base.Predictions(
+    jax.nn.softmax, distributions.kl_divergence, is_distribution=True)
+
+
+def policy_loss(output: types.AgentOutput, action: chex.Array,
+                pi_hat: chex.Array) -> chex.Array:
+  """The terms of Eqs. (2) and (7) without y, negated, [T, ...].
+
+  Args:
+    output: with `baseline` f(s), [T, ...], for Eq. (7): it is subtracted from
+      `pi_hat` as a constant and regressed on it. Without it for Eq. (2).
+    action: [T, ...].
+    pi_hat: [T, ...].
+  """
+  log_pi = distributions.log_probability(output.logits, action)
+  if output.baseline is None:
+    return -log_pi * pi_hat
+  return (-log_pi * (pi_hat - jax.lax.stop_gradient(output.baseline))
+          + 0.5 * jnp.square(output.baseline - pi_hat))
+
+
+def make_with(config: config_lib.RuleConfig,
+              predictions: base.Predictions,
+              network: base.Network) -> base.UpdateRule:
+  """LPG with any kind of predictions."""
+  def y_input(experience):
+    return predictions.represent(experience.output.y_logits)
+
+  def compute_targets(eta, experience, hyper):
+    output = experience.output
+    targets = network(eta, rule_inputs.rule_input(
+        experience, hyper, y_input(experience)))
+    metrics = {}
+    if predictions.is_distribution:
+      metrics['y_entropy'] = distributions.entropy(output.y_logits[:-1])
+    metrics['kl'] = predictions.distance(output.y_logits[:-1],
+                                         targets.y_hat_logits)
+    metrics['pi_hat_square'] = jnp.square(targets.pi_hat)
+    if output.baseline is not None:
+      metrics['value'] = output.baseline[:-1]
+    return base.Targets(targets.pi_hat, targets.y_hat_logits), metrics
+
+  def loss(output, action, targets, hyper):
+    """Eq. (7), negated for minimisation; without a baseline Eq. (2)."""
+    return (policy_loss(output, action, targets.pi_hat)
+            + hyper.alpha_y * predictions.distance(
+                output.y_logits, targets.y_hat_logits))
+
+  return base.UpdateRule(
+      outputs=base.Outputs(config.num_predictions, baseline=True),
+      compute_targets=compute_targets, loss=loss,
+      init=functools.partial(lpg_network.init, config, lpg_network.Widths(
+          y=config.num_predictions, y_hat=config.num_predictions)),
+      predictions=predictions, y_input=y_input)
+
+
+def make(config: config_lib.RuleConfig,
+         network: base.Network = lpg_network.apply) -> base.UpdateRule:
+  """LPG as in the paper: y and y_hat are categorical distributions."""
+  return make_with(config, CATEGORICAL, network)

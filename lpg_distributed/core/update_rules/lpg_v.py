@@ -1,0 +1,44 @@
+"""LPG-V, Section 4.1: only pi_hat is learned; V(s) stands in place of y(s).
+
+V(s) is learned by TD(lambda): by the lifetime's critic in meta-training, by a
+further output of the agent in meta-testing.
+"""
+
+import functools
+
+import jax.numpy as jnp
+
+from lpg_distributed import config as config_lib
+from lpg_distributed.core import lpg_network
+from lpg_distributed.core import rule_inputs
+from lpg_distributed.core.update_rules import base
+from lpg_distributed.core.update_rules import lpg
+
+
+def _y_input(experience):
+  return experience.output.value[..., None]
+
+
+def _compute_targets(network, eta, experience, hyper):
+  value = experience.output.value
+  pi_hat = network(eta, rule_inputs.rule_input(
+      experience, hyper, _y_input(experience))).pi_hat
+  return base.Targets(pi_hat, value=base.value_targets(experience, hyper)), {
+      'pi_hat_square': jnp.square(pi_hat), 'value': value[:-1]}
+
+
+def _loss(output, action, targets, hyper):
+  return (lpg.policy_loss(output, action, targets.pi_hat)
+          + base.value_loss(output, targets, hyper))
+
+
+def make(config: config_lib.RuleConfig,
+         network: base.Network = lpg_network.apply) -> base.UpdateRule:
+  """LPG-V; its phi has one input, and it has no head for y_hat."""
+  return base.UpdateRule(
+      outputs=base.Outputs(value=True, baseline=True),
+      compute_targets=functools.partial(_compute_targets, network),
+      loss=_loss,
+      init=functools.partial(lpg_network.init, config,
+                             lpg_network.Widths(y=1, y_hat=0)),
+      y_input=_y_input)
