@@ -34,6 +34,15 @@ def policy_loss(output: types.AgentOutput, action: chex.Array,
           + 0.5 * jnp.square(output.baseline - pi_hat))
 
 
+def loss(predictions: base.Predictions, output: types.AgentOutput,
+         action: chex.Array, targets: base.Targets, hyper: base.Hyper
+         ) -> chex.Array:
+  """Eq. (7), negated for minimisation, [T, ...]; without f(s) Eq. (2)."""
+  return (policy_loss(output, action, targets.pi_hat)
+          + hyper.alpha_y * predictions.distance(
+              output.y_logits, targets.y_hat_logits))
+
+
 def make_with(config: config_lib.RuleConfig,
               predictions: base.Predictions,
               network: base.Network) -> base.UpdateRule:
@@ -55,15 +64,10 @@ def make_with(config: config_lib.RuleConfig,
       metrics['value'] = output.baseline[:-1]
     return base.Targets(targets.pi_hat, targets.y_hat_logits), metrics
 
-  def loss(output, action, targets, hyper):
-    """Eq. (7), negated for minimisation; without a baseline Eq. (2)."""
-    return (policy_loss(output, action, targets.pi_hat)
-            + hyper.alpha_y * predictions.distance(
-                output.y_logits, targets.y_hat_logits))
-
   return base.UpdateRule(
       outputs=base.Outputs(config.num_predictions, baseline=True),
-      compute_targets=compute_targets, loss=loss,
+      compute_targets=compute_targets,
+      loss=functools.partial(loss, predictions),
       init=functools.partial(lpg_network.init, config, lpg_network.Widths(
           y=config.num_predictions, y_hat=config.num_predictions)),
       predictions=predictions, y_input=y_input)
