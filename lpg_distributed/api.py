@@ -155,7 +155,7 @@ def apply_rule(rule: Rule,
 # otherwise be compiled again in each call.
 @functools.partial(jax.jit, static_argnums=0)
 def _apply(config: config_lib.RuleConfig, eta: chex.Array,
-           inputs: types.RuleInput) -> types.LPGTargets:
+           inputs: rule_inputs.RuleInput) -> types.LPGTargets:
   return lpg_network.apply(rule_vector.unravel(config, eta), inputs)
 
 
