@@ -94,7 +94,6 @@ class Program:
     import numpy as np
 
     from lpg_distributed.core import lifetime
-    from lpg_distributed.core import lpg_network
     from lpg_distributed.core import rule_vector
     self.size = size
     config = config_lib.Config(
@@ -112,7 +111,7 @@ class Program:
     shard = lifetime.make_shard(config, size.name, size.lifetimes,
                                 jax.default_backend())
     self.eta = jax.device_put(rule_vector.ravel(
-        lpg_network.init(config.rule, jax.random.PRNGKey(0))))
+        rule_vector.init(config.rule, jax.random.PRNGKey(0))))
     self._arms = np.zeros(len(config.agents[size.name].arms), np.float32)
     self._shard_id = lifetime.ShardId(*map(
         np.int32, (0, 0, 0, size.lifetimes)))

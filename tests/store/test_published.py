@@ -13,7 +13,6 @@ import lpg_distributed as lpg
 from lpg_distributed import errors
 from lpg_distributed import presets
 from lpg_distributed.analysis import sources
-from lpg_distributed.core import lpg_network
 from lpg_distributed.core import rule_vector
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import mini
@@ -155,7 +154,7 @@ def test_nothing_is_known(elsewhere, rule, environment, part):
 
 def test_nothing_is_known_of_a_rule_of_ones_own():
   config = ETA.rule
-  eta = rule_vector.ravel(lpg_network.init(config, jax.random.PRNGKey(0)))
+  eta = rule_vector.ravel(rule_vector.init(config, jax.random.PRNGKey(0)))
   with pytest.raises(errors.UserError, match='no published one'):
     lpg.best_hyperparameters(lpg.Rule(eta, config, {'name': NAME}),
                              'chain_short')
