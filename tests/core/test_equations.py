@@ -1,5 +1,6 @@
 """The functions that the documents name for equations exist and are run."""
 
+import ast
 import importlib
 import pathlib
 import re
@@ -119,9 +120,12 @@ def test_what_runs_is_what_the_documents_name(run, numbers):
 
 @pytest.mark.parametrize('number', [2, 4, 7])
 def test_an_equation_stands_once(number):
-  """One docstring in `core` begins with it: that of the function named."""
-  begins = re.compile(r'def (\w+)\([^"]*?"""Eqs?\. \([^"]*?negated', re.DOTALL)
-  found = [(path.resolve(), match.group(1)) for path in _CORE.rglob('*.py')
-           for match in begins.finditer(path.read_text(encoding='utf-8'))
-           if f'({number})' in match.group(0)]
+  """One function of `core` says that it is it: the function named."""
+  found = []
+  for path in _CORE.rglob('*.py'):
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+      if isinstance(node, ast.FunctionDef):
+        title = (ast.get_docstring(node) or '').partition('\n')[0]
+        if f'({number})' in title and 'negated' in title:
+          found.append((path.resolve(), node.name))
   assert found == ROWS[number][:1]

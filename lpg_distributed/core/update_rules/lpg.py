@@ -19,7 +19,7 @@ CATEGORICAL = base.Predictions(
 
 def policy_loss(output: types.AgentOutput, action: chex.Array,
                 pi_hat: chex.Array) -> chex.Array:
-  """The terms of Eqs. (2) and (7) without y, negated, [T, ...].
+  """The part of `loss` that does not depend on y, [T, ...].
 
   Args:
     output: with `baseline` f(s), [T, ...], for Eq. (7): it is subtracted from
