@@ -125,34 +125,29 @@ def apply_rule(rule: Rule,
   """
   global_settings.check()
   if registry.make_learned(rule.config).predictions is None:
+    kinds = ', '.join(rule_vector.predicting_kinds())
     raise ArgumentError(f'this rule is of kind {rule.config.kind}, which has '
-                        'no y; allowed: '
-                        f'{", ".join(rule_vector.predicting_kinds())}')
+                        f'no y; allowed: {kinds}')
   shape = jnp.shape(reward)
   steps = {'discount': discount, 'action_probability': action_probability,
            **inputs}
-  expected = {
-      **{name: (jnp.shape(x), shape) for name, x in steps.items()},
-      'y': (jnp.shape(y), (shape[0] + 1, *shape[1:],
-                           rule.config.num_predictions) if shape else None),
-  }
+  if jnp.ndim(gamma):
+    steps['gamma'] = gamma
+  expected = {name: (jnp.shape(x), shape) for name, x in steps.items()}
+  expected['y'] = (jnp.shape(y), (shape[0] + 1, *shape[1:],
+                                  rule.config.num_predictions)
+                   if shape else None)
   for name, (found, allowed) in expected.items():
     if found != allowed:
       raise ArgumentError(f'{name} has shape {found}; with a reward of shape '
                           f'{shape} allowed: {allowed}')
-  if jnp.ndim(gamma) and jnp.shape(gamma) != shape:
-    raise ArgumentError(f'gamma has shape {jnp.shape(gamma)}; allowed: a '
-                        f'number, or {shape}')
-  as_float = functools.partial(jnp.asarray, dtype=jnp.float32)
+  inputs = {'reward': reward, 'gamma': jnp.broadcast_to(gamma, shape), 'y': y,
+            'discount_t': steps.pop('discount'), **steps}
   return _apply(rule.config, jnp.asarray(rule.eta), rule_inputs.RuleInput(
-      reward=as_float(reward), discount_t=as_float(discount),
-      gamma=jnp.broadcast_to(as_float(gamma), shape),
-      action_probability=as_float(action_probability), y=as_float(y),
-      **{name: as_float(x) for name, x in inputs.items()}))
+      **{name: jnp.asarray(x, jnp.float32) for name, x in inputs.items()}))
 
 
-# Once for each form of a rule and of its inputs: the LSTM's loop would
-# otherwise be compiled again in each call.
+# Without it, each call would compile the LSTM's loop again.
 @functools.partial(jax.jit, static_argnums=0)
 def _apply(config: config_lib.RuleConfig, eta: chex.Array,
            inputs: rule_inputs.RuleInput) -> types.LPGTargets:
@@ -370,8 +365,7 @@ def meta_test(rule: Union[Rule, str],
     preset: of Atari, `dm_noop` (None) or `machado`.
     directory: where result and checkpoints go, and from where an interrupted
       call goes on; None: nothing is kept.
-    **settings: fields of `meta_testing.settings.Settings`, as
-      `learning_rate=0.001`.
+    **settings: fields of `Settings`, as `learning_rate=0.001`.
 
   Raises:
     JobError, ResultError, CheckpointError: one line each.
