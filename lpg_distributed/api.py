@@ -130,9 +130,7 @@ def apply_rule(rule: Rule,
                         f'no y; allowed: {kinds}')
   shape = jnp.shape(reward)
   steps = {'discount': discount, 'action_probability': action_probability,
-           **inputs}
-  if jnp.ndim(gamma):
-    steps['gamma'] = gamma
+           **inputs, **({'gamma': gamma} if jnp.ndim(gamma) else {})}
   expected = {name: (jnp.shape(x), shape) for name, x in steps.items()}
   expected['y'] = (jnp.shape(y), (shape[0] + 1, *shape[1:],
                                   rule.config.num_predictions)
