@@ -80,11 +80,13 @@ class DmEnv(dm_env.Environment):
   def step(self, action) -> dm_env.TimeStep:
     if self._state is None or self._observation is not None:
       return self.reset()
-    if not 0 <= action < self._num_actions:
-      raise ValueError(f'action {action} does not exist; allowed: 0 to '
-                       f'{self._num_actions - 1}')
+    number = np.asarray(action)
+    if (number.size != 1 or number.dtype.kind not in 'iu'
+        or not 0 <= number.item() < self._num_actions):
+      raise ValueError(f'action {action} does not exist; allowed: a whole '
+                       f'number from 0 to {self._num_actions - 1}')
     self._key, (self._state, timestep) = _step(
-        self._environment, self._params, self._state, np.int32(action),
+        self._environment, self._params, self._state, np.int32(number.item()),
         self._key)
     observation = np.asarray(timestep.observation)
     reward = float(timestep.reward)

@@ -16,25 +16,37 @@ import jax.numpy as jnp
 import numpy as np
 
 from lpg_distributed.envs import base
+from lpg_distributed.envs import protocol
+from lpg_distributed.envs import user_module
 
+_NO_LIMIT = 2 ** 31 - 1  # of steps in an episode, where none is known
 
 def _import_gymnax():
   try:
     import gymnax
-    from gymnax.environments import spaces
   except ImportError as error:
     raise ImportError(
         f'gymnax environments need gymnax, which cannot be imported ({error}); '
         'install it with: pip install gymnax') from None
-  return gymnax, spaces
+  return gymnax
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """While gymnax is traced, which warns of types of numbers."""
+  """Hides gymnax's warnings about number types while it is traced."""
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')
     yield
+
+
+def _is(space: Any, kind: str) -> bool:
+  """Whether a space is of a kind, by its class's name and attributes.
+
+  Environments written for gymnax may bring classes of their own.
+  """
+  fields = {'Discrete': ('n',), 'Box': ('low', 'high')}[kind]
+  return (any(cls.__name__ == kind for cls in type(space).__mro__)
+          and all(hasattr(space, field) for field in fields))
 
 
 class GymnaxEnvironment:
@@ -55,29 +67,41 @@ class GymnaxEnvironment:
       ValueError: actions are not a finite number of choices, or observations
         are not one array.
     """
-    _, spaces = _import_gymnax()
     self.name = name
-    self.max_episode_steps = int(params.max_steps_in_episode)
+    self.max_episode_steps = int(
+        getattr(params, 'max_steps_in_episode', None) or _NO_LIMIT)
     self._environment, self._params = environment, params
     action = environment.action_space(params)
-    if not isinstance(action, spaces.Discrete):
+    if not _is(action, 'Discrete'):
       raise ValueError(f'{name} has actions of the kind '
                        f'{type(action).__name__}; allowed: Discrete')
     self._num_actions = int(action.n)
-    observation = environment.observation_space(params)
-    if isinstance(observation, spaces.Discrete):
-      self._spec = specs.DiscreteArray(int(observation.n), name='state')
-    elif isinstance(observation, spaces.Box):
-      # What gymnax says of shapes is not always what it does.
-      shape = jax.eval_shape(environment.reset, jax.random.PRNGKey(0),
-                             params)[0].shape
-      low, high = (np.broadcast_to(np.asarray(x, np.float32), shape)
-                   for x in (observation.low, observation.high))
-      self._spec = specs.BoundedArray(shape, np.float32, low, high,
-                                      'observation')
-    else:
+    key = jax.random.PRNGKey(0)
+    with _quiet():
+      # Declared shapes differ from actual ones in some environments.
+      seen = protocol.trace(lambda: environment.reset(key, params)[0], name,
+                            'reset')
+    self._spec = self._find_spec(environment.observation_space(params), seen)
+
+  def _find_spec(self, space: Any, seen: Any) -> base.ObservationSpec:
+    name = self.name
+    if not hasattr(seen, 'shape') or seen.dtype.kind not in 'buif':
+      raise ValueError(f'{name} observes {type(seen).__name__}; allowed: one '
+                       'array of numbers')
+    if 0 in seen.shape:
+      raise ValueError(f'{name} observes nothing: shape {seen.shape}')
+    if _is(space, 'Discrete'):
+      if seen.shape or seen.dtype.kind == 'f':
+        raise ValueError(f'{name} declares a state index and observes '
+                         f'{seen.dtype}{list(seen.shape)}; allowed there: one '
+                         'whole number')
+      return specs.DiscreteArray(int(space.n), name='state')
+    if not _is(space, 'Box'):
       raise ValueError(f'{name} has observations of the kind '
-                       f'{type(observation).__name__}; allowed: Box, Discrete')
+                       f'{type(space).__name__}; allowed: Box, Discrete')
+    low, high = (np.broadcast_to(np.asarray(x, np.float32), seen.shape)
+                 for x in (space.low, space.high))
+    return specs.BoundedArray(seen.shape, np.float32, low, high, 'observation')
 
   def observation_spec(self) -> base.ObservationSpec:
     return self._spec
@@ -108,8 +132,9 @@ class GymnaxEnvironment:
         lambda x, y: jnp.asarray(x).astype(y.dtype), state, later)
     return state, self._observe(observation)
 
-  # gymnax cannot start within an episode.
-  reset_midway = reset
+  def reset_midway(self, params: Any,
+                   key: chex.PRNGKey) -> tuple[Any, chex.Array]:
+    return protocol.walk(self, params, key)
 
   def step(self, params: Any, state: Any, action: chex.Array,
            key: chex.PRNGKey) -> tuple[Any, base.TimeStep]:
@@ -120,7 +145,29 @@ class GymnaxEnvironment:
     done = functools.reduce(jnp.logical_or, ends)
     return state, base.TimeStep(
         self._observe(observation), jnp.asarray(reward, jnp.float32),
-        1. - done.astype(jnp.float32))
+        1. - jnp.asarray(done, jnp.float32))
+
+
+def _checked(name: str, environment: Any, params: Any) -> GymnaxEnvironment:
+  """The environment, traced once: not all of gymnax's can be."""
+  wrapped = GymnaxEnvironment(name, environment, params)
+  protocol.check_types(wrapped)
+  return wrapped
+
+
+def wrap(environment: Any, name: str) -> GymnaxEnvironment:
+  """Takes an object that works like one of gymnax's environments.
+
+  Raises:
+    ValueError: it does not; the message is one line.
+  """
+  try:
+    return _checked(name, environment, environment.default_params)
+  except ValueError:
+    raise
+  except Exception as error:  # Whatever the user's code does.
+    raise ValueError(f'{name} is not quite like an environment of gymnax: '
+                     f'{user_module.one_line(error)}') from None
 
 
 def load(name: str) -> GymnaxEnvironment:
@@ -130,10 +177,16 @@ def load(name: str) -> GymnaxEnvironment:
     ValueError: there is none, or it does not fit; the message is one line.
     ImportError: gymnax is not installed.
   """
-  gymnax, _ = _import_gymnax()
+  gymnax = _import_gymnax()
   if name not in gymnax.registered_envs:
     near = difflib.get_close_matches(name, gymnax.registered_envs, 3, 0.4)
     hint = f'did you mean {" or ".join(near)}? ' if near else ''
     raise ValueError(f'gymnax has no environment {name!r}; {hint}allowed: '
                      f'{", ".join(gymnax.registered_envs)}')
-  return GymnaxEnvironment(name, *gymnax.make(name))
+  try:
+    return _checked(name, *gymnax.make(name))
+  except ValueError:
+    raise
+  except Exception as error:  # gymnax does not say which it raises.
+    raise ValueError(f'gymnax cannot make {name!r}: '
+                     f'{user_module.one_line(error)}') from None

@@ -1,4 +1,4 @@
-"""The environment protocol of the host's side: numpy batches, auto-reset.
+"""The protocol of environments on the host: NumPy batches, auto-reset.
 
 For environments that JAX cannot trace, such as emulators. One object holds all
 parallel environments. The pure-JAX counterpart is `envs.base`; `TimeStep`'s
@@ -9,6 +9,12 @@ from typing import NamedTuple, Protocol
 
 from dm_env import specs
 import numpy as np
+
+from lpg_distributed import errors
+
+
+class EnvironmentFailure(errors.UserError, ValueError):
+  """An environment raised, or gave what cannot be used; one line."""
 
 
 class HostStep(NamedTuple):

@@ -11,16 +11,20 @@ are batches on the host (`host.HostEnvironment`).
 """
 
 import contextlib
-import importlib
+import functools
 import inspect
 import io
-import os
-import sys
 from typing import Any, Callable, NamedTuple, Optional
+
+import jax
 
 from lpg_distributed.envs import base
 from lpg_distributed.envs import host
 from lpg_distributed.envs import host_batch
+from lpg_distributed.envs import names
+from lpg_distributed.envs import protocol
+from lpg_distributed.envs import suite
+from lpg_distributed.envs import user_module
 
 KINDS = ('atari', 'gymnax', 'bsuite', 'gymnasium', 'module')
 
@@ -105,7 +109,7 @@ def make_gymnasium(name: str, **arguments: Any) -> Any:
   """`gymnasium.make` whose errors are one line.
 
   Raises:
-    ValueError: gymnasium does not know the id, or cannot make it.
+    EnvironmentFailure: gymnasium does not know the id, or cannot make it.
   """
   try:
     import gymnasium
@@ -116,10 +120,15 @@ def make_gymnasium(name: str, **arguments: Any) -> Any:
   # It also prints warnings about versions to the standard error.
   with contextlib.redirect_stderr(io.StringIO()):
     try:
+      if name.startswith('ALE/'):
+        import ale_py
+        gymnasium.register_envs(ale_py)
       return gymnasium.make(name, **arguments)
     except Exception as error:  # pylint: disable=broad-except
-      reason = ' '.join(str(error).split()) or type(error).__name__
-      raise ValueError(f'gymnasium cannot make {name!r}: {reason}') from None
+      raise host.EnvironmentFailure(
+          f'gymnasium cannot make {name!r}: {user_module.one_line(error)}; '
+          'allowed: a registered id, or PACKAGE:ID where an import of PACKAGE '
+          'registers it') from None
 
 
 def _load_gymnasium(name: str) -> Loaded:
@@ -127,47 +136,37 @@ def _load_gymnasium(name: str) -> Loaded:
       lambda: make_gymnasium(name), num_envs, f'gymnasium/{name}'))
 
 
-def _import_function(path: str) -> Callable[..., Any]:
-  module_name, _, function_name = path.partition(':')
-  if not function_name:
-    raise ValueError(f'module/{path} names no function; allowed: '
-                     'module/PACKAGE.MODULE:FUNCTION')
-  if os.getcwd() not in sys.path:
-    sys.path.insert(0, os.getcwd())  # Where `python -m` looks, too.
-  try:
-    module = importlib.import_module(module_name)
-  except ImportError as error:
-    raise ValueError(f'module {module_name!r} cannot be imported '
-                     f'({error})') from None
-  function = getattr(module, function_name, None)
-  if not callable(function):
-    raise ValueError(f'module {module_name!r} has no function '
-                     f'{function_name!r}')
-  return function
+def _make_own(function: Callable[..., Any], path: str, seed: int) -> Any:
+  """Calls the user's function, with `seed=` where it has such a parameter."""
+  arguments = {'seed': seed} if host_batch.takes_seed(function) else {}
+  return user_module.call(function, path, **arguments)
 
 
 def _as_jax(made: Any, name: str) -> Optional[base.Environment]:
   """The pure-JAX environment that was made, if it is one."""
-  if all(hasattr(made, method) for method in
-         ('init_params', 'action_mask', 'observation_spec', 'step')):
-    return made
-  if hasattr(made, 'step_env') and hasattr(made, 'default_params'):
+  if hasattr(made, 'step_env') and hasattr(made, 'reset_env'):
     from lpg_distributed.envs import gymnax_adapter
-    return gymnax_adapter.GymnaxEnvironment(name, made, made.default_params)
+    return gymnax_adapter.wrap(made, name)
+  if protocol.is_complete(made) or protocol.looks_like_jax(made):
+    environment = protocol.complete(made, name)
+    protocol.check_types(environment)
+    return environment
   return None
 
 
 def _load_module(name: str) -> Loaded:
-  function = _import_function(name)
+  function = user_module.load_function(name)
   host_name = f'module/{name}'
-  made = function()
-  environment = _as_jax(made, name)
+  made = _make_own(function, name, 0)
+  environment = _as_jax(made, host_name)
   if environment is not None:
     return Loaded('module', environment, None)
-  if hasattr(made, 'close'):
-    made.close()
+  if callable(getattr(made, 'close', None)):
+    with contextlib.suppress(Exception):  # It is not used any more.
+      made.close()
+  make = functools.partial(_make_own, function, name)
   return Loaded('module', None, lambda num_envs: host_batch.HostBatch(
-      function, num_envs, host_name))
+      lambda seed: make(seed), num_envs, host_name))
 
 
 def load(env_id: str, preset: str = 'dm_noop') -> Loaded:
@@ -186,3 +185,53 @@ def load(env_id: str, preset: str = 'dm_noop') -> Loaded:
     return _load_atari(name, preset)
   return {'gymnax': _load_gymnax, 'bsuite': _load_bsuite,
           'gymnasium': _load_gymnasium, 'module': _load_module}[kind](name)
+
+
+# Given to `api.meta_train`; by name.
+_OBJECTS: dict[str, base.Environment] = {}
+
+
+def register(made: Any) -> str:
+  """Makes an object an environment of this process; returns its name.
+
+  Raises:
+    ValueError: it is none; the message is one line.
+  """
+  label = getattr(made, 'name', None)
+  if not isinstance(label, str) or not label:
+    label = type(made).__name__
+  name = f'{names.OBJECT}/{label}'
+  environment = _as_jax(made, name)
+  if environment is None:
+    raise ValueError(f'{label} has no reset(params, key) and step(params, '
+                     'state, action, key); see docs/own_environment.md')
+  _OBJECTS[name] = environment
+  return name
+
+
+def load_trainable(name: str) -> base.Environment:
+  """Makes an environment to meta-train on; see `names`.
+
+  Args:
+    name: as in `Config.environments`.
+
+  Raises:
+    ValueError: there is none, or JAX cannot compile it; the message is one
+      line.
+    ImportError: the package that it needs is not installed.
+  """
+  if name in suite.SETTINGS:
+    return suite.load(name)
+  names.check_trainable(name)
+  if name.startswith(f'{names.OBJECT}/'):
+    if name not in _OBJECTS:
+      raise ValueError(f'{name} was an object in another Python process; '
+                       'allowed here: module/PACKAGE.MODULE:FUNCTION')
+    return _OBJECTS[name]
+  with jax.ensure_compile_time_eval():  # A caller may be traced just now.
+    environment = load(name).jax
+  if environment is None:
+    raise ValueError(f'{name} is not a JAX environment, with reset(params, '
+                     'key) and step(params, state, action, key); see '
+                     'docs/own_environment.md')
+  return environment

@@ -32,6 +32,7 @@ from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents as train_agents_lib
 from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import base
+from lpg_distributed.envs import registry
 from lpg_distributed.envs import suite
 from lpg_distributed.store import eta_file
 from lpg_distributed.store import published
@@ -40,6 +41,9 @@ from lpg_distributed.store import training_record
 
 class ArgumentError(errors.UserError, ValueError):
   """A bad argument; the message is one line."""
+
+
+AgentConfig = config_lib.AgentConfig
 
 
 class Rule(NamedTuple):
@@ -213,7 +217,10 @@ def best_hyperparameters(rule: Union[Rule, str], environment: str
 
 def meta_train(config: config_lib.Config,
                run_dir: str,
-               watch: Optional[Callable[[dict[str, Any]], None]] = None
+               watch: Optional[Callable[[dict[str, Any]], None]] = None,
+               *,
+               environments: Sequence[Any] = (),
+               agents: Optional[Mapping[str, config_lib.AgentConfig]] = None
                ) -> Rule:
   """Meta-trains in this process until `config.run.meta_steps` are done.
 
@@ -229,19 +236,28 @@ def meta_train(config: config_lib.Config,
     config: the run; see `load_config`.
     run_dir: where checkpoints, metrics and rules go.
     watch: called about twice a second with the learner's status.
+    environments: in place of `config.environments`: names, or objects as
+      `docs/own_environment.md` describes. An object is called object/NAME, by
+      its `name` or its class.
+    agents: rows to add to `config.agents`, by the environment's name; for an
+      object NAME suffices.
 
   Returns:
     The trained rule, which is also in `run_dir/eta.npz`.
 
   Raises:
-    ConfigError: the directory is in use, or of another configuration.
+    ConfigError: the directory is in use, or of another configuration; or an
+      environment breaks the protocol.
     CheckpointError: there are checkpoints, and all are damaged.
   """
   global_settings.check(trains=True)
   # Here, since what only uses a rule needs no nodes.
   from lpg_distributed import local_loop
+  from lpg_distributed.core import environment_check
   from lpg_distributed.store import checkpointing
   from lpg_distributed.store import run_directory
+  config = _with_environments(config, environments, agents or {})
+  environment_check.check(config)
   run = run_directory.RunDirectory.open(run_dir, config)
   try:
     checkpoint = checkpointing.latest(run.path)
@@ -252,6 +268,28 @@ def meta_train(config: config_lib.Config,
     return load_rule(os.path.join(run.path, 'eta.npz'))
   finally:
     run.close()
+
+
+def _with_environments(config: config_lib.Config, environments: Sequence[Any],
+                       agents: Mapping[str, config_lib.AgentConfig]
+                       ) -> config_lib.Config:
+  """`config` with other environments and more rows of agents."""
+  if isinstance(environments, str) or not isinstance(environments, Sequence):
+    environments = (environments,)
+  found = []
+  for environment in environments:
+    try:
+      found.append(environment if isinstance(environment, str)
+                   else registry.register(environment))
+    except ValueError as error:
+      raise ArgumentError(f'environments: {error}') from None
+  rows = {f'object/{name}' if f'object/{name}' in found else name: row
+          for name, row in agents.items()}
+  if not found and not rows:
+    return config
+  return dataclasses.replace(
+      config, environments=tuple(found) or config.environments,
+      shares=() if found else config.shares, agents={**config.agents, **rows})
 
 
 def train_agents(rule: Rule,

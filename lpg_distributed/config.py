@@ -12,6 +12,7 @@ from typing import Mapping
 from lpg_distributed import fields
 from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import atari
+from lpg_distributed.envs import names
 from lpg_distributed.envs import suite
 
 
@@ -265,7 +266,7 @@ class Config:
              'not know; allowed with it: evaluator.enabled=false')
     for name in self.environments:
       try:
-        suite.check_name(name)
+        names.check_trainable(name)
       except ValueError as error:
         raise ConfigError(str(error)) from None
     _require(len(set(self.environments)) == len(self.environments),

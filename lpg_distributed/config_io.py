@@ -8,6 +8,7 @@ from typing import Any, Iterable, Mapping, Sequence
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import fields
+from lpg_distributed.envs import names
 
 ConfigError = config_lib.ConfigError
 
@@ -22,6 +23,10 @@ RESUMABLE_FIELDS = (
 
 def to_dict(config: config_lib.Config) -> dict[str, Any]:
   """All fields as JSON knows them."""
+  return _plain(config)
+
+
+def _plain(config: Any) -> dict[str, Any]:
   return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
@@ -124,7 +129,10 @@ def _update(values, changes, prefix):
   _require_group(changes, prefix)
   for name, change in changes.items():
     if name not in values:
-      raise _unknown(prefix + name, values)
+      if prefix != 'agents.' or not names.is_own(name):
+        raise _unknown(prefix + name, values)
+      # The row of an environment beside the suite's.
+      values[name] = _plain(config_lib.AgentConfig())
     if isinstance(values[name], dict):
       _update(values[name], change, f'{prefix}{name}.')
     else:
@@ -146,12 +154,19 @@ def apply_overrides(base: config_lib.Config,
     if path.startswith('agents.*.'):
       paths = [path.replace('*', name, 1) for name in values['agents']]
     for name in paths:
-      *groups, field = name.strip().split('.')
+      *groups, field = _split(name.strip())
       change: Any = {field: value.strip()}
       for group in reversed(groups):
         change = {group: change}
       _update(values, change, '')
   return from_dict(values)
+
+
+def _split(path: str) -> list[str]:
+  """Parts of a dotted name; the name of an own module may have dots, too."""
+  group, _, rest = path.partition('.')
+  name, _, field = rest.rpartition('.')
+  return [group, name, field] if group == 'agents' and name else path.split('.')
 
 
 def load_file(base: config_lib.Config, path: str) -> config_lib.Config:

@@ -16,6 +16,7 @@ from lpg_distributed.launch import process_environment
 from lpg_distributed.launch.cluster import resources
 from lpg_distributed.launch.cluster.kubernetes import objects
 from lpg_distributed.launch.cluster.slurm import launches
+from lpg_distributed.launch.local import environment_check
 from lpg_distributed.store import files
 
 _make_config = config_flags.define()
@@ -46,6 +47,7 @@ def main() -> int:
     raise command.UsageError(f'--run is {run!r}; allowed: letters, digits, '
                              '- and _')
   process_environment.ensure(process_environment.SERVICE)
+  environment_check.check(config)
   import yaml
 
   from lpg_distributed.launch.cluster.kubernetes import manifests

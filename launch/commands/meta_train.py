@@ -16,6 +16,7 @@ from lpg_distributed.launch import command
 from lpg_distributed.launch import config_flags
 from lpg_distributed.launch import process_environment
 from lpg_distributed.launch.cluster import resources
+from lpg_distributed.launch.local import environment_check
 from lpg_distributed.launch.local import facade_process
 from lpg_distributed.launch.local import isolation
 from lpg_distributed.store import run_directory
@@ -139,6 +140,7 @@ def main() -> int:
   config = _make_config(job)
   _check_flags(job)
   process_environment.ensure(process_environment.WORKER, here=job is None)
+  environment_check.check(config)
   listener = None
   if _LAUNCH_TYPE.value not in ('embedded', 'slurm'):
     # Before there are other threads; the listener stays where it was opened.

@@ -19,8 +19,10 @@ from absl import flags
 from lpg_distributed.launch import command
 from lpg_distributed.launch import config_flags
 from lpg_distributed.launch import process_environment
+from lpg_distributed.launch.cluster import own_modules
 from lpg_distributed.launch.cluster import resources
 from lpg_distributed.launch.cluster.slurm import launches
+from lpg_distributed.launch.local import environment_check
 
 _make_config = config_flags.define()
 _RESOURCES = flags.DEFINE_string(
@@ -67,12 +69,13 @@ def _need(group: resources.Group) -> dict[str, Any]:
   return need
 
 
-def stage(directory: str) -> None:
+def stage(directory: str, environments: Sequence[str] = ()) -> None:
   """Copies what nodes import, since Launchpad copies a whole directory."""
   shutil.copytree(
       os.path.join(process_environment.root(), 'lpg_distributed'),
       os.path.join(directory, 'lpg_distributed'),
       ignore=shutil.ignore_patterns('__pycache__'))
+  own_modules.copy(environments, directory)
 
 
 def launch(config, job: resources.Job, run_dir: str, code: str,
@@ -101,7 +104,7 @@ def launch(config, job: resources.Job, run_dir: str, code: str,
   placed = resources.place(job, {
       label: len(nodes) for label, nodes in program.groups.items()})
   check_pools(placed, programs.META_LEARNER)
-  stage(code)
+  stage(code, config.environments)
   configs = {}
   for label, group in resources.by_label(placed).items():
     try:
@@ -135,6 +138,7 @@ def main() -> int:
     raise command.UsageError(f'there is no {packages}; allowed: lpg vertex-ai '
                              'of a checkout, whose lock the images install')
   process_environment.ensure(process_environment.CLIENT)
+  environment_check.check(config)
   os.environ['GOOGLE_CLOUD_BUCKET_NAME'] = _BUCKET.value
   with tempfile.TemporaryDirectory() as code:
     launch(config, job, f'/gcs/{_BUCKET.value}/{_RUN.value}', code, packages)

@@ -1,8 +1,11 @@
 """Tasks in processes of one thread each, as many at once as processors."""
 
 from concurrent import futures
+import contextlib
+import ctypes
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -14,6 +17,18 @@ class Task(NamedTuple):
   name: str
   function: Callable[..., None]  # of a module, not of `__main__`'s inside
   arguments: tuple[Any, ...]
+
+
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
+_PATIENCE_S = 5.  # for a killed process to be gone
+
+
+def _die_with(parent: int) -> None:
+  """Has Linux kill this process when its parent ends, however that ends."""
+  with contextlib.suppress(OSError, AttributeError):
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+  if os.getppid() != parent:  # It has ended already.
+    os._exit(1)
 
 
 def work(tasks: Sequence[Task], processes: Optional[int],
@@ -31,7 +46,8 @@ def work(tasks: Sequence[Task], processes: Optional[int],
   begin, done = time.monotonic(), 0
   pool = futures.ProcessPoolExecutor(
       processes or len(os.sched_getaffinity(0)),
-      mp_context=multiprocessing.get_context('spawn'))
+      mp_context=multiprocessing.get_context('spawn'),
+      initializer=_die_with, initargs=(os.getpid(),))
   running = {pool.submit(task.function, *task.arguments): task
              for task in tasks}
   try:
@@ -47,6 +63,8 @@ def work(tasks: Sequence[Task], processes: Optional[int],
   finally:
     workers = list((pool._processes or {}).values())
     pool.shutdown(wait=False, cancel_futures=True)
-    if running:
-      for worker in workers:
-        worker.kill()
+    # An idle worker would wait for a parent that leaves without a word.
+    for worker in workers:
+      worker.kill()
+    for worker in workers:
+      worker.join(_PATIENCE_S)

@@ -22,7 +22,7 @@ from lpg_distributed.core import meta_gradient
 from lpg_distributed.core import rollout
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core.update_rules import registry
-from lpg_distributed.envs import suite
+from lpg_distributed.envs import registry as environments
 
 # Lifetimes times environments in a chunk, at most. These are the rows of the
 # rule's matrix products. A CPU is no faster with more rows. Accelerators are,
@@ -80,7 +80,7 @@ class Shard(NamedTuple):
 def make_kind(config: config_lib.Config,
               environment_name: str) -> meta_gradient.Kind:
   """Puts an environment and its row of Table 3 together."""
-  environment = suite.load(environment_name)
+  environment = environments.load_trainable(environment_name)
   agent_config = config.agents[environment_name]
   spec = environment.observation_spec()
   rule = registry.make_learned(

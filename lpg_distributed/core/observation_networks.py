@@ -53,10 +53,10 @@ def kind(spec: specs.Array) -> str:
 
 
 def _scale(spec: specs.Array) -> float:
-  """What integers are divided by, so that they are at most about 1."""
-  if spec.dtype.kind in 'ui' and isinstance(spec, specs.BoundedArray):
-    return max(1., float(np.max(np.abs(spec.maximum))))
-  return 1.
+  """What pixels, of 0 to 255, are divided by; 1 for anything else."""
+  is_pixels = (spec.dtype.kind in 'ui' and isinstance(spec, specs.BoundedArray)
+               and np.all(spec.minimum == 0) and np.all(spec.maximum == 255))
+  return 255. if is_pixels else 1.
 
 
 def make_network(spec: specs.Array, num_outputs: int) -> Any:

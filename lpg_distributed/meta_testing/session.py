@@ -21,6 +21,8 @@ from lpg_distributed.core import rule_vector
 from lpg_distributed.core.update_rules import base as rule_lib
 from lpg_distributed.core.update_rules import registry as rule_registry
 from lpg_distributed.envs import base
+from lpg_distributed.envs import host
+from lpg_distributed.envs import protocol
 from lpg_distributed.envs import registry
 from lpg_distributed.meta_testing import agent_checkpoint as checkpoint_lib
 from lpg_distributed.meta_testing import compiled_loop
@@ -80,11 +82,21 @@ def load_environment(job: jobs.Job) -> registry.Loaded:
   try:
     loaded = registry.load(job.environment, job.preset or 'dm_noop')
     if loaded.jax is not None:
+      if loaded.kind == 'module':
+        protocol.check(loaded.jax)
       compiled_loop.check(loaded.jax)
       observation_networks.kind(loaded.jax.observation_spec())
     return loaded
   except (ValueError, ImportError) as error:
-    raise jobs.JobError(f'{job.environment}: {error}') from None
+    raise _job_error(job, error) from None
+
+
+def _job_error(job: jobs.Job, error: Exception,
+               more: str = '') -> jobs.JobError:
+  """Names the environment once."""
+  text = ' '.join(str(error).split())
+  where = '' if text.startswith(job.environment) else f'{job.environment}: '
+  return jobs.JobError(where + text + more)
 
 
 def make_network(spec) -> Callable[[int], Any]:
@@ -211,6 +223,10 @@ def _run_jitted(run: _Run, environment: base.Environment) -> bool:
     window = jax.tree_util.tree_map(np.asarray, window)
     done += 1
     env_steps = done * size * steps_per_update
+    if not np.all(np.isfinite(window.return_sum)):
+      raise jobs.JobError(f'{job.environment} gave rewards that are not finite '
+                          f'before step {env_steps} of an agent; allowed: '
+                          'finite numbers')
     for i, seed in enumerate(job.seeds):
       run.write(seed, env_steps, done * size, float(window.return_sum[i]),
                 int(window.episodes[i]),
@@ -299,10 +315,22 @@ def _train_on_host(run: _Run, batches, learner, index: int,
           if last or broken:
             break
           run.save(header(), kept.state)
+        latest = host_loop.Snapshot(progress.state, progress.env_steps)
       if run.stop.is_set() and not count:  # Else after the next update.
         if kept is not None:
           run.save(header(), kept.state, now=True)
         return False
+  except host.EnvironmentFailure as error:
+    if count:
+      run.write(seed, latest.env_steps, updates, return_sum, episodes,
+                {name: x / count for name, x in sums.items()})
+      kept, kept_updates = latest, updates
+    more = ''
+    if kept is not None:
+      run.save(header(), kept.state, now=True)
+      more = (f'; saved after {kept.env_steps} steps of seed {seed}, from '
+              'where the same command goes on')
+    raise _job_error(job, error, more) from error
   finally:
     training.close()
   _save_agent(run.directory, seed, kept.state.theta)
@@ -355,7 +383,7 @@ def run(job: jobs.Job, directory: str, stop: Optional[threading.Event] = None,
         batches = _make_batches(loaded, job.num_envs, num_threads)
         observation_networks.kind(batches[0].observation_spec())
       except (ValueError, ImportError) as error:
-        raise jobs.JobError(f'{job.environment}: {error}') from None
+        raise _job_error(job, error) from None
     with _hold(directory):
       running = _Run(job, directory, stop, watch,
                      batches[0].frames_per_step if batches else 1)

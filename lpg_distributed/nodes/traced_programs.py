@@ -23,6 +23,7 @@ from lpg_distributed import core
 from lpg_distributed import envs
 from lpg_distributed.core import lifetime
 from lpg_distributed.core import rule_vector
+from lpg_distributed.envs import suite
 from lpg_distributed.store import files
 
 _PACKAGES = ('jax', 'jaxlib', 'dm-haiku', 'optax', 'rlax', 'chex', 'numpy')
@@ -84,8 +85,8 @@ def traced(shard: lifetime.Shard, config: config_lib.Config, environment: str,
            num_lifetimes: int, platform: str = 'cpu') -> lifetime.Shard:
   """Gives a shard an `advance` that is traced once for all processes.
 
-  Results stay the same, bit for bit. Without a directory for compiled programs
-  `shard` itself is returned.
+  Results stay the same, bit for bit. `shard` itself is returned without a
+  directory for compiled programs, and for environments outside the suite.
 
   Args:
     shard: `lifetime.make_shard` of the other arguments.
@@ -95,7 +96,7 @@ def traced(shard: lifetime.Shard, config: config_lib.Config, environment: str,
     platform: of this process's devices.
   """
   directory = jax.config.jax_compilation_cache_dir
-  if not directory:
+  if not directory or environment not in suite.SETTINGS:
     return shard
   key = _key(config, environment, num_lifetimes, platform)
   path = os.path.join(directory, 'traced', f'{environment}_{key}')

@@ -81,7 +81,8 @@ def meta_train(config, run, job: resources.Job, supervision,
   _write(run.path, work_lib.MetaTraining(
       run.path, config, supervision, facade, evaluate), program, job, groups,
          work_lib.about([programs.META_LEARNER], [programs.ATARI_EVALUATOR],
-                        programs.SERVICES, supervision, logs, _arguments()))
+                        programs.SERVICES, supervision, logs, _arguments()),
+         config.environments)
   run.close()  # The job's leader takes hold of it.
   return _submit(run.path, job, groups, follows)
 
@@ -105,10 +106,10 @@ def _arguments() -> list[str]:
   return [f'--lp_termination_notice_secs={local_launchpad.STOP_S}']
 
 
-def _write(root, work, program, job, groups, about) -> None:
+def _write(root, work, program, job, groups, about, environments=()) -> None:
   try:
     submit.write_directory(submit.job_dir_of(root), work, program, job, groups,
-                           about)
+                           about, environments)
   except OSError as error:
     raise commands.SlurmError(
         f'{submit.job_dir_of(root)} cannot be written: {error.strerror}'

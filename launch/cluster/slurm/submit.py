@@ -9,6 +9,7 @@ from typing import Any, Mapping, Optional, Sequence
 import cloudpickle
 
 from lpg_distributed.launch import process_environment
+from lpg_distributed.launch.cluster import own_modules
 from lpg_distributed.launch.cluster import resources
 from lpg_distributed.launch.cluster.slurm import checks
 from lpg_distributed.launch.cluster.slurm import commands
@@ -121,7 +122,8 @@ def _say_what_is_left_out() -> None:
 
 def write_directory(job_dir: str, work: Any, program, job: resources.Job,
                     groups: Sequence[resources.Placed],
-                    about: Mapping[str, Any]) -> None:
+                    about: Mapping[str, Any],
+                    environments: Sequence[str] = ()) -> None:
   """Makes the job's directory anew: code, nodes, scripts.
 
   Args:
@@ -131,6 +133,7 @@ def write_directory(job_dir: str, work: Any, program, job: resources.Job,
     job: the resource file.
     groups: of the same, with the program's nodes.
     about: further fields of the job's file.
+    environments: names, whose own modules are copied beside the code.
   """
   _check_path(job_dir)
   from lpg_distributed.launch.cluster import serialising
@@ -142,6 +145,7 @@ def write_directory(job_dir: str, work: Any, program, job: resources.Job,
       os.path.join(process_environment.root(), 'lpg_distributed'),
       os.path.join(job_dir, 'code', 'lpg_distributed'),
       ignore=shutil.ignore_patterns('__pycache__'))
+  own_modules.copy(environments, os.path.join(job_dir, 'code'))
   addresses = serialising.serialise(
       program, os.path.join(job_dir, 'nodes'), address.PublishedAddress,
       address.stop_program)

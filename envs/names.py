@@ -1,0 +1,41 @@
+"""Names of environments to meta-train on; looking at one needs no JAX.
+
+    chain_short                       one of `suite.ENVIRONMENTS`
+    module/PACKAGE.MODULE:FUNCTION    your own; see `docs/own_environment.md`
+    gymnax/NAME                       one of gymnax's
+    object/NAME                       an object given to `api.meta_train`
+"""
+
+import difflib
+import re
+
+from lpg_distributed.envs import suite
+
+MODULE, GYMNAX, OBJECT = 'module', 'gymnax', 'object'
+_MODULE_PATH = re.compile(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*')
+_OTHERS = 'module/PACKAGE.MODULE:FUNCTION, gymnax/NAME'
+
+
+def is_module_path(path: str) -> bool:
+  """Whether it reads PACKAGE.MODULE:FUNCTION."""
+  return bool(_MODULE_PATH.fullmatch(path))
+
+
+def is_own(name: str) -> bool:
+  """Whether it names an environment beside those of `suite`."""
+  kind, _, rest = str(name).partition('/')
+  return (kind in (GYMNAX, OBJECT) and bool(rest)
+          or kind == MODULE and is_module_path(rest))
+
+
+def check_trainable(name: str) -> None:
+  """Raises a one-line ValueError for what can name no such environment."""
+  if name in suite.SETTINGS or is_own(name):
+    return
+  if str(name).startswith(MODULE + '/'):
+    raise ValueError(f'{name!r} names no function; allowed: '
+                     'module/PACKAGE.MODULE:FUNCTION')
+  close = difflib.get_close_matches(str(name), suite.ENVIRONMENTS, 1)
+  hint = f'did you mean {close[0]}? ' if close else ''
+  raise ValueError(f'there is no environment {name!r}; {hint}allowed: '
+                   f'{", ".join(suite.ENVIRONMENTS)}, {_OTHERS}')

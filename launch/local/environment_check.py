@@ -1,0 +1,31 @@
+"""Refuses a run whose own environments break the protocol."""
+
+import json
+import os
+import subprocess
+import sys
+
+from lpg_distributed import config as config_lib
+from lpg_distributed import config_io
+from lpg_distributed.envs import names
+from lpg_distributed.launch import process_environment
+
+
+def check(config: config_lib.Config) -> None:
+  """Checks environments beside the suite's, in a process without accelerators.
+
+  Raises:
+    ConfigError: one breaks the protocol; the message is one line.
+  """
+  if not any(map(names.is_own, config.environments)):
+    return
+  done = subprocess.run(
+      [sys.executable, '-m', 'lpg_distributed.core.environment_check'],
+      input=json.dumps(config_io.to_dict(config)), capture_output=True,
+      text=True, check=False, env={
+          **os.environ,
+          **process_environment.with_packages(process_environment.SERVICE)})
+  if done.returncode:
+    last = (done.stderr.strip().splitlines() or [
+        f'the check of its environments ended with code {done.returncode}'])[-1]
+    raise config_lib.ConfigError(last.removeprefix('error: '))

@@ -1,0 +1,318 @@
+"""The code of docs/own_environment.md runs; broken ones do not."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lpg_distributed as lpg
+from lpg_distributed import config as config_lib
+from lpg_distributed import config_io
+from lpg_distributed import presets
+from lpg_distributed.core import environment_check
+from lpg_distributed.envs import names
+from lpg_distributed.envs import protocol
+from lpg_distributed.envs import registry
+from lpg_distributed.envs import user_module
+from lpg_distributed.launch.cluster import own_modules
+from lpg_distributed.store import eta_file
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+NAME = 'module/my_grid:Maze'
+SMALL = ('evaluator.enabled=false', 'meta.num_lifetimes=2', 'meta.num_envs=4',
+         'meta.num_updates=2', 'meta.trajectory_steps=5', 'rule.lstm_size=4',
+         'run.meta_steps=2', 'run.num_workers=1')
+
+
+def _page():
+  with open(os.path.join(ROOT, 'docs', 'own_environment.md'),
+            encoding='utf-8') as f:
+    return re.findall(r'```(\w+)\n(.*?)```', f.read(), re.DOTALL)
+
+
+(_, MODULE), (_, AGENTS), (_, COMMAND), (_, IN_PYTHON) = _page()
+
+
+@pytest.fixture(name='here')
+def _here(tmp_path, monkeypatch):
+  """A directory with the page's files, as the current one."""
+  (tmp_path / 'my_grid.py').write_text(MODULE)
+  (tmp_path / 'agents.json').write_text(AGENTS)
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.syspath_prepend(str(tmp_path))
+  yield tmp_path
+  sys.modules.pop('my_grid', None)
+
+
+def test_the_page_is_short():
+  code = MODULE + IN_PYTHON
+  assert sum(bool(line.strip()) for line in code.splitlines()) < 30
+
+
+def _launch(launch_type, directory):
+  words = shlex.split(COMMAND)
+  assert words[:3] == ['python', '-m', 'launch.meta_train']
+  return subprocess.run(
+      [sys.executable, '-m', 'lpg_distributed.launch.commands.meta_train',
+       *words[3:], *(f'--set={field}' for field in SMALL),
+       f'--launch_type={launch_type}', f'--run_dir=run_{launch_type}',
+       '--noevaluate'], cwd=directory, capture_output=True, text=True,
+      timeout=600, check=False, env={**os.environ, 'PYTHONPATH': ROOT})
+
+
+def test_the_page_by_command(here):
+  """Embedded and in processes: the same rule, bit for bit."""
+  eta = []
+  for launch_type in ('embedded', 'local_mp'):
+    done = _launch(launch_type, here)
+    assert done.returncode == 0, done.stderr
+    saved = eta_file.load(str(here / f'run_{launch_type}' / 'eta.npz'))
+    assert saved.info['meta_step'] == 2
+    eta.append(saved.eta)
+  np.testing.assert_array_equal(*eta)
+  with open(here / 'run_local_mp' / 'config.json', encoding='utf-8') as f:
+    assert NAME in json.dumps(json.load(f))
+
+
+def test_the_page_in_python(here, quick_compilation):
+  del here, quick_compilation
+  settings = ', '.join(map(repr, ('demo', *SMALL)))
+  program = IN_PYTHON.replace("'demo'", settings)
+  assert program != IN_PYTHON
+  scope = {}
+  exec(program, scope)  # pylint: disable=exec-used
+  rule = scope['rule']
+  assert rule.info['meta_step'] == 2
+  first = lpg.create_rule(0, rule.config)
+  assert np.all(np.isfinite(rule.eta)) and np.any(rule.eta != first.eta)
+
+
+def _refused(config):
+  with pytest.raises(config_lib.ConfigError) as info:
+    environment_check.check(config)
+  assert '\n' not in str(info.value)
+  return str(info.value)
+
+
+def _config(name, **row):
+  return config_io.merge(config_lib.Config(), {
+      'environments': [name], 'agents': {name: row}})
+
+
+class Good:
+  """Four states in a ring; the episode ends after a whole round."""
+  num_actions, num_states = 2, 4
+
+  def reset(self, params, key):
+    del params, key
+    return jnp.int32(0), jnp.int32(0)
+
+  def step(self, params, state, action, key):
+    del params, key
+    state = (state + action) % 4
+    return state, (state, jnp.float32(action),
+                   jnp.where(state == 0, 0., 1.))
+
+
+class NoReset:
+  num_actions = 2
+
+  def step(self, params, state, action, key):
+    return state, (state, 0., 1.)
+
+
+class NoActions(Good):
+  num_actions = 1
+
+
+class DoneForDiscount(Good):
+
+  def step(self, params, state, action, key):
+    state, (observation, reward, discount) = super().step(
+        params, state, action, key)
+    return state, (observation, reward, discount == 0.)
+
+
+class HalfDiscount(Good):
+
+  def step(self, params, state, action, key):
+    state, timestep = super().step(params, state, action, key)
+    return state, (*timestep[:2], 0.5 * timestep[2])
+
+
+class WholeReward(Good):
+
+  def step(self, params, state, action, key):
+    state, timestep = super().step(params, state, action, key)
+    return state, (timestep[0], action, timestep[2])
+
+
+class OutOfRange(Good):
+  num_states = 3
+
+
+class PythonIf(Good):
+
+  def step(self, params, state, action, key):
+    return super().step(params, state + 1 if action else state, 1, key)
+
+
+class OtherState(Good):
+
+  def step(self, params, state, action, key):
+    state, timestep = super().step(params, state, action, key)
+    return jnp.float32(state), timestep
+
+
+class NumpyRandom(Good):
+
+  def step(self, params, state, action, key):
+    state, timestep = super().step(params, state, action, key)
+    return state, (timestep[0], jnp.float32(np.random.rand()), timestep[2])
+
+
+class FourParts(Good):
+
+  def step(self, params, state, action, key):
+    state, timestep = super().step(params, state, action, key)
+    return state, (*timestep, {})
+
+
+class NotANumber(Good):
+
+  def step(self, params, state, action, key):
+    state, timestep = super().step(params, state, action, key)
+    return state, (timestep[0], jnp.log(timestep[1] - 1.), timestep[2])
+
+
+class NoStates(Good):
+  num_states = property()
+
+
+class TypedKey(Good):
+
+  def reset(self, params, key):
+    return jax.random.wrap_key_data(key), jnp.int32(0)
+
+  def step(self, params, state, action, key):
+    return state, (jnp.int32(0), jnp.float32(0.), jnp.float32(1.))
+
+
+@pytest.mark.parametrize('made, message', [
+    (NoActions, 'has 1 actions; allowed: 2 or more'),
+    (DoneForDiscount, 'gives d_t as bool[]; allowed: float32[], 1 where'),
+    (HalfDiscount, 'gives d_t from 0 to 0.5; allowed: 1 where the episode'),
+    (WholeReward, 'gives reward as int32[]; allowed: float32[]'),
+    (OutOfRange, 'observes state 0 to 3; its specification allows 0 to 2'),
+    (PythonIf, 'step cannot be compiled by JAX (TracerBoolConversionError'),
+    (OtherState, 'is int32[] after reset and float32[] after step'),
+    (NumpyRandom, 'the same key gives different episodes'),
+    (FourParts, 'step gives something else; allowed: state, (observation'),
+    (NotANumber, 'gives a reward that is not finite'),
+    (NoStates, 'observes one whole number and has no num_states'),
+    (TypedKey, 'a part of its state is key<'),
+])
+def test_what_breaks_the_protocol(made, message):
+  with pytest.raises(ValueError) as info:
+    protocol.check(protocol.complete(made(), made.__name__))
+  assert message in str(info.value) and '\n' not in str(info.value)
+  assert str(info.value).startswith(made.__name__)
+
+
+def test_what_keeps_the_protocol():
+  environment = protocol.complete(Good(), 'good')
+  protocol.check(environment)
+  states = jax.vmap(environment.reset_midway, (None, 0))(
+      environment.init_params(None),
+      jax.random.split(jax.random.PRNGKey(0), 50))[1]
+  assert set(np.asarray(states)) == {0, 1, 2, 3}
+
+
+def test_refused_at_the_start(here):
+  """By the command, in one line, before there is a run."""
+  broken = MODULE.replace('jnp.where(ended, 0., 1.)', 'ended')
+  assert broken != MODULE
+  (here / 'my_grid.py').write_text(broken)
+  done = _launch('local_mp', here)
+  assert done.returncode == 2
+  assert done.stderr.splitlines()[-1] == (
+      f'error: {NAME}: step gives d_t as bool[]; allowed: float32[], 1 where '
+      'the episode goes on and 0 where it has ended')
+  assert not (here / 'run_local_mp').exists()
+
+
+def test_refusals_of_names_and_agents(here):
+  del here
+  assert 'a table needs a state index' in _refused(
+      _config('gymnax/CartPole-v1'))
+  assert "module 'no_such' cannot be imported" in _refused(
+      _config('module/no_such:Maze'))
+  assert "has no function 'Labyrinth'" in _refused(
+      _config('module/my_grid:Labyrinth'))
+  assert 'was an object in another Python process' in _refused(
+      _config('object/Elsewhere'))
+  assert _refused(_config('module/json:dumps')).startswith(
+      'module/json:dumps raised TypeError')
+  environment_check.check(_config(NAME))
+  environment_check.check(_config('gymnax/CartPole-v1', dense=[8],
+                                  optimiser='adam'))
+  with pytest.raises(ValueError, match='has no reset'):
+    lpg.meta_train(presets.demo(), 'never', environments=[NoReset()])
+
+
+def test_names():
+  assert names.is_own(NAME) and names.is_own('object/Maze')
+  assert not names.is_own('chain_short')
+  for name in ('module/my_grid', 'module/', 'module/a-b:C', 'maze'):
+    with pytest.raises(config_lib.ConfigError, match='allowed: '):
+      config_lib.Config(environments=(name,))
+  with pytest.raises(config_lib.ConfigError, match='agents has no entry for '
+                     'module/my_grid:Maze; allowed: a row of agents'):
+    config_lib.Config(environments=(NAME,))
+
+
+def test_overrides_of_an_agent_whose_name_has_dots():
+  name = 'module/my.own.grid:Maze'
+  config = config_io.apply_overrides(config_lib.Config(), [
+      f'environments={name}', f'agents.{name}.kl_costs=0.5',
+      'agents.*.learning_rates=3'])
+  assert config.agents[name].kl_costs == (0.5,)
+  assert config.agents[name].learning_rates == (3.,)
+  assert config.agents['chain_short'].learning_rates == (3.,)
+
+
+def test_objects_are_found_by_name():
+  name = registry.register(Good())
+  assert name == 'object/Good'
+  assert registry.load_trainable(name).action_spec().num_values == 2
+
+
+def test_the_module_is_copied_with_the_code(here):
+  (here / 'out').mkdir()
+  own_modules.copy(('chain_short', NAME, 'gymnax/CartPole-v1'),
+                   str(here / 'out'))
+  assert os.listdir(here / 'out') == ['my_grid.py']
+  (here / 'lab' / 'grids').mkdir(parents=True)
+  for part in ('lab/__init__.py', 'lab/grids/__init__.py', 'lab/helper.py'):
+    (here / part).write_text('')
+  own_modules.copy(('module/lab.grids:Maze',), str(here / 'out'))
+  assert (here / 'out' / 'lab' / 'helper.py').exists()
+  assert user_module.source_to_copy('numpy.random:Maze') is None
+
+
+@pytest.mark.parametrize('name', [NAME, 'gymnax/CartPole-v1'])
+def test_loading_within_a_traced_function(here, name):
+  del here
+
+  def reset(key):
+    environment = registry.load_trainable(name)
+    return environment.reset(environment.init_params(key), key)[1]
+
+  assert jax.eval_shape(reset, jax.random.PRNGKey(0)).shape in ((), (4,))
