@@ -8,6 +8,7 @@
 
 import difflib
 import re
+from typing import Container
 
 from lpg_distributed.envs import suite
 
@@ -28,9 +29,17 @@ def is_own(name: str) -> bool:
           or kind == MODULE and is_module_path(rest))
 
 
-def check_trainable(name: str) -> None:
-  """Raises a one-line ValueError for what can name no such environment."""
+def check_trainable(name: str, agents: Container[str]) -> None:
+  """Raises a one-line ValueError if nothing can be trained under this name.
+
+  Args:
+    name: as in `Config.environments`.
+    agents: names that have a row of agents.
+  """
   if name in suite.SETTINGS or is_own(name):
+    if name not in agents:
+      raise ValueError(f'agents has no entry for {name}; see '
+                       'docs/own_environment.md')
     return
   if str(name).startswith(MODULE + '/'):
     raise ValueError(f'{name!r} names no function; allowed: '

@@ -222,7 +222,7 @@ def load_trainable(name: str) -> base.Environment:
   """
   if name in suite.SETTINGS:
     return suite.load(name)
-  names.check_trainable(name)
+  names.check_trainable(name, (name,))
   if name.startswith(f'{names.OBJECT}/'):
     if name not in _OBJECTS:
       raise ValueError(f'{name} was an object in another Python process; '

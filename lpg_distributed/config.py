@@ -266,13 +266,11 @@ class Config:
              'not know; allowed with it: evaluator.enabled=false')
     for name in self.environments:
       try:
-        names.check_trainable(name)
+        names.check_trainable(name, self.agents)
       except ValueError as error:
         raise ConfigError(str(error)) from None
     _require(len(set(self.environments)) == len(self.environments),
              'environments names one twice')
-    missing = [n for n in self.environments if n not in self.agents]
-    _require(not missing, f'agents has no entry for {", ".join(missing)}')
     if self.shares:
       _require(len(self.shares) == len(self.environments),
                f'shares has {len(self.shares)} numbers for '

@@ -224,12 +224,20 @@ def test_documents_have_one_form_of_commands():
               if re.search(r'-m (launch|lpg_distributed)\b', line)]
 
 
+def _json_of_own_environment():
+  page = (_ROOT / 'docs' / 'own_environment.md').read_text()
+  return json.loads(re.search(r'```json\n(.*?)```', page, re.DOTALL)[1])
+
+
 def _config(pairs):
   """The configuration that these flags of `lpg meta-train` give."""
   flags = dict(pairs)
   config = presets.load(flags.get('preset', 'demo'))
   if 'config' in flags:
-    config = config_io.load_file(config, _ROOT / flags['config'])
+    if flags['config'] == 'agents.json':  # The page has its content.
+      config = config_io.merge(config, _json_of_own_environment())
+    else:
+      config = config_io.load_file(config, _ROOT / flags['config'])
   overrides = [value for name, value in pairs if name == 'set']
   if 'seed' in flags:
     overrides.append(f'run.seed={flags["seed"]}')

@@ -58,10 +58,10 @@ def test_the_page_is_short():
 
 def _launch(launch_type, directory):
   words = shlex.split(COMMAND)
-  assert words[:3] == ['python', '-m', 'launch.meta_train']
+  assert words[:2] == ['lpg', 'meta-train']
   return subprocess.run(
       [sys.executable, '-m', 'lpg_distributed.launch.commands.meta_train',
-       *words[3:], *(f'--set={field}' for field in SMALL),
+       *words[2:], *(f'--set={field}' for field in SMALL),
        f'--launch_type={launch_type}', f'--run_dir=run_{launch_type}',
        '--noevaluate'], cwd=directory, capture_output=True, text=True,
       timeout=600, check=False, env={**os.environ, 'PYTHONPATH': ROOT})
@@ -274,7 +274,7 @@ def test_names():
     with pytest.raises(config_lib.ConfigError, match='allowed: '):
       config_lib.Config(environments=(name,))
   with pytest.raises(config_lib.ConfigError, match='agents has no entry for '
-                     'module/my_grid:Maze; allowed: a row of agents'):
+                     'module/my_grid:Maze; see docs/own_environment.md'):
     config_lib.Config(environments=(NAME,))
 
 

@@ -1,7 +1,6 @@
 """Refuses a run whose own environments break the protocol."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -22,9 +21,8 @@ def check(config: config_lib.Config) -> None:
   done = subprocess.run(
       [sys.executable, '-m', 'lpg_distributed.core.environment_check'],
       input=json.dumps(config_io.to_dict(config)), capture_output=True,
-      text=True, check=False, env={
-          **os.environ,
-          **process_environment.with_packages(process_environment.SERVICE)})
+      text=True, check=False,
+      env=process_environment.environment(process_environment.SERVICE))
   if done.returncode:
     last = (done.stderr.strip().splitlines() or [
         f'the check of its environments ended with code {done.returncode}'])[-1]
