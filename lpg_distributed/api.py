@@ -32,7 +32,6 @@ from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents as train_agents_lib
 from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import base
-from lpg_distributed.envs import registry
 from lpg_distributed.envs import suite
 from lpg_distributed.store import eta_file
 from lpg_distributed.store import published
@@ -256,7 +255,8 @@ def meta_train(config: config_lib.Config,
   from lpg_distributed.core import environment_check
   from lpg_distributed.store import checkpointing
   from lpg_distributed.store import run_directory
-  config = _with_environments(config, environments, agents or {})
+  config = environment_check.with_environments(config, environments,
+                                               agents or {})
   environment_check.check(config)
   run = run_directory.RunDirectory.open(run_dir, config)
   try:
@@ -268,28 +268,6 @@ def meta_train(config: config_lib.Config,
     return load_rule(os.path.join(run.path, 'eta.npz'))
   finally:
     run.close()
-
-
-def _with_environments(config: config_lib.Config, environments: Sequence[Any],
-                       agents: Mapping[str, config_lib.AgentConfig]
-                       ) -> config_lib.Config:
-  """`config` with other environments and more rows of agents."""
-  if isinstance(environments, str) or not isinstance(environments, Sequence):
-    environments = (environments,)
-  found = []
-  for environment in environments:
-    try:
-      found.append(environment if isinstance(environment, str)
-                   else registry.register(environment))
-    except ValueError as error:
-      raise ArgumentError(f'environments: {error}') from None
-  rows = {f'object/{name}' if f'object/{name}' in found else name: row
-          for name, row in agents.items()}
-  if not found and not rows:
-    return config
-  return dataclasses.replace(
-      config, environments=tuple(found) or config.environments,
-      shares=() if found else config.shares, agents={**config.agents, **rows})
 
 
 def train_agents(rule: Rule,

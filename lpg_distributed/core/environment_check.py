@@ -6,8 +6,10 @@ As a process of its own it leaves accelerators alone, and a launcher need not
 import the user's module.
 """
 
+import dataclasses
 import json
 import sys
+from typing import Any, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +54,28 @@ def _check_agent(config: config_lib.Config, name: str) -> None:
   except Exception as error:  # Such as layers that do not fit.
     raise ValueError(f'agents.{name} does not fit what it observes ('
                      f'{" ".join(str(error).split())[:200]})') from None
+
+
+def with_environments(config: config_lib.Config, environments: Sequence[Any],
+                      agents: Mapping[str, config_lib.AgentConfig]
+                      ) -> config_lib.Config:
+  """`config` with other environments and more rows of agents."""
+  if isinstance(environments, str) or not isinstance(environments, Sequence):
+    environments = (environments,)
+  found = []
+  for environment in environments:
+    try:
+      found.append(environment if isinstance(environment, str)
+                   else registry.register(environment))
+    except ValueError as error:
+      raise config_lib.ConfigError(f'environments: {error}') from None
+  rows = {f'object/{name}' if f'object/{name}' in found else name: row
+          for name, row in agents.items()}
+  if not found and not rows:
+    return config
+  return dataclasses.replace(
+      config, environments=tuple(found) or config.environments,
+      shares=() if found else config.shares, agents={**config.agents, **rows})
 
 
 def main() -> int:
