@@ -8,7 +8,6 @@ An error that a caller can mend is an `errors.UserError`, and mostly a
 `ValueError` as well. Its message is one line.
 """
 
-import dataclasses
 import functools
 import os
 import tempfile
@@ -316,29 +315,11 @@ def train_agents(rule: Rule,
   alpha_lr = fields.Number(open_low=True).check('alpha_lr', alpha_lr)
   alpha_y = fields.Number().check('alpha_y', alpha_y)
   gamma = fields.Number(high=1).check('gamma', gamma)
-  train = _compile_training(rule.config, environment, alpha_lr, alpha_y, gamma,
-                            num_agents, num_envs, updates)
+  train = train_agents_lib.compile_training(
+      rule.config, environment, alpha_lr, alpha_y, gamma, num_agents, num_envs,
+      updates)
   return jax.tree_util.tree_map(
       np.asarray, train(jnp.asarray(rule.eta), jax.random.PRNGKey(seed)))
-
-
-@functools.lru_cache(maxsize=16)
-def _compile_training(
-    rule: config_lib.RuleConfig, environment: str, alpha_lr: float,
-    alpha_y: float, gamma: float, num_agents: int, num_envs: int,
-    updates: Optional[int]
-) -> Callable[[chex.Array, chex.PRNGKey], train_agents_lib.Lifetimes]:
-  """(eta, key) to Lifetimes; one function for all rules and seeds."""
-  config = config_lib.Config(
-      environments=(environment,),
-      agents={environment: dataclasses.replace(
-          config_lib.AGENTS[environment], learning_rates=(alpha_lr,),
-          kl_costs=(alpha_y,))},
-      rule=rule,
-      meta=config_lib.MetaConfig(
-          discounts=(gamma,), num_envs=num_envs, num_lifetimes=num_agents))
-  return jax.jit(lambda eta, key: train_agents_lib.train_agents(
-      config, environment, eta, key, num_agents, jnp.zeros(1), updates))
 
 
 class Curve(NamedTuple):

@@ -5,6 +5,7 @@ that had no part in its training, and how it is used. `live` does the same for
 agents that learn in another way, see `baselines`.
 """
 
+import dataclasses
 import functools
 from typing import Callable, Mapping, NamedTuple, Optional
 
@@ -182,3 +183,22 @@ def train_agents(config: config_lib.Config, environment: str, eta: chex.Array,
   return live(config, environment,
               lambda kind: make_learner(config, kind, eta), key, num_lifetimes,
               arm_log_probs, updates, alpha_y)[0]
+
+
+@functools.lru_cache(maxsize=16)
+def compile_training(
+    rule: config_lib.RuleConfig, environment: str, alpha_lr: float,
+    alpha_y: float, gamma: float, num_agents: int, num_envs: int,
+    updates: Optional[int]
+) -> Callable[[chex.Array, chex.PRNGKey], Lifetimes]:
+  """(eta, key) to Lifetimes; one function for all rules and seeds."""
+  config = config_lib.Config(
+      environments=(environment,),
+      agents={environment: dataclasses.replace(
+          config_lib.AGENTS[environment], learning_rates=(alpha_lr,),
+          kl_costs=(alpha_y,))},
+      rule=rule,
+      meta=config_lib.MetaConfig(
+          discounts=(gamma,), num_envs=num_envs, num_lifetimes=num_agents))
+  return jax.jit(lambda eta, key: train_agents(
+      config, environment, eta, key, num_agents, jnp.zeros(1), updates))
