@@ -10,14 +10,18 @@ import jax  # noqa: E402  It reads its variables when it is imported.
 import pytest  # noqa: E402
 
 _LEFT_BY_WORKERS: list[str] = []
-# Whose files take longest: begun first, so that all processes end together.
-_LONGEST = ('slurm', 'launch', 'analysis', 'nodes')
+# Files that take longest, and then directories of such: begun first, so that
+# all processes end together.
+_LONGEST = ('test_faults.py', 'test_meta_gradient.py', 'test_equivalence.py',
+            'test_lifetime_gradients.py', 'test_published.py', 'slurm',
+            'launch', 'analysis', 'nodes')
 
 
 def pytest_collection_modifyitems(items):
   def order(item):
-    directory = item.path.parent.name
-    return _LONGEST.index(directory) if directory in _LONGEST else len(_LONGEST)
+    names = (item.path.name, item.path.parent.name)
+    return next((i for i, name in enumerate(_LONGEST) if name in names),
+                len(_LONGEST))
 
   items.sort(key=order)
 
