@@ -260,15 +260,16 @@ def test_published_rules_were_trained_as_the_report_says():
   assert sorted(checked) == sorted(published.names())
 
 
-def test_readme_sets_fields_that_exist():
-  overrides = re.findall(r'--set=([a-z_.]+=\w+)', _text(_ROOT / 'README.md'))
+def test_the_guide_sets_fields_that_exist():
+  overrides = re.findall(r'--set=([a-z_.]+=\w+)',
+                         _text(_ROOT / 'docs' / 'meta_training.md'))
   assert overrides
   config_io.apply_overrides(presets.demo(),
                             [o for o in overrides if 'group.field' not in o])
 
 
-def test_readme_lists_presets_and_launch_types():
-  text = _text(_ROOT / 'README.md')
+def test_the_guide_lists_presets_and_launch_types():
+  text = _text(_ROOT / 'docs' / 'meta_training.md')
   command = _text(_ROOT / 'launch' / 'command.py')
   launch_types = re.search(r'LAUNCH_TYPES = \((.*?)\)', command).group(1)
   for name in [*presets.PRESETS, *re.findall(r'\w+', launch_types)]:

@@ -7,7 +7,8 @@ import pytest
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _MOST_WORDS = 35  # of one sentence
-_PLAIN = ('docs/results.md', 'CONTRIBUTING.md', 'CHANGELOG.md',
+_PLAIN = ('README.md', 'docs/results.md', 'docs/method.md', 'docs/python.md',
+          'docs/meta_training.md', 'CONTRIBUTING.md', 'CHANGELOG.md',
           'docs/results/README.md')
 
 
@@ -39,6 +40,11 @@ def test_sentences_are_found(tmp_path):
 def test_sentences_are_short(name):
   for sentence in sentences(_ROOT / name):
     assert len(sentence.split()) <= _MOST_WORDS, sentence
+
+
+def test_the_readme_is_short():
+  text = (_ROOT / 'README.md').read_text(encoding='utf-8')
+  assert len(text.split()) <= 900
 
 
 def test_the_summary_of_results_is_one_page():

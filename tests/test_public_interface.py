@@ -78,16 +78,27 @@ def test_names():
     lpg.no_such_name  # noqa: B018
 
 
-def test_readme_example_runs(tmp_path):
-  text = (_ROOT / 'README.md').read_text(encoding='utf-8')
-  blocks = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
-  assert len(blocks) == 1
-  printed = _python(blocks[0] + '\nprint(rule.info)', tmp_path)
+def _examples(name):
+  text = (_ROOT / name).read_text(encoding='utf-8')
+  return re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+
+
+def test_the_readmes_example_runs(tmp_path):
+  (block,) = _examples('README.md')
+  returns = _python(block, tmp_path).strip('[] \n').split()
+  assert len(returns) == 8
+  assert np.mean([float(x) for x in returns]) > 10.  # 28 at its best
+
+
+def test_the_guides_examples_run(tmp_path):
+  first, second = _examples('docs/python.md')
+  printed = _python(first + '\nprint(rule.info)', tmp_path)
   returns, shapes, info = printed.splitlines()[-3:]
   assert len(returns.strip('[]').split()) == 4
   assert shapes == '(20, 16) (20, 16, 30)'
   assert info == "{'meta_step': 2}"
   assert (tmp_path / 'runs' / 'example' / 'eta.npz').exists()
+  assert _python(second, tmp_path).splitlines()[-1] == '(2,)'
 
 
 def test_rule_is_that_of_a_run_with_the_same_seed():
