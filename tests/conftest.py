@@ -28,6 +28,7 @@ def pytest_collection_modifyitems(items):
 
 def pytest_sessionstart(session):
   session_lib.end_orderly()
+  session_lib.stop_ignoring()
   session_lib.adopt_orphans()
   session.lpg_places = session_lib.places()
 

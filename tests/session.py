@@ -54,6 +54,17 @@ def end_orderly() -> None:
   signal.signal(signal.SIGTERM, interrupt)
 
 
+def stop_ignoring() -> None:
+  """Lets what tests start hear the signals that tests send to it.
+
+  A script's `&` and `nohup` make this process ignore some, and what is ignored
+  stays so in its children. What is handled does not.
+  """
+  for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+    if signal.getsignal(number) == signal.SIG_IGN:
+      signal.signal(number, lambda number, frame: None)
+
+
 def adopt_orphans() -> None:
   """Processes whose parents have ended become children of this one."""
   ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
