@@ -180,7 +180,7 @@ def test_commands(name, run_dir, tmp_path, capsys):
   out = capsys.readouterr().out
   assert 'mine' in out and f'{name}.png' in out
   content = json.loads((tmp_path / f'{name}.json').read_text())
-  assert f'analysis.{name} --run=mine=' in content['about']['command']
+  assert f'lpg {name} --run=mine=' in content['about']['command']
   picture = (tmp_path / f'{name}.png').read_bytes()
   again = str(tmp_path / 'again.png')
   assert command_testing.call(module.NAME,

@@ -147,7 +147,7 @@ def test_masked_actions_are_refused():
 
 
 def test_networks_by_observation():
-  """Which network, that integers are scaled, and one-hot rows."""
+  """Which network, that pixels and no other integers are scaled."""
   from dm_env import specs
   net = observation_networks
   frames = specs.BoundedArray((4, 84, 84), np.uint8, 0, 255)
@@ -158,14 +158,14 @@ def test_networks_by_observation():
   with pytest.raises(ValueError, match=r'shape \(64, 64, 3\); allowed'):
     net.kind(specs.BoundedArray((64, 64, 3), np.uint8, 0, 255))
   key = jax.random.PRNGKey(0)
-  bytes_ = specs.BoundedArray((3,), np.uint8, 0, 200)
-  floats = specs.Array((3,), np.float32)
+  floats = net.make_network(specs.Array((3,), np.float32), 2)
   x = np.array([[0, 100, 200]], np.uint8)
-  y = net.make_network(bytes_, 2)
-  z = net.make_network(floats, 2)
-  np.testing.assert_allclose(y.apply(y.init(key), x),
-                             z.apply(z.init(key), x / np.float32(200.)),
-                             rtol=1e-5)
+  for maximum, scale in ((255, 255.), (200, 1.)):
+    integers = net.make_network(
+        specs.BoundedArray((3,), np.uint8, 0, maximum), 2)
+    np.testing.assert_allclose(
+        integers.apply(integers.init(key), x),
+        floats.apply(floats.init(key), x / np.float32(scale)), rtol=1e-5)
   index = net.make_network(specs.DiscreteArray(3), 2)
   plain = agent_networks.make_network(
       net.INDEX, specs.BoundedArray((3,), np.float32, 0., 1.), 2)
