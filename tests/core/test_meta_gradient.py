@@ -225,3 +225,17 @@ def test_loss_by_hand():
             + 0.001 * np.mean(np.square(targets.pi_hat[:, i]))
             + 0.001 * np.mean(np.sum(np.square(y_hat[:, i]), -1)))
     np.testing.assert_allclose(stats.loss[i], loss, rtol=1e-4)
+
+
+def test_the_last_trajectory_judges_the_agents():
+  """Two updates in one window end as in two windows, but for what they cost."""
+  config = make_config('chain_short', num_updates=2)
+  kind, task, progress, keys, eta = make_window(config)
+  run = jax.jit(lambda progress, keys: meta_gradient.window_loss(
+      eta, kind, config, task, progress, keys)[1])
+  _, both = run(progress, keys)
+  between, _ = run(progress, keys[:, :1])
+  _, second = run(between, keys[:, 1:])
+  judged = lambda stats: stats.loss - 0.001 * (
+      stats.pi_hat_square + stats.y_hat_square)
+  np.testing.assert_allclose(judged(both), judged(second), rtol=1e-4)
