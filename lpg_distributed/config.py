@@ -132,9 +132,21 @@ class MetaConfig:
   min_policy_entropy: float = fields.number(1e-3)
   # of a table's first y logits (paper silent)
   y_table_stddev: float = fields.number(0.1)
+  # Not in the paper, off by default; see `core/reward_transform.py`. Fraction
+  # of lifetimes whose rewards are shifted, by a constant from this range; and
+  # the largest factor, or its inverse, of any lifetime's rewards.
+  reward_shift_share: float = fields.number(0., high=1)
+  reward_shift_range: tuple[float, ...] = fields.tuple_of(
+      (-0.2, 0.6), fields.Number(low=-1e6, high=1e6))
+  reward_scale_limit: float = fields.number(1., low=1, high=1e6)
 
   def __post_init__(self):
     fields.check(self, 'meta.', ConfigError)
+    if (len(self.reward_shift_range) != 2
+        or self.reward_shift_range[0] > self.reward_shift_range[1]):
+      raise ConfigError(
+          f'meta.reward_shift_range is {self.reward_shift_range}; allowed: '
+          'two numbers, the lower one first')
 
   @property
   def window_env_steps(self) -> int:

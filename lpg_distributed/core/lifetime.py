@@ -19,6 +19,7 @@ from lpg_distributed.core import agent_networks
 from lpg_distributed.core import agent_update
 from lpg_distributed.core import critic as critic_lib
 from lpg_distributed.core import meta_gradient
+from lpg_distributed.core import reward_transform
 from lpg_distributed.core import rollout
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core.update_rules import registry
@@ -248,6 +249,8 @@ def make_shard(config: config_lib.Config, environment_name: str,
     task, progress = jax.vmap(
         functools.partial(birth, config, environment_name, kind),
         in_axes=(0, None), out_axes=BIRTH_AXES)(keys[:, 0], arm_log_probs)
+    task = task._replace(rewards=reward_transform.draw(
+        keys[:, 0], config.meta))
     return task, meta_gradient.collect(kind, config.meta, task, progress,
                                        keys[:, 1])
 

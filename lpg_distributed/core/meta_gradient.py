@@ -16,6 +16,7 @@ from lpg_distributed.core import backward_lstm
 from lpg_distributed.core import convolution
 from lpg_distributed.core import critic as critic_lib
 from lpg_distributed.core import lpg_network
+from lpg_distributed.core import reward_transform
 from lpg_distributed.core import rollout as rollout_lib
 from lpg_distributed.core import rule_inputs
 from lpg_distributed.core.update_rules import base as rule_lib
@@ -35,6 +36,7 @@ class Task(NamedTuple):
   """What stays as it is through a lifetime; leaves [L, ...]."""
   env_params: base.EnvParams
   hyper: types.HyperParams
+  rewards: Optional[reward_transform.RewardTransform] = None
 
 
 class Progress(NamedTuple):
@@ -144,6 +146,8 @@ def collect(kind: Kind, config: config_lib.MetaConfig, task: Task,
       one, (0,) * 6, (1, 0, 0), keys.shape[0])(
       theta, task.env_params, progress.env_state,
       progress.trajectory.observation[-1], progress.returns, keys)
+  trajectory = trajectory._replace(
+      reward=reward_transform.apply(task.rewards, trajectory.reward))
   return progress._replace(
       trajectory=trajectory, env_state=env_state, returns=returns)
 
