@@ -12,7 +12,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help venv venv-current meta-train test test-all test-main test-current \
-  test-long lint clean
+  test-long lint docs clean
 
 help:
 	@echo 'make meta-train  meta-trains a small rule on this machine, in minutes'
@@ -20,6 +20,7 @@ help:
 	@echo '                 with ARGS="tests/core -k bandit" only those'
 	@echo 'make test-all    runs the long tests too'
 	@echo 'make lint        runs the style checks and the type checker'
+	@echo 'make docs        builds the documentation in docs/_build'
 	@echo 'make clean       removes the environments and what Python leaves'
 
 venv:
@@ -64,6 +65,12 @@ lint: venv venv-current
 	$(CURRENT_PYTHON) -m mypy
 	sh -n launch/venv.sh launch/lpg.sh
 
+# Any warning, such as a link that leads nowhere, is an error.
+docs:
+	@launch/venv.sh .venv-docs docs/requirements.txt 3.13 3.12
+	.venv-docs/bin/python -m sphinx -W --keep-going -q docs docs/_build
+	@echo 'docs/_build/index.html'
+
 clean:
-	rm -rf .venv .venv-current .libtpu .pytest_cache .ruff_cache
+	rm -rf .venv .venv-current .venv-docs .libtpu docs/_build docs/_generated .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
