@@ -1,4 +1,4 @@
-"""Agents: theta, from a state to a policy and a prediction vector (Table 3)."""
+"""Agents (Table 3): theta maps a state to a policy and a prediction vector."""
 
 from typing import Callable, NamedTuple
 
@@ -12,19 +12,22 @@ from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import convolution
 
-# Takes the place of minus infinity: its softmax is exactly 0, and 0 times its
-# logarithm is 0 and not NaN.
+# Logit of a masked action. It is finite, since with minus infinity p * log(p)
+# would be NaN. The softmax of this value is exactly 0.
 MASKED_LOGIT = -1e9
 
 
 class Network(NamedTuple):
-  """A pair of pure functions for one agent; batch of states in, rows out."""
+  """Pure functions of one agent's network, from states to output rows."""
   init: Callable[[chex.PRNGKey], types.Params]
   apply: Callable[[types.Params, chex.Array], chex.Array]  # [..., outputs]
 
 
 class _ConvolutionWeights(hk.Module):
-  """Parameters that start as those of a linear layer; see `convolve`."""
+  """Parameters of a 3x3 layer, initialised as Haiku does a linear layer.
+
+  `convolution.convolve` describes their layout.
+  """
 
   def __call__(self, channels: int, filters: int):
     fan_in = 9 * channels
@@ -35,7 +38,7 @@ class _ConvolutionWeights(hk.Module):
 
 
 def _torso(config: config_lib.AgentConfig, observation: chex.Array):
-  """[N, ...] observations to [N, features], ReLU throughout (B.1)."""
+  """Maps [N, ...] observations to [N, features]; all layers use ReLU (B.1)."""
   x = observation.astype(jnp.float32)
   if config.conv:
     channels = (x.shape[-1],) + config.conv
@@ -56,13 +59,14 @@ def make_network(config: config_lib.AgentConfig,
 
   Args:
     config: a row of Table 3.
-    observation_spec: `DiscreteArray` for a table, `BoundedArray` else.
+    observation_spec: `DiscreteArray` for a table, `BoundedArray` otherwise.
     num_outputs: width of the output rows.
     table_stddev: standard deviation of a new table's entries, broadcast over
-      [S, num_outputs]; networks start from Haiku's default.
+      [S, num_outputs]. Networks use Haiku's default initialisation.
 
   Raises:
-    ValueError: a table for an environment without a state index.
+    ValueError: a table was asked for where observations are no state index, or
+      a network where they are one.
   """
   if config.is_table:
     if not isinstance(observation_spec, specs.DiscreteArray):
@@ -105,8 +109,9 @@ def make_agent(config: config_lib.AgentConfig,
                y_table_stddev: float) -> Agent:
   """Builds the agent of one environment kind.
 
-  A table's policy starts uniform; its predictions start apart from each other,
-  since equal ones could never be told apart by the rule.
+  A table starts with a uniform policy. Its predictions start at random, with
+  standard deviation `y_table_stddev`: from equal predictions the rule could
+  never tell the entries of y apart.
   """
   stddev = jnp.concatenate([jnp.zeros(num_actions),
                             jnp.full((num_predictions,), y_table_stddev)])

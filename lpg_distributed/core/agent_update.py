@@ -1,4 +1,4 @@
-"""How an agent changes: the gradient of its rule's loss, and its optimiser."""
+"""An agent's update: the gradient of its rule's loss, and its optimiser."""
 
 from typing import Callable, NamedTuple
 
@@ -11,19 +11,21 @@ from lpg_distributed.core.update_rules import base
 
 
 class AgentOptimiser(NamedTuple):
-  """An optimiser whose learning rate is an argument: one compiled function
-  serves all of the bandit's arms."""
+  """An optimiser whose learning rate is an argument.
+
+  One compiled function therefore serves all of the bandit's arms.
+  """
   init: Callable[[types.Params], optax.OptState]
   # (gradient, state, theta, alpha_lr) -> (theta, state)
   apply: Callable[..., tuple[types.Params, optax.OptState]]
 
 
 def make_optimiser(name: str) -> AgentOptimiser:
-  """`sgd` or `adam`, both safe to differentiate through.
+  """Returns `sgd` or `adam`; both can be differentiated through.
 
-  Adam's square root has an infinite slope at 0, where an unvisited weight's
-  second moment stands; `eps_root` makes it finite, at the size of the usual
-  `eps` of 1e-8.
+  The second moment of a weight without gradients is 0, where the slope of
+  Adam's square root is infinite. `eps_root` makes the slope finite; its root is
+  the usual `eps` of 1e-8.
   """
   scale = {'sgd': optax.identity,
            'adam': lambda: optax.scale_by_adam(eps_root=1e-16)}[name]()
@@ -46,21 +48,26 @@ def agent_gradient(
     hyper: base.Hyper,
     steps_per_agent: int,
 ) -> tuple[types.Params, types.AgentOutput, base.Targets]:
-  """The gradient of a rule's loss, to descend; mean over an agent's steps.
+  """Computes the gradient of a rule's loss, to descend.
 
-  One forward pass of the agent serves both the rule and the gradient. The
-  targets are constants of this gradient, but whoever differentiates the
-  result, as the meta-gradient does, sees through them into `theta`: nothing is
-  stopped on that path, which is how a meaning of y is discovered.
+  The loss is the mean over the steps of each agent. One forward pass of the
+  agent serves both the rule and the gradient.
+
+  The targets are constants of this gradient. They are not constants of its
+  derivative: the meta-gradient flows through them into `theta`, without any
+  `stop_gradient`. This path lets the rule discover what y predicts.
 
   Args:
-    rule: whose loss it is.
-    apply: theta to outputs [T+1, ..., .] on the trajectory's states.
+    rule: provides the loss.
+    apply: maps theta to outputs [T+1, ..., .] on the trajectory's states.
     theta: parameters of one agent, or of several with independent outputs.
-    compute_targets: from those outputs, by the rule.
+    compute_targets: maps those outputs to the rule's targets.
     action: [T, ...].
     hyper: broadcasts against [...].
-    steps_per_agent: T * B, what the mean is over.
+    steps_per_agent: T * B, the number of steps that the mean is taken over.
+
+  Returns:
+    The gradient, shaped as `theta`; the outputs; the targets.
   """
   output, pullback = jax.vjp(apply, theta)
   targets = compute_targets(output)

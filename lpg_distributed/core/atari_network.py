@@ -1,11 +1,12 @@
 """The network of Table 4, C(32)-C(64)-C(64)-D(512), fast on a CPU.
 
-Filters of 8x8, 4x4 and 3x3 with strides 4, 2 and 1 and no padding, as in Mnih
-et al. (2015); the paper gives only their numbers. A convolution with stride s
-over pixels equals one with stride 1 over blocks of s x s pixels laid into the
-channels. The parameters are those of the plain form, which is kept as
-`apply_reference`; the blocks are twice as fast in the first layer. Learning
-takes up the forward pass that acting has done (`staged_network`).
+The paper gives only the numbers of filters. Their sizes are those of Mnih et
+al. (2015): 8x8, 4x4 and 3x3 with strides 4, 2 and 1, without padding.
+
+A convolution with stride s over pixels equals one with stride 1 over blocks of
+s x s pixels, whose pixels become channels. In the first layer the blocks are
+twice as fast. The parameters are those of the plain form, `apply_reference`.
+Learning reuses the forward pass that acting computed (`staged_network`).
 """
 
 import math
@@ -39,7 +40,10 @@ def _out_size(size: int) -> int:
 
 def _init(key: chex.PRNGKey, num_channels: int, num_features: int,
           num_outputs: int) -> types.Params:
-  """Normal weights, cut at two deviations of 1/sqrt(inputs); biases of 0."""
+  """Draws weights from a normal distribution with deviation 1/sqrt(inputs).
+
+  It is truncated at two deviations; biases are 0.
+  """
   shapes = []
   for filters, kernel in zip(_FILTERS, _KERNELS):
     shapes.append((kernel, kernel, num_channels, filters))
@@ -58,7 +62,7 @@ def _init(key: chex.PRNGKey, num_channels: int, num_features: int,
 
 
 def _blocks(x: chex.Array, size: int) -> chex.Array:
-  """[N, H, W, C] to [N, H/size, W/size, size * size * C]."""
+  """Reshapes [N, H, W, C] to [N, H/size, W/size, size * size * C]."""
   n, height, width, c = x.shape
   x = x.reshape(n, height // size, size, width // size, size, c)
   return x.transpose(0, 1, 3, 2, 4, 5).reshape(
@@ -66,22 +70,22 @@ def _blocks(x: chex.Array, size: int) -> chex.Array:
 
 
 def _pixel_blocks(frames: chex.Array) -> chex.Array:
-  """[N, C, H, W] uint8 to [N, H/4, W/4, 16 * C] floats."""
+  """Reshapes [N, C, H, W] uint8 to [N, H/4, W/4, 16 * C] floats."""
   n, c, height, width = frames.shape
-  # Into channels in the order (frame, row, column): of a row's bytes four stay
-  # together, and it is moved as bytes.
+  # Channels in the order (frame, row, column): four neighbouring bytes of a row
+  # stay together. The conversion to floats comes last, so that bytes are moved.
   x = frames.reshape(n, c, height // 4, 4, width // 4, 4)
   x = x.transpose(0, 2, 4, 1, 3, 5)
   return x.reshape(n, height // 4, width // 4, 16 * c).astype(jnp.float32)
 
 
-# The layers before their ReLU; each is linear in its input and affine in its
+# The layers without their ReLU. Each is affine in its input and linear in its
 # parameters.
 
 
 def _first(layer: types.Params, x: chex.Array) -> chex.Array:
   c = x.shape[-1] // 16
-  w = layer['w'] / _MAX_PIXEL  # Fewer weights than pixels.
+  w = layer['w'] / _MAX_PIXEL  # Cheaper than to divide the pixels.
   w = w.reshape(2, 4, 2, 4, c, -1).transpose(0, 2, 4, 1, 3, 5)
   return _convolve(x, w.reshape(2, 2, 16 * c, -1)) + layer['b']
 
@@ -106,7 +110,7 @@ _LAYERS = (('conv_0', _first), ('conv_1', _second), ('conv_2', _third),
 
 def _forward(params: types.Params, frames: chex.Array
              ) -> tuple[chex.Array, list[chex.Array]]:
-  """[N, C, H, W] uint8 to [N, outputs], and the inputs of layers 2 to 5."""
+  """Maps [N, C, H, W] uint8 to [N, outputs] and the inputs of layers 2 to 5."""
   x, inputs = _pixel_blocks(frames), []
   for name, layer in _LAYERS[:-1]:
     x = jax.nn.relu(layer(params[name], x))
@@ -118,16 +122,20 @@ def _forward(params: types.Params, frames: chex.Array
 def _backward(params: types.Params, frames: chex.Array,
               activations: list[chex.Array], d_rows: chex.Array
               ) -> types.Params:
-  """From d_rows back to the parameters, with what `_forward` has kept."""
+  """Computes the parameters' gradient from `d_rows`, the cotangent of the rows.
+
+  `activations` are those that `_forward` returned.
+  """
   gradient, d_out = {}, d_rows
   inputs = [None] + list(activations)
   for i, (name, layer) in reversed(list(enumerate(_LAYERS))):
-    if not i:  # Nobody asks for the pixels' gradient.
+    if not i:  # The gradient of the pixels is not needed.
       x = _pixel_blocks(frames)
       _, pullback = jax.vjp(lambda p: layer(p, x), params[name])
       (gradient[name],) = pullback(d_out)
     else:
-      # Of the layer itself nothing is computed again: it is linear.
+      # The layer's output is not computed again: XLA drops it, since the
+      # pullback of an affine layer does not need it.
       _, pullback = jax.vjp(layer, params[name], inputs[i])
       gradient[name], d_in = pullback(d_out)
       d_out = jnp.where(inputs[i] > 0., d_in, 0.)
@@ -135,7 +143,7 @@ def _backward(params: types.Params, frames: chex.Array,
 
 
 def apply_reference(params: types.Params, frames: chex.Array) -> chex.Array:
-  """The plain form of what the network computes; [N, C, H, W] uint8."""
+  """The network in its plain form: [N, C, H, W] uint8 to [N, outputs]."""
   x = frames.transpose(0, 2, 3, 1).astype(jnp.float32) / _MAX_PIXEL
   for i, stride in enumerate(_STRIDES):
     layer = params[f'conv_{i}']
@@ -145,21 +153,24 @@ def apply_reference(params: types.Params, frames: chex.Array) -> chex.Array:
 
 def make_network(observation_spec: specs.Array,
                  num_outputs: int) -> staged_network.StagedNetwork:
-  """See `make_network_of_shape`."""
+  """Builds the network for `observation_spec`; see `make_network_of_shape`."""
   return make_network_of_shape(tuple(observation_spec.shape), num_outputs)
 
 
 def make_network_of_shape(shape: tuple[int, ...], num_outputs: int
                           ) -> staged_network.StagedNetwork:
-  """The torso and one linear layer with all of an agent's outputs.
+  """Builds the torso and one linear layer with all outputs of an agent.
 
-  Do not differentiate it inside `lax.scan`: XLA's CPU backend has no fast
-  convolution there (19 ms a frame instead of 1).
+  Do not differentiate it inside `lax.scan`: there XLA's CPU backend has no fast
+  convolution (19 ms per frame instead of 1 ms).
 
   Args:
-    shape: [C, H, W] of grey levels from 0 to 255; 84 pixels a side,
-      or any other number that is 4 more than a multiple of 8, from 36.
+    shape: [C, H, W] of grey levels from 0 to 255. H and W are 84, or any other
+      number that is 4 more than a multiple of 8, at least 36.
     num_outputs: width of the output rows.
+
+  Raises:
+    ValueError: `shape` is not allowed.
   """
   if len(shape) != 3 or any(n % 8 != 4 or n < 36 for n in shape[1:]):
     raise ValueError(f'observations have shape {shape}; allowed: [C, H, W], H '

@@ -1,11 +1,13 @@
 """The rule's LSTM, run from the last step to the first, and its reverse pass.
 
-Nearly all of meta-training's arithmetic is here, so the reverse pass is
-written by hand: gates are kept from the forward pass, and the recurrence
-carries the cotangents of h and c and the sum of the weights' gradient, so
-that the cotangents of the gates, the largest array of all, are never stored.
-One `tanh` serves all four gates, since sigmoid(z) = (1 + tanh(z / 2)) / 2; the
-half is folded into the weights.
+Nearly all of meta-training's arithmetic is here, so the reverse pass is written
+by hand. It reads the gates that the forward pass stored. It carries the
+cotangents of h and c and the sum of the weights' gradient from step to step.
+The cotangents of the gates, the largest array of all, are therefore never
+stored.
+
+One `tanh` serves all four gates, since sigmoid(z) = (1 + tanh(z / 2)) / 2. The
+factor 1/2 of z is multiplied into the weights.
 """
 
 import chex
@@ -13,12 +15,12 @@ import jax
 from jax import ad_checkpoint
 import jax.numpy as jnp
 
-# Columns of zeros behind the gates. Rows of 4 * 256 floats would all fall on
-# the same lines of a cache, which halves the speed of matrix products.
+# Columns of zeros behind the gates. Without them rows of 4 * 256 floats map to
+# the same lines of a cache, and matrix products run at half the speed.
 _PADDING = 16
 
-# What the reverse pass reads, by name: a checkpoint that saves it does not run
-# the LSTM again.
+# Name of the arrays that the reverse pass reads. A `jax.checkpoint` that saves
+# this name does not run the LSTM again.
 RESIDUALS = 'backward_lstm_residuals'
 
 
@@ -28,10 +30,10 @@ def unroll(w: chex.Array, b: chex.Array, x: chex.Array,
 
   Args:
     w: [I + H, 4H], input rows first; gates in Haiku's order i, g, f, o.
-    b: [4H]; the forget gate adds 1 to its own, as Haiku's does.
+    b: [4H]; 1 is added to the forget gate's bias, as in Haiku.
     x: [T, N, I].
-    discount_t: [T, N]; the carry that comes from step t + 1 is multiplied by
-      the discount of step t, so it is zeroed where t ended an episode.
+    discount_t: [T, N], d_t. The carry from step t + 1 is multiplied by d_t, so
+      it is zeroed where step t ended an episode.
 
   Returns:
     h: [T, N, H].
@@ -67,8 +69,9 @@ def _forward(w, x, discount_t):
     x_t, discount_t = xs
     h, c = h * discount_t[:, None], c * discount_t[:, None]
     x_and_h = jnp.concatenate([x_t, h], axis=-1)
-    # Without the padding: of another shape than the product, it is not
-    # written in its place, which XLA would do without vector instructions.
+    # The slice leaves out the padding. It also makes the shape differ from the
+    # product's: else XLA would compute the tanh in place, without vector
+    # instructions.
     a = jnp.tanh((x_and_h @ w)[:, :4 * size])
     i, g, f, o = _split(a, size)
     c_t = .5 * ((1. + f) * c + (1. + i) * g)
@@ -87,14 +90,14 @@ def _backward(residuals, h_bar):
   num_steps, _, size = c.shape
   num_inputs = x.shape[-1]
   w_transposed = w.T
-  # The carry that entered step t came from t + 1; into the last came zeros.
+  # The carry of step t comes from step t + 1; that of the last step is zero.
   discount_t = discount_t.at[-1].set(0.)
 
   def step(carry, xs):
     h_carry, c_carry, w_bar, z_bar = carry
     t, h_bar_t, a_t, c_t, x_t, discount_t = xs
     d = discount_t[:, None]
-    # Read in place: arrays shifted by one step would be copies.
+    # Indexed in place: arrays shifted by one step would be copies.
     h_in, c_in = (jax.lax.dynamic_index_in_dim(
         r, jnp.minimum(t + 1, num_steps - 1), keepdims=False) * d
                   for r in (h, c))
@@ -102,7 +105,7 @@ def _backward(residuals, h_bar):
     h_bar_t = h_bar_t + h_carry
     tanh_c = jnp.tanh(c_t)
     c_bar = c_carry + h_bar_t * .5 * (1. + o) * (1. - tanh_c * tanh_c)
-    # Written gate by gate: XLA's loop for a concatenation is slow.
+    # Gate by gate, since XLA's loop for a concatenation is slow.
     for k, part in enumerate((
         c_bar * g * .5 * (1. - i * i),
         c_bar * .5 * (1. + i) * (1. - g * g),

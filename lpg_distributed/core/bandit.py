@@ -1,4 +1,4 @@
-"""The bandit p(alpha|E) that balances agents' hyperparameters, Eq. (6)."""
+"""The bandit p(alpha|E) over the agents' hyperparameters, Eqs. (5) and (6)."""
 
 from typing import NamedTuple
 
@@ -6,13 +6,13 @@ import numpy as np
 
 from lpg_distributed import config as config_lib
 
-LARGEST_RETURN = 1e100  # Sums and exponents of more would not be finite.
+LARGEST_RETURN = 1e100  # Sums and exponents of larger returns may overflow.
 
 
 class BanditState(NamedTuple):
-  """What is known of one environment's arms."""
-  counts: np.ndarray  # [arms] int64, N: lifetimes simulated
-  window: np.ndarray  # [arms, W] float64, a ring of the last final returns
+  """Counts and recent returns of one environment's arms."""
+  counts: np.ndarray  # [arms] int64, N: lifetimes that have ended
+  window: np.ndarray  # [arms, W] float64, a ring of the last W final returns
 
 
 def init(num_arms: int, config: config_lib.BanditConfig) -> BanditState:
@@ -24,14 +24,14 @@ def report(state: BanditState, arm: int, final_return: float) -> BanditState:
   """Adds one lifetime's final return.
 
   Raises:
-    ValueError: an arm that does not exist, or a return that is not finite or
-      above LARGEST_RETURN.
+    ValueError: the arm does not exist, or the return is not finite or larger in
+      magnitude than LARGEST_RETURN.
   """
   num_arms, size = state.window.shape
   if (isinstance(arm, bool) or not isinstance(arm, (int, np.integer))
       or not 0 <= arm < num_arms):
     raise ValueError(f'arm is {arm!r}; allowed: 0 to {num_arms - 1}')
-  if not np.abs(final_return) <= LARGEST_RETURN:  # Nor if it is not a number.
+  if not np.abs(final_return) <= LARGEST_RETURN:  # NaN fails it too.
     raise ValueError(f'final return is {final_return}; allowed: numbers up to '
                      f'{LARGEST_RETURN:g}')
   counts, window = state.counts.copy(), state.window.copy()
@@ -41,7 +41,7 @@ def report(state: BanditState, arm: int, final_return: float) -> BanditState:
 
 
 def check(state: BanditState) -> None:
-  """Raises ValueError for numbers that no `report` can have left."""
+  """Raises ValueError if no sequence of reports can have led to `state`."""
   if (state.counts < 0).any() or not (
       np.abs(state.window) <= LARGEST_RETURN).all():
     raise ValueError('a bandit\'s counts or returns are not what can be; '
@@ -50,7 +50,7 @@ def check(state: BanditState) -> None:
 
 
 def mean_returns(state: BanditState) -> np.ndarray:
-  """R(alpha, E), [arms]; 0 where nothing is known."""
+  """R(alpha, E), [arms]: mean over the window; 0 for an untried arm."""
   size = state.window.shape[1]
   return state.window.sum(axis=1) / np.clip(state.counts, 1, size)
 
@@ -59,8 +59,8 @@ def log_probabilities(state: BanditState,
                       config: config_lib.BanditConfig) -> np.ndarray:
   """log p(alpha|E) of Eq. (6), [arms].
 
-  The bonus of an arm that was never tried is infinite: while there are such
-  arms, they share the whole probability.
+  The bonus of an untried arm is infinite, so untried arms share the whole
+  probability equally.
   """
   untried = state.counts == 0
   if untried.any():

@@ -1,16 +1,18 @@
-"""3x3 convolutions of agents that have weights of their own.
+"""3x3 convolutions under `vmap` over agents, each with its own weights.
 
-`lax.conv` under `vmap` over weights is many times slower on a CPU than the
-multiplications take, so convolutions are matrix products here. The first layer
-multiplies whole rows of the observation, most by zero: that moves the least
-data. Later ones multiply blocks of two neighbouring pixels by all taps at once
-(half as many more multiplications than needed) and add up what falls on the
-same pixel.
+On a CPU `lax.conv` under `vmap` over weights takes many times as long as its
+multiplications need, so convolutions are matrix products here:
 
-Three operations do it: `_scatter_product` and, for its derivatives,
-`_gather_product` and `_weight_product`. Each of them is linear in its
-arguments and the derivatives of all three are made of the same three, so first
-and second order come at the same speed.
+- The first layer multiplies whole rows of the observation, mostly by zeros.
+  This moves the least data.
+- Later layers multiply blocks of two neighbouring pixels by all taps of the
+  kernel at once, then sum the products that belong to the same output pixel.
+  This takes 1.5 times the necessary multiplications.
+
+Three operations suffice: `_scatter_product` and its derivatives,
+`_gather_product` and `_weight_product`. Each is linear in each argument, and
+the derivatives of all three consist of the same three. So first and second
+derivatives are equally fast.
 """
 
 import functools
@@ -22,8 +24,8 @@ from jax import ad_checkpoint
 import jax.numpy as jnp
 import numpy as np
 
-# What a second derivative reads, by name: with these saved, a checkpoint does
-# not run the network again.
+# Name of the arrays that a second derivative reads. A `jax.checkpoint` that
+# saves this name does not run the network again.
 RESIDUALS = 'activations_and_cotangents'
 
 _Size = tuple[int, int]
@@ -35,12 +37,15 @@ def _named(x: chex.Array) -> chex.Array:
 
 @jax.custom_vjp
 def relu(x: chex.Array) -> chex.Array:
-  """ReLU whose derivatives read its output, not `x`, and which names it."""
+  """ReLU whose derivatives read its output instead of `x`.
+
+  The output is named RESIDUALS.
+  """
   return _named(jnp.maximum(x, 0.))
 
 
 def _relu_forward(x):
-  out = relu(x)  # Not the maximum: this is differentiated once more.
+  out = relu(x)  # So that the second derivative uses `_relu_backward` too.
   return out, out
 
 
@@ -53,19 +58,19 @@ relu.defvjp(_relu_forward, _relu_backward)
 
 def convolve(observation: chex.Array,
              layers: Sequence[tuple[chex.Array, chex.Array]]) -> chex.Array:
-  """Zero-padded 3x3 convolutions with ReLU, one after the other.
+  """Applies zero-padded 3x3 convolutions with ReLU, one after the other.
 
   Args:
     observation: [N, H, W, C].
     layers: per layer w [9C, F], rows in the order (row, column, channel) of
-      the kernel, and b [F]; as many as there are, at least one.
+      the kernel, and b [F]. At least one layer.
 
   Returns:
-    [N, H, W, F], of the last layer.
+    [N, H, W, F], the output of the last layer.
   """
   num, height, width, _ = observation.shape
-  # Blocks begin at column -offset: output and input of a later layer differ
-  # in it, so that a block reaches into two blocks and not three.
+  # The first block begins at column -offset. The offset alternates from layer
+  # to layer, so that a block contributes to two output blocks and not three.
   offset = (len(layers) - 1) % 2
   padded = width if len(layers) == 1 else _padded_width(width, offset)
   x = relu(_first_layer(observation.astype(jnp.float32), *layers[0], padded,
@@ -87,17 +92,17 @@ def _padded_width(width: int, offset: int) -> int:
 
 
 def _inside(width: int, padded: int, offset: int, filters: int) -> np.ndarray:
-  """[padded, filters] bool, which columns belong to the grid."""
+  """[padded, filters] bool: True for the columns that are not padding."""
   columns = np.arange(padded) - offset
   inside = (columns >= 0) & (columns < width)
   return np.broadcast_to(inside[:, None], (padded, filters))
 
 
 def _first_layer(x, w, b, padded, offset):
-  """[N, H, W, C] to [N, H, padded * F], before the ReLU."""
+  """Maps [N, H, W, C] to [N, H, padded * F], before the ReLU."""
   num, height, width, _ = x.shape
   x = jnp.pad(x.reshape(num, height, -1), ((0, 0), (1, 1), (0, 0)))
-  # The bias as one more row: added afterwards, XLA's loop over it is slow.
+  # The bias is one more row of the matrix: XLA's loop to add it later is slow.
   rows = jnp.concatenate([x[:, i:i + height] for i in range(3)]
                          + [jnp.ones((num, height, 1))], axis=-1)
   bias = jnp.where(_inside(width, padded, offset, b.shape[0]), b, 0.)
@@ -107,9 +112,14 @@ def _first_layer(x, w, b, padded, offset):
 
 
 def _row_matrix(w, padded, offset, width):
-  """[9C, F] to [3 * W * C, padded * F]: three rows to one."""
+  """Expands w [9C, F] to the map from three rows to one.
+
+  Returns:
+    [3 * W * C, padded * F].
+  """
   filters = w.shape[-1]
-  # By column of the kernel: which column goes into which.
+  # [3, W, padded]: for each column of the kernel, the output column that each
+  # input column contributes to.
   columns = np.stack([np.pad(np.eye(width, k=1 - j, dtype=np.float32),
                              ((0, 0), (offset, padded - offset - width)))
                       for j in range(3)])
@@ -118,10 +128,14 @@ def _row_matrix(w, padded, offset, width):
 
 
 def _block_matrix(w):
-  """[9C, F] to [2C, 3 * 2 * 2F]: a block to the 3 x 2 blocks it reaches."""
+  """Expands w [9C, F] to the map from a block to the 3 x 2 output blocks.
+
+  Returns:
+    [2C, 3 * 2 * 2F].
+  """
   filters = w.shape[-1]
-  # Pixel a of the two blocks that a block of outputs reads, pixel o of it:
-  # column a - o of the kernel.
+  # Input pixel a, of the four in two blocks, contributes to pixel o of an
+  # output block through column a - o of the kernel.
   columns = np.zeros((4, 2, 3), np.float32)
   for a, o in np.ndindex(4, 2):
     if 0 <= a - o < 3:
@@ -131,7 +145,11 @@ def _block_matrix(w):
 
 
 def _taps(offset: int, size_in: _Size, size_out: _Size):
-  """For each of the 3 x 2 taps: (begin and end of both axes) in and out."""
+  """Yields, for each of the 3 x 2 taps, which blocks it maps to which.
+
+  Yields:
+    The tap's index, slices of the input blocks, slices of the output blocks.
+  """
   def axis(shift, n_in, n_out):
     begin, end = max(0, shift), min(n_out, n_in + shift)
     return slice(begin - shift, end - shift), slice(begin, end)
@@ -145,14 +163,17 @@ def _taps(offset: int, size_in: _Size, size_out: _Size):
 
 
 def _put(target, part, block, channel=0):
-  """Writes in place, faster than a concatenation or a padded sum."""
+  """Writes `part` into `target`; faster than a concatenation or padding."""
   _, rows, columns = block
   return jax.lax.dynamic_update_slice(
       target, part, (0, rows.start, columns.start, channel))
 
 
 def _windows(y: chex.Array, offset: int, size_in: _Size) -> chex.Array:
-  """[N, *size_out, E] to [N, *size_in, 6E]: what each block has reached."""
+  """Gathers, for each input block, the 6 output blocks that it contributes to.
+
+  Maps [N, *size_out, E] to [N, *size_in, 6E].
+  """
   num, *size_out, width = y.shape
   windows = jnp.zeros((num, *size_in, 6 * width))
   for tap, block_in, block_out in _taps(offset, size_in, size_out):
@@ -167,7 +188,11 @@ def _flat(x):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _scatter_product(x: chex.Array, m: chex.Array, offset: int,
                      size_out: _Size) -> chex.Array:
-  """Blocks x [N, h, w, D] times m [D, 6E], added up: [N, *size_out, E]."""
+  """Multiplies blocks x [N, h, w, D] by m [D, 6E] and sums over the taps.
+
+  Returns:
+    [N, *size_out, E].
+  """
   num, *size_in, _ = x.shape
   products = (_flat(x) @ m).reshape(num, *size_in, 6, -1)
   out = jnp.zeros((num, *size_out, products.shape[-1]))
@@ -179,14 +204,14 @@ def _scatter_product(x: chex.Array, m: chex.Array, offset: int,
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _gather_product(y: chex.Array, m: chex.Array, offset: int,
                     size_in: _Size) -> chex.Array:
-  """Of `_scatter_product`, the cotangent of x; [N, *size_in, D]."""
+  """The cotangent of `x` in `_scatter_product`, [N, *size_in, D]."""
   windows = _windows(y, offset, size_in)
   return (_flat(windows) @ m.T).reshape(y.shape[0], *size_in, -1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _weight_product(x: chex.Array, y: chex.Array, offset: int) -> chex.Array:
-  """Of `_scatter_product`, the cotangent of m; [D, 6E]."""
+  """The cotangent of `m` in `_scatter_product`, [D, 6E]."""
   return _flat(x).T @ _flat(_windows(y, offset, x.shape[1:3]))
 
 

@@ -1,8 +1,8 @@
-"""The outer critic: a value function per lifetime, for the meta-gradient only.
+"""The critic: a value function per lifetime, a baseline of the meta-gradient.
 
-It lowers the variance of Eq. (4)'s policy gradient and never reaches the rule
-(B.1). It is born and reset with its lifetime and trained on the trajectories
-that the agent is trained on, outside of what the meta-gradient differentiates.
+It lowers the variance of the policy gradient in Eq. (4). LPG does not see it
+(B.1); LPG-V does. Each lifetime starts with a new critic, which is trained on
+the trajectories of its agent. The meta-gradient does not differentiate it.
 """
 
 from typing import Callable, NamedTuple
@@ -22,7 +22,7 @@ from lpg_distributed.core import agent_networks
 class CriticState(NamedTuple):
   params: types.Params
   opt_state: optax.OptState
-  advantage_square: chex.Array  # [], running mean, not corrected for its start
+  advantage_square: chex.Array  # [], moving average, biased towards 0 at first
   num_updates: chex.Array  # [] int32
 
 
@@ -31,8 +31,8 @@ class Critic(NamedTuple):
   init: Callable[[chex.PRNGKey], CriticState]
   # (state, observation [..., *shape]) -> V(s) [...]
   evaluate: Callable[[CriticState, chex.Array], chex.Array]
-  # (state, trajectory, gamma) -> (state, advantage [T, B]); the advantage is
-  # that of the critic before it learns from this trajectory.
+  # (state, trajectory, gamma) -> (state, advantage [T, B]). The advantage is
+  # computed before the critic learns from this trajectory.
   update: Callable[[CriticState, types.Trajectory, chex.Array],
                    tuple[CriticState, chex.Array]]
 
@@ -44,8 +44,8 @@ def lambda_returns(trajectory: types.Trajectory, values: chex.Array,
   Args:
     trajectory: leaves [T, ...].
     values: [T+1, ...].
-    gamma: broadcasts against [...].
-    td_lambda: the same.
+    gamma: discount factor; broadcasts against [...].
+    td_lambda: lambda; broadcasts against [...].
   """
   shape = trajectory.reward.shape
   flat = lambda x: x.reshape(x.shape[0], -1)
@@ -62,8 +62,8 @@ def _mean_visit_update(table: chex.Array, state_index: chex.Array,
                        error: chex.Array, rate: float) -> chex.Array:
   """Moves each visited state's value by `rate` times its mean error.
 
-  A plain summed step would grow with the number of visits, and diverges where
-  one state takes most of a batch.
+  A step by the summed error would grow with the number of visits. It diverges
+  where one state takes most of a batch.
 
   Args:
     table: [S, 1].
@@ -79,7 +79,10 @@ def _mean_visit_update(table: chex.Array, state_index: chex.Array,
 def make_critic(agent_config: config_lib.AgentConfig,
                 observation_spec: specs.Array,
                 config: config_lib.OuterConfig) -> Critic:
-  """A table for table agents, else a network like the agent's torso."""
+  """Builds a table for agents that are tables, else a network.
+
+  The network has the same torso as the agent's.
+  """
   network = agent_networks.make_network(agent_config, observation_spec, 1)
   optimiser = optax.adam(config.network_learning_rate)
 
@@ -90,7 +93,7 @@ def make_critic(agent_config: config_lib.AgentConfig,
                        jnp.zeros((), jnp.int32))
 
   def learn(state, trajectory, gamma):
-    """Returns new parameters, optimiser state and the errors [T, B]."""
+    """Returns new parameters, a new optimiser state and the errors [T, B]."""
     def errors(params):
       values = network.apply(params, trajectory.observation)[..., 0]
       targets = lambda_returns(trajectory, jax.lax.stop_gradient(values),

@@ -1,8 +1,8 @@
-"""Shards of one kind, advanced at the same time on all local devices.
+"""Advances shards of one environment kind on all local devices in parallel.
 
-Each device runs the same compiled program on a shard of its own and nothing is
-summed over devices: gradients come back shard by shard. So the number of
-devices, like that of workers, changes no number.
+Each device runs the same compiled program on its own shard. Nothing is summed
+over devices: gradients come back shard by shard. So results do not depend on
+the number of devices, nor on that of workers.
 """
 
 from typing import Any, Sequence
@@ -17,7 +17,7 @@ _AXIS = 'shards'
 
 
 def _shard_map(function, mesh, in_specs, out_specs):
-  """`shard_map`, whose place and one argument's name differ by JAX."""
+  """Calls `shard_map`; its module and one argument depend on JAX's version."""
   if hasattr(jax, 'shard_map'):
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs,
                          out_specs=out_specs, check_vma=False)
@@ -27,13 +27,13 @@ def _shard_map(function, mesh, in_specs, out_specs):
 
 
 class DeviceShards:
-  """`Shard.advance` for up to as many shards as there are devices."""
+  """Runs `Shard.advance` for several shards, at most one per device."""
 
   def __init__(self, shard: lifetime.Shard, devices: Sequence[jax.Device]):
-    """Compiles nothing yet.
+    """Prepares the program, without compiling it.
 
     Args:
-      shard: the kind.
+      shard: functions of the shards' common kind.
       devices: at least one.
     """
     self._devices = tuple(devices)
@@ -48,8 +48,8 @@ class DeviceShards:
       return gradient, state, metrics._replace(
           gradient_not_finite=metrics.gradient_not_finite[None])
 
-    # Arrays of all shards are joined at their first axes: then each device
-    # holds a shard's own arrays, and nothing is copied or reshaped.
+    # Arrays of all shards are concatenated along the first axis. Each device
+    # then holds the arrays of its shard, without a copy or a reshape.
     mesh = jax.sharding.Mesh(np.array(self._devices), (_AXIS,))
     everywhere = jax.sharding.PartitionSpec()
     spread = jax.sharding.PartitionSpec(_AXIS)
@@ -62,12 +62,12 @@ class DeviceShards:
 
   def lower(self, eta_size: int, num_arms: int,
             state: lifetime.ShardState) -> jax.stages.Lowered:
-    """The program before it is compiled. The devices need not exist.
+    """Returns the program before it is compiled. The devices need not exist.
 
     Args:
-      eta_size: P.
-      num_arms: of the bandit.
-      state: of one shard, for its shapes.
+      eta_size: P, number of the rule's parameters.
+      num_arms: number of the bandit's arms.
+      state: state of one shard; only its shapes are read.
     """
     single = len(self) == 1
     everywhere = (jax.sharding.SingleDeviceSharding(self._devices[0])
@@ -89,17 +89,17 @@ class DeviceShards:
       states: Sequence[lifetime.ShardState],
       shard_ids: Sequence[lifetime.ShardId], steps: Sequence[int],
   ) -> list[tuple[chex.Array, lifetime.ShardState, lifetime.ShardMetrics]]:
-    """One window of each shard; see `lifetime.Shard.advance`.
+    """Advances each shard by one window; see `lifetime.Shard.advance`.
 
     Args:
       eta: [P].
       arm_log_probs: [arms].
-      states: of one to as many shards as there are devices.
-      shard_ids: theirs.
-      steps: the window that each is to do.
+      states: one state per shard; at least one, at most one per device.
+      shard_ids: one per shard.
+      steps: one meta-step per shard.
 
     Returns:
-      What `Shard.advance` does, per shard, on the shard's device.
+      The results of `Shard.advance`, per shard, on the shard's device.
     """
     count = len(states)
     if not 0 < count <= len(self):
@@ -108,7 +108,8 @@ class DeviceShards:
     if len(self) == 1:
       return [self.compiled(eta, arm_log_probs, states[0], shard_ids[0],
                             np.int32(steps[0]))]
-    # Devices without a shard repeat the last one: one program serves all.
+    # Devices without a shard repeat the last shard, so that one program serves
+    # any number of shards.
     order = list(range(count)) + [count - 1] * (len(self) - count)
     numbers = np.array([(*shard_ids[i], steps[i]) for i in order], np.int32)
     joined = jax.tree_util.tree_map(lambda *xs: self._join(xs),

@@ -1,9 +1,9 @@
-"""Checks the environments of a run that are not of the suite, before it starts.
+"""Checks the user's own environments before a run starts.
 
   python -m lpg_distributed.core.environment_check < CONFIG.json
 
-As a process of its own it leaves accelerators alone, and a launcher need not
-import the user's module.
+A launcher runs it as a separate process: so the launcher neither imports the
+user's module nor occupies an accelerator.
 """
 
 import dataclasses
@@ -24,10 +24,11 @@ from lpg_distributed.envs import registry
 
 
 def check(config: config_lib.Config) -> None:
-  """Loads and runs the environments that are not of the suite.
+  """Loads and runs the environments of `config` that are the user's own.
 
   Raises:
-    ConfigError: one breaks the protocol, or does not fit its row of `agents`.
+    ConfigError: an environment violates the protocol, or the agent in its row
+      of `agents` cannot read its observations.
   """
   for name in filter(names.is_own, config.environments):
     try:
@@ -40,7 +41,7 @@ def check(config: config_lib.Config) -> None:
 
 
 def _check_agent(config: config_lib.Config, name: str) -> None:
-  """Traces the birth of a lifetime, which needs the agent's network."""
+  """Traces the start of a lifetime, which builds the agent's network."""
   kind = lifetime.make_kind(config, name)
 
   def birth(key):
@@ -51,7 +52,7 @@ def _check_agent(config: config_lib.Config, name: str) -> None:
     jax.eval_shape(birth, jax.random.PRNGKey(0))
   except ValueError:
     raise
-  except Exception as error:  # Such as layers that do not fit.
+  except Exception as error:  # For example layers of the wrong size.
     raise ValueError(f'agents.{name} does not fit what it observes ('
                      f'{" ".join(str(error).split())[:200]})') from None
 
@@ -59,7 +60,16 @@ def _check_agent(config: config_lib.Config, name: str) -> None:
 def with_environments(config: config_lib.Config, environments: Sequence[Any],
                       agents: Mapping[str, config_lib.AgentConfig]
                       ) -> config_lib.Config:
-  """`config` with other environments and more rows of agents."""
+  """Returns `config` with other environments and additional rows of agents.
+
+  Args:
+    config: the configuration to change.
+    environments: names or environment objects; empty keeps those of `config`.
+    agents: agents by the name of their environment.
+
+  Raises:
+    ConfigError: an object is no environment.
+  """
   if isinstance(environments, str) or not isinstance(environments, Sequence):
     environments = (environments,)
   found = []

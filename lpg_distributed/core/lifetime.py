@@ -1,8 +1,8 @@
-"""Lifetimes of a shard: born, advanced by a window a meta-step, ended, reborn.
+"""Lifetimes of a shard: started, advanced by one window per meta-step, ended.
 
-`Shard.advance` is the unit of work of the whole system. Its randomness comes
-from (seed, shard id, meta-step) and from nothing else, so it does not matter
-who calls it, on which machine, or how often.
+`Shard.advance` is the unit of work of the whole system. Its randomness depends
+only on (seed, shard id, meta-step). So its result does not depend on which
+worker calls it, on which machine, or how often.
 """
 
 import functools
@@ -25,25 +25,28 @@ from lpg_distributed.core import rule_vector
 from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import registry as environments
 
-# Lifetimes times environments in a chunk, at most. These are the rows of the
-# rule's matrix products. A CPU is no faster with more rows. Accelerators are,
-# and have the memory.
+# Largest number of lifetimes times environments in a chunk. They are the rows
+# of the rule's matrix products. More rows make accelerators faster, but no CPU.
 _ROWS_ON_CPU, _ROWS_ELSEWHERE = 256, 4096
-# Lifetimes with convolutions, of up to 0.8 GiB each at the paper's size.
+# Largest number of lifetimes in a chunk whose agents have convolutions. Each
+# takes up to 0.8 GiB at the paper's size.
 _CONVOLVING_ON_CPU, _CONVOLVING_ELSEWHERE = 1, 8
 
 
 class ShardState(NamedTuple):
-  """Everything that a shard's lifetimes carry over; leaves [L, ...]."""
+  """State of a shard's lifetimes between meta-steps; leaves [L, ...]."""
   task: meta_gradient.Task
   progress: meta_gradient.Progress
   age: chex.Array  # [L] int32, windows lived
-  whole: chex.Array  # [L] bool, False for a first life that was cut short
-  ended: chex.Array  # [L] bool, to be born again at the next meta-step
+  whole: chex.Array  # [L] bool; False: staggered, it began at an age above 0
+  ended: chex.Array  # [L] bool; the next meta-step starts a new lifetime
 
 
 class ShardId(NamedTuple):
-  """Which lifetimes a shard holds; scalars, traced, so shards share code."""
+  """Which lifetimes a shard holds.
+
+  The numbers are traced scalars, so that all shards share a compiled program.
+  """
   seed: chex.Array
   shard_id: chex.Array
   first_slot: chex.Array
@@ -51,17 +54,17 @@ class ShardId(NamedTuple):
 
 
 class ShardMetrics(NamedTuple):
-  """One window of a shard; [L] unless said otherwise."""
-  ended: chex.Array  # bool, for whatever reason
-  reported: chex.Array  # bool, the bandit hears of it
-  final_return: chex.Array  # of the lifetimes that ended
+  """Metrics of one window of a shard; [L] unless stated otherwise."""
+  ended: chex.Array  # bool, for any reason
+  reported: chex.Array  # bool, whether the bandit gets the final return
+  final_return: chex.Array  # meaningful where `ended`
   arm: chex.Array  # int32
   collapsed: chex.Array  # bool, policy entropy fell below the threshold
   not_finite: chex.Array  # bool
-  gradient_not_finite: chex.Array  # [] bool, and so counted as zero
+  gradient_not_finite: chex.Array  # [] bool; it was replaced by zero
   age: chex.Array  # int32, windows lived, this one included
-  window_return_sum: chex.Array  # whole episodes completed in this window
-  window_episodes: chex.Array
+  window_return_sum: chex.Array  # over whole episodes that ended in this window
+  window_episodes: chex.Array  # the number of those episodes
   loss: chex.Array
   policy_entropy: chex.Array
   y_entropy: chex.Array
@@ -71,8 +74,8 @@ class ShardMetrics(NamedTuple):
 
 
 class Shard(NamedTuple):
-  """The functions of one kind of shard."""
-  empty: Callable[[], ShardState]  # before anybody is born
+  """The functions that all shards of one environment kind share."""
+  empty: Callable[[], ShardState]  # state before the first lifetimes start
   # (eta [P], arm_log_probs [arms], state, shard_id, meta_step)
   #   -> (gradient_sum [P], state, ShardMetrics)
   advance: Callable[..., tuple[chex.Array, ShardState, ShardMetrics]]
@@ -80,7 +83,7 @@ class Shard(NamedTuple):
 
 def make_kind(config: config_lib.Config,
               environment_name: str) -> meta_gradient.Kind:
-  """Puts an environment and its row of Table 3 together."""
+  """Combines an environment with the agent in its row of Table 3."""
   environment = environments.load_trainable(environment_name)
   agent_config = config.agents[environment_name]
   spec = environment.observation_spec()
@@ -100,7 +103,7 @@ def make_kind(config: config_lib.Config,
 def draw_hyper_params(key: chex.PRNGKey, config: config_lib.Config,
                       environment_name: str,
                       arm_log_probs: chex.Array) -> types.HyperParams:
-  """One lifetime's alpha from the bandit, gamma and beta_0 from Table 2."""
+  """Draws a lifetime's alpha from the bandit, gamma and beta_0 from Table 2."""
   arms = jnp.asarray(config.agents[environment_name].arms)  # [arms, 2]
   arm_key, gamma_key, beta_key = jax.random.split(key, 3)
   chex.assert_shape(arm_log_probs, arms.shape[:1])
@@ -117,7 +120,7 @@ def birth(config: config_lib.Config, environment_name: str,
           kind: meta_gradient.Kind, key: chex.PRNGKey,
           arm_log_probs: chex.Array
           ) -> tuple[meta_gradient.Task, meta_gradient.Progress]:
-  """One new lifetime, with a trajectory still to be collected."""
+  """Starts one lifetime; its first trajectory is still to be collected."""
   keys = jax.random.split(key, 5)
   environment, num_envs = kind.environment, config.meta.num_envs
   env_params = environment.init_params(keys[0])
@@ -138,13 +141,13 @@ def birth(config: config_lib.Config, environment_name: str,
 
 def _select(choose: chex.Array, new: chex.Array, old: chex.Array,
             axis: int) -> chex.Array:
-  """Per lifetime, `new` or `old`; `choose` [L]."""
+  """Selects `new` where `choose` [L] holds, else `old`, per lifetime."""
   shape = (1,) * axis + (-1,) + (1,) * (new.ndim - axis - 1)
   return jnp.where(choose.reshape(shape), new, old)
 
 
 def _split(num_chunks: int, x: chex.Array, axis: int = 0) -> chex.Array:
-  """[.., L, ..] to [C, .., L / C, ..]."""
+  """Splits lifetimes into C chunks: [.., L, ..] to [C, .., L / C, ..]."""
   shape = x.shape[:axis] + (num_chunks, -1) + x.shape[axis + 1:]
   return jnp.moveaxis(x.reshape(shape), axis, 0)
 
@@ -157,7 +160,7 @@ def _join(x: chex.Array, axis: int = 0) -> chex.Array:
 
 def _over_lifetimes(function: Callable[..., chex.Array],
                     *states: ShardState) -> ShardState:
-  """Applies `function(*leaves, axis)`, with the axis of the lifetimes."""
+  """Applies `function(*leaves, axis)`; `axis` is that of the lifetimes."""
   over = lambda axis, *trees: jax.tree_util.tree_map(
       lambda *leaves: function(*leaves, axis), *trees)
   progress = [state.progress for state in states]
@@ -169,11 +172,11 @@ def _over_lifetimes(function: Callable[..., chex.Array],
 
 def chunk_size(config: config_lib.Config, environment_name: str,
                num_lifetimes: int, platform: str = 'cpu') -> int:
-  """How many of a shard's lifetimes are differentiated at a time.
+  """Returns how many of a shard's lifetimes are differentiated at a time.
 
-  The rule's residuals, 39 MiB per lifetime at the paper's size, and those of
-  agents with convolutions are kept for one chunk only. Where each lifetime's
-  gradient is wanted by itself, a CPU does them one by one.
+  Smaller chunks need less memory, since residuals are kept for one chunk only.
+  Those of the rule take 39 MiB per lifetime at the paper's size. Where each
+  lifetime's gradient is clipped, chunks on a CPU hold one lifetime.
   """
   on_cpu = platform == 'cpu'
   if on_cpu and config.meta.max_lifetime_gradient_norm:
@@ -187,15 +190,16 @@ def chunk_size(config: config_lib.Config, environment_name: str,
              if num_lifetimes % n == 0)
 
 
-# A trajectory's lifetimes are behind its steps.
+# The lifetimes of a trajectory are on axis 1, behind its steps.
 _PROGRESS_AXES = meta_gradient.Progress(0, 0, 0, 0, 0, 1)
 BIRTH_AXES = (0, _PROGRESS_AXES)  # of `birth` under vmap
 
 
 def _each(together, task, progress, keys):
-  """`together` for each lifetime as if there were no others.
+  """Applies `together` to each lifetime by itself.
 
-  Returns what it returns, leaves [L, ...] of a gradient [1, P] for each.
+  Returns:
+    What `together` returns, with one gradient per lifetime, [L, P].
   """
   if keys.shape[0] == 1:
     return together(task, progress, keys)
@@ -217,7 +221,7 @@ def _each(together, task, progress, keys):
 
 
 def with_matmul_precision(precision: str, function: Callable) -> Callable:
-  """`function`, whose matrix products are traced with this precision."""
+  """Returns `function`, with its matrix products traced at `precision`."""
   @functools.wraps(function)
   def precise(*args, **kwargs):
     with jax.default_matmul_precision(precision):
@@ -228,24 +232,24 @@ def with_matmul_precision(precision: str, function: Callable) -> Callable:
 
 def make_shard(config: config_lib.Config, environment_name: str,
                num_lifetimes: int, platform: str = 'cpu') -> Shard:
-  """Builds the functions of a shard of one kind.
+  """Builds the functions of shards of one environment kind.
 
   Args:
-    config: of the run.
-    environment_name: the kind.
-    num_lifetimes: of the shard.
-    platform: that the shard is compiled for, as `jax.Device.platform` names
-      it: `cpu`, `gpu` or `tpu`. It need not be JAX's default one.
+    config: configuration of the run.
+    environment_name: name of the environment kind.
+    num_lifetimes: L, lifetimes per shard.
+    platform: platform that the shard is compiled for: `cpu`, `gpu` or `tpu`,
+      as in `jax.Device.platform`. It need not be JAX's default.
   """
   kind = make_kind(config, environment_name)
   windows = config.lifetime_windows(environment_name)
-  num_keys = config.meta.num_updates + 2  # birth, its rollout, K rollouts
+  num_keys = config.meta.num_updates + 2  # birth, first rollout, K rollouts
   num_arms = len(config.agents[environment_name].arms)
   num_chunks = num_lifetimes // chunk_size(config, environment_name,
                                            num_lifetimes, platform)
 
   def bear(keys, arm_log_probs):
-    """[l, >=2, 2] keys to l new lifetimes with their first trajectories."""
+    """Starts l lifetimes with their first trajectories; keys [l, >=2, 2]."""
     task, progress = jax.vmap(
         functools.partial(birth, config, environment_name, kind),
         in_axes=(0, None), out_axes=BIRTH_AXES)(keys[:, 0], arm_log_probs)
@@ -264,9 +268,11 @@ def make_shard(config: config_lib.Config, environment_name: str,
         functools.partial(_select, state.ended), new, state)
 
   def window_gradients(eta, task, progress, keys):
-    """The lifetimes after a window, and gradients [n, P] that add up to theirs.
+    """Computes a window and its gradients.
 
-    One for all of them, unless each has a norm of its own to keep to.
+    Returns:
+      Gradients [n, P]: one summed over the lifetimes, or one per lifetime if
+      clipping is on. The lifetimes after the window. Their `WindowStats`.
     """
     def together(task, progress, keys):
       (_, (progress, stats)), gradient = jax.value_and_grad(
@@ -284,7 +290,7 @@ def make_shard(config: config_lib.Config, environment_name: str,
 
   def advance_chunk(eta, state, keys, slots, arm_log_probs, shard_id,
                     meta_step):
-    """`advance` for some of the shard's lifetimes."""
+    """Does what `advance` does, for one chunk of lifetimes."""
     state = jax.lax.cond(
         jnp.any(state.ended),
         lambda s: bear_the_ended(s, keys, slots, arm_log_probs, shard_id,
@@ -336,7 +342,11 @@ def make_shard(config: config_lib.Config, environment_name: str,
 
 
 def _close_window(state, progress, stats, gradient_finite, windows, config):
-  """Ages the lifetimes and ends those whose time has come."""
+  """Adds one window to all ages and ends lifetimes.
+
+  A lifetime ends at full age, if its policy collapsed, or if its numbers are
+  not finite.
+  """
   age = state.age + 1
   collapsed = jnp.logical_and(
       stats.finite, stats.policy_entropy < config.min_policy_entropy)
@@ -345,8 +355,8 @@ def _close_window(state, progress, stats, gradient_finite, windows, config):
   sum_envs = lambda x: jnp.sum(x, axis=1)
   metrics = ShardMetrics(
       ended=ended,
-      # A first life that began midway says nothing of its hyperparameters,
-      # unless it failed.
+      # A staggered first lifetime is too short to judge its hyperparameters
+      # by, unless it failed.
       reported=ended & (state.whole | collapsed | ~stats.finite),
       final_return=jax.vmap(rollout.final_return)(returns),
       arm=state.task.hyper.arm,

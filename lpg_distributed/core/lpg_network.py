@@ -1,11 +1,11 @@
-"""The Learned Policy Gradient: the update rule, parameterised by eta (B.1).
+"""The network of the Learned Policy Gradient, with parameters eta (B.1).
 
 A backward LSTM reads x_t = [r_t, d_t, gamma, pi(a_t|s_t), phi(y(s_t)),
-phi(y(s_{t+1}))] and says how the agent should change: `pi_hat`, a real number
-per step, and `y_hat`, a categorical distribution per step. It never sees
-observations, actions or values, so it fits any agent.
+phi(y(s_{t+1}))]. Its outputs are the targets of the agent's update: `pi_hat`, a
+real number per step, and `y_hat`, a categorical distribution per step. It never
+sees observations, actions or values, so it fits any agent.
 
-`apply` is the fast formulation, `apply_reference` the plain Haiku one; they
+`apply` is the fast implementation, `apply_reference` a plain one in Haiku. They
 share eta and agree to float precision.
 """
 
@@ -25,13 +25,13 @@ Eta = types.Params
 
 
 class Widths(NamedTuple):
-  """Sizes that follow from what kind of rule it is."""
-  y: int  # of what phi reads
-  y_hat: int  # of the head for y_hat; 0: there is none
+  """Sizes that depend on the kind of rule."""
+  y: int  # number of inputs of phi
+  y_hat: int  # width of the head for y_hat; 0: no such head
 
 
 class LPG(hk.Module):
-  """The rule as Haiku modules; it defines eta and the reference result."""
+  """The network as Haiku modules; defines eta and the reference result."""
 
   def __init__(self, config: config_lib.RuleConfig, num_y_hat: int,
                name: str = 'lpg'):
@@ -60,7 +60,7 @@ class LPG(hk.Module):
 
 def _lstm_input(inputs: rule_inputs.RuleInput, phi: chex.Array) -> chex.Array:
   """Stacks x_t, [T, N, 6]; `phi` is [T+1, N]."""
-  # Nothing is predicted across the end of an episode.
+  # phi(y(s_{t+1})) is zeroed where step t ended the episode.
   phi_next = phi[1:] * inputs.discount_t
   return jnp.stack([*(getattr(inputs, name) for name in rule_inputs.INPUTS),
                     phi[:-1], phi_next], axis=-1)
@@ -74,38 +74,38 @@ def _transformed(config: config_lib.RuleConfig,
 
 def init(config: config_lib.RuleConfig, widths: Widths,
          key: chex.PRNGKey) -> Eta:
-  """Draws eta: about 278k parameters at the paper's size."""
+  """Draws eta; it has about 278k parameters at the paper's size."""
   scalar = jnp.zeros((1, 1))
   inputs = rule_inputs.RuleInput(
       y=jnp.zeros((2, 1, widths.y)),
       **dict.fromkeys(rule_inputs.INPUTS, scalar))
-  # One program, where Haiku would compile each operation by itself.
+  # Under `jit`, since Haiku would compile each operation by itself.
   return jax.jit(_transformed(config, widths.y_hat).init)(key, inputs)
 
 
 def apply_reference(eta: Eta, config: config_lib.RuleConfig,
                     inputs: rule_inputs.RuleInput) -> types.LPGTargets:
-  """`apply` for [T, N] inputs, written with Haiku's modules."""
+  """Computes what `apply` does, on [T, N] inputs, with Haiku's modules."""
   num_y_hat = eta['lpg/y_hat']['b'].size if 'lpg/y_hat' in eta else 0
   return _transformed(config, num_y_hat).apply(eta, inputs)
 
 
 def embed(eta: Eta, y: chex.Array) -> chex.Array:
-  """phi(y) of B.1, [...], of predictions [..., M]."""
+  """Computes phi(y) of B.1: predictions [..., M] to [...]."""
   hidden, out = eta['lpg/phi/~/linear_0'], eta['lpg/phi/~/linear_1']
   phi = jax.nn.relu(y @ hidden['w'] + hidden['b'])
   return phi @ out['w'][:, 0] + out['b']
 
 
 def hold_phi(eta: Eta, value: chex.Numeric) -> Eta:
-  """A rule to which phi(y) is `value`, whatever the agent predicts."""
+  """Changes eta so that phi(y) is `value` for all predictions y."""
   out = eta['lpg/phi/~/linear_1']
   return {**eta, 'lpg/phi/~/linear_1': {
       'w': jnp.zeros_like(out['w']), 'b': jnp.full_like(out['b'], value)}}
 
 
 def hold_input(eta: Eta, name: str, value: chex.Numeric) -> Eta:
-  """A rule to which the input `name` is `value`, whatever it is."""
+  """Changes eta so that the LSTM reads `value` in place of the input `name`."""
   index = list(rule_inputs.INPUTS).index(name)
   lstm = eta['lpg/lstm/linear']
   row = lstm['w'][index]
@@ -118,13 +118,13 @@ def apply(eta: Eta, inputs: rule_inputs.RuleInput) -> types.LPGTargets:
 
   Args:
     eta: the rule's parameters, from `init` or a file.
-    inputs: leaves [T, ...] and `y` [T+1, ..., M]. Any batch axes may stand
-      between T and M: they are flattened, so that lifetimes and environments
-      become rows of the same matrix product.
+    inputs: leaves [T, ...], and `y` [T+1, ..., M]. The batch axes between T and
+      M are flattened, so that lifetimes and environments become rows of the
+      same matrix product.
 
   Returns:
-    `pi_hat` [T, ...] and `y_hat_logits` [T, ..., M], None if eta has no head
-    for it.
+    `pi_hat` [T, ...] and `y_hat_logits` [T, ..., M]; the latter is None if eta
+    has no head for it.
   """
   num_steps, *batch = inputs.reward.shape
   for name in rule_inputs.INPUTS:

@@ -1,4 +1,4 @@
-"""The meta-gradient: through K agent updates to the rule, Eqs. (3) and (4)."""
+"""The meta-gradient: eta's gradient through K updates, Eqs. (3) and (4)."""
 
 import functools
 from typing import NamedTuple, Optional
@@ -33,42 +33,42 @@ class Kind(NamedTuple):
 
 
 class Task(NamedTuple):
-  """What stays as it is through a lifetime; leaves [L, ...]."""
+  """What is constant during a lifetime; leaves [L, ...]."""
   env_params: base.EnvParams
   hyper: types.HyperParams
   rewards: Optional[reward_transform.RewardTransform] = None
 
 
 class Progress(NamedTuple):
-  """What a window moves on; leaves [L, ...], the trajectory's [T, L, ...]."""
+  """What a window changes; leaves [L, ...], of the trajectory [T, L, ...]."""
   theta: types.Params
   opt_state: types.Params
   value: critic_lib.CriticState
   env_state: base.EnvState
   returns: rollout_lib.EpisodeReturns
-  # The first one of the next window: it was made by `theta`, so it is
-  # on-policy there, and K updates need K new rollouts and not K + 1.
+  # The trajectory of the next update, collected under `theta`, so on-policy.
+  # Kept here, it lets K updates take K new rollouts instead of K + 1.
   trajectory: types.Trajectory
 
 
 class WindowStats(NamedTuple):
-  """What a window tells of each lifetime, [L]."""
-  loss: chex.Array  # Eq. (4), negated; 0 where the lifetime does not count
+  """Statistics of a window, per lifetime, [L]."""
+  loss: chex.Array  # Eq. (4), negated; 0 for excluded lifetimes
   finite: chex.Array  # bool
   policy_entropy: chex.Array  # nats, of theta_K on its trajectory
-  y_entropy: chex.Array  # nats, the same
+  y_entropy: chex.Array  # nats, of theta_K on its trajectory
   kl: chex.Array  # D_KL(y || y_hat), mean over the K updates
   pi_hat_square: chex.Array  # mean over the K updates
-  y_hat_square: chex.Array  # ||y_hat||^2, the same
+  y_hat_square: chex.Array  # ||y_hat||^2, mean over the K updates
 
 
 @jax.custom_vjp
 def _isolate(x: chex.Array) -> chex.Array:
-  """Keeps a lifetime that is not finite away from the others.
+  """Keeps a NaN of one lifetime from spreading to the others.
 
-  The rule sees all lifetimes as rows of one product, where one NaN would reach
-  eta's whole gradient. Zeroes the lifetimes, axis 1 of `x`, that are not
-  finite, and on the way back those whose cotangents are not.
+  All lifetimes are rows of the same matrix products, so one NaN would spread to
+  eta's whole gradient. This zeroes the values of lifetimes, axis 1 of `x`, that
+  are not finite. The reverse pass does the same to cotangents.
   """
   return _zero_unless_finite(x)
 
@@ -85,13 +85,16 @@ _isolate.defvjp(lambda x: (_zero_unless_finite(x), None),
 
 def isolated_network(eta: lpg_network.Eta,
                      inputs: rule_inputs.RuleInput) -> types.LPGTargets:
-  """`lpg_network.apply` on [T, L, B], keeping L lifetimes apart."""
+  """Applies `lpg_network.apply` to [T, L, B], with the L lifetimes isolated."""
   isolate = functools.partial(jax.tree_util.tree_map, _isolate)
   return isolate(lpg_network.apply(eta, isolate(inputs)))
 
 
 def agent_hyper(hyper: types.HyperParams, td_lambda: float) -> rule_lib.Hyper:
-  """What L agents learn with, [L, 1] each; their critics have V(s)."""
+  """Returns the hyperparameters of L agents, [L, 1] each.
+
+  The cost of V(s) is 0, since it is learned by the critics.
+  """
   behind = lambda x: x[:, None]
   return rule_lib.Hyper(
       alpha_lr=behind(hyper.alpha_lr), alpha_y=behind(hyper.alpha_y),
@@ -100,10 +103,10 @@ def agent_hyper(hyper: types.HyperParams, td_lambda: float) -> rule_lib.Hyper:
 
 
 def over_lifetimes(function, in_axes, out_axes, num_lifetimes: int):
-  """`jax.vmap`, but a single lifetime is computed as it is.
+  """Like `jax.vmap`, but computes a single lifetime without a batch axis.
 
-  A batch of one would turn into batched matrix products all the same, for
-  which XLA first transposes their arguments.
+  A batch of one would still become batched matrix products, whose arguments XLA
+  first transposes.
   """
   if num_lifetimes > 1:
     return jax.vmap(function, in_axes, out_axes)
@@ -124,7 +127,7 @@ def over_lifetimes(function, in_axes, out_axes, num_lifetimes: int):
 
 def agent_outputs(kind: Kind, theta: types.Params, observation: chex.Array,
                   env_params: base.EnvParams) -> types.AgentOutput:
-  """L agents on [T, L, B, ...] observations."""
+  """Evaluates L agents on observations [T, L, B, ...]."""
   mask = jax.vmap(kind.environment.action_mask)(env_params)
   return over_lifetimes(kind.agent.apply, (0, 1, 0), 1, mask.shape[0])(
       theta, observation, mask)
@@ -132,7 +135,15 @@ def agent_outputs(kind: Kind, theta: types.Params, observation: chex.Array,
 
 def collect(kind: Kind, config: config_lib.MetaConfig, task: Task,
             progress: Progress, keys: chex.PRNGKey) -> Progress:
-  """Replaces each lifetime's trajectory by a new one under its `theta`."""
+  """Replaces each lifetime's trajectory by a new one, collected by `theta`.
+
+  Args:
+    kind: the lifetimes' common kind.
+    config: `trajectory_steps`.
+    task: leaves [L, ...].
+    progress: leaves [L, ...].
+    keys: [L, 2].
+  """
   theta = jax.lax.stop_gradient(progress.theta)
 
   def one(theta, env_params, env_state, observation, returns, key):
@@ -154,10 +165,11 @@ def collect(kind: Kind, config: config_lib.MetaConfig, task: Task,
 
 def learn_values(kind: Kind, task: Task,
                  progress: Progress) -> tuple[Progress, chex.Array]:
-  """The critics learn from `progress.trajectory`.
+  """Updates the critics from `progress.trajectory`.
 
   Returns:
-    The new progress, and the advantages [T, L, B] of the critics before.
+    The new progress, and the advantages [T, L, B] by the critics before this
+    update.
   """
   value, advantage = over_lifetimes(
       kind.critic.update, (0, 1, 0), (0, 1),
@@ -167,7 +179,7 @@ def learn_values(kind: Kind, task: Task,
 
 
 def seen_values(kind: Kind, progress: Progress) -> Optional[chex.Array]:
-  """V(s) [T+1, L, B] of the trajectory, if the rule sees it; else None."""
+  """Returns V(s), [T+1, L, B], if the rule has it as an input; else None."""
   if not kind.rule.outputs.value:
     return None
   observation = progress.trajectory.observation
@@ -176,10 +188,10 @@ def seen_values(kind: Kind, progress: Progress) -> Optional[chex.Array]:
 
 
 class Regularised(NamedTuple):
-  """What Eq. (4) regularises of an update, means per lifetime, [L]."""
+  """The terms that Eq. (4) regularises, means per lifetime, [L]."""
   pi_hat_square: chex.Array
   y_hat_square: chex.Array  # ||y_hat||^2; 0 for a rule without y_hat
-  kl: chex.Array  # D_KL(y || y_hat), for the metrics only
+  kl: chex.Array  # D_KL(y || y_hat), in nats; for the metrics only
 
 
 def _regularised(predictions, output, targets):
@@ -199,9 +211,20 @@ def update_agents(kind: Kind, config: config_lib.Config, eta: lpg_network.Eta,
                   trajectory: types.Trajectory, task: Task,
                   values: Optional[chex.Array] = None
                   ) -> tuple[types.Params, types.Params, Regularised]:
-  """One update of L agents by the rule, Eq. (2).
+  """Updates L agents once by the rule, Eq. (2).
 
-  `values` are those of `seen_values`.
+  Args:
+    kind: the agents' common kind.
+    config: configuration of the run.
+    eta: the rule's parameters.
+    theta: the agents' parameters, leaves [L, ...].
+    opt_state: states of the agents' optimisers, leaves [L, ...].
+    trajectory: leaves [T, L, B, ...], collected under `theta`.
+    task: leaves [L, ...].
+    values: result of `seen_values`.
+
+  Returns:
+    The new `theta`, the new `opt_state`, and the regularised terms.
   """
   hyper = agent_hyper(task.hyper, config.outer.td_lambda)
   gradient, output, targets = agent_update.agent_gradient(
@@ -225,7 +248,7 @@ def _has_entropy(rule: rule_lib.UpdateRule) -> bool:
 
 
 class MetaLoss(NamedTuple):
-  """Eq. (4), negated, and its entropies; [L]."""
+  """The loss of Eq. (4), negated, and its entropies; [L] each."""
   loss: chex.Array
   policy_entropy: chex.Array  # nats
   y_entropy: chex.Array  # nats; 0 where y is no distribution
@@ -235,17 +258,17 @@ def meta_loss(rule: rule_lib.UpdateRule, config: config_lib.MetaConfig,
               output: types.AgentOutput, action: chex.Array,
               advantage: chex.Array, beta_0: chex.Array,
               regularised: Regularised) -> MetaLoss:
-  """Eq. (4), negated for minimisation, of each of L lifetimes.
+  """Eq. (4), negated for minimisation, per lifetime.
 
-  The policy gradient of Eq. (3) is A2C's, as B.1 says.
+  The policy gradient of Eq. (3) is that of A2C (B.1).
 
   Args:
-    rule: its predictions have an entropy, or none.
-    config: beta_1 to beta_3, Table 2.
-    output: of theta_K on its trajectory, [T, L, B, .].
+    rule: decides whether predictions have an entropy.
+    config: beta_1 to beta_3 of Table 2.
+    output: outputs of theta_K on its trajectory, [T, L, B, .].
     action: [T, L, B].
     advantage: [T, L, B], a constant.
-    beta_0: [L].
+    beta_0: [L], cost of the policy's entropy.
     regularised: means over the K updates, [L].
   """
   def one(output, action, advantage, beta_0):
@@ -268,7 +291,7 @@ def meta_loss(rule: rule_lib.UpdateRule, config: config_lib.MetaConfig,
 
 
 def _all_finite(tree, num_lifetimes: int) -> chex.Array:
-  """[L] bool, whether all of a lifetime's numbers are finite."""
+  """Returns, per lifetime, whether all numbers in `tree` are finite, [L]."""
   finite = jnp.ones((num_lifetimes,), bool)
   for leaf in jax.tree_util.tree_leaves(tree):
     axes = tuple(range(1, leaf.ndim))
@@ -284,20 +307,20 @@ def window_loss(
     progress: Progress,
     keys: chex.PRNGKey,
 ) -> tuple[chex.Array, tuple[Progress, WindowStats]]:
-  """Updates L agents K times and says how good they have become.
+  """Runs K updates of L agents and returns the meta-loss, Eq. (4).
 
   Args:
-    eta: the rule, what the result is differentiated with respect to.
+    eta: the rule's parameters; the loss is differentiated with respect to them.
     kind: the lifetimes' common kind.
-    config: of the run.
+    config: configuration of the run.
     task: leaves [L, ...].
-    progress: leaves [L, ...]; its trajectory belongs to its `theta`.
+    progress: leaves [L, ...]; its trajectory was collected under its `theta`.
     keys: [L, K, 2], one for each new rollout.
 
   Returns:
-    The loss of Eq. (4), negated for minimisation, summed over the lifetimes
-    that count: those whose policy has not collapsed and whose numbers are
-    finite. Then the lifetimes as they are after the window, and their stats.
+    The loss of Eq. (4), negated for minimisation and summed over lifetimes.
+    Lifetimes whose policy collapsed or whose numbers are not finite are
+    excluded. Then the progress after the window, and its statistics.
   """
   num_lifetimes = task.hyper.gamma.shape[0]
   update = jax.checkpoint(

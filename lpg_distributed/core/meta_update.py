@@ -1,4 +1,4 @@
-"""The meta-update: averaged meta-gradients into eta, by Adam (Table 2)."""
+"""The meta-update: Adam on eta with the mean meta-gradient (Table 2)."""
 
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from lpg_distributed.core import rule_vector
 
 
 class MetaState(NamedTuple):
+  """The rule and its optimiser's state."""
   eta: chex.Array  # [P], the rule as one vector
   opt_state: optax.OptState
 
@@ -23,21 +24,31 @@ def _optimiser(config: config_lib.MetaConfig) -> optax.GradientTransformation:
 
 
 def init(config: config_lib.Config) -> MetaState:
-  """A new rule, drawn from the run's seed."""
+  """Draws a new rule from the run's seed."""
   vector = rule_vector.ravel(
       rule_vector.init(config.rule, jax.random.PRNGKey(config.run.seed)))
   return begin(config.meta, vector)
 
 
 def begin(config: config_lib.MetaConfig, eta: chex.Array) -> MetaState:
-  """Before the first step from `eta`, [P]."""
+  """Returns the state before the first step, for a given `eta`, [P]."""
   return MetaState(eta, _optimiser(config).init(eta))
 
 
 def apply(config: config_lib.MetaConfig, state: MetaState,
           gradient_sum: chex.Array,
           num_lifetimes: chex.Array) -> tuple[MetaState, chex.Array]:
-  """One step down the mean over lifetimes; returns the mean's norm as well."""
+  """Takes one step of Adam on the mean gradient over lifetimes.
+
+  Args:
+    config: clipping and learning rate.
+    state: the state before the step.
+    gradient_sum: [P], sum over lifetimes, to descend.
+    num_lifetimes: [], number of lifetimes in the sum.
+
+  Returns:
+    The new state, and the norm of the mean gradient before clipping, [].
+  """
   gradient = gradient_sum / num_lifetimes
   updates, opt_state = _optimiser(config).update(
       gradient, state.opt_state, state.eta)

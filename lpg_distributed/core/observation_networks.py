@@ -1,4 +1,4 @@
-"""An agent's network, chosen by what it observes.
+"""Chooses an agent's network by the shape of its observations.
 
 | observation | network | like |
 |---|---|---|
@@ -20,19 +20,19 @@ from lpg_distributed import config as config_lib
 from lpg_distributed.core import agent_networks
 from lpg_distributed.core import atari_network
 
-# Table 3 has it for grids of planes.
+# The row of Table 3 for grid worlds that are observed as planes.
 PLANES = config_lib.AgentConfig(conv=(16,), dense=(32,), optimiser='adam')
 INDEX = config_lib.AgentConfig(dense=(64,), optimiser='adam')
 VECTOR = config_lib.AgentConfig(dense=(64, 64), optimiser='adam')
-_MAX_CELLS = 20  # a side, of planes
-_MAX_FEATURES = 50_000  # of what is flattened
+_MAX_CELLS = 20  # largest height and width of planes
+_MAX_FEATURES = 50_000  # largest size of a flattened observation
 
 
 def kind(spec: specs.Array) -> str:
-  """`frames`, `planes`, `index` or `vector`.
+  """Returns the class of observation: `frames`, `planes`, `index`, `vector`.
 
   Raises:
-    ValueError: there is no network for it; the message is one line.
+    ValueError: there is no network for `spec`; the message is one line.
   """
   if isinstance(spec, specs.DiscreteArray):
     return 'index'
@@ -53,14 +53,18 @@ def kind(spec: specs.Array) -> str:
 
 
 def _scale(spec: specs.Array) -> float:
-  """What pixels, of 0 to 255, are divided by; 1 for anything else."""
+  """Returns the divisor of observations: 255 for pixels (0 to 255), else 1."""
   is_pixels = (spec.dtype.kind in 'ui' and isinstance(spec, specs.BoundedArray)
                and np.all(spec.minimum == 0) and np.all(spec.maximum == 255))
   return 255. if is_pixels else 1.
 
 
 def make_network(spec: specs.Array, num_outputs: int) -> Any:
-  """The network for observations of `spec`; see `kind` for errors."""
+  """Builds the network for observations of `spec`.
+
+  Raises:
+    ValueError: there is no network for `spec`; see `kind`.
+  """
   found = kind(spec)
   if found == 'frames':
     return atari_network.make_network(spec, num_outputs)
@@ -71,7 +75,7 @@ def make_network(spec: specs.Array, num_outputs: int) -> Any:
         num_outputs)
     prepare = lambda observation: jax.nn.one_hot(observation, num_states)
   else:
-    # A scalar is a vector of one.
+    # A scalar becomes a vector of size 1.
     shape = tuple(spec.shape) or (1,)
     inner = agent_networks.make_network(
         PLANES if found == 'planes' else VECTOR,

@@ -1,11 +1,11 @@
-"""Rewards of a lifetime, shifted and scaled. Not in the paper; off by default.
+"""Shifts and scales rewards. This is not in the paper; it is off by default.
 
-The fifteen training environments reward rarely and by about 1. Rules that were
-trained on them alone fail where each step is rewarded, such as CartPole. Here a
-share of the lifetimes adds a constant to the reward of each step, and each
-lifetime multiplies its rewards by a factor. Agents and critics learn from the
-changed rewards. Returns, which the bandit and the metrics see, stay those of
-the environment.
+The fifteen training environments have sparse rewards of about 1. Rules that
+were trained on them alone fail where each step is rewarded, as in CartPole.
+With this transform a share of the lifetimes adds a constant to the reward of
+each step, and each lifetime multiplies its rewards by a factor. Agents and
+critics learn from the changed rewards. The returns of the bandit and of the
+metrics are computed from the environment's rewards.
 """
 
 from typing import NamedTuple, Optional
@@ -16,21 +16,21 @@ import jax.numpy as jnp
 
 from lpg_distributed import config as config_lib
 
-_STREAM = 1  # sets these draws apart from all others of the same keys
+_STREAM = 1  # makes these draws independent of others from the same keys
 
 
 class RewardTransform(NamedTuple):
-  """Draws of L lifetimes; agents see (reward + shift) * scale."""
+  """Transforms of L lifetimes; agents see (reward + shift) * scale."""
   shift: chex.Array  # [L]
   scale: chex.Array  # [L]
 
 
 def draw(keys: chex.PRNGKey,
          config: config_lib.MetaConfig) -> Optional[RewardTransform]:
-  """Draws what lifetimes do to their rewards; None: nothing.
+  """Draws the transform of each lifetime; None if the configuration has none.
 
   Args:
-    keys: [L, 2], those that the lifetimes are born of.
+    keys: [L, 2], the keys that the lifetimes are drawn from.
     config: `reward_shift_share`, `reward_shift_range`, `reward_scale_limit`.
   """
   if config.reward_scale_limit == 1. and config.reward_shift_share == 0.:
@@ -52,7 +52,7 @@ def draw(keys: chex.PRNGKey,
 
 def apply(transform: Optional[RewardTransform],
           reward: chex.Array) -> chex.Array:
-  """Changes rewards [T, L, B]."""
+  """Transforms rewards [T, L, B]; None changes nothing."""
   if transform is None:
     return reward
   return (reward + transform.shift[:, None]) * transform.scale[:, None]

@@ -1,4 +1,4 @@
-"""Acting: T steps of B parallel environments of one lifetime."""
+"""Acting: T steps in the B parallel environments of one lifetime."""
 
 from typing import Callable, NamedTuple
 
@@ -11,31 +11,37 @@ from lpg_distributed.envs import base
 
 
 class EpisodeReturns(NamedTuple):
-  """Undiscounted returns as they come in, per parallel environment."""
-  running: chex.Array  # [B], of the episode that goes on
-  whole: chex.Array  # [B] bool, whether that episode was seen from its start
-  last: chex.Array  # [B], of the last episode that was seen whole
-  any_whole: chex.Array  # [B] bool
+  """Undiscounted returns of episodes, per parallel environment.
+
+  An episode is whole if it was recorded from its start to its end.
+  """
+  running: chex.Array  # [B], return of the current episode so far
+  whole: chex.Array  # [B] bool, whether its start was recorded
+  last: chex.Array  # [B], return of the last whole episode
+  any_whole: chex.Array  # [B] bool, whether there was a whole episode
   window_sum: chex.Array  # [B], over whole episodes since `open_window`
-  window_count: chex.Array  # [B], how many those are
+  window_count: chex.Array  # [B], number of those episodes
 
 
 def no_returns(num_envs: int) -> EpisodeReturns:
-  """Before the first step of a lifetime, whose first episodes start midway."""
+  """Returns the state before a lifetime's first step.
+
+  Its first episodes start midway, so they are not whole.
+  """
   zeros = jnp.zeros((num_envs,))
   nothing = jnp.zeros((num_envs,), bool)
   return EpisodeReturns(zeros, nothing, zeros, nothing, zeros, zeros)
 
 
 def open_window(returns: EpisodeReturns) -> EpisodeReturns:
-  """Starts a new sum of episodes, for the curves of a meta-step."""
+  """Starts a new sum over episodes, for the learning curves."""
   zeros = jnp.zeros_like(returns.running)
   return returns._replace(window_sum=zeros, window_count=zeros)
 
 
 def count(returns: EpisodeReturns, reward: chex.Array,
           discount_t: chex.Array) -> EpisodeReturns:
-  """`returns` after one more step of each environment."""
+  """Updates `returns` by one step of each environment."""
   running = returns.running + reward
   ended = discount_t == 0.
   counts = jnp.logical_and(ended, returns.whole)
@@ -49,10 +55,10 @@ def count(returns: EpisodeReturns, reward: chex.Array,
 
 
 def final_return(returns: EpisodeReturns) -> chex.Array:
-  """Mean over environments of the last whole episode's return, [].
+  """Mean over environments of the return of the last whole episode, [].
 
-  An environment that never finished a whole episode counts with what it has
-  collected so far, so that a lifetime cut short still says something.
+  An environment without a whole episode contributes its current episode's
+  return so far. So a lifetime that ends early has a final return too.
   """
   return jnp.mean(
       jnp.where(returns.any_whole, returns.last, returns.running))
@@ -60,12 +66,16 @@ def final_return(returns: EpisodeReturns) -> chex.Array:
 
 def sample_action(logits: chex.Array, uniform: chex.Array,
                   action_mask: chex.Array) -> chex.Array:
-  """Inverse-CDF sampling from softmax(logits), one uniform per row.
+  """Samples from softmax(logits) by the inverse CDF, one uniform per row.
 
   Args:
-    logits: [..., A], masked entries far below the others.
+    logits: [..., A]; masked entries are far below the others.
     uniform: [...] in [0, 1).
-    action_mask: [A]; guards against rounding at the end of the distribution.
+    action_mask: [A] bool, allowed actions. It keeps rounding errors from
+      selecting a masked action at the end of the distribution.
+
+  Returns:
+    Actions [...], int32.
   """
   cdf = jnp.cumsum(jax.nn.softmax(logits), axis=-1)
   action = jnp.sum(cdf <= uniform[..., None] * cdf[..., -1:], axis=-1)
@@ -86,17 +96,18 @@ def rollout(
   """Runs one lifetime's environments for `num_steps` under a fixed policy.
 
   Args:
-    environment: the kind.
-    policy: observations [B, ...] to logits [B, A]; not differentiated.
-    env_params: the lifetime's.
+    environment: functions of the environment kind.
+    policy: maps observations [B, ...] to logits [B, A]; not differentiated.
+    env_params: parameters of the lifetime's environment.
     env_state: leaves [B, ...].
-    observation: [B, ...], of `env_state`.
-    returns: running returns; whatever was collected since the lifetime began.
-    key: all of the rollout's randomness.
+    observation: [B, ...], the observation of `env_state`.
+    returns: returns since the start of the lifetime.
+    key: source of all of the rollout's randomness.
     num_steps: T.
 
   Returns:
-    The trajectory, its leaves [T(+1), B, ...], and the state it ended in.
+    The trajectory, leaves [T, B, ...] and observations [T+1, B, ...]; the
+    environments' state after it; the new returns.
   """
   num_envs = observation.shape[0]
   action_mask = environment.action_mask(env_params)

@@ -1,6 +1,6 @@
-"""x_t of Section 3.1: what the rule sees of a step.
+"""x_t of Section 3.1: the inputs of the rule at a step.
 
-Adding an input is one row of `INPUTS`; everything else reads it by its name.
+To add an input, add a row to `INPUTS`; all other code reads inputs by name.
 """
 
 from typing import Callable, Mapping, NamedTuple
@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from lpg_distributed.core import distributions
 from lpg_distributed.core.update_rules import base
 
-# By name, in the order of the LSTM's inputs: from what was lived to [T, ...].
+# For each input, in the order of the LSTM's inputs: its name, and a function
+# from the experience to its values [T, ...].
 INPUTS: Mapping[str, Callable[[base.Experience, base.Hyper], chex.Array]] = {
     'reward': lambda e, hyper: e.trajectory.reward,  # r_t
     # d_t: 0 where the transition ended its episode.
@@ -24,27 +25,27 @@ INPUTS: Mapping[str, Callable[[base.Experience, base.Hyper], chex.Array]] = {
                                       e.trajectory.action)),
 }
 
-# Fields [T, ...] by the names of `INPUTS`, and `y` [T+1, ..., M]: y(s_t) and,
-# one further, y(s_{t+1}); phi makes a number of each.
+# A field [T, ...] for each name in `INPUTS`, and `y`, [T+1, ..., M]: row t is
+# y(s_t). The network maps each row to a number, phi(y(s_t)).
 RuleInput = NamedTuple('RuleInput', [(name, chex.Array)
                                      for name in (*INPUTS, 'y')])
 
 
 def rule_input(experience: base.Experience, hyper: base.Hyper,
                y: chex.Array) -> RuleInput:
-  """What the rule sees; differentiable in the agent's outputs.
+  """Computes the rule's inputs; differentiable in the agent's outputs.
 
   Args:
-    experience: leaves [T, ...], and [T+1, ..., .] of the agent's outputs.
+    experience: the trajectory, leaves [T, ...]; outputs, leaves [T+1, ..., .].
     hyper: broadcasts against [...].
-    y: [T+1, ..., M], the agent's predictions, or what stands in their place.
+    y: [T+1, ..., M], the agent's predictions; in LPG-V, V(s).
   """
   return RuleInput(y=y, **{name: compute(experience, hyper)
                            for name, compute in INPUTS.items()})
 
 
 def flatten(inputs: RuleInput) -> RuleInput:
-  """All batch axes as one: leaves [T, N], and y [T+1, N, M]."""
+  """Flattens all batch axes into one: leaves [T, N], and y [T+1, N, M]."""
   def flat(x, num_behind):
     behind = x.shape[x.ndim - num_behind:]
     return x.reshape(x.shape[0], -1, *behind)

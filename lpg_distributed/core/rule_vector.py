@@ -1,4 +1,4 @@
-"""Eta as one vector, the form in which it travels, and back."""
+"""Converts eta between a tree and one vector, the form that is sent."""
 
 import functools
 
@@ -24,21 +24,20 @@ def init(config: config_lib.RuleConfig, key: chex.PRNGKey) -> lpg_network.Eta:
 
 
 def size(config: config_lib.RuleConfig) -> int:
-  """P, the number of the rule's parameters."""
+  """Returns P, the number of the rule's parameters."""
   return sum(leaf.size for leaf in jax.tree_util.tree_leaves(_shapes(config)))
 
 
 def ravel(eta: lpg_network.Eta) -> chex.Array:
-  """A tree of parameters to [P]."""
+  """Converts a tree of parameters to a vector [P]."""
   return flatten_util.ravel_pytree(eta)[0]
 
 
 def unravel(config: config_lib.RuleConfig,
             vector: chex.Array) -> lpg_network.Eta:
-  """[P] to a tree of parameters; differentiable.
+  """Converts a vector [P] to a tree of parameters; differentiable.
 
-  Of a rule that does not see pi(a|s), the weights that would read it are 0,
-  whatever the vector holds.
+  If the rule does not see pi(a|s), the weights of that input are set to 0.
   """
   zeros = jax.tree_util.tree_map(
       lambda s: jnp.zeros(s.shape, s.dtype), _shapes(config))
@@ -49,6 +48,6 @@ def unravel(config: config_lib.RuleConfig,
 
 
 def predicting_kinds() -> tuple[str, ...]:
-  """Values of `rule.kind` whose rules have predictions y."""
+  """Returns the values of `rule.kind` whose rules have predictions y."""
   return tuple(kind for kind in registry.learned() if registry.make(
       kind, config_lib.RuleConfig(kind=kind)).predictions is not None)

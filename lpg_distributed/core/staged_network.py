@@ -1,8 +1,7 @@
-"""Networks whose forward pass is kept for the backward pass.
+"""Networks that keep the activations of acting for learning.
 
-An agent that is stepped on the host has seen each state already when it learns
-from it, with the same parameters: what its layers said then need not be
-computed again.
+An agent acts on each state before it learns from it, with the same parameters.
+So where environments run on the host, learning can reuse the activations.
 """
 
 from typing import Any, Callable, NamedTuple, Union
@@ -15,7 +14,7 @@ from lpg_distributed.core import agent_networks
 
 
 class StagedNetwork(NamedTuple):
-  """An `agent_networks.Network` in two halves."""
+  """An `agent_networks.Network` with a separate forward and backward pass."""
   init: Callable[[chex.PRNGKey], types.Params]
   apply: Callable[[types.Params, chex.Array], chex.Array]  # [..., outputs]
   # (theta, observation [N, ...]) -> (rows [N, outputs], activations)
@@ -27,7 +26,7 @@ class StagedNetwork(NamedTuple):
 
 def staged(network: Union[agent_networks.Network, StagedNetwork]
            ) -> StagedNetwork:
-  """Any network as a staged one; a plain one keeps nothing."""
+  """Converts any network to a staged one; a plain one keeps no activations."""
   if isinstance(network, StagedNetwork):
     return network
 

@@ -1,8 +1,8 @@
-"""Using a rule: agents live under a given eta, from birth to end.
+"""Trains agents on the training environments by a fixed rule.
 
-Nothing is differentiated through here. It is how a rule is judged on lifetimes
-that had no part in its training, and how it is used. `live` does the same for
-agents that learn in another way, see `baselines`.
+Nothing differentiates these functions. They measure a rule on lifetimes that
+its meta-training did not use. `live` does the same for agents that learn in
+another way; see `baselines`.
 """
 
 import dataclasses
@@ -23,47 +23,48 @@ from lpg_distributed.core import rule_inputs
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core.update_rules import base
 
-# Means of what a rule saw of each agent, [L]: by the names of
-# `rule_inputs.INPUTS`, and `phi`, that of phi(y(s)).
+# Means of the rule's inputs per agent, [L], by name: those of
+# `rule_inputs.INPUTS`, and `phi`, the mean of phi(y(s)).
 Seen = Mapping[str, chex.Array]
 
 
 class Lifetimes(NamedTuple):
-  """What became of L agents in N updates."""
+  """Results of L agents over N updates."""
   final_return: chex.Array  # [L], mean over environments, last whole episode
-  episode_return: chex.Array  # [N, L], of episodes completed after update n
-  num_episodes: chex.Array  # [N, L]; where it is 0, so is the return
-  seen: Seen  # leaves [N, L], over what update n learned from
+  episode_return: chex.Array  # [N, L], mean of episodes that end after update n
+  num_episodes: chex.Array  # [N, L]; where it is 0, `episode_return` is 0
+  seen: Seen  # leaves [N, L], means over the trajectory of update n
   hyper: types.HyperParams  # leaves [L]
   theta: types.Params  # leaves [L, ...]
 
 
 class Learner(NamedTuple):
   """How L agents learn from their trajectories."""
-  # (task, progress) to (progress with other theta and opt_state, what was
-  # seen for it).
+  # (task, progress) to (progress with new theta and opt_state, means of the
+  # inputs of this update).
   update: Callable[[meta_gradient.Task, meta_gradient.Progress],
                    tuple[meta_gradient.Progress, Seen]]
-  # (task, progress) to progress, after each new trajectory.
+  # (task, progress) to progress; called after each new trajectory, for example
+  # to update the critics.
   observe: Callable[[meta_gradient.Task, meta_gradient.Progress],
                     meta_gradient.Progress] = lambda task, progress: progress
 
 
 class Life(NamedTuple):
-  """L lifetimes as they are now; what `live` is made of."""
+  """State of L lifetimes."""
   task: meta_gradient.Task
   progress: meta_gradient.Progress
 
 
 def num_updates(config: config_lib.Config, environment: str) -> int:
-  """N of a whole lifetime, Table 3."""
+  """Returns N, the number of updates of a whole lifetime (Table 3)."""
   return config.lifetime_windows(environment) * config.meta.num_updates
 
 
 def rule_inputs_of(config: config_lib.Config, kind: meta_gradient.Kind,
                    task: meta_gradient.Task, progress: meta_gradient.Progress
                    ) -> rule_inputs.RuleInput:
-  """What a rule with an eta sees of L agents' trajectories, [T, L, B]."""
+  """Computes the inputs of a rule with an eta, [T, L, B], for L agents."""
   trajectory = progress.trajectory
   output = meta_gradient.agent_outputs(
       kind, progress.theta, trajectory.observation, task.env_params)
@@ -76,7 +77,7 @@ def rule_inputs_of(config: config_lib.Config, kind: meta_gradient.Kind,
 
 def make_learner(config: config_lib.Config, kind: meta_gradient.Kind,
                  eta: chex.Array) -> Learner:
-  """Agents of the rule `eta`, [P]; the same updates as in meta-training."""
+  """Learner by the rule `eta`, [P], with the same updates as meta-training."""
   tree = rule_vector.unravel(config.rule, eta)
 
   def look(task, progress):
@@ -105,7 +106,7 @@ def bear(config: config_lib.Config, environment: str,
          kind: meta_gradient.Kind, key: chex.PRNGKey, num_lifetimes: int,
          arm_log_probs: chex.Array,
          hyper: Optional[types.HyperParams] = None) -> Life:
-  """New lifetimes with their first trajectories; see `live`."""
+  """Starts lifetimes with their first trajectories; see `live`."""
   birth_key, first_key = key
   split = functools.partial(jax.random.split, num=num_lifetimes)
   task, progress = jax.vmap(
@@ -124,23 +125,23 @@ def live(config: config_lib.Config, environment: str,
          alpha_y: Optional[float] = None,
          hyper: Optional[types.HyperParams] = None
          ) -> tuple[Lifetimes, Life]:
-  """Lives lifetimes of agents that learn in any way.
+  """Simulates lifetimes of agents that learn by any learner.
 
   Args:
     config: sizes and agents; static under `jit`, as are `environment`, `make`,
       `num_lifetimes`, `updates` and `alpha_y`.
-    environment: its name.
-    make: a kind to how its agents learn.
-    key: draws layouts, hyperparameters and everything else. The same key gives
-      the same layouts, whoever learns in them.
+    environment: name of the environment kind.
+    make: builds the learner of a kind.
+    key: source of all randomness. The same key gives the same layouts to any
+      learner.
     num_lifetimes: L.
-    arm_log_probs: [arms], what the bandit's hyperparameters are drawn from.
+    arm_log_probs: [arms], log-probabilities of the bandit's hyperparameters.
     updates: N.
-    alpha_y: overrides the drawn KL cost; 0: y is never trained.
-    hyper: leaves [L], in place of all that would be drawn.
+    alpha_y: overrides the drawn KL cost; with 0 y is never trained.
+    hyper: leaves [L]; overrides all drawn hyperparameters.
 
   Returns:
-    What became of them, and the lifetimes at their end.
+    The results, and the state of the lifetimes after the last update.
   """
   kind = lifetime.make_kind(config, environment)
   learner = make(kind)
@@ -174,9 +175,10 @@ def train_agents(config: config_lib.Config, environment: str, eta: chex.Array,
                  key: chex.PRNGKey, num_lifetimes: int,
                  arm_log_probs: chex.Array, updates: Optional[int] = None,
                  alpha_y: Optional[float] = None) -> Lifetimes:
-  """Lives `num_lifetimes` lifetimes of one kind by the rule `eta`, [P].
+  """Simulates lifetimes of one kind under the rule `eta`, [P].
 
-  The other arguments are those of `live`; `updates` None is a whole lifetime.
+  The other arguments are those of `live`. If `updates` is None, lifetimes have
+  their full length.
   """
   if updates is None:
     updates = num_updates(config, environment)
@@ -191,7 +193,10 @@ def compile_training(
     alpha_y: float, gamma: float, num_agents: int, num_envs: int,
     updates: Optional[int]
 ) -> Callable[[chex.Array, chex.PRNGKey], Lifetimes]:
-  """(eta, key) to Lifetimes; one function for all rules and seeds."""
+  """Compiles a function from (eta, key) to Lifetimes.
+
+  One compiled function serves all rules of these sizes, and all seeds.
+  """
   config = config_lib.Config(
       environments=(environment,),
       agents={environment: dataclasses.replace(

@@ -16,7 +16,7 @@ def _compute_targets(eta, experience, hyper):
 
 
 def _loss(output, action, targets, hyper):
-  """Policy gradient, error of V(s) and an entropy bonus."""
+  """Sums the policy gradient's loss, the error of V(s) and an entropy bonus."""
   log_pi = distributions.log_probability(output.logits, action)
   return (-log_pi * targets.pi_hat
           + base.value_loss(output, targets, hyper)
@@ -24,7 +24,7 @@ def _loss(output, action, targets, hyper):
 
 
 def make(config=None, network=None) -> base.UpdateRule:
-  """A2C; it has no eta, so that it needs no `config` and no `network`."""
+  """Makes A2C; it has no eta, so `config` and `network` are ignored."""
   del config, network
   return base.UpdateRule(outputs=base.Outputs(value=True),
                          compute_targets=_compute_targets, loss=_loss)

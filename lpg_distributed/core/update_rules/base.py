@@ -1,7 +1,7 @@
-"""What an update rule is: how an agent learns from a trajectory.
+"""The interface of update rules: how an agent learns from a trajectory.
 
-Meta-training differentiates the functions of a rule, meta-testing calls them.
-Both give them a batch of trajectories: leaves [T, ...], where ... is [B] for
+Meta-training differentiates the functions of a rule; meta-testing only calls
+them. Both pass a batch of trajectories, leaves [T, ...], where ... is [B] for
 one agent in B environments, or [L, B] for L agents.
 """
 
@@ -18,64 +18,69 @@ class Hyper(NamedTuple):
   alpha_lr: chex.Array  # learning rate
   alpha_y: chex.Array  # cost of the KL term in Eq. (2)
   gamma: chex.Array  # discount factor
-  entropy_cost: chex.Array  # of A2C's policy
-  value_cost: chex.Array  # of V(s), where the agent learns it
-  td_lambda: chex.Array  # of the targets of V(s)
+  entropy_cost: chex.Array  # cost of the policy's entropy in A2C
+  value_cost: chex.Array  # cost of the error of V(s), if the agent learns V(s)
+  td_lambda: chex.Array  # lambda of the targets of V(s)
 
 
 class Outputs(NamedTuple):
-  """What a rule wants an agent to say beside its policy's logits."""
-  num_predictions: int = 0  # M, of y; 0: none
-  # Whether V(s); in meta-training it is that of the lifetime's critic.
+  """The outputs that a rule needs of an agent, beside the policy's logits."""
+  num_predictions: int = 0  # M, size of y; 0: no y
+  # Whether the rule needs V(s). In meta-training the critic computes it.
   value: bool = False
-  baseline: bool = False  # whether f(s) of Eq. (7); in meta-testing only
+  # Whether it uses f(s) of Eq. (7); only meta-testing does.
+  baseline: bool = False
 
 
 class Experience(NamedTuple):
-  """A trajectory, and what the agent, or its critic, said of its states."""
+  """A trajectory, and the outputs of the agent or its critic on its states."""
   trajectory: types.Trajectory
   output: types.AgentOutput  # leaves [T+1, ..., .]
 
 
 class Targets(NamedTuple):
-  """What a rule asks of an agent; None where its agents have no such output."""
+  """Targets of an agent's outputs; None for those that a rule does not use."""
   pi_hat: chex.Array  # [T, ...], weight of log pi(a|s); A2C's advantage
   y_hat_logits: Optional[chex.Array] = None  # [T, ..., M]
-  value: Optional[chex.Array] = None  # [T, ...], what V(s) shall become
+  value: Optional[chex.Array] = None  # [T, ...], target of V(s)
 
 
 class Predictions(NamedTuple):
-  """How a rule takes the agent's outputs [..., M] as predictions y."""
-  represent: Callable[[chex.Array], chex.Array]  # outputs to y
-  # (the agent's outputs, the rule's) to [...], what alpha_y weighs in Eq. (2).
+  """How a rule interprets the agent's outputs [..., M] as predictions y."""
+  represent: Callable[[chex.Array], chex.Array]  # maps outputs to y
+  # Maps the agent's outputs and the rule's targets to their distance, [...],
+  # the term of Eq. (2) that alpha_y weighs.
   distance: Callable[[chex.Array, chex.Array], chex.Array]
-  is_distribution: bool  # so that there is an entropy H(y), Eq. (4)
+  is_distribution: bool  # whether y has an entropy H(y), Eq. (4)
 
 
-# (eta, RuleInput) to targets: `lpg_network.apply`, or a form of it.
+# Maps eta and a `RuleInput` to targets, as `lpg_network.apply` does.
 Network = Callable[[types.Params, Any], types.LPGTargets]
 
 
 class UpdateRule(NamedTuple):
-  """How an agent learns from a trajectory. One file each; see `registry`."""
+  """How an agent learns from a trajectory.
+
+  Each rule has a file of its own, listed in `registry`.
+  """
   outputs: Outputs
-  # (eta, Experience, Hyper) to Targets, which are constants of the agent's
-  # gradient, and metrics by name, [T, ...]. `eta` is () without `init`.
+  # Maps (eta, Experience, Hyper) to Targets, which are constants of the agent's
+  # gradient, and to metrics by name, [T, ...]. `eta` is () if `init` is None.
   compute_targets: Callable[[Any, Experience, Hyper],
                             tuple[Targets, Mapping[str, chex.Array]]]
-  # (AgentOutput [t, ..., .], action [t, ...], Targets [t, ...], Hyper) to the
-  # loss of each step, [t, ...], to descend.
+  # Maps (AgentOutput [t, ..., .], action [t, ...], Targets [t, ...], Hyper) to
+  # the loss of each step, [t, ...], to descend.
   loss: Callable[[types.AgentOutput, chex.Array, Targets, Hyper], chex.Array]
-  # Draws eta; None: the rule has none.
+  # Draws eta; None for a rule without eta.
   init: Optional[Callable[[chex.PRNGKey], types.Params]] = None
-  predictions: Optional[Predictions] = None  # None: it has no y
-  # Experience to y of the rule's inputs, [T+1, ..., .]; None without eta.
+  predictions: Optional[Predictions] = None  # None for a rule without y
+  # Maps Experience to the input y, [T+1, ..., .]; None for a rule without eta.
   y_input: Optional[Callable[[Experience], chex.Array]] = None
 
 
 def value_targets(experience: Experience, hyper: Hyper) -> chex.Array:
   """TD(lambda) targets of V(s), [T, ...]."""
-  # Here, since it brings RLax, which LPG itself does not need.
+  # Imported here, since it imports RLax, which LPG itself does not need.
   from lpg_distributed.core import critic
   return critic.lambda_returns(
       experience.trajectory, experience.output.value, hyper.gamma,
@@ -84,7 +89,7 @@ def value_targets(experience: Experience, hyper: Hyper) -> chex.Array:
 
 def value_loss(output: types.AgentOutput, targets: Targets,
                hyper: Hyper) -> chex.Array:
-  """Half the squared error of V(s), weighted; 0 if a critic has V(s)."""
+  """Half the squared error of V(s), weighted; 0 if a critic learns V(s)."""
   if output.value is None:
     return jnp.zeros(())
   return hyper.value_cost * 0.5 * jnp.square(output.value - targets.value)

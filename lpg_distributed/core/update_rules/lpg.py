@@ -19,11 +19,11 @@ CATEGORICAL = base.Predictions(
 
 def policy_loss(output: types.AgentOutput, action: chex.Array,
                 pi_hat: chex.Array) -> chex.Array:
-  """The part of `loss` that does not depend on y, [T, ...].
+  """Computes the part of `loss` that does not depend on y, [T, ...].
 
   Args:
-    output: with `baseline` f(s), [T, ...], for Eq. (7): it is subtracted from
-      `pi_hat` as a constant and regressed on it. Without it for Eq. (2).
+    output: if `baseline`, f(s) of Eq. (7), is not None, it is subtracted from
+      `pi_hat` as a constant and regressed on it. If it is None, Eq. (2) holds.
     action: [T, ...].
     pi_hat: [T, ...].
   """
@@ -46,7 +46,7 @@ def loss(predictions: base.Predictions, output: types.AgentOutput,
 def make_with(config: config_lib.RuleConfig,
               predictions: base.Predictions,
               network: base.Network) -> base.UpdateRule:
-  """LPG with any kind of predictions."""
+  """Makes LPG with the given interpretation of y and the given network."""
   def y_input(experience):
     return predictions.represent(experience.output.y_logits)
 
@@ -75,5 +75,5 @@ def make_with(config: config_lib.RuleConfig,
 
 def make(config: config_lib.RuleConfig,
          network: base.Network = lpg_network.apply) -> base.UpdateRule:
-  """LPG as in the paper: y and y_hat are categorical distributions."""
+  """Makes LPG as in the paper: y and y_hat are categorical distributions."""
   return make_with(config, CATEGORICAL, network)

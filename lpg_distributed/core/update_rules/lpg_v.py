@@ -1,7 +1,7 @@
-"""LPG-V, Section 4.1: only pi_hat is learned; V(s) stands in place of y(s).
+"""LPG-V of Section 4.1: only pi_hat is meta-learned; V(s) replaces y(s).
 
-V(s) is learned by TD(lambda): by the lifetime's critic in meta-training, by a
-further output of the agent in meta-testing.
+V(s) is learned by TD(lambda). In meta-training the lifetime's critic learns it;
+in meta-testing it is an additional output of the agent.
 """
 
 import functools
@@ -34,7 +34,7 @@ def _loss(output, action, targets, hyper):
 
 def make(config: config_lib.RuleConfig,
          network: base.Network = lpg_network.apply) -> base.UpdateRule:
-  """LPG-V; its phi has one input, and it has no head for y_hat."""
+  """Makes LPG-V; its phi has one input, and its network no head for y_hat."""
   return base.UpdateRule(
       outputs=base.Outputs(value=True, baseline=True),
       compute_targets=functools.partial(_compute_targets, network),

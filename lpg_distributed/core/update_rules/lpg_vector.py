@@ -1,4 +1,4 @@
-"""LPG without softmax, Section 4.4: y is a vector and no distribution."""
+"""LPG without softmax (Section 4.4): y is a vector, not a distribution."""
 
 import chex
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from lpg_distributed.core.update_rules import lpg
 
 
 def squared_error(y: chex.Array, y_hat: chex.Array) -> chex.Array:
-  """||y - y_hat||^2 over the last axis; in place of the KL divergence."""
+  """||y - y_hat||^2 over the last axis; it replaces the KL divergence."""
   return jnp.sum(jnp.square(y - y_hat), axis=-1)
 
 
@@ -19,5 +19,5 @@ VECTOR = base.Predictions(lambda y: y, squared_error, is_distribution=False)
 
 def make(config: config_lib.RuleConfig,
          network: base.Network = lpg_network.apply) -> base.UpdateRule:
-  """LPG whose y and y_hat are vectors."""
+  """Makes the LPG whose y and y_hat are vectors."""
   return lpg.make_with(config, VECTOR, network)

@@ -1,6 +1,6 @@
-"""The update rules by name: to add one, write its file and add a row.
+"""Registry of update rules. To add one, write its file and add a row here.
 
-Names are known without JAX, so that a configuration is refused at once.
+This module does not import JAX, so that a configuration is checked quickly.
 """
 
 import importlib
@@ -10,9 +10,9 @@ _PACKAGE = 'lpg_distributed.core.update_rules'
 
 
 class Row(NamedTuple):
-  """Where a rule is, and whether it has an eta."""
-  module: str  # has `make(config, network) -> base.UpdateRule`
-  learned: bool = True
+  """The module of a rule, and whether the rule has an eta."""
+  module: str  # defines `make(config, network) -> base.UpdateRule`
+  learned: bool = True  # whether the rule has an eta
 
 
 RULES = {
@@ -23,39 +23,39 @@ RULES = {
 }
 
 
-# The control of meta-testing, which says what the form of the update does by
-# itself: LPG with an eta that is drawn for each seed and never trained.
+# A control in meta-testing: LPG with an untrained eta, drawn for each seed. It
+# shows what the form of the update achieves without meta-training.
 UNTRAINED = 'random'
 
 
 def names() -> tuple[str, ...]:
-  """What agents of meta-testing can learn by."""
+  """Returns the names of all rules that meta-testing offers."""
   return (*RULES, UNTRAINED)
 
 
 def kind_of(name: str) -> str:
-  """The row in `RULES` of one of `names`."""
+  """Returns the key in `RULES` for one of `names`."""
   return 'lpg' if name == UNTRAINED else name
 
 
 def learned() -> tuple[str, ...]:
-  """Rules with an eta, which can be meta-trained: values of `rule.kind`."""
+  """Returns the rules that can be meta-trained: the values of `rule.kind`."""
   return tuple(name for name, row in RULES.items() if row.learned)
 
 
 def make(name: str, config: Optional[Any] = None, **kwargs: Any):
-  """Makes the rule called `name`.
+  """Makes the rule that is called `name`.
 
   Args:
     name: a key of `RULES`.
-    config: its sizes, a `config.RuleConfig`; not needed without an eta.
-    **kwargs: `network`, a `base.Network` in place of the usual one.
+    config: sizes of the rule, a `config.RuleConfig`; not needed without eta.
+    **kwargs: `network`, a `base.Network` that replaces `lpg_network.apply`.
 
   Returns:
     A `base.UpdateRule`.
 
   Raises:
-    ValueError: there is none; the message is one line.
+    ValueError: there is no such rule; the message is one line.
   """
   if name not in RULES:
     raise ValueError(f'there is no rule {name!r}; allowed: '
@@ -65,5 +65,5 @@ def make(name: str, config: Optional[Any] = None, **kwargs: Any):
 
 
 def make_learned(config: Any, **kwargs: Any):
-  """Makes the rule of a `config.RuleConfig`; see `make`."""
+  """Makes the rule that a `config.RuleConfig` describes; see `make`."""
   return make(config.kind, config, **kwargs)
