@@ -1,6 +1,6 @@
-"""The state of a meta-test as one file that is whole or absent.
+"""Checkpoints of a meta-test, one file each, written atomically.
 
-The leaves of a tree as arrays, and a header as JSON.
+A file holds the leaves of a tree as arrays, and a header as JSON.
 """
 
 import os
@@ -16,11 +16,11 @@ FILE = 'checkpoint.npz'
 
 
 class AgentCheckpointError(errors.UserError, ValueError):
-  """A damaged checkpoint; the message is one line."""
+  """The checkpoint is damaged; the message is one line."""
 
 
 class AgentCheckpoint(NamedTuple):
-  """A checkpoint on disk, of which the header is read."""
+  """A checkpoint on disk, with its header read and its arrays not yet."""
   path: str
   header: Mapping[str, Any]
 
@@ -36,13 +36,13 @@ def _damaged(path: str, error: Exception) -> AgentCheckpointError:
 
 
 def save(directory: str, header: Mapping[str, Any], tree: Any) -> None:
-  """Replaces the directory's checkpoint."""
+  """Replaces the checkpoint in `directory`."""
   files.write_whole(os.path.join(directory, FILE),
                     tree_file.pack(_name_leaves(tree), header))
 
 
 def load(directory: str) -> Optional[AgentCheckpoint]:
-  """The directory's checkpoint; None if there is none.
+  """Returns the checkpoint in `directory`; None if there is none.
 
   Raises:
     AgentCheckpointError: it is damaged.
@@ -58,14 +58,14 @@ def load(directory: str) -> Optional[AgentCheckpoint]:
 
 
 def restore(checkpoint: AgentCheckpoint, like: Any) -> Any:
-  """The tree of a checkpoint.
+  """Reads the tree of a checkpoint.
 
   Args:
     checkpoint: from `load`.
     like: a tree of the same shapes, for example from `jax.eval_shape`.
 
   Raises:
-    AgentCheckpointError: it is damaged, or of something else.
+    AgentCheckpointError: it is damaged, or its shapes are not those of `like`.
   """
   likes, path = _name_leaves(like), checkpoint.path
   try:

@@ -1,10 +1,11 @@
-"""The loop of meta-testing around a pure-JAX environment, all of it compiled.
+"""The compiled loop of meta-testing, for pure-JAX environments.
 
-The same learner as in `host_loop`, but acting, stepping and learning are one
-program, a scan over updates. A function here is of one agent; `vmap` gives
-several seeds, and several learning rates, at once. All randomness comes from
-the agent's key and the number of its update, so the same calls give the same
-curve, bit for bit, on one kind of machine.
+The learner is that of `host_loop`, but acting, stepping and learning are one
+compiled program, a scan over updates. The functions here are for one agent;
+`vmap` runs several seeds and learning rates at once.
+
+All randomness depends on the agent's key and the number of its update. So on
+one kind of machine the same calls give the same curve, bit for bit.
 """
 
 from typing import Any, Callable, Mapping, NamedTuple
@@ -30,27 +31,28 @@ class State(NamedTuple):
   observation: chex.Array  # [B, ...]
   returns: rollout.EpisodeReturns
   key: chex.PRNGKey
-  updates: chex.Array  # [] int32, so far
+  updates: chex.Array  # [] int32, number of updates so far
 
 
 class Window(NamedTuple):
-  """What happened in some updates."""
-  return_sum: chex.Array  # [], of the episodes that ended
-  episodes: chex.Array  # [], how many those are
+  """Statistics of several updates."""
+  return_sum: chex.Array  # [], over the episodes that ended
+  episodes: chex.Array  # [], number of those episodes
   metrics: Mapping[str, chex.Array]  # means over the updates
 
 
 class Loop(NamedTuple):
-  """Functions of one agent, not compiled yet."""
+  """Functions of one agent, not yet compiled."""
   init: Callable[[chex.PRNGKey], State]
-  # (eta, Hyper, State, number of updates, static) -> (State, Window)
+  # (eta, Hyper, State, number of updates) -> (State, Window). The number of
+  # updates is static.
   advance: Callable[..., tuple[State, Window]]
 
 
 def check(environment: base.Environment) -> None:
-  """Raises a one-line ValueError if not all actions always exist."""
+  """Raises a one-line ValueError if some action is not always allowed."""
   mask = lambda key: environment.action_mask(environment.init_params(key))
-  # Of many lifetimes, since they may differ.
+  # Masks of many lifetimes, since masks may differ between lifetimes.
   masks = jax.jit(jax.vmap(mask))(jax.random.split(jax.random.PRNGKey(0), 64))
   if not bool(jnp.all(masks)):
     raise ValueError(f'{environment.name} masks some of its actions; allowed: '
@@ -62,13 +64,13 @@ def make_loop(environment: base.Environment,
               settings: settings_lib.Settings,
               rule: rule_lib.UpdateRule,
               num_envs: int) -> Loop:
-  """Builds the functions.
+  """Builds the functions of one agent.
 
   Args:
-    environment: all of whose actions exist; see `check`.
-    make_network: from the number of outputs to a network.
+    environment: an environment that passes `check`.
+    make_network: maps the number of outputs to a network.
     settings: see `learner.make_learner`.
-    rule: how agents learn.
+    rule: the agent's update rule.
     num_envs: B.
   """
   num_actions = int(environment.action_spec().num_values)
@@ -90,7 +92,7 @@ def make_loop(environment: base.Environment,
                  observation, returns, key, jnp.int32(0))
 
   def collect(state, key):
-    """Acts for a trajectory; returns the new state and the experience."""
+    """Collects a trajectory; returns the new state and the experience."""
     theta = state.agent.theta
     action_key, env_key = jax.random.split(key)
     keys = jax.random.split(env_key, num_steps * num_envs)

@@ -1,11 +1,12 @@
-"""The loop of meta-testing around environments that the host steps.
+"""The loop of meta-testing for environments that are stepped on the host.
 
-Acting, emulation and learning all want the same cores. So the environments
-come in groups, each with a thread that acts and steps in turn, and the
-threads share the gradient's parts out among themselves: as long as there are
-as many groups as cores, none is idle, and what is computed is the same for any
-number of groups but for the order of sums. Nothing is learned while somebody
-acts, so trajectories are on-policy.
+Acting, emulation and learning compete for the same cores. So environments are
+divided into groups, and each group has a thread that alternates between acting
+and stepping. The threads then compute the parts of the gradient together. With
+as many groups as cores, no core is idle.
+
+The number of groups changes only the order of sums. No group acts while the
+agent learns, so trajectories are on-policy.
 """
 
 from concurrent import futures
@@ -22,41 +23,42 @@ from lpg_distributed.envs import host
 from lpg_distributed.meta_testing import learner as learner_lib
 from lpg_distributed.meta_testing import settings as settings_lib
 
-# Steps times environments in one part of a gradient. A part takes about 0.07 s
-# on one core with the network of Table 4, and cannot be interrupted.
+# Largest number of steps times environments in one part of a gradient. A part
+# cannot be interrupted. With the network of Table 4 it takes about 0.07 s on
+# one core.
 _PART_SIZE = 80
-# Seconds between two items of `train` while there is nothing new.
+# Seconds between two items of `train` while there is no news.
 _HEARTBEAT_S = 0.1
 
 
 class Snapshot(NamedTuple):
-  """Where a training may go on."""
+  """A state of training to resume from."""
   state: learner_lib.AgentState
-  env_steps: int  # that it has behind it
+  env_steps: int  # steps so far, over all environments
 
 
 class Progress(NamedTuple):
-  """Where a training is."""
-  env_steps: int  # so far, over all environments
-  # Raw, of the episodes that ended since the last item, in the order of steps.
+  """The progress of training."""
+  env_steps: int  # steps so far, over all environments
+  # Raw returns of the episodes that ended since the last item, ordered by step.
   episode_returns: tuple[float, ...]
   state: learner_lib.AgentState
-  metrics: Optional[Mapping[str, float]]  # of an update that was done just now
+  metrics: Optional[Mapping[str, float]]  # those of an update that just ended
 
 
 class _Left(Exception):
-  """The caller of `train` wants no more."""
+  """The caller of `train` closed the iterator."""
 
 
 def part_steps(num_steps: int, num_envs: int) -> int:
-  """Steps in a part of the gradient: a divisor of `num_steps`."""
+  """Returns the steps in a part of the gradient: a divisor of `num_steps`."""
   fitting = [n for n in range(1, num_steps + 1)
              if num_steps % n == 0 and n * num_envs <= _PART_SIZE]
   return max(fitting, default=1)
 
 
 class _Group:
-  """Environments that one thread steps, and their part of a trajectory."""
+  """Environments that one thread steps, and their share of a trajectory."""
 
   def __init__(self, environment: host.HostEnvironment, num_steps: int,
                seed: int, stop: threading.Event):
@@ -70,12 +72,12 @@ class _Group:
     self.rewards, self.discounts = np.empty(
         (2, num_steps, self.num_envs), np.float32)
     self.kept = []
-    self.returns = []  # per step, of the episodes that ended in it
-    self.taken = 0  # steps of this trajectory
+    self.returns = []  # per step, returns of the episodes that ended in it
+    self.taken = 0  # steps of this trajectory so far
 
   def collect(self, learner: learner_lib.Learner, theta: types.Params,
               uniform: np.ndarray) -> None:
-    """Acts and steps through a trajectory; `uniform` is [T, B]."""
+    """Collects a trajectory; `uniform` [T, B] in [0, 1) selects actions."""
     self.kept, self.returns, self.taken = [], [], 0
     for t in range(len(self.actions)):
       if self._stop.is_set():
@@ -88,7 +90,7 @@ class _Group:
       self.rewards[t], self.discounts[t] = step.reward, step.discount
       self.returns.append(step.episode_returns)
       self.taken = t + 1
-    # The action is not taken, but the rule wants to hear of the last state.
+    # The rule needs the outputs on the last state. The action is not taken.
     self.kept.append(self.act(learner, theta, -1, uniform)[1])
 
   def act(self, learner: learner_lib.Learner, theta: types.Params, t: int,
@@ -100,7 +102,7 @@ class _Group:
     self.kept = []
 
   def parts(self, targets: rule_lib.Targets) -> Iterator[learner_lib.Part]:
-    """The trajectory in parts; `targets` are those of this group."""
+    """Yields the trajectory in parts; `targets` are those of this group."""
     num_steps = len(self.actions)
     size = part_steps(num_steps, self.num_envs)
     for i in range(0, num_steps, size):
@@ -112,7 +114,10 @@ class _Group:
 
 def _experience(learner: learner_lib.Learner,
                 groups: Sequence[_Group]) -> rule_lib.Experience:
-  """All groups' trajectory, without observations, which no rule sees."""
+  """Joins the groups' trajectories, without observations.
+
+  No rule reads observations.
+  """
   join = lambda name: np.concatenate(
       [getattr(group, name) for group in groups], axis=1)
   rows = np.concatenate(
@@ -124,14 +129,14 @@ def _experience(learner: learner_lib.Learner,
 
 
 def _returns(groups: Sequence[_Group]) -> tuple[float, ...]:
-  """Of the trajectory's episodes, by step and then by environment."""
+  """Returns of the episodes that ended, ordered by step, then environment."""
   by_step = zip(*(group.returns for group in groups))
   return tuple(x for step in by_step for returns in step for x in returns)
 
 
 def _parts(groups: Sequence[_Group], targets: rule_lib.Targets
            ) -> list[learner_lib.Part]:
-  """All groups' trajectory, with its targets, cut into parts."""
+  """Divides the trajectories of all groups, with their targets, into parts."""
   targets = jax.tree_util.tree_map(np.asarray, targets)
   parts, first = [], 0
   for group in groups:
@@ -143,7 +148,7 @@ def _parts(groups: Sequence[_Group], targets: rule_lib.Targets
 
 
 def _seed(seed: int, taken: int) -> int:
-  """Of the environments: `seed`, and others where a training goes on."""
+  """Seed of the environments: `seed`, or another one after a resume."""
   if not taken:
     return seed
   return int(np.random.SeedSequence([seed, taken]).generate_state(1)[0] >> 1)
@@ -154,23 +159,23 @@ def train(environments: Union[host.HostEnvironment,
           learner: learner_lib.Learner, settings: settings_lib.Settings,
           eta: lpg_network.Eta, seed: int, env_steps: int,
           snapshot: Optional[Snapshot] = None) -> Iterator[Progress]:
-  """Trains an agent from its birth, or from where it was.
+  """Trains an agent from the start or from a snapshot.
 
-  Yields at least every tenth of a second, except while something is compiled,
-  so that whoever asks for the next item may stop instead; closing the iterator
-  waits for what cannot be interrupted.
+  Yields at least every tenth of a second, except during compilation, so that
+  the caller can stop at any time. Closing the iterator waits for computations
+  that cannot be interrupted.
 
   Args:
-    environments: one, or several of a kind that are one batch together and
-      differ in their randomness under the same seed. Reset here; closed by
-      whoever made them.
-    learner: for their specs.
-    settings: those of `learner`.
+    environments: one batch of environments, or several groups of one kind that
+      form a batch together. Groups must differ in their randomness under the
+      same seed. They are reset here; the caller closes them.
+    learner: a learner for the environments' specs.
+    settings: the settings that `learner` was built with.
     eta: the rule's parameters.
-    seed: of the network, the actions and the environments.
-    env_steps: how long, over all environments, since birth; ends with the
-      trajectory that reaches it.
-    snapshot: where to go on. The environments begin new episodes.
+    seed: seed of the network, the actions and the environments.
+    env_steps: number of steps, over all environments, including those before
+      `snapshot`. Training ends with the trajectory that reaches it.
+    snapshot: state to resume from. The environments begin new episodes.
   """
   if not isinstance(environments, (list, tuple)):
     environments = [environments]
@@ -196,7 +201,7 @@ def train(environments: Union[host.HostEnvironment,
       yield Progress(steps, (), state, None)
     return [job.result() for job in running]
 
-  # Arrays of the host may be read in place: wait before they change.
+  # JAX may read NumPy arrays in place, so wait before they change.
   def gradient(part):
     return jax.block_until_ready(learner.gradient(
         hyper, state.theta, part))
@@ -206,7 +211,7 @@ def train(environments: Union[host.HostEnvironment,
     yield Progress(taken * num_envs, (), state, None)
     while taken * num_envs < env_steps:
       uniforms = np.split(np.asarray(draw(taken)), splits, axis=1)
-      if not compiled:  # Before two threads do so.
+      if not compiled:  # Compile once, before the threads start.
         for group, uniform in zip(groups, uniforms):
           group.act(learner, state.theta, 0, uniform)
       yield from in_threads(_Group.collect, [

@@ -1,4 +1,4 @@
-"""What shall be meta-tested: environment, rule, settings, seeds, length."""
+"""Meta-testing jobs: environment, rule, settings, seeds and length."""
 
 import dataclasses
 import hashlib
@@ -19,14 +19,14 @@ from lpg_distributed.store import published
 
 
 class JobError(errors.UserError, ValueError):
-  """A job that cannot be done; the message is one line."""
+  """The job is not possible; the message is one line."""
 
 
-# Per kind of environment: how many are parallel, and what is not Table 4's.
-# A flag or an argument overrides each.
+# Defaults per kind of environment: the number of parallel environments, and the
+# settings that differ from Table 4. Flags and arguments override them.
 NUM_ENVS: Mapping[str, int] = {
     'atari': 30,  # Table 4
-    'gymnax': 32,  # near Table 4's; a power of two fills vectors
+    'gymnax': 32,  # close to Table 4; a power of two fills SIMD vectors
     'bsuite': 16,  # stepped one after another in Python
     'gymnasium': 16,
     'module': 16,
@@ -36,19 +36,19 @@ DEFAULT_ENV_STEPS: Mapping[str, int] = {
     'gymnax': 500_000, 'bsuite': 100_000, 'gymnasium': 100_000,
     'module': 100_000,
 }
-# Rewards are clipped on Atari only: those of the others are of order 1 as
-# they come, and small costs and large prizes shall stay apart.
+# Rewards are clipped on Atari only. Elsewhere they are already of order 1, and
+# clipping would make large rewards equal to small ones.
 _MAX_ABS_REWARD = {'atari': 1.}
-# The learning rate of Table 4 belongs to its network of 1.7 million weights.
-# Small networks learn with larger ones: between the rates of Table 3's
-# networks, 0.0005 to 0.01.
+# Table 4's learning rate is for its network of 1.7 million weights. Small
+# networks use a larger one, between the rates of the networks in Table 3
+# (0.0005 to 0.01).
 _LEARNING_RATE = {'atari': 5e-4}
 _SMALL_LEARNING_RATE = 2e-3
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """One result file: some agents, alike but for their seeds."""
+  """The work of one result file: agents that differ in their seeds only."""
   environment: str  # see `envs.registry`
   rule: str  # see `core.update_rules.registry.names`
   env_steps: int  # of each agent, over its parallel environments
@@ -57,7 +57,7 @@ class Job:
   seeds: tuple[int, ...] = (0,)
   preset: Optional[str] = None  # of Atari only
   eta: Optional[str] = None  # a published name, or an absolute path
-  # Of what `eta` holds, or of what is drawn for the rule `random`.
+  # Sizes of the rule in `eta`, or of the eta drawn for the rule `random`.
   rule_config: Optional[config_lib.RuleConfig] = None
   eta_sha256: Optional[str] = None
 
@@ -66,7 +66,7 @@ _MOST_ENV_STEPS = 10 ** 15
 
 
 def default_settings(kind: str) -> settings_lib.Settings:
-  """Table 4, with what the kind of environment changes."""
+  """Returns the settings of Table 4, adapted to the kind of environment."""
   return settings_lib.Settings(
       learning_rate=_LEARNING_RATE.get(kind, _SMALL_LEARNING_RATE),
       max_abs_reward=_MAX_ABS_REWARD.get(kind, 0.))
@@ -89,7 +89,7 @@ _SETTINGS = {
 
 
 def check_settings(settings: settings_lib.Settings) -> None:
-  """Raises JobError where a setting is not allowed."""
+  """Raises JobError if a setting is not allowed."""
   for name, bounds in _SETTINGS.items():
     try:
       bounds.check(name, getattr(settings, name))
@@ -99,7 +99,7 @@ def check_settings(settings: settings_lib.Settings) -> None:
 
 def apply_overrides(settings: settings_lib.Settings,
                     overrides: Sequence[str]) -> settings_lib.Settings:
-  """`settings` with texts as `learning_rate=0.001` applied.
+  """Returns `settings`, changed by texts such as `learning_rate=0.001`.
 
   Raises:
     JobError: there is no such setting, or the value is not allowed.
@@ -132,7 +132,7 @@ def _convert(kind: type, text: str) -> Any:
 
 def _load_rule(rule: str, eta: Optional[str], lstm_size: int
                ) -> tuple[Optional[config_lib.RuleConfig], Optional[str]]:
-  """The shape of the rule's eta, and the sum of its file."""
+  """Returns the sizes of the rule's eta, and the checksum of its file."""
   if not rule_registry.RULES[rule_registry.kind_of(rule)].learned:
     _require(eta is None, f'{rule} has no eta; allowed: none')
     return None, None
@@ -155,23 +155,23 @@ def make_job(environment: str, rule: str, *, eta: Optional[str] = None,
              seeds: Sequence[int] = (0,), env_steps: Optional[int] = None,
              num_envs: Optional[int] = None, preset: Optional[str] = None,
              overrides: Sequence[str] = (), lstm_size: int = 256) -> Job:
-  """Checks what can be checked without the environment, and fills in the rest.
+  """Builds a job, with defaults filled in; does not load the environment.
 
   Args:
-    environment: identifier.
-    rule: name.
-    eta: published name or path; none for a2c; for random only its shape is
-      used.
-    seeds: one agent each.
-    env_steps: of each agent; None: that of its kind.
-    num_envs: None: that of its kind.
-    preset: of Atari; None: `dm_noop` there.
-    overrides: see `apply_overrides`.
-    lstm_size: of the eta that is drawn where none is given.
+    environment: identifier of the environment; see `envs.registry`.
+    rule: name of the rule; see `core.update_rules.registry.names`.
+    eta: published name or path of eta. None for a2c. For `random` only its
+      sizes are used.
+    seeds: seeds of the agents.
+    env_steps: steps of each agent; None: the default of the kind.
+    num_envs: parallel environments; None: the default of the kind.
+    preset: Atari preset; None: `dm_noop`.
+    overrides: changes of settings; see `apply_overrides`.
+    lstm_size: LSTM size of an eta that is drawn, if `eta` is None.
 
   Raises:
-    JobError: it cannot be done; the message is one line.
-    EtaFileError: the file is no rule.
+    JobError: the job is not possible; the message is one line.
+    EtaFileError: the file holds no rule.
   """
   try:
     kind, _ = registry.split(environment)
@@ -203,7 +203,7 @@ def make_job(environment: str, rule: str, *, eta: Optional[str] = None,
 
 
 def default_directory(job: Job) -> str:
-  """Where a job's files go unless told otherwise."""
+  """Returns the default directory of a job's files."""
   name = re.sub(r'[^\w.-]+', '_', job.environment)
   return os.path.join('runs', 'meta_test',
                       f'{name}_{job.rule}_seed{job.seeds[0]}')

@@ -1,9 +1,9 @@
-"""Meta-testing: one agent learns by a given rule (B.2).
+"""Meta-testing: an agent that learns by a fixed rule (B.2).
 
-The rule is one of `core.update_rules`, its eta frozen. The functions are pure
-and compiled; `host_loop` is the loop around an environment that is stepped on
-the host. Acting already computes the agent's outputs that the rule wants to
-see, so they are kept and not computed twice.
+The rule is one of `core.update_rules`; its eta does not change. The functions
+are pure and compiled. `host_loop` calls them for environments that are stepped
+on the host. Acting computes the outputs that the rule needs, so they are kept
+and not computed twice.
 """
 
 from typing import Any, Callable, Mapping, NamedTuple
@@ -22,23 +22,23 @@ from lpg_distributed.meta_testing import settings as settings_lib
 
 
 class AgentState(NamedTuple):
-  """What changes as the agent learns."""
+  """The agent's parameters and the state of its optimiser."""
   theta: types.Params
   opt_state: Any
 
 
 class Kept(NamedTuple):
-  """What acting leaves for learning."""
-  rows: chex.Array  # [B, outputs]; `split` makes an `AgentOutput` of it
+  """Results of acting that learning reuses."""
+  rows: chex.Array  # [B, outputs]; `split` converts it to an `AgentOutput`
   activations: Any  # see `staged_network`
 
 
 class Part(NamedTuple):
-  """Some of a trajectory's steps, t <= T of them."""
+  """A part of a trajectory: t <= T steps."""
   observation: chex.Array  # [t, B, ...]
   action: chex.Array  # [t, B] int32
   targets: base.Targets  # leaves [t, B, ...]
-  kept: tuple[Kept, ...]  # t of them, of the same theta
+  kept: tuple[Kept, ...]  # one per step, computed with the same theta
 
 
 class Learner(NamedTuple):
@@ -46,17 +46,18 @@ class Learner(NamedTuple):
   init: Callable[[chex.PRNGKey], AgentState]
   # (theta, observation [B, ...], key, step) -> (action [B], AgentOutput)
   act: Callable[..., tuple[chex.Array, types.AgentOutput]]
-  # (theta, observation) -> AgentOutput, of any batch.
+  # (theta, observation [..., *shape]) -> AgentOutput [...]
   evaluate: Callable[..., types.AgentOutput]
-  # (eta, hyper, Experience) -> (Targets, means of metrics); no observations
-  # needed.
+  # (eta, hyper, Experience) -> (Targets, means of metrics); observations are
+  # not needed.
   compute_targets: Callable[..., tuple[base.Targets, Mapping[str, Any]]]
-  # (hyper, AgentState, sums of gradients, number of steps) -> AgentState
+  # (hyper, AgentState, summed gradients of all parts, number of steps)
+  # -> AgentState
   update: Callable[..., AgentState]
-  # (eta, hyper, AgentState, Experience) -> (AgentState, metrics): all that is
-  # to be learned from a trajectory.
+  # (eta, hyper, AgentState, Experience) -> (AgentState, metrics): a whole
+  # update from a trajectory.
   learn: Callable[..., tuple[AgentState, Mapping[str, Any]]]
-  # The same in steps, for a host that acts between them:
+  # The same update in steps, for environments on the host:
   # (theta, observation [B, ...], uniform [B]) -> (action [B], Kept)
   act_and_keep: Callable[..., tuple[chex.Array, Kept]]
   # (rows [..., outputs]) -> AgentOutput
@@ -67,7 +68,10 @@ class Learner(NamedTuple):
 
 def _make_split(num_actions: int, outputs: base.Outputs
                 ) -> tuple[int, Callable[[chex.Array], types.AgentOutput]]:
-  """The width of an agent's rows, and what makes an `AgentOutput` of them."""
+  """Returns the width of an agent's rows, and a function that splits them.
+
+  The function converts rows [..., width] to an `AgentOutput`.
+  """
   first_value = num_actions + outputs.num_predictions
 
   def split(rows):
@@ -89,11 +93,12 @@ def make_learner(
   """Builds one agent's functions.
 
   Args:
-    make_network: from the number of outputs to an `agent_networks.Network`,
-      or a `staged_network.StagedNetwork`.
+    make_network: maps the number of outputs to an `agent_networks.Network` or
+      a `staged_network.StagedNetwork`.
     num_actions: A.
-    settings: static: all but what `hyper` has is read of them.
-    rule: how the agent learns.
+    settings: static settings. The numbers in `settings.hyper()` are not read:
+      they are arguments of the functions.
+    rule: the agent's update rule.
   """
   num_outputs, split = _make_split(num_actions, rule.outputs)
   network = staged_network.staged(make_network(num_outputs))

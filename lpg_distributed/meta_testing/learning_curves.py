@@ -1,4 +1,4 @@
-"""Learning curves of results: a panel per environment, a line per rule."""
+"""Draws learning curves: a panel per environment, a line per rule."""
 
 import os
 from typing import Mapping, Sequence
@@ -13,7 +13,7 @@ from lpg_distributed.meta_testing import summary
 
 _COLUMNS = 4
 _POINTS = 50
-# These first: each has the same colour in every panel.
+# These rules come first, so that each has the same colour in every panel.
 _ORDER = ('lpg', 'a2c', registry.UNTRAINED)
 
 
@@ -22,10 +22,11 @@ def _place(rule: str) -> int:
 
 
 def curve(result: results.Result) -> tuple[np.ndarray, np.ndarray]:
-  """Steps [n] and returns [n, agents] on a common grid.
+  """Interpolates a result on a grid: steps [n] and returns [n, agents].
 
-  Between rows in which episodes ended a straight line is drawn. The grid
-  begins where all agents have had an end, and ends where the first one stops.
+  Returns are interpolated linearly between rows with ended episodes. The grid
+  begins where every agent has ended an episode, and ends with the last row of
+  the shortest agent.
   """
   agents = []
   for rows in summary.by_seed(result).values():
@@ -45,7 +46,7 @@ def draw(found: Sequence[results.Result], path: str) -> str:
   """Draws all results; returns `path`.
 
   Raises:
-    ResultError: there is nothing to draw, or no such place.
+    ResultError: there is nothing to draw, or `path` cannot be written.
   """
   panels: dict[str, list[results.Result]] = {}
   for result in found:
@@ -71,7 +72,7 @@ def draw(found: Sequence[results.Result], path: str) -> str:
   try:
     os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
     figure.savefig(path, dpi=style.DPI)
-  except (OSError, ValueError) as error:  # No such place, no such format.
+  except (OSError, ValueError) as error:  # Not writable, or unknown format.
     raise results.ResultError(f'{path} cannot be drawn: {error}') from None
   return path
 
@@ -95,7 +96,7 @@ def _draw_panel(axes, group: Sequence[results.Result]) -> None:
 
 
 def _labels(group: Sequence[results.Result]) -> list[str]:
-  """The rules; where one is there twice, with what makes the difference."""
+  """Returns the rules' names; results of the same rule add what differs."""
   names = []
   for result in group:
     rule = result.job.rule
@@ -107,7 +108,7 @@ def _labels(group: Sequence[results.Result]) -> list[str]:
 
 def _difference(result: results.Result,
                 group: Sequence[results.Result]) -> str:
-  """Settings in which results differ, as text."""
+  """Returns the settings in which results of a group differ, as text."""
   fields: Mapping[str, object] = {
       **vars(result.job.settings),
       'eta': os.path.basename(result.job.eta or '')}

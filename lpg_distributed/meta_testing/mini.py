@@ -1,8 +1,8 @@
-"""The `mini` benchmark: small pure-JAX environments, three rules, one table.
+"""The `mini` benchmark: a table of three rules on small JAX environments.
 
-LPG with a given eta, A2C, and an eta of the same shape that was drawn and
-never trained. Each rule gets the same: its learning rate is tuned over the
-same rates, with the same steps and seeds, and then judged on other seeds.
+The rules are LPG with a given eta, A2C, and LPG with an untrained eta of the
+same sizes. All are treated alike: the learning rate is tuned over the same
+values, with the same steps and seeds, and then evaluated on other seeds.
 """
 
 import dataclasses
@@ -27,8 +27,8 @@ from lpg_distributed.store import files
 from lpg_distributed.store import published
 
 RULES = ('lpg', 'a2c', 'random')
-# Environments, with the steps of each agent: enough for A2C to learn, as far
-# as the half hour allows. Freeway's episodes have 2500 steps.
+# Steps of each agent per environment. A2C learns within them, as far as the
+# benchmark's half hour allows. Freeway's episodes have 2500 steps.
 ENV_STEPS: Mapping[str, int] = {
     'gymnax/Freeway-MinAtar': 160_000,
     'gymnax/SpaceInvaders-MinAtar': 100_000,
@@ -43,26 +43,26 @@ LEARNING_RATES = (5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
 SEEDS = (0, 1, 2)
 _FIRST_TUNING_SEED = 1000
 _NUM_TUNING_SEEDS = 3
-# Of a tuning run, whose second half counts: with few seeds the end alone would
-# choose by luck.
+# Windows of a tuning run. Returns of its second half are compared: with few
+# seeds the last window alone is too noisy.
 _NUM_WINDOWS = 20
 TUNING_FILE, CONFIG_FILE = 'tuning.json', 'config.json'
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """What a table is made of; another one needs another directory."""
+  """Configuration of a table; each needs a directory of its own."""
   eta_file: str
   seeds: tuple[int, ...] = SEEDS
   environments: tuple[str, ...] = tuple(ENV_STEPS)
-  scale: float = 1.  # of all ENV_STEPS
+  scale: float = 1.  # factor on all ENV_STEPS
 
   def env_steps(self, environment: str) -> int:
     return max(1, round(ENV_STEPS[environment] * self.scale))
 
 
 class Item:
-  """One rule on one environment: a directory of its own."""
+  """One rule on one environment, with a directory of its own."""
 
   def __init__(self, config: Config, environment: str, rule: str, root: str):
     self.config, self.environment, self.rule = config, environment, rule
@@ -81,7 +81,7 @@ class Item:
     return os.path.join(self.directory, TUNING_FILE)
 
   def tuning(self) -> Optional[dict[str, Any]]:
-    """What `_tune` found; None if it has not been."""
+    """Returns the results of `_tune`; None if it did not run yet."""
     try:
       with open(self.tuning_file, encoding='utf-8') as f:
         return json.load(f)
@@ -89,7 +89,7 @@ class Item:
       return None
 
   def result(self) -> Optional[results.Result]:
-    """The result, once there is one of all steps."""
+    """Returns the result; None if it does not cover all steps yet."""
     if not os.path.exists(os.path.join(self.directory, results.FILE)):
       return None
     result = results.read(self.directory)
@@ -100,17 +100,17 @@ class Item:
 
 
 def items(config: Config, root: str) -> list[Item]:
-  """The longest first."""
+  """Returns the items of a table, the longest first."""
   return [Item(config, environment, rule, root)
           for environment in config.environments for rule in RULES]
 
 
 def check(config: Config, root: str) -> None:
-  """Begins a directory, or makes sure that it is of the same table.
+  """Starts a directory, or checks that it belongs to the same table.
 
   Raises:
-    JobError: it is of another one, or the configuration is of no use.
-    EtaFileError: no such rule.
+    JobError: it belongs to another table, or the configuration is not valid.
+    EtaFileError: `eta_file` holds no rule.
   """
   unknown = [e for e in config.environments if e not in ENV_STEPS]
   if unknown or not config.environments:
@@ -121,8 +121,8 @@ def check(config: Config, root: str) -> None:
   for item in items(config, root)[:len(RULES)]:
     item.job(LEARNING_RATES[0], config.seeds)
   wanted = json.loads(json.dumps(dataclasses.asdict(config)))
-  wanted.pop('environments')  # Each is by itself; others may come later.
-  # Not where it lies, but what it is.
+  wanted.pop('environments')  # Independent items; more can be added later.
+  # Compares eta by its content and not by its path.
   eta = eta_file.load(published.resolve(wanted.pop('eta_file')))
   wanted['eta_sum'] = float(np.sum(np.abs(eta.eta, dtype=np.float64)))
   wanted['learning_rates'] = list(LEARNING_RATES)
@@ -143,7 +143,7 @@ def check(config: Config, root: str) -> None:
 
 
 def _tune(item: Item) -> dict[str, Any]:
-  """Trains with all learning rates at once; returns per rate and seed."""
+  """Trains with all learning rates at once and returns the results."""
   seeds = [_FIRST_TUNING_SEED + i for i in range(_NUM_TUNING_SEEDS)]
   job = item.job(LEARNING_RATES[0], seeds)
   environment = session.load_environment(job).jax
@@ -174,7 +174,7 @@ def _tune(item: Item) -> dict[str, Any]:
     counts.append(np.asarray(window.episodes))
   returns = _late_returns(np.array(sums), np.array(counts)).reshape(
       len(LEARNING_RATES), len(seeds))
-  means = returns.mean(axis=1)  # NaN where an agent never ended an episode.
+  means = returns.mean(axis=1)  # NaN if an agent never ended an episode.
   best = int(np.nanargmax(means)) if np.isfinite(means).any() else 0
   return {'learning_rates': list(LEARNING_RATES), 'seeds': seeds,
           'returns': returns.tolist(), 'best': LEARNING_RATES[best],
@@ -182,9 +182,14 @@ def _tune(item: Item) -> dict[str, Any]:
 
 
 def _late_returns(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-  """[agents] from [windows, agents]: of all episodes of the second half.
+  """Mean return of the episodes in the second half of the windows, [agents].
 
-  Where none ended in it, of the last window in which some did; else NaN.
+  If no episode ended there, that of the last window with an ended episode; NaN
+  if there is none.
+
+  Args:
+    sums: [windows, agents], sums of returns.
+    counts: [windows, agents], numbers of episodes.
   """
   half = len(sums) // 2
   result = np.full(sums.shape[1], np.nan)
@@ -197,7 +202,7 @@ def _late_returns(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def do(item: Item) -> None:
-  """Tunes and trains; whatever is done already stays as it is."""
+  """Tunes and trains an item; skips what is already done."""
   os.makedirs(item.directory, exist_ok=True)
   if item.tuning() is None:
     begin = time.process_time()
@@ -210,7 +215,7 @@ def do(item: Item) -> None:
 
 
 def table(config: Config, root: str) -> dict[str, dict[str, Any]]:
-  """Per environment and rule what came of it, of items that are done."""
+  """Returns the scores of finished items, by environment and rule."""
   rows: dict[str, dict[str, Any]] = {}
   for item in items(config, root):
     result, tuning = item.result(), item.tuning()
@@ -228,7 +233,7 @@ def table(config: Config, root: str) -> dict[str, dict[str, Any]]:
 
 
 def lines_of(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-  """The table as lines."""
+  """Formats the table as lines of text."""
   table_rows, marked = [], False
   for environment, found in rows.items():
     cells = []

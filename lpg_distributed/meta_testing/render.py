@@ -1,8 +1,8 @@
-"""A short episode of a trained agent as an animated image.
+"""Renders an episode of a trained agent as an animated image.
 
-gymnasium draws its environments itself; of all others the agent's own
-observation is drawn, where it is an image: frames, planes or a grid. The pole
-of gymnax's CartPole is drawn from its four numbers.
+Environments of gymnasium render themselves. For others the agent's observation
+is drawn, if it is an image: frames, planes or a grid. gymnax's CartPole is
+drawn from the four numbers of its observation.
 """
 
 import os
@@ -21,18 +21,18 @@ from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import learner as learner_lib
 from lpg_distributed.meta_testing import session
 
-_SIDE = 160  # pixels, at least
+_SIDE = 160  # smallest side of an image in pixels
 _FRAME_MS = 60
 MAX_STEPS = 500
-_SEED_FOLD = 0x676966  # The episode is none of those of the training.
-# One for each plane: Okabe and Ito (2008).
+_SEED_FOLD = 0x676966  # makes the episode differ from those of training
+# Colours of the planes: Okabe and Ito (2008).
 _COLOURS = np.array([
     (0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167),
     (86, 180, 233), (230, 159, 0), (240, 228, 66), (160, 160, 160)], np.uint8)
 
 
 class RenderError(errors.UserError, ValueError):
-  """An episode that cannot be drawn; the message is one line."""
+  """The episode cannot be drawn; the message is one line."""
 
 
 def _cart_pole(observation: np.ndarray) -> np.ndarray:
@@ -50,10 +50,10 @@ def _cart_pole(observation: np.ndarray) -> np.ndarray:
 
 def _painter(environment: str, spec: specs.Array
              ) -> Callable[[np.ndarray], np.ndarray]:
-  """From an observation to an RGB image [H, W, 3] of bytes.
+  """Returns a function from an observation to an RGB image [H, W, 3] of bytes.
 
   Raises:
-    RenderError: there is no image in it.
+    RenderError: observations of `spec` are not images.
   """
   if environment == 'gymnax/CartPole-v1':
     return _cart_pole
@@ -83,7 +83,7 @@ def _painter(environment: str, spec: specs.Array
 
 
 def _make_host(job: jobs.Job, loaded: registry.Loaded):
-  """(a batch of one, its painter)."""
+  """Returns a batch of one environment, and its painter."""
   kind, name = registry.split(job.environment)
   if kind != 'gymnasium':
     batch = loaded.make_host(1)
@@ -100,7 +100,7 @@ def _make_host(job: jobs.Job, loaded: registry.Loaded):
     del observation
     try:
       return np.asarray(made[-1].render(), np.uint8)
-    except Exception as error:  # It may lack pygame, or a display.
+    except Exception as error:  # For example no pygame, or no display.
       reason = ' '.join(str(error).split())
       raise RenderError(f'gymnasium cannot draw {name} ({reason})') from None
 
@@ -165,7 +165,7 @@ def _enlarge(frame: np.ndarray) -> np.ndarray:
 
 
 def check(job: jobs.Job, path: str) -> None:
-  """Raises RenderError if the job's agents could not be drawn to `path`."""
+  """Raises RenderError if the job's agents cannot be drawn to `path`."""
   if not path.endswith('.gif'):
     raise RenderError(f'{path} is no animated image; allowed: a name that '
                       'ends with .gif')
@@ -182,20 +182,21 @@ def check(job: jobs.Job, path: str) -> None:
 
 def render(job: jobs.Job, directory: str, path: str,
            seed: Optional[int] = None, max_steps: int = MAX_STEPS) -> int:
-  """Lets an agent of a finished job play, and draws it.
+  """Plays an episode with an agent of a finished job, and draws it.
 
   Args:
     job: the job.
-    directory: of its files.
-    path: of the image, `.gif`.
-    seed: which agent; None: the first.
-    max_steps: after which the episode is cut.
+    directory: directory of the job's files.
+    path: path of the image, `.gif`.
+    seed: seed of the agent; None: the first of the job.
+    max_steps: largest number of steps that are drawn.
 
   Returns:
     The number of frames.
 
   Raises:
-    RenderError: no agent, no image, or no such place.
+    RenderError: there is no such agent, observations are not images, or `path`
+      cannot be written.
   """
   check(job, path)
   from PIL import Image

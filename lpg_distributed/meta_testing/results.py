@@ -1,10 +1,15 @@
-"""Results of meta-testing as JSON lines: a header, then rows as they come.
+"""Results of meta-testing as JSON lines: a header, then rows.
 
-The header says all that the rows depend on. A row is of one agent (`seed`) at
-one time (`env_steps`): `return`, the mean of the raw, undiscounted returns of
-the episodes that ended since its last row, and `episodes`, how many those are
-(`return` is null if none); `frames`; `updates`; `seconds`, of the clock, since
-this launch began; and means of the update's metrics.
+The header holds everything that the rows depend on. A row describes one agent
+at one time:
+
+- `seed`: the agent's seed
+- `env_steps`, `frames`, `updates`: numbers so far
+- `return`: mean of the raw, undiscounted returns of the episodes that ended
+  since the agent's last row; null if none ended
+- `episodes`: number of those episodes
+- `seconds`: time since the start of this launch
+- means of the update's metrics
 """
 
 import dataclasses
@@ -25,7 +30,7 @@ FILE = 'result.jsonl'
 
 
 class ResultError(errors.UserError, ValueError):
-  """A file that is no result, or of another job; the message is one line."""
+  """A file is no result, or of another job; the message is one line."""
 
 
 class Result(NamedTuple):
@@ -35,14 +40,14 @@ class Result(NamedTuple):
 
 
 def make_header(job: jobs.Job, frames_per_step: int) -> dict[str, Any]:
-  """All that the rows depend on."""
+  """Returns the header of a job: everything that the rows depend on."""
   return {'format': FORMAT, **dataclasses.asdict(job),
           'frames_per_step': frames_per_step,
           'versions': run_directory.versions()}
 
 
 def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
-  """The settings of a header; older ones repeat a number of `rule_config`."""
+  """Returns a header's settings, without a number that old headers repeat."""
   return {name: value for name, value in values.items()
           if name != 'num_predictions'}
 
@@ -57,10 +62,10 @@ def _job(header: Mapping[str, Any]) -> jobs.Job:
 
 
 def read(path: str) -> Result:
-  """Reads a result file, or the one in a directory; torn lines are left out.
+  """Reads a result file, or the one in a directory; skips incomplete lines.
 
   Raises:
-    ResultError: there is none, or it is something else.
+    ResultError: there is no file, or it is not a result.
   """
   if os.path.isdir(path):
     path = os.path.join(path, FILE)
@@ -90,7 +95,7 @@ def _rows(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-  """As JSON knows it; numbers that are not finite become null."""
+  """Converts a value to JSON types; numbers that are not finite become None."""
   if isinstance(value, float) and not math.isfinite(value):
     return None
   return value
@@ -101,23 +106,23 @@ class Writer:
 
   def __init__(self, directory: str, header: Mapping[str, Any],
                done: Mapping[int, float]):
-    """Begins the file, or goes on with it.
+    """Starts the file, or resumes it.
 
     Args:
-      directory: of the job.
+      directory: directory of the job.
       header: see `make_header`.
-      done: per seed, the steps up to which a checkpoint reaches; later rows
-        are dropped, since they will be written again.
+      done: number of steps in the checkpoint, by seed. Later rows are removed,
+        since they will be written again.
 
     Raises:
-      ResultError: the file there is of another job.
+      ResultError: the file belongs to another job.
     """
     self._path = os.path.join(directory, FILE)
     rows = []
     if os.path.exists(self._path):
       found = read(self._path)
       check_same(self._path, found.header, header)
-      header = found.header  # With the versions that it was begun with.
+      header = found.header  # Keeps the software versions of the first launch.
       rows = [row for row in found.rows
               if row['env_steps'] <= done.get(row['seed'], 0)]
     text = ''.join(json.dumps(x) + '\n' for x in [header, *rows])
@@ -141,7 +146,7 @@ class Writer:
 
 def check_same(path: str, found: Mapping[str, Any],
                wanted: Mapping[str, Any]) -> None:
-  """Raises ResultError if two headers are of different jobs."""
+  """Raises ResultError if two headers belong to different jobs."""
   wanted = json.loads(json.dumps(wanted))
   found = {**found, 'settings': _settings(found['settings'])}
   changes = [f'{name} {found.get(name)!r} there, {wanted[name]!r} here'

@@ -1,8 +1,9 @@
 """Selects an agent's hyperparameters on validation environments (B.2).
 
-Every pair of Table 4's searched values is tried on every environment, and the
-pair with the best mean score is chosen. A score is human-normalised on Atari;
-elsewhere it is 0 for the worst pair on that environment and 1 for the best.
+Each pair of the values that Table 4 lists is tried on each environment. The
+pair with the best mean score is selected. Scores are human-normalised on Atari.
+Elsewhere they are scaled to 0 for the worst pair on the environment and 1 for
+the best.
 """
 
 import itertools
@@ -44,10 +45,10 @@ class Choice(NamedTuple):
 def trials(root: str, environments: Sequence[str],
            learning_rates: Sequence[float], kl_costs: Sequence[float],
            **arguments) -> list[Trial]:
-  """All that is to be tried; `arguments` are those of `jobs.make_job`.
+  """Returns all trials; `arguments` are passed to `jobs.make_job`.
 
   Raises:
-    JobError: something of it cannot be done.
+    JobError: a trial is not possible.
   """
   if not environments or not learning_rates or not kl_costs:
     raise jobs.JobError('there is nothing to select from; allowed: at least '
@@ -66,7 +67,7 @@ def trials(root: str, environments: Sequence[str],
 
 
 def do(trial: Trial) -> None:
-  """Trains a trial's agents, or goes on with them, in one thread."""
+  """Trains a trial's agents, or resumes their training, in one thread."""
   session.run(trial.job, trial.directory, num_threads=1)
 
 
@@ -79,7 +80,7 @@ def _score(environment: str, value: float, others: Sequence[float]) -> float:
 
 
 def choose(found: Sequence[Trial]) -> Choice:
-  """The best pair; an environment where no episode ended scores nothing.
+  """Selects the best pair, without environments where no episode ended.
 
   Raises:
     JobError: no episode ended in any trial.
@@ -107,7 +108,7 @@ def choose(found: Sequence[Trial]) -> Choice:
 
 
 def lines_of(choice: Choice) -> list[str]:
-  """A table of all pairs, best first, and the choice."""
+  """Formats a table of all pairs, best first, and the choice."""
   environments = list(next(iter(choice.returns.values())))
   rows = []
   for pair in sorted(choice.scores, key=choice.scores.get, reverse=True):

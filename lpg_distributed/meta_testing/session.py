@@ -1,9 +1,9 @@
-"""Does a job: trains its agents, writes rows and checkpoints, resumes.
+"""Runs a job: trains its agents, writes rows and checkpoints, resumes.
 
-A pure-JAX environment runs all seeds at once in one compiled loop, and resumes
-exactly. An environment on the host runs one seed after another; its own state
-cannot be saved, so after a resume the agent, its optimiser, its counters and
-its random numbers go on, and the environments begin new episodes.
+With a pure-JAX environment all seeds run at once in one compiled loop, and a
+resume is exact. With an environment on the host, seeds run one after another.
+Its state cannot be saved: a resume restores the agent, its optimiser, its
+counters and its random numbers, but environments begin new episodes.
 """
 
 import math
@@ -34,31 +34,34 @@ from lpg_distributed.store import eta_file
 from lpg_distributed.store import own_directory
 from lpg_distributed.store import published
 
-_ROWS = 50  # of an agent, at least
-_MOST_UPDATES = 100  # in one compiled chunk, which cannot be interrupted
+_ROWS = 50  # smallest number of rows per agent
+_MOST_UPDATES = 100  # per compiled chunk, which cannot be interrupted
 _CHECKPOINT_PERIOD_S = 30.
-# Folded into an agent's key to draw the eta of the rule `random`.
+# Folded into an agent's key to draw eta for the rule `random`.
 _ETA_FOLD = 0x657461
 
 
 class InUseError(jobs.JobError):
-  """Another process works in the directory."""
+  """Another process uses the directory."""
 
 
 class Status(NamedTuple):
-  """One look at a job."""
-  seed: Optional[int]  # None: all at once
-  env_steps: int  # of each agent that is being trained
-  env_steps_per_s: float  # over all agents; since this launch began
-  seconds_left: Optional[float]  # of all that is left to do
-  last_return: Optional[float]  # mean of the last rows' returns
+  """The status of a running job."""
+  seed: Optional[int]  # the agent in training; None: all at once
+  env_steps: int  # steps so far, of each agent in training
+  env_steps_per_s: float  # over all agents, since the start of this launch
+  seconds_left: Optional[float]  # until the whole job is done
+  last_return: Optional[float]  # mean over agents of their last rows' returns
 
 
 Watch = Callable[[Status], None]
 
 
 def load_eta(job: jobs.Job, seed: int) -> Any:
-  """The parameters of the job's rule for one agent."""
+  """Returns the parameters of the job's rule for one agent.
+
+  The seed matters for the rule `random` only. A rule without eta gives ().
+  """
   if job.rule_config is None:
     return ()
   if job.rule == rule_registry.UNTRAINED:
@@ -69,15 +72,15 @@ def load_eta(job: jobs.Job, seed: int) -> Any:
 
 
 def make_rule(job: jobs.Job) -> rule_lib.UpdateRule:
-  """The job's rule."""
+  """Makes the job's update rule."""
   return rule_registry.make(rule_registry.kind_of(job.rule), job.rule_config)
 
 
 def load_environment(job: jobs.Job) -> registry.Loaded:
-  """The job's environment.
+  """Loads the job's environment.
 
   Raises:
-    JobError: there is none, or agents cannot live in it.
+    JobError: there is no such environment, or agents cannot use it.
   """
   try:
     loaded = registry.load(job.environment, job.preset or 'dm_noop')
@@ -93,20 +96,20 @@ def load_environment(job: jobs.Job) -> registry.Loaded:
 
 def _job_error(job: jobs.Job, error: Exception,
                more: str = '') -> jobs.JobError:
-  """Names the environment once."""
+  """Converts an error to a JobError that names the environment once."""
   text = ' '.join(str(error).split())
   where = '' if text.startswith(job.environment) else f'{job.environment}: '
   return jobs.JobError(where + text + more)
 
 
 def make_network(spec) -> Callable[[int], Any]:
-  """From the number of outputs to the network for observations of `spec`."""
+  """Returns a function from the number of outputs to a network for `spec`."""
   return lambda num_outputs: observation_networks.make_network(
       spec, num_outputs)
 
 
 def agent_file(directory: str, seed: int) -> str:
-  """Where a trained agent's parameters are kept, as a directory."""
+  """Returns the directory of a trained agent's parameters."""
   return os.path.join(directory, f'agent_seed{seed}')
 
 
@@ -121,7 +124,7 @@ def _finite(metrics: Mapping[str, Any]) -> bool:
 
 
 class _Run:
-  """What both loops share: files, clock, status."""
+  """The state that both loops share: files, clock, status."""
 
   def __init__(self, job: jobs.Job, directory: str, stop: threading.Event,
                watch: Watch, frames_per_step: int):
@@ -138,7 +141,7 @@ class _Run:
     self._done_before = None
 
   def open(self, done: Mapping[int, float]) -> None:
-    """`done`: per seed, the steps that a checkpoint has."""
+    """Opens the result file; `done` maps seeds to steps in the checkpoint."""
     self._writer = results.Writer(self.directory, self._header, done)
     self._returns = {}
     for row in self._writer.rows:
@@ -160,8 +163,8 @@ class _Run:
     self._writer.write(row)
 
   def show(self, seed: Optional[int], env_steps: int, total: int) -> None:
-    """`total`: steps done over all agents, of all launches."""
-    if self._done_before is None:  # The first look comes before a step.
+    """Reports the status; `total` counts steps of all agents and launches."""
+    if self._done_before is None:  # The first call comes before any step.
       self._done_before, self._start = total, time.monotonic()
     seconds = time.monotonic() - self._start
     speed = (total - self._done_before) / max(seconds, 1e-6)
@@ -174,9 +177,9 @@ class _Run:
 
   def save(self, header: Mapping[str, Any], tree: Any,
            now: bool = False) -> None:
-    """Every half minute, or `now`."""
+    """Writes a checkpoint, at most one per period unless `now`."""
     if now or time.monotonic() - self._last_save > _CHECKPOINT_PERIOD_S:
-      self._writer.sync()  # Before there is a checkpoint that is past them.
+      self._writer.sync()  # Rows must be on the disk before the checkpoint.
       checkpoint_lib.save(self.directory, header, tree)
       self._last_save = time.monotonic()
 
@@ -210,8 +213,8 @@ def _run_jitted(run: _Run, environment: base.Environment) -> bool:
     done, state = 0, init(keys)
   else:
     done = run.checkpoint.header['chunks']
-    # A CPU's device arrays may lie in NumPy's memory. `advance` overwrites
-    # what it is given, so that it needs memory of its own.
+    # On a CPU device arrays may share NumPy's memory. `advance` overwrites its
+    # argument, so the argument must be a copy.
     state = jax.tree_util.tree_map(jnp.copy, jax.device_put(
         checkpoint_lib.restore(
             run.checkpoint, jax.eval_shape(init, keys))))
@@ -278,13 +281,13 @@ def _run_host(run: _Run, batches: list[Any]) -> bool:
 def _train_on_host(run: _Run, batches, learner, index: int,
                    snapshot: Optional[host_loop.Snapshot],
                    updates: int) -> bool:
-  """One agent's life, or the rest of it; False if it was stopped."""
+  """Trains one agent to its end; returns False if it was stopped."""
   job, seed = run.job, run.job.seeds[index]
-  before = index * job.env_steps  # of the agents that came before it
+  before = index * job.env_steps  # steps of the agents before this one
   period = max(1, job.env_steps // _ROWS)
   next_row = period * ((snapshot.env_steps if snapshot else 0) // period + 1)
   return_sum, episodes, sums, count = 0., 0, {}, 0
-  # Of the last row; what came after is trained again.
+  # Snapshot at the last row; later updates are repeated after a resume.
   kept = snapshot
   header = lambda: {'index': index, 'env_steps': kept.env_steps,
                     'updates': kept_updates}
@@ -316,7 +319,7 @@ def _train_on_host(run: _Run, batches, learner, index: int,
             break
           run.save(header(), kept.state)
         latest = host_loop.Snapshot(progress.state, progress.env_steps)
-      if run.stop.is_set() and not count:  # Else after the next update.
+      if run.stop.is_set() and not count:  # Otherwise after the next update.
         if kept is not None:
           run.save(header(), kept.state, now=True)
         return False
@@ -340,7 +343,7 @@ def _train_on_host(run: _Run, batches, learner, index: int,
 
 
 def _hold(directory: str):
-  """Takes hold of the job's directory, and makes it if need be."""
+  """Locks the job's directory; creates it if it does not exist."""
   try:
     own_directory.make(directory)
     own_directory.require_own(directory)
@@ -357,22 +360,22 @@ def _hold(directory: str):
 def run(job: jobs.Job, directory: str, stop: Optional[threading.Event] = None,
         watch: Watch = lambda status: None,
         num_threads: Optional[int] = None) -> bool:
-  """Begins a job, or goes on with it.
+  """Starts a job, or resumes it.
 
   Args:
     job: see `jobs.make_job`.
-    directory: of its files: `result.jsonl`, `checkpoint.npz`, agents.
-    stop: once set, the job ends soon, with a checkpoint.
-    watch: called with what there is to see.
-    num_threads: that act, emulate and learn, on Atari; None: one for each
-      processor.
+    directory: directory of its files: `result.jsonl`, `checkpoint.npz`, agents.
+    stop: once set, the job writes a checkpoint and ends.
+    watch: called with the status.
+    num_threads: on Atari, threads for acting, emulation and learning; None: one
+      per processor.
 
   Returns:
-    Whether the job is done; False if it was stopped.
+    True if the job is done; False if it was stopped.
 
   Raises:
-    JobError, ResultError, AgentCheckpointError: one line each; `InUseError` if
-      another process has the directory.
+    InUseError: another process uses the directory.
+    JobError, ResultError, AgentCheckpointError: the message is one line.
   """
   stop = stop or threading.Event()
   loaded = load_environment(job)

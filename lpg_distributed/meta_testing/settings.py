@@ -1,4 +1,4 @@
-"""How an agent of meta-testing learns: what files and flags set."""
+"""Settings of an agent in meta-testing, from files and flags."""
 
 import dataclasses
 
@@ -9,26 +9,26 @@ from lpg_distributed.core.update_rules import base
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """Numbers of an agent; the defaults are those of Table 4."""
+  """Settings of an agent; the defaults are those of Table 4."""
   optimiser: str = 'adam'
   learning_rate: float = 5e-4  # alpha_lr
   kl_cost: float = 0.5  # alpha_y
   discount: float = 0.995  # gamma
   trajectory_steps: int = 20  # T
   use_baseline: bool = True  # Eq. (7) or Eq. (2); not in a2c
-  # Rewards are multiplied with this before the rule sees them: learned rules
-  # represent a limited range of values (paper silent).
+  # Rewards are multiplied by this before the rule sees them, since learned
+  # rules represent a limited range of values. Not in the paper.
   reward_scale: float = 1.
-  # And then clipped to [-x, x], as is the custom on Atari (paper silent); 0:
-  # not at all.
+  # Rewards are then clipped to [-x, x], as is usual on Atari; 0: not clipped.
+  # Not in the paper.
   max_abs_reward: float = 1.
-  # Of V(s), which a2c and lpg_v learn (paper silent).
+  # For V(s), which a2c and lpg_v learn. Not in the paper.
   td_lambda: float = 0.95
   value_cost: float = 0.5  # weight of half the squared error
-  entropy_cost: float = 0.01  # of a2c; Mnih et al. (2016)
+  entropy_cost: float = 0.01  # for a2c; Mnih et al. (2016)
 
   def hyper(self) -> base.Hyper:
-    """What an agent learns with, as arrays []."""
+    """Returns the hyperparameters that a rule reads, as arrays []."""
     return base.Hyper(
         alpha_lr=jnp.float32(self.learning_rate),
         alpha_y=jnp.float32(self.kl_cost),

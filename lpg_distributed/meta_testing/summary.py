@@ -1,4 +1,4 @@
-"""What results say in a few numbers."""
+"""Summarises results in a few numbers."""
 
 from typing import Any, NamedTuple, Optional, Sequence
 
@@ -6,11 +6,11 @@ import numpy as np
 
 from lpg_distributed.meta_testing import results
 
-_LAST = 0.1  # of an agent's steps, that "at the end" means
+_LAST = 0.1  # share of an agent's steps that final returns are taken from
 
 
 class Score(NamedTuple):
-  """Mean over agents, and its standard error (None of a single agent)."""
+  """Mean over agents, and its standard error (None for a single agent)."""
   mean: float
   standard_error: Optional[float]
   num_agents: int
@@ -23,10 +23,10 @@ class Score(NamedTuple):
 
 def final_return(rows: Sequence[dict[str, Any]],
                  last: float = _LAST) -> Optional[float]:
-  """Mean return of the episodes in the last part of one agent's steps.
+  """Mean return of the episodes in the last part of an agent's steps.
 
-  None where no episode ended then and none did before. Where none ended in
-  that part, it is the return of the last row that has one.
+  If no episode ended in that part, it is the return of the last row that has
+  one; None if no row has.
   """
   ended = [row for row in rows if row['return'] is not None]
   if not ended:
@@ -38,7 +38,7 @@ def final_return(rows: Sequence[dict[str, Any]],
 
 
 def by_seed(result: results.Result) -> dict[int, list[dict[str, Any]]]:
-  """Each agent's rows, in the order of steps."""
+  """Returns each agent's rows, ordered by steps."""
   agents = {seed: [] for seed in result.job.seeds}
   for row in result.rows:
     agents[row['seed']].append(row)
@@ -46,21 +46,21 @@ def by_seed(result: results.Result) -> dict[int, list[dict[str, Any]]]:
 
 
 def score(values: Sequence[float]) -> Score:
-  """Of several agents."""
+  """Computes the mean over agents and its standard error."""
   error = (float(np.std(values, ddof=1) / np.sqrt(len(values)))
            if len(values) > 1 else None)
   return Score(float(np.mean(values)), error, len(values))
 
 
 def final_score(result: results.Result) -> Optional[Score]:
-  """Over the agents that finished an episode."""
+  """Computes the score over the agents that finished an episode."""
   values = [final_return(rows) for rows in by_seed(result).values()]
   values = [value for value in values if value is not None]
   return score(values) if values else None
 
 
 def lines(path: str) -> list[str]:
-  """A result in words."""
+  """Describes a result in lines of text."""
   result = results.read(path)
   found = final_score(result)
   job = result.job

@@ -1,7 +1,7 @@
-"""Works on a list of jobs together with others who have the same list.
+"""Workers that share a list of jobs.
 
-Who holds the lock of a job's directory works on it. Locks die with their
-process, so a job whose worker was killed is taken up by whoever looks next.
+A worker locks the directory of the job that it runs. The lock is released when
+its process ends. So if a worker is killed, another one resumes its job.
 """
 
 import contextlib
@@ -23,13 +23,13 @@ _STATUS_PERIOD_S = 2.
 
 
 class Task(NamedTuple):
-  """A job and where it is done."""
+  """A job and the directory of its files."""
   job: jobs_lib.Job
   directory: str
 
 
 def is_done(task: Task) -> bool:
-  """Whether nothing is left to do.
+  """Returns whether the task is done.
 
   Raises:
     ResultError: the directory holds another job.
@@ -47,7 +47,7 @@ def is_done(task: Task) -> bool:
 
 
 def read_status(task: Task) -> Optional[Mapping[str, Any]]:
-  """What its worker said last; None if nothing yet."""
+  """Returns the last status of a task; None if there is none."""
   try:
     with open(os.path.join(task.directory, STATUS_FILE),
               encoding='utf-8') as f:
@@ -57,7 +57,7 @@ def read_status(task: Task) -> Optional[Mapping[str, Any]]:
 
 
 def read_error(task: Task) -> Optional[str]:
-  """Why it failed last; None if it did not."""
+  """Returns the error of a task's last attempt; None if it did not fail."""
   try:
     with open(os.path.join(task.directory, ERROR_FILE),
               encoding='utf-8') as f:
@@ -67,17 +67,17 @@ def read_error(task: Task) -> Optional[str]:
 
 
 class Worker:
-  """One of several that share a list."""
+  """One of several workers that share a list of tasks."""
 
   def __init__(self, tasks: Sequence[Task], stop: threading.Event,
                num_threads: int = 1,
                run: Callable[..., bool] = session.run):
-    """Does no work yet.
+    """Prepares the worker, without starting work.
 
     Args:
-      tasks: all of them, the same list for every worker.
-      stop: set from outside; the job at hand is saved then.
-      num_threads: of one job.
+      tasks: all tasks; the same list for every worker.
+      stop: if the caller sets it, the current job is saved and work ends.
+      num_threads: threads per job.
       run: see `session.run`.
     """
     self._tasks = tasks
@@ -86,9 +86,9 @@ class Worker:
     self._run = run
 
   def work(self) -> int:
-    """Works until nothing is left or `stop`; returns how many jobs failed.
+    """Works until all jobs are done or `stop`; returns how many jobs failed.
 
-    A job that fails does not hold up the others; its error stands in its
+    A failed job does not stop the others. Its error is written to its
     directory, and the next launch tries it again.
     """
     failed = 0
@@ -98,7 +98,7 @@ class Worker:
       try:
         if not is_done(task):
           self._do(task)
-      except session.InUseError:  # By another worker: it is done there.
+      except session.InUseError:  # Another worker runs this job.
         continue
       except Exception as error:  # pylint: disable=broad-except
         failed += self._report(task, error)
