@@ -1,4 +1,4 @@
-"""Jobs of meta-testing as a Launchpad program: workers and one list."""
+"""Meta-testing jobs as a Launchpad program: workers share a list of tasks."""
 
 import os
 import sys
@@ -17,18 +17,18 @@ def _work(tasks, num_threads):
   failed = worker_lib.Worker(tasks, lp.stop_event(), num_threads).work()
   print(f'{failed} jobs have failed', flush=True)
   sys.stderr.flush()
-  # Threads may be inside of XLA, where an orderly shutdown would wait.
+  # An orderly shutdown would wait for threads inside XLA.
   os._exit(0)
 
 
 def make_program(tasks: Sequence[worker_lib.Task], num_workers: int,
                  num_threads: int) -> lp.Program:
-  """Wires the workers, each an evaluator node of its own.
+  """Builds the program; each worker is a node of its own.
 
   Args:
-    tasks: all of them.
-    num_workers: nodes, each a process.
-    num_threads: of each.
+    tasks: all tasks of all workers.
+    num_workers: number of nodes; each is a process.
+    num_threads: threads per worker.
   """
   program = lp.Program('lpg_atari')
   with program.group(ATARI_EVALUATOR):

@@ -1,7 +1,8 @@
-"""The embedded path: the whole system in one process, without RPC.
+"""The embedded program: the whole system in one process, without RPC.
 
-The same learner, workers, bandit and evaluator as in `programs`, as threads,
-with a plain queue between them; so the same numbers, bit for bit.
+The learner, workers, bandit and evaluator of `programs` run as threads, with a
+plain queue between them. Results equal those of the distributed program, bit
+for bit.
 """
 
 from concurrent import futures
@@ -24,20 +25,20 @@ def run(config: config_lib.Config, run_dir: str,
         stop: Optional[threading.Event] = None,
         watch: Callable[[dict[str, Any]], None] = lambda status: None
         ) -> dict[str, Any]:
-  """Meta-trains in this process until the end, or until `stop` is set.
+  """Meta-trains in this process until the run ends or `stop` is set.
 
   Args:
-    config: the run.
-    run_dir: an opened run directory.
-    checkpoint: where to go on, or None.
-    stop: ends the run with a checkpoint.
-    watch: called now and then with the learner's status.
+    config: configuration of the run.
+    run_dir: path of an opened run directory.
+    checkpoint: the checkpoint to resume from, or None.
+    stop: if set, the run writes a checkpoint and ends.
+    watch: called repeatedly with the learner's status.
 
   Returns:
     The learner's last status, and `eta` [P].
 
   Raises:
-    Whatever a node raised; the others are stopped first.
+    Exception: a node raised it. The other nodes are stopped first.
   """
   stop = stop or threading.Event()
   queue = gradient_queue.LocalGradientQueue(2 * len(config.shards()))
@@ -62,7 +63,7 @@ def run(config: config_lib.Config, run_dir: str,
         done, pending = futures.wait(pending, _WATCH_PERIOD_S,
                                      futures.FIRST_COMPLETED)
         for node in done:
-          node.result()  # Raises what the node raised.
+          node.result()  # Re-raises the node's exception.
         watch(learner.get_status())
     finally:
       stop.set()
@@ -72,7 +73,7 @@ def run(config: config_lib.Config, run_dir: str,
 
 
 def _make_evaluator(config, run_dir, learner, stop):
-  # Here, since it needs the Atari emulator, which is optional.
+  # Imported here, since it needs the Atari emulator, which is optional.
   from lpg_distributed.nodes import atari_evaluator
 
   def get_eta():

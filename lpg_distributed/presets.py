@@ -1,4 +1,4 @@
-"""Named configurations: sizes for a machine, never other algorithms."""
+"""Named configurations. They differ in sizes, not in the algorithm."""
 
 import dataclasses
 import difflib
@@ -7,15 +7,15 @@ from lpg_distributed import config as config_lib
 
 
 def paper() -> config_lib.Config:
-  """Tables 2 and 3 as they stand: 960 lifetimes, 6.1 M steps a meta-step."""
+  """Tables 2 and 3 as printed: 960 lifetimes, 6.1 M steps per meta-step."""
   return config_lib.Config(run=config_lib.RunConfig(num_workers=60))
 
 
 def laptop() -> config_lib.Config:
-  """All fifteen kinds, the paper's rule and windows, fewer of everything.
+  """All fifteen environments and the paper's rule and windows, scaled down.
 
-  A lifetime is some tens of windows long, so that lifetimes end, and the
-  bandit learns, within an evening.
+  A lifetime has some tens of windows. So lifetimes end, and the bandit learns,
+  within a few hours.
   """
   return config_lib.Config(
       meta=config_lib.MetaConfig(
@@ -28,11 +28,12 @@ def laptop() -> config_lib.Config:
 
 
 def demo() -> config_lib.Config:
-  """Minutes on two cores: two tables and a small rule, and it learns.
+  """Two tabular environments, a small rule: learns in minutes on two cores.
 
-  Deviations, for speed: LSTM of 32 units, 32 lifetimes of 100 agent updates,
-  and a meta learning rate thirty times the paper's. It can be as large since
-  each lifetime's gradient is clipped, so that few do not drown the others.
+  Deviations from the paper, for speed: an LSTM of 32 units, 32 lifetimes of 100
+  agent updates, and a meta learning rate thirty times as large. The gradient of
+  each lifetime is clipped, so that a few large gradients do not dominate; this
+  permits the large rate.
   """
   environments = ('chain_short', 'tabular_dense')
   agents = {**config_lib.AGENTS, **{
@@ -56,10 +57,10 @@ PRESETS = {'demo': demo, 'laptop': laptop, 'paper': paper}
 
 
 def load(name: str) -> config_lib.Config:
-  """The preset called `name`.
+  """Returns the preset that is called `name`.
 
   Raises:
-    ConfigError: there is none.
+    ConfigError: there is no such preset.
   """
   if name not in PRESETS:
     close = difflib.get_close_matches(name, PRESETS, 1)

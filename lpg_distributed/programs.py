@@ -1,4 +1,4 @@
-"""The distributed path: the Launchpad program, node by node.
+"""The distributed program: a Launchpad program, node by node.
 
                   eta, stop                     log p(alpha|E)
   meta_learner  <-----------  lifetime_worker  --------------->  bandit_server
@@ -8,8 +8,9 @@
        ^
        `- eta --  atari_evaluator
 
-Functions that build a node's object run in that node's own process; they hold
-what only the distributed path needs: clients, `stop`, how a process ends.
+The functions that build a node's object run in that node's own process. They
+contain what only the distributed program needs: RPC clients, the stop event,
+and how a process ends.
 """
 
 import contextlib
@@ -35,28 +36,28 @@ GRADIENT_QUEUE = 'gradient_queue'
 LIFETIME_WORKER = 'lifetime_worker'
 BANDIT_SERVER = 'bandit_server'
 ATARI_EVALUATOR = 'atari_evaluator'
-# The exit code after which `launch/local/supervisor.py` starts no node again.
+# Exit code after which `launch/local/supervisor.py` restarts no node.
 HOPELESS = 70
 _LAST_WORD_S = 1.
-_HELD = []  # the open run directory, if it is this process's to open
+_HELD = []  # the run directory, if this process opened it; never collected
 SERVICES = (GRADIENT_QUEUE, BANDIT_SERVER, ATARI_EVALUATOR)
 
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-  """What a node must know of the launch, beside its configuration."""
+  """What a node needs to know of the launch, beside the configuration."""
   run_dir: str
   own_processes: bool  # False: all nodes are threads of one process
-  # Whether the learner's process opens the run directory, since the launcher
-  # is on a host that does not have it.
+  # Whether the learner's process opens the run directory. It does where the
+  # launcher runs on a host without access to the directory.
   opens_run_dir: bool = False
 
 
 def _leave(launch: Launch, code: int = 0) -> None:
-  """Ends a node's own process, and leaves one that it shares alone.
+  """Ends the process, unless the node shares it with other nodes.
 
-  Its threads may be inside of XLA or Reverb, where Python's orderly shutdown
-  would wait for them or abort.
+  It skips Python's orderly shutdown, which would wait for threads inside XLA or
+  Reverb, or abort.
   """
   if launch.own_processes:
     with contextlib.suppress(OSError):  # A full disk.
@@ -67,10 +68,10 @@ def _leave(launch: Launch, code: int = 0) -> None:
 
 @contextlib.contextmanager
 def _life(launch: Launch):
-  """What happens at the ends of a node's life in a process of its own.
+  """Context of a node that runs in a process of its own.
 
-  An error of the user's ends it for good; after another its supervisor starts
-  it again.
+  After a `UserError` the supervisor restarts no node. After any other error it
+  restarts this node.
   """
   if not launch.own_processes:
     yield
@@ -82,7 +83,7 @@ def _life(launch: Launch):
   except errors.UserError as error:
     print(f'error: {error}', file=sys.stderr)
     code = HOPELESS
-  except BaseException:  # Whatever it is, the process ends here.
+  except BaseException:  # Any exception ends the process.
     traceback.print_exc()
     code = 1
   finally:
@@ -90,7 +91,7 @@ def _life(launch: Launch):
 
 
 class _CourierNode(lp.CourierNode):
-  """A Courier node that ends its process in our way."""
+  """A Courier node that ends its process as `_life` does."""
 
   def __init__(self, constructor, config, launch, *args, **kwargs):
     super().__init__(constructor, config, launch, *args, **kwargs)
@@ -114,7 +115,7 @@ def _make_bandit_server(config: config_lib.Config, launch: Launch):
 
 
 def _open_run_dir(config: config_lib.Config, launch: Launch) -> None:
-  """Where no launcher has, and holds it as long as this process lives."""
+  """Opens the run directory if no launcher did, until the process ends."""
   if launch.opens_run_dir:
     _HELD.append(run_directory.RunDirectory.open(launch.run_dir, config))
     _HELD[-1].update(config)
@@ -163,21 +164,21 @@ def _evaluate_on_atari(config, launch, learner):
     return answer['meta_step'], answer['eta']
 
   if launch.own_processes:
-    os.nice(10)  # It watches the run and must not slow it down.
+    os.nice(10)  # The evaluator must not slow down training.
   atari_evaluator.AtariEvaluator(
       config.evaluator, config.rule, get_eta, launch.run_dir, stop,
       config.run.seed).run()
 
 
 def make_program(config: config_lib.Config, launch: Launch):
-  """Wires the nodes.
+  """Builds the program from its nodes.
 
   Args:
-    config: the run.
-    launch: where it runs.
+    config: configuration of the run.
+    launch: run directory and kind of processes.
 
   Returns:
-    The program, and handles to the nodes that answer calls, by label.
+    The program, and handles to the nodes that answer RPCs, by label.
   """
   program = lp.Program('lpg')
   num_shards = len(config.shards())
@@ -188,18 +189,19 @@ def make_program(config: config_lib.Config, launch: Launch):
     with program.group(label):
       return program.add_node(node)
 
-  # Two meta-steps of room: a worker never waits for a learner that is awake,
-  # and one that is asleep pushes back.
+  # Room for two meta-steps. Workers never wait for a learner that keeps up, and
+  # a learner that does not makes them wait.
   queue_node = lp.ReverbNode(functools.partial(
       _make_tables, launch, 2 * num_shards, num_parameters))
   add(GRADIENT_QUEUE, queue_node)
-  # The address and no handle: a node decides itself what to import first.
+  # An address instead of a handle, so that each node controls its own order of
+  # imports.
   queue = queue_node.reverb_address
   bandit = add(BANDIT_SERVER, _CourierNode(
       _make_bandit_server, config, launch,
       courier_client_kwargs=rpc.CLIENT_KWARGS,
       courier_kwargs={'thread_pool_size': config.run.num_workers + 16}))
-  # A worker that waits for eta occupies a thread of the learner's server.
+  # Each worker that waits for eta occupies a thread of the learner's server.
   learner = add(META_LEARNER, _CourierNode(
       _make_meta_learner, config, launch, queue, bandit,
       courier_client_kwargs=rpc.CLIENT_KWARGS,

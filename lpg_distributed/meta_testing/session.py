@@ -58,10 +58,7 @@ Watch = Callable[[Status], None]
 
 
 def load_eta(job: jobs.Job, seed: int) -> Any:
-  """Returns the parameters of the job's rule for one agent.
-
-  The seed matters for the rule `random` only. A rule without eta gives ().
-  """
+  """Returns eta for one agent; () for a rule without eta."""
   if job.rule_config is None:
     return ()
   if job.rule == rule_registry.UNTRAINED:

@@ -1,7 +1,7 @@
-"""TensorBoard's events, written where they arise.
+"""Writes TensorBoard's events in the calling thread.
 
-TensorBoardX's own `SummaryWriter` hands events to a thread that ends at the
-first error, on a full disk for example; whoever logs then waits for ever.
+TensorBoardX's `SummaryWriter` passes events to a thread that ends at the first
+error, for example on a full disk. Its callers then wait for ever.
 """
 
 import os
@@ -16,10 +16,10 @@ _FLUSH_S = 30.
 
 
 class EventsLogger:
-  """Scalars for TensorBoard, in files of a directory of their own."""
+  """Writes scalars for TensorBoard to files in a directory of their own."""
 
   def __init__(self, directory: str, resume_step: int | None = None):
-    """Opens a file; TensorBoard is to forget `resume_step` and later ones."""
+    """Opens a file, and lets TensorBoard drop events from `resume_step` on."""
     os.makedirs(directory, exist_ok=True)
     self._prefix = os.path.join(directory, 'events')
     self._file = None
@@ -30,11 +30,11 @@ class EventsLogger:
               status=event_pb2.SessionLog.START)))
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
-    """One event.
+    """Writes one event.
 
     Raises:
-      OSError: it could not be written; the next one begins another file, since
-        this one may have ended within a record.
+      OSError: it could not be written. The next event starts a new file, since
+        this one may end with an incomplete record.
     """
     self._write(event_pb2.Event(
         step=step, wall_time=time.time(), summary=summary.Summary(value=[

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and not trusted when read."""
+"""Writes files atomically, and reads files without trusting them."""
 
 import errno
 import json
@@ -7,15 +7,15 @@ import secrets
 import stat
 from typing import Any, BinaryIO, TextIO, Union
 
-# How a file system says that it cannot wait for the disk.
+# Errors of `fsync` on file systems that do not support it.
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS,
             errno.EBADF, errno.EACCES, errno.EPERM)
 
 
 def write_whole(path: str, data: bytes) -> None:
-  """Writes a temporary file, waits until it is on the disk, renames it.
+  """Replaces a file atomically: writes a temporary file, syncs it, renames it.
 
-  No symbolic link at its place is followed.
+  A symbolic link at `path` is replaced and not followed.
   """
   # A random name, since other threads and hosts may write the same file.
   aside = f'{path}.{secrets.token_hex(8)}.aside'
@@ -33,7 +33,7 @@ def write_whole(path: str, data: bytes) -> None:
 
 
 def sync_directory(path: str) -> None:
-  """Waits until changes of a directory, such as renames, are on the disk."""
+  """Waits until changes in a directory, such as renames, are on the disk."""
   try:
     descriptor = os.open(path or '.', os.O_RDONLY)
   except OSError as error:
@@ -47,10 +47,10 @@ def sync_directory(path: str) -> None:
 
 
 def _sync(descriptor: int) -> None:
-  """Waits for the disk, where the file system knows how to.
+  """Waits until data is on the disk, if the file system supports it.
 
-  Some know it for files and not for directories. What was renamed is whole or
-  not there even so; after a loss of power the older file may be back.
+  Some file systems support it for files but not for directories. A renamed file
+  is complete even there, but after a loss of power the old one may be back.
   """
   try:
     os.fsync(descriptor)
@@ -60,17 +60,17 @@ def _sync(descriptor: int) -> None:
 
 
 def open_to_append(path: str) -> TextIO:
-  """A file of lines; refuses a symbolic link."""
+  """Opens a text file to append lines; refuses a symbolic link."""
   descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT
                        | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
   return os.fdopen(descriptor, 'a', encoding='utf-8')
 
 
 def open_regular(path: str) -> BinaryIO:
-  """Opens a plain file for reading; never waits, as for a writer of a pipe.
+  """Opens a regular file for reading; never blocks, as opening a pipe would.
 
   Raises:
-    OSError: there is none, or it is a directory, a pipe or a device.
+    OSError: there is no file, or it is a directory, a pipe or a device.
   """
   descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
   try:
@@ -83,15 +83,15 @@ def open_regular(path: str) -> BinaryIO:
 
 
 def read_json(path: str, largest: int = 1 << 26) -> Any:
-  """The content of a JSON file.
+  """Returns the content of a JSON file.
 
   Args:
-    path: of the file.
-    largest: number of bytes that the file may have.
+    path: path of the file.
+    largest: largest allowed size in bytes.
 
   Raises:
     OSError: it cannot be read.
-    ValueError: it is no JSON, too large, or nested too deep.
+    ValueError: it is not JSON, too large, or nested too deeply.
   """
   with open_regular(path) as f:
     data = f.read(largest + 1)
@@ -101,7 +101,7 @@ def read_json(path: str, largest: int = 1 << 26) -> Any:
 
 
 def parse_json(data: Union[bytes, str]) -> Any:
-  """As `json.loads`, with ValueError also for what is nested too deep."""
+  """Like `json.loads`, but raises ValueError if data is nested too deeply."""
   try:
     return json.loads(data)
   except RecursionError:

@@ -1,4 +1,4 @@
-"""Metrics of a run: JSON lines to keep, TensorBoard events to look at."""
+"""Writes the metrics of a run: JSON lines, and events for TensorBoard."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ def _path(run_dir: str, name: str) -> str:
 
 
 def read_metrics(run_dir: str, name: str) -> Iterator[dict[str, Any]]:
-  """The rows that `MetricsLogger` wrote; torn lines are left out."""
+  """Yields the rows that `MetricsLogger` wrote, without incomplete lines."""
   try:
     with open(_path(run_dir, name), encoding='utf-8', errors='replace') as f:
       for line in f:
@@ -27,18 +27,18 @@ def read_metrics(run_dir: str, name: str) -> Iterator[dict[str, Any]]:
 
 
 class MetricsLogger:
-  """Appends rows; after a resume no step stands there twice."""
+  """Appends rows to a file; after a resume no step occurs twice."""
 
   def __init__(self, run_dir: str, name: str, resume_step: int | None = None,
                tensorboard: bool = True):
     """Opens `metrics/<name>.jsonl`.
 
     Args:
-      run_dir: an opened run directory.
-      name: of the file, and of the group of TensorBoard's curves.
-      resume_step: rows of this step and later are dropped, since they will be
-        written again; None keeps all.
-      tensorboard: whether to write events too.
+      run_dir: path of an opened run directory.
+      name: name of the file, and of the group of curves in TensorBoard.
+      resume_step: rows of this step and later are removed, since they will be
+        written again. None keeps all rows.
+      tensorboard: whether to write events for TensorBoard too.
     """
     path = _path(run_dir, name)
     os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -49,13 +49,13 @@ class MetricsLogger:
     self._file = files.open_to_append(path)
     self._events = None
     if tensorboard:
-      # Here, since readers of metrics do not need it.
+      # Imported here, since readers of metrics do not need it.
       from lpg_distributed.store import events
       self._events = events.EventsLogger(
           os.path.join(run_dir, 'metrics', 'tensorboard', name), resume_step)
 
   def write(self, step: int, values: Mapping[str, Any]) -> None:
-    """One row; numbers that are not finite are written as null."""
+    """Writes one row; numbers that are not finite become null."""
     row = {name: None if isinstance(value, float) and not math.isfinite(value)
            else value for name, value in values.items()}
     try:
