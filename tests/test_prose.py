@@ -7,9 +7,11 @@ import pytest
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _MOST_WORDS = 35  # of one sentence
-_PLAIN = ('README.md', 'docs/results.md', 'docs/method.md', 'docs/python.md',
-          'docs/meta_training.md', 'CONTRIBUTING.md', 'CHANGELOG.md',
-          'docs/results/README.md')
+_PLAIN = (
+    'README.md', 'BUILD.md', 'CHANGELOG.md', 'CONTRIBUTING.md',
+    'docker/README.md', 'benchmarks/README.md',
+    *sorted(str(path.relative_to(_ROOT)) for path in
+            (*_ROOT.glob('docs/*.md'), *_ROOT.glob('docs/results/*.md'))))
 
 
 def _prose(path):
