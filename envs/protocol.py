@@ -246,9 +246,6 @@ def check_types(environment: base.Environment) -> None:
     raise ProtocolError(f'{name}: action_mask gives {_describe(mask)}; '
                         f'allowed: bool[{num_actions}]')
   _check_stored(params, 'params', name)
-  if not jax.tree_util.tree_leaves(params):
-    raise ProtocolError(f'{name}: init_params gives no array; allowed: at '
-                        'least one, or no init_params')
   _check_reset(environment, spec, 'reset')
   _check_step(environment, spec)
   _check_reset(environment, spec, 'reset_midway')
@@ -328,6 +325,10 @@ def check(environment: base.Environment) -> None:
   """
   check_types(environment)
   name, key = environment.name, jax.random.PRNGKey(0)
+  # Layouts of lifetimes are the arrays that `jax.vmap` maps over.
+  if not jax.tree_util.tree_leaves(environment.init_params(key)):
+    raise ProtocolError(f'{name}: init_params gives no array; allowed: at '
+                        'least one, or no init_params')
   try:  # Traced twice, so that what NumPy draws differs.
     observation, reward, discount = found = jax.tree_util.tree_map(
         np.asarray, _rollout(environment)(key))

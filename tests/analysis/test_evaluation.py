@@ -156,7 +156,7 @@ def test_lifetimes_that_diverge_do_not_spoil_the_mean(lives, eta,
   def diverging(*args, **kwargs):
     lifetimes = train(*args, **kwargs)
     phi = lifetimes.seen['phi'].at[-1, 0].set(np.nan)
-    return lifetimes._replace(seen=lifetimes.seen._replace(phi=phi))
+    return lifetimes._replace(seen={**lifetimes.seen, 'phi': phi})
 
   monkeypatch.setattr(train_agents, 'train_agents', diverging)
   _, seen = evaluate(lives, {

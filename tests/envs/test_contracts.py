@@ -68,7 +68,8 @@ def test_only_the_actions_that_exist(num_actions):
   adapter.reset()
   adapter.step(num_actions - 1)
   for action in (-1, num_actions):
-    with pytest.raises(ValueError, match=f'allowed: 0 to {num_actions - 1}'):
+    with pytest.raises(ValueError, match='allowed: a whole number from 0 to '
+                       f'{num_actions - 1}'):
       adapter.step(action)
 
 

@@ -101,7 +101,7 @@ BAD = [
     (('--seed=-1',), ['run.seed', 'from 0']),
     (('--seed=3000000000',), ['run.seed', '2147483647']),
     (('--num_workers=0',), ['run.num_workers is 0', 'from 1']),
-    (('--meta_steps=1e3',), ['run.meta_steps', 'a whole number']),
+    (('--meta_steps=1.5',), ['run.meta_steps', 'a whole number']),
     (('--set=meta.num_updates=0',), ['meta.num_updates is 0', 'from 1']),
     (('--set=meta.num_updates=-5',), ['meta.num_updates is -5', 'from 1']),
     *[((f'--set=meta.learning_rate={value}',),

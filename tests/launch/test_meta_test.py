@@ -95,7 +95,7 @@ def test_a_signal_ends_it_and_the_command_goes_on(tmp_path):
     ('meta_test', ('--env=gymnax/UmbrellaChain-bsuite', '--rule=a2c',
                    '--render=x.gif'), 'are no image'),
     ('mini', (), '--eta is missing'),
-    ('select', ('--eta=none.npz',), 'there is no file none.npz'),
+    ('select', ('--eta=none.npz',), '/none.npz'),
     ('plot_results', ('--results=nowhere',), 'nowhere has no results'),
 ])
 def test_refusals(module, flags, message, tmp_path):

@@ -61,13 +61,18 @@ def own_addresses():
   return ['127.0.0.1', '::1', *found]
 
 
+def _is_mounted():
+  """`os.path.ismount` does not see a directory that is mounted on itself."""
+  with open('/proc/self/mounts', encoding='utf-8') as f:
+    return any(line.split()[1] == _NAMESPACES for line in f)
+
+
 def _unmount_namespaces(mounted_before):
   """Undoes what the first `ip netns add` of a machine does for all later ones.
 
   It mounts the directory of namespaces on itself.
   """
-  if not mounted_before and os.path.ismount(_NAMESPACES) and not os.listdir(
-      _NAMESPACES):
+  if not mounted_before and _is_mounted() and not os.listdir(_NAMESPACES):
     subprocess.run(['umount', _NAMESPACES], check=True, timeout=20)
     os.rmdir(_NAMESPACES)
 
@@ -80,7 +85,7 @@ def other_network():
   name = f'lpg{os.getpid()}'
   ours, theirs = f'lpga{os.getpid()}'[:15], f'lpgb{os.getpid()}'[:15]
   ip = lambda *words: subprocess.run(['ip', *words], check=True, timeout=20)
-  mounted = os.path.ismount(_NAMESPACES)
+  mounted = _is_mounted()
   try:
     ip('netns', 'add', name)
     ip('link', 'add', ours, 'type', 'veth', 'peer', 'name', theirs, 'netns',

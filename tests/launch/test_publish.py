@@ -1,5 +1,7 @@
 """The command that publishes: what it refuses, and what it asks for."""
 
+import sys
+
 from absl import flags
 import pytest
 
@@ -24,6 +26,7 @@ def run(tmp_path, monkeypatch):
               'results': {}, 'config': {'run': {'initial_rule': ''}}})
 
   def do(*arguments):
+    monkeypatch.setattr(sys, 'argv', ['lpg publish', *arguments])
     flags.FLAGS.unparse_flags()
     for flag in flags.FLAGS.get_flags_for_module(publish):
       flag.unparse()
@@ -39,7 +42,7 @@ def test_it_publishes_under_a_new_name(run, tmp_path, capsys):
   assert (asked['run_dir'], asked['name']) == ('runs/a', 'small_1')
   assert asked['average_last'] == 3 and asked['num_lifetimes'] == 8
   assert asked['summary'] == 'Of a test.' and asked['commit']
-  assert asked['command'].startswith('lpg publish ')
+  assert asked['command'].startswith('lpg publish --run_dir=runs/a ')
   assert 'small_1.npz' in capsys.readouterr().out
   for name in ('small_1.npz', 'small_1.json'):
     (tmp_path / name).write_bytes(b'')
