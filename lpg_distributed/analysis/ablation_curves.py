@@ -1,8 +1,8 @@
-"""The ablations of predictions through meta-training, as `follow` found them.
+"""Ablations of the predictions over the course of meta-training.
 
-When does a rule begin to need its predictions, and does it go on to? Held-out
-lifetimes by snapshots of eta: as they are, with alpha_y = 0, and with phi held
-at its mean.
+They show when a rule begins to need its predictions. Snapshots of eta are
+evaluated on held-out lifetimes in three variants: unchanged, with alpha_y = 0,
+and with phi held at its mean. `follow` computes the results.
 """
 
 import os
@@ -19,7 +19,7 @@ _VARIANTS = {follow.FULL: 'rule', follow.NO_Y: 'alpha_y = 0',
 
 
 def compute(run_dir: str):
-  """Reads what `follow` wrote of a run; returns `about` and `data`."""
+  """Reads the rows that `follow` wrote; returns `about` and `data`."""
   config = run_directory.read_config(run_dir)
   rows = follow.read(run_dir)
   if not rows:

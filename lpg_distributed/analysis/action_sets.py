@@ -1,10 +1,10 @@
-"""What Figure 3 stored, by the actions that a layout has.
+"""Splits the results of Figure 3 by the number of actions in a layout.
 
-Half of the grids have nine actions, and an agent collects what it steps on;
-the others have eighteen, and collecting is an action of its own (Appendix A.1).
-How much an agent can find differs by so much that means and intervals of both
-together are mostly those of the mixture. Layouts are drawn again from the
-comparison's seed; nobody lives in them.
+Half of the grids have nine actions, and an agent collects the objects that it
+steps on. The others have eighteen, and collecting is a separate action
+(Appendix A.1). Returns differ so much between the two that the interval of
+their mixture mostly reflects this difference. Layouts are drawn again from the
+comparison's seed; no agent is trained.
 """
 
 from typing import Any, Mapping, Sequence
@@ -24,7 +24,11 @@ _Summaries = Mapping[str, Mapping[str, Any]]
 
 
 def num_actions(environment: str, settings: training.Settings) -> np.ndarray:
-  """[lifetimes] of a grid, 9 or 18, in the order of Figure 3's returns."""
+  """Returns the number of actions, 9 or 18, of each lifetime on a grid.
+
+  Returns:
+    [lifetimes], in the order of Figure 3's returns.
+  """
   from lpg_distributed.analysis import training_environments
   layouts = training_environments.layouts(environment, settings)
   return np.where(layouts.collects_by_action, *reversed(NUM_ACTIONS))
@@ -36,12 +40,12 @@ def by_num_actions(about: Mapping[str, Any], data: Mapping[str, Any],
   """Summaries of final returns by environment, number of actions and label.
 
   Args:
-    about: of the results, see `figure3`.
-    data: likewise; environments that are no grids are left out.
-    labels: those of interest; none: all.
+    about: `about` of results of `figure3`.
+    data: `data` of the same results; environments other than grids are skipped.
+    labels: labels to include; empty: all.
 
   Raises:
-    ResultsError: no such label, or no grid.
+    ResultsError: a label does not exist, or there is no grid.
   """
   known = dict.fromkeys(
       label for found in data.values() for label in found['rules'])
@@ -68,7 +72,7 @@ def by_num_actions(about: Mapping[str, Any], data: Mapping[str, Any],
 
 
 def lines(found: Mapping[str, Mapping[int, _Summaries]]) -> list[str]:
-  """A table, and what can be said with intervals apart."""
+  """Formats a table, and the differences whose intervals do not overlap."""
   labels = list(dict.fromkeys(label for sets in found.values()
                               for row in sets.values() for label in row))
   rows, verdicts = [], []

@@ -1,11 +1,13 @@
-"""Rules against A2C on each of the fifteen kinds, of several Figures 3.
+"""Compares rules with A2C on each of the fifteen training environments.
 
-One row for each kind, those on which nobody was compared too, and one column
-for each rule of each file: whether its agents are above (+) or below (-) A2C
-tuned for that kind with 95 % intervals apart, or whether intervals overlap (=),
-by final returns and by means over learning curves. All agents meet the same
-layouts, some of which are worth more than others to anybody, so a second table
-has the differences lifetime by lifetime.
+It reads several files of results of Figure 3. The first table has a row for
+each environment, also for those without a comparison, and a column for each
+rule of each file. A rule is above (+) or below (-) A2C, which is tuned for that
+environment, if their 95 % intervals do not overlap; else `=`. Final returns and
+means over learning curves are compared.
+
+Some layouts give higher returns to all agents, and all agents get the same
+layouts. So a second table has the differences lifetime by lifetime.
 """
 
 from typing import Any, Mapping, NamedTuple, Sequence
@@ -26,18 +28,18 @@ _MARKERS = 'osD^v<>P'
 
 
 class Compared(NamedTuple):
-  """A rule of one file."""
+  """The comparison of a rule in one file."""
   head: str
-  final: Mapping[str, int]  # by kind, see `intervals.compare`
+  final: Mapping[str, int]  # result of `intervals.compare`, by kind
   whole: Mapping[str, int]
-  # By kind, `intervals.summary` of its final returns minus A2C's of the same
-  # lifetimes.
+  # By kind, `intervals.summary` of the differences in final return between the
+  # rule and A2C in the same lifetime.
   difference: Mapping[str, Mapping[str, Any]]
   baseline: Mapping[str, float]  # A2C's mean final return, by kind
 
 
 def _head(label: str, about: Mapping[str, Any]) -> str:
-  """The rule, and what sets its lifetimes apart from those of training."""
+  """Names the rule, and how its lifetimes differ from those of training."""
   rule, settings = about['rules'][label], about['settings']
   name = rule.get('published')
   parts = [f'`{name}`' if name else label]
@@ -50,7 +52,7 @@ def _head(label: str, about: Mapping[str, Any]) -> str:
 
 def _difference(label: str, data: Mapping[str, Any]
                 ) -> dict[str, Mapping[str, Any]]:
-  """See `Compared`; of the kinds on which both lived."""
+  """Computes `Compared.difference`, for kinds with results of both."""
   final = lambda rows, label: stored.as_array(rows[label]['final'])
   by_kind = {name: found['rules'] for name, found in data.items()}
   return {name: intervals.summary(
@@ -66,7 +68,7 @@ def _baseline(data: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _signs(columns: Sequence[Mapping[str, int]]) -> str:
-  """On how many kinds some rule is above, and every one below."""
+  """Counts kinds on which some rule is above A2C, or every rule below."""
   by_kind = [[column[name] for column in columns if name in column]
              for name in suite.ENVIRONMENTS]
   lived = [found for found in by_kind if found]
@@ -78,7 +80,7 @@ def _signs(columns: Sequence[Mapping[str, int]]) -> str:
 
 def compared(about: Mapping[str, Any],
              data: Mapping[str, Any]) -> list[Compared]:
-  """Each trained rule of a file that was compared with A2C on some kind."""
+  """Returns the trained rules that were compared with A2C on some kind."""
   result = []
   for label in figure3.trained(about):
     final, whole = (figure3.compared(label, training.A2C, data, what)
@@ -90,7 +92,7 @@ def compared(about: Mapping[str, Any],
 
 
 def lines(columns: Sequence[Compared]) -> list[str]:
-  """Tables of all kinds, and how many kinds some rule is above A2C on."""
+  """Formats the tables, and counts kinds with some rule above A2C."""
   nothing = {'low': 0., 'high': 0.}
   paired = [{name: intervals.compare(found, nothing)
              for name, found in column.difference.items()}
@@ -114,10 +116,10 @@ def lines(columns: Sequence[Compared]) -> list[str]:
 
 
 def read(paths: Sequence[str]) -> list[Compared]:
-  """The rules of several files of Figure 3, see `compared`.
+  """Reads the rules of several files of results of Figure 3; see `compared`.
 
   Raises:
-    ResultsError: no such file, or no rule was compared with A2C.
+    ResultsError: a file does not exist, or no rule was compared with A2C.
   """
   columns = [column for path in paths
              for column in compared(*stored.load(path, figure3.NAME))]
@@ -128,12 +130,11 @@ def read(paths: Sequence[str]) -> list[Compared]:
 
 
 def draw(columns: Sequence[Compared], path: str) -> str:
-  """Forest plot of the paired differences from A2C; returns `path`.
+  """Draws a forest plot of the paired differences from A2C; returns `path`.
 
-  One row for each kind and one mark for each rule: the mean over lifetimes of
-  the final return minus A2C's in the same lifetime, and its 95 % interval.
-  Both are divided by A2C's mean final return, so that kinds can stand on one
-  axis.
+  It has a row for each kind and a mark for each rule: the mean over lifetimes
+  of the final return minus A2C's in the same lifetime, and its 95 % interval.
+  Both are divided by A2C's mean final return, so that kinds share an axis.
 
   Raises:
     ResultsError: the file cannot be written.
@@ -167,6 +168,6 @@ def draw(columns: Sequence[Compared], path: str) -> str:
     with matplotlib.rc_context({'svg.hashsalt': 'lpg'}):
       figure.savefig(path, dpi=style.DPI, metadata=(
           {'Date': None} if path.endswith('.svg') else None))
-  except (OSError, ValueError) as error:  # No such place, no such format.
+  except (OSError, ValueError) as error:  # Not writable, or unknown format.
     raise stored.ResultsError(f'{path} cannot be drawn: {error}') from None
   return path

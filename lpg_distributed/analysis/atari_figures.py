@@ -1,4 +1,4 @@
-"""Figures of trainings on Atari, in the forms of Figures 9 and 10."""
+"""Draws results on Atari in the forms of Figures 9 and 10."""
 
 import os
 from typing import Mapping, NamedTuple, Sequence
@@ -14,14 +14,14 @@ _MOST_COLUMNS = 6
 
 
 class Curve(NamedTuple):
-  """Returns over frames, of one game."""
+  """The learning curve of one game."""
   frames: np.ndarray  # [n]
-  mean: np.ndarray  # [n], over runs
-  error: np.ndarray  # [n], standard error; 0 with one run
+  mean: np.ndarray  # [n], mean return over runs
+  error: np.ndarray  # [n], standard error over runs; 0 with one run
 
 
 def curve(runs: Sequence[atari_summary.Run]) -> Curve:
-  """The mean over the frames that all runs have, interpolated."""
+  """Interpolates the mean over runs, at frames that all runs cover."""
   begin = max(run.frames[0] for run in runs)
   end = max(begin, min(run.frames[-1] for run in runs))
   frames = np.linspace(begin, end, _POINTS)
@@ -35,7 +35,7 @@ def curve(runs: Sequence[atari_summary.Run]) -> Curve:
 
 def draw_curves(groups: Mapping[str, Sequence[atari_summary.Run]],
                 path: str) -> None:
-  """Figure 10: a panel for each game, a line for each group of runs."""
+  """Draws Figure 10: a panel per game, a line per group of runs."""
   games = sorted({run.game for runs in groups.values() for run in runs})
   columns = min(_MOST_COLUMNS, max(1, int(np.ceil(np.sqrt(len(games))))))
   figure, panels = style.panels(len(games), columns)
@@ -47,7 +47,7 @@ def draw_curves(groups: Mapping[str, Sequence[atari_summary.Run]],
         continue
       frames, mean, error = curve(runs)
       frames = frames / 1e6
-      # Of episodes that ended once only there is no line.
+      # A curve with a single point has no line.
       marker = 'o' if frames[0] == frames[-1] else None
       axes.plot(frames, mean, label=name, marker=marker, markevery=_POINTS,
                 **style.line(i))
@@ -57,7 +57,7 @@ def draw_curves(groups: Mapping[str, Sequence[atari_summary.Run]],
     random, human = atari.scores()[game]
     axes.axhline(random, color='gray', linestyle=':', linewidth=1,
                  label='random')
-    # Else the axis would show nothing but how far away it is.
+    # A human score that is far above the curves would hide them.
     if random + (top - random) * 2 > human:
       axes.axhline(human, color='gray', linestyle='--', linewidth=1,
                    label='human')
@@ -73,7 +73,7 @@ def draw_curves(groups: Mapping[str, Sequence[atari_summary.Run]],
 
 def draw_environments(groups: Mapping[str, Sequence[atari_summary.Run]],
                       path: str) -> None:
-  """Figure 9: games above human against the number of environments."""
+  """Draws Figure 9: games above human over the number of environments."""
   points = sorted((int(name), atari_summary.summarise(runs).above_human)
                   for name, runs in groups.items())
   numbers = [number for number, _ in points]
@@ -93,15 +93,15 @@ def draw_environments(groups: Mapping[str, Sequence[atari_summary.Run]],
 
 def draw_all(groups: Mapping[str, Sequence[atari_summary.Run]], directory: str,
              numbers: bool) -> list[str]:
-  """Draws into a directory; returns the files.
+  """Draws all figures into a directory; returns their paths.
 
   Args:
     groups: runs by label.
-    directory: is made.
+    directory: directory of the figures; created if it does not exist.
     numbers: whether labels are numbers of training environments.
 
   Raises:
-    AnalysisError: the directory is of no use.
+    AnalysisError: the directory cannot be written.
   """
   figures = {'atari_curves.png': draw_curves}
   if numbers:

@@ -1,4 +1,4 @@
-"""Results of trainings on Atari: scores by game, aggregates and tables."""
+"""Summarises results on Atari: scores by game, aggregates and tables."""
 
 import os
 from typing import Mapping, NamedTuple, Optional, Sequence
@@ -13,30 +13,30 @@ from lpg_distributed.figures import markdown
 from lpg_distributed.meta_testing import results
 from lpg_distributed.meta_testing import summary
 
-# Episodes behind a point of a curve.
+# Number of episodes that a point of a curve is the mean of.
 _WINDOW = 100
 _BOOTSTRAPS = 2000
 _CONFIDENCE = 0.95
 
 
 class AnalysisError(errors.UserError, ValueError):
-  """Results that cannot be put together; the message is one line."""
+  """Results cannot be combined; the message is one line."""
 
 
 class Run(NamedTuple):
-  """One training on one game."""
+  """The training of one agent on one game."""
   game: str
   seed: int
-  frames: np.ndarray  # [n] of the rows in which episodes ended
-  returns: np.ndarray  # [n], means of the latest `_WINDOW` episodes or so
+  frames: np.ndarray  # [n], of the rows in which episodes ended
+  returns: np.ndarray  # [n], see `latest_returns`
   score: float  # return at the end so far, see `summary.final_return`
   done: bool
 
 
 class Interval(NamedTuple):
-  """A figure, and where it lies with a confidence of 95 %."""
+  """An estimate with its 95 % confidence interval."""
   value: float
-  low: Optional[float] = None  # None: too few runs to say
+  low: Optional[float] = None  # None: too few runs
   high: Optional[float] = None
 
   def __str__(self) -> str:
@@ -46,21 +46,21 @@ class Interval(NamedTuple):
 
 
 class Summary(NamedTuple):
-  """Of human-normalised scores, over games."""
+  """Aggregates of human-normalised scores over games."""
   num_games: int
-  num_runs: int  # of each game, those that are used
-  above_human: Interval  # games whose mean score is above 1
+  num_runs: int  # runs per game that are used
+  above_human: Interval  # number of games whose mean score is above 1
   median: Interval  # of the games' mean scores
   iqm: Interval  # interquartile mean of all runs
 
 
 def read(directory: str) -> dict[str, list[Run]]:
-  """All trainings below a directory, by rule and preset.
+  """Reads all trainings below a directory, by rule and preset.
 
   Raises:
-    ResultError: one is damaged.
-    AnalysisError: there are none; none has come to the end of an episode; or
-      two are of the same game, rule, preset and seed.
+    ResultError: a result is damaged.
+    AnalysisError: there are no results, no episode has ended in any, or two
+      have the same game, rule, preset and seed.
   """
   groups: dict[str, list[Run]] = {}
   for path in _find(directory):
@@ -95,9 +95,14 @@ def read(directory: str) -> dict[str, list[Run]]:
 
 def latest_returns(means: Sequence[float],
                    counts: Sequence[int]) -> np.ndarray:
-  """From means over rows' episodes to means over the latest ones.
+  """Computes, for each row, the mean return of the latest episodes.
 
-  Of as many rows, up to each, as have `_WINDOW` episodes together, or of all.
+  It is the mean over as many of the latest rows as hold `_WINDOW` episodes, or
+  over all rows so far if they hold fewer.
+
+  Args:
+    means: [n], mean return of each row's episodes.
+    counts: [n], number of each row's episodes.
   """
   result = []
   for end in range(1, len(means) + 1):
@@ -109,7 +114,7 @@ def latest_returns(means: Sequence[float],
 
 
 def _find(directory: str) -> list[str]:
-  """All result files below."""
+  """Returns all result files below `directory`."""
   found = sorted(os.path.join(parent, results.FILE)
                  for parent, _, names in os.walk(directory)
                  if results.FILE in names)
@@ -119,7 +124,7 @@ def _find(directory: str) -> list[str]:
 
 
 def by_game(runs: Sequence[Run]) -> dict[str, list[Run]]:
-  """Games in the order of the alphabet, runs in that of their seeds."""
+  """Groups runs by game; games in alphabetical order, runs ordered by seed."""
   games: dict[str, list[Run]] = {}
   for run in sorted(runs, key=lambda run: (run.game, run.seed)):
     games.setdefault(run.game, []).append(run)
@@ -127,9 +132,9 @@ def by_game(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def normalised(runs: Sequence[Run]) -> np.ndarray:
-  """[runs, games] human-normalised scores.
+  """Computes human-normalised scores, [runs, games].
 
-  Of each game as many runs as all have, those of the first seeds.
+  Each game contributes the same number of runs, those with the first seeds.
   """
   games = by_game(runs)
   num_runs = min(map(len, games.values()))
@@ -139,13 +144,13 @@ def normalised(runs: Sequence[Run]) -> np.ndarray:
 
 
 def count_above_human(scores: np.ndarray) -> float:
-  """Games whose mean over runs is above 1; `scores` is [runs, games]."""
+  """Counts games whose mean score is above 1; `scores` is [runs, games]."""
   return float(np.sum(np.mean(scores, axis=0) > 1.))
 
 
 def summarise(runs: Sequence[Run], seed: int = 0) -> Summary:
   """Aggregates over games; intervals by a bootstrap stratified by game."""
-  # Here, since it takes its time to import.
+  # Imported here, since its import is slow.
   from rliable import library
   from rliable import metrics
   scores = normalised(runs)
@@ -165,10 +170,9 @@ def summarise(runs: Sequence[Run], seed: int = 0) -> Summary:
 
 
 def table(groups: Mapping[str, Sequence[Run]]) -> list[str]:
-  """A table, a row for each game, a column for each group of runs.
+  """Formats a table: a row for each game, a column for each group of runs.
 
-  Scores are means over runs, with standard errors; `*` where a run has not
-  reached its end.
+  Scores are means over runs, with standard errors. `*` marks unfinished runs.
   """
   games = sorted({run.game for runs in groups.values() for run in runs})
   names = list(groups)
@@ -192,7 +196,7 @@ def _cell(game: str, runs: Sequence[Run]) -> str:
 
 
 def lines_of(groups: Mapping[str, Sequence[Run]]) -> list[str]:
-  """All there is to print."""
+  """Formats the table and the aggregates."""
   lines = table(groups)
   lines += ['', 'Mean return over the last tenth of the steps ± standard '
             'error over seeds (share of the way from random to human); * not '
@@ -211,7 +215,7 @@ def lines_of(groups: Mapping[str, Sequence[Run]]) -> list[str]:
 
 
 def collect(arguments: Sequence[str]) -> tuple[dict[str, list[Run]], bool]:
-  """(groups by their labels, whether these are all numbers)."""
+  """Returns groups of runs by label, and whether all labels are numbers."""
   groups: dict[str, list[Run]] = {}
   labels = []
   for text in arguments:

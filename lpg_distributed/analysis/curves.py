@@ -1,4 +1,4 @@
-"""What is kept of lifetimes: final returns, and curves over their parts."""
+"""Reduces lifetimes to final returns and to curves over equal parts."""
 
 from typing import Any, Sequence
 
@@ -8,12 +8,12 @@ from lpg_distributed.core import train_agents
 
 
 def bins(num_updates: int, points: int) -> np.ndarray:
-  """[P+1] bounds that cut N updates into P parts."""
+  """Returns the bounds, [P+1], that divide N updates into P parts."""
   return np.linspace(0, num_updates, min(points, num_updates) + 1).astype(int)
 
 
 def curve(lifetimes: train_agents.Lifetimes, bounds: np.ndarray) -> np.ndarray:
-  """[P, L], mean return of the episodes of each part; NaN where none ended."""
+  """Mean return of the episodes of each part, [P, L]; NaN where none ended."""
   counts = np.asarray(lifetimes.num_episodes, np.float64)
   sums = np.asarray(lifetimes.episode_return, np.float64) * counts
   over_parts = lambda x: np.add.reduceat(x, bounds[:-1], axis=0)
@@ -22,7 +22,7 @@ def curve(lifetimes: train_agents.Lifetimes, bounds: np.ndarray) -> np.ndarray:
 
 
 def _nan_statistics(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Mean and standard error over [P, L]'s lifetimes that have a number."""
+  """Mean and standard error over lifetimes, [P] each, ignoring NaN."""
   finite = np.isfinite(curves)
   count = finite.sum(axis=1)
   safe = np.where(finite, curves, 0.)
@@ -34,11 +34,11 @@ def _nan_statistics(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def row(lives: Sequence[train_agents.Lifetimes], bounds: np.ndarray,
         num: int) -> dict[str, Any]:
-  """What is kept of one rule's lifetimes.
+  """Reduces the lifetimes of a rule to the numbers that results store.
 
   Returns:
-    `final` [n] and `whole` [n] (the mean over a lifetime's curve), one number
-    for each lifetime; `mean` and `standard_error` [P] of the curves.
+    `final` and `whole` [n]: the final return of each lifetime, and the mean
+    over its curve. `mean` and `standard_error` [P]: those of the curves.
   """
   curves = np.concatenate(
       [curve(some, bounds) for some in lives], axis=1)[:, :num]

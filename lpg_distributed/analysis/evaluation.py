@@ -1,4 +1,4 @@
-"""How good a rule is, on lifetimes that had no part in its training."""
+"""Evaluates a rule on held-out lifetimes, which its training did not use."""
 
 import functools
 from typing import Any, NamedTuple, Optional
@@ -14,30 +14,30 @@ from lpg_distributed.core import train_agents
 from lpg_distributed.core.update_rules import registry
 from lpg_distributed.store import saved_bandit
 
-# Folded into the key, where training folds in shard ids.
+# Folded into the key in place of a shard id, which is always smaller.
 _HELD_OUT = 2 ** 31 - 1
 
 
 class Score(NamedTuple):
-  """Final returns of lifetimes of one kind."""
+  """Statistics of the final returns of lifetimes of one kind."""
   mean: float
   standard_error: float
   num_lifetimes: int
 
 
 class Variant(NamedTuple):
-  """What is compared."""
+  """A variant of a rule."""
   eta: np.ndarray  # [P]
-  alpha_y: Optional[float] = None  # overrides the bandit's; 0: y not learned
-  # Holds an input of the rule, `phi` or one of `rule_inputs.INPUTS`, at its
-  # mean under another variant, which stands before.
+  alpha_y: Optional[float] = None  # overrides the bandit's; 0: y is not learned
+  # Name of an input of the rule, `phi` or one of `rule_inputs.INPUTS`. It is
+  # held at its mean under another variant, which must come earlier.
   held: Optional[str] = None
   held_of: Optional[str] = None
 
 
 def with_ablations(config: config_lib.RuleConfig, eta: np.ndarray, full: str,
                    no_y: str, held_phi: str) -> dict[str, Variant]:
-  """A rule and the ablations of its predictions, by these names."""
+  """Returns a rule and the ablations of its predictions, by the given names."""
   variants = {full: Variant(eta),
               held_phi: Variant(eta, held='phi', held_of=full)}
   if registry.make_learned(config).predictions is not None:
@@ -46,14 +46,24 @@ def with_ablations(config: config_lib.RuleConfig, eta: np.ndarray, full: str,
 
 
 def held_out_key(seed: int, index: int) -> chex.PRNGKey:
-  """Of lifetimes that no shard lives; `index` is an environment's."""
+  """Key of held-out lifetimes; `index` is that of the environment."""
   return jax.random.fold_in(
       jax.random.fold_in(jax.random.PRNGKey(seed), _HELD_OUT), index)
 
 
 def hold(config: config_lib.RuleConfig, eta: np.ndarray, name: str,
          value: float) -> np.ndarray:
-  """`eta` with `phi` or one of `rule_inputs.INPUTS` held at `value`."""
+  """Changes eta so that an input is held at `value`.
+
+  Args:
+    config: sizes of the rule.
+    eta: [P].
+    name: `phi`, or one of `rule_inputs.INPUTS`.
+    value: the constant.
+
+  Returns:
+    [P].
+  """
   tree = rule_vector.unravel(config, eta)
   return rule_vector.ravel(
       lpg_network.hold_phi(tree, value) if name == 'phi'
@@ -61,7 +71,7 @@ def hold(config: config_lib.RuleConfig, eta: np.ndarray, name: str,
 
 
 class Lives:
-  """Whole lifetimes of one kind by any eta of one shape, compiled once."""
+  """Simulates whole lifetimes of one kind under any eta; compiled once."""
 
   def __init__(self, config: config_lib.Config, environment: str,
                num_lifetimes: int):
@@ -80,13 +90,16 @@ class Lives:
   def __call__(self, eta: np.ndarray, key: chex.PRNGKey,
                log_probs: np.ndarray, alpha_y: Optional[float] = None
                ) -> train_agents.Lifetimes:
-    """See `train_agents.train_agents`; NumPy arrays, without theta."""
+    """Runs `train_agents.train_agents`; returns NumPy arrays, without theta."""
     return jax.tree_util.tree_map(
         np.asarray, self._compiled(alpha_y)(eta, key, log_probs))
 
 
 def mean_seen(lifetimes: train_agents.Lifetimes) -> dict[str, float]:
-  """Over lifetimes and updates; those that diverged are left out."""
+  """Mean of each of the rule's inputs over lifetimes and updates.
+
+  Values that are not finite are left out.
+  """
   means = {}
   for name, values in lifetimes.seen.items():
     values = np.asarray(values, np.float64)
@@ -95,7 +108,7 @@ def mean_seen(lifetimes: train_agents.Lifetimes) -> dict[str, float]:
 
 
 class Comparison:
-  """Variants of a run's rule on the same lifetimes of one of its kinds."""
+  """Compares variants of a run's rule on the same lifetimes of one kind."""
 
   def __init__(self, config: config_lib.Config, environment: str,
                num_lifetimes: int):
@@ -107,7 +120,7 @@ class Comparison:
 
   def scores(self, variants: dict[str, Variant],
              bandit_state: Optional[dict[str, Any]]) -> dict[str, Score]:
-    """See `evaluate`."""
+    """Scores the variants; see `evaluate`."""
     log_probs = np.zeros(
         len(self._config.agents[self._environment].arms), np.float32)
     if bandit_state is not None:
@@ -133,11 +146,11 @@ def evaluate(config: config_lib.Config, environment: str,
              variants: dict[str, Variant],
              bandit_state: Optional[dict[str, Any]],
              num_lifetimes: int) -> dict[str, Score]:
-  """Lives whole lifetimes of one kind with each variant of a rule.
+  """Simulates whole lifetimes of one kind with each variant of a rule.
 
-  Layouts, hyperparameters and random numbers are the same for all. They are
-  drawn from what `bandit_state` (see `BanditServer.get_state`) has learned,
-  uniformly where it is None.
+  Layouts, hyperparameters and random numbers are the same for all variants.
+  Hyperparameters are drawn from the bandit in `bandit_state` (see
+  `BanditServer.get_state`), or uniformly if that is None.
   """
   return Comparison(config, environment, num_lifetimes).scores(
       variants, bandit_state)

@@ -1,4 +1,4 @@
-"""How policy evaluation is done, as data; see `policy_evaluation`."""
+"""Settings of policy evaluation; see `policy_evaluation`."""
 
 import dataclasses
 
@@ -10,9 +10,9 @@ GAMMA = 0.995  # Section 4.3
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """How predictions are learned; Table 3's numbers for tabular grids."""
+  """How predictions are learned, with the numbers of Table 3 for tables."""
   updates: int = 400
-  records: int = 20  # how often predictions are recorded, equally spaced
+  records: int = 20  # number of equally spaced records of predictions
   num_envs: int = 64
   trajectory_steps: int = 20
   alpha_lr: float = 40.
@@ -21,7 +21,7 @@ class Settings:
 
 
 def checked(settings: Settings) -> Settings:
-  """Returns the settings; ResultsError for numbers that are not allowed."""
+  """Returns the settings; raises ResultsError if a number is not allowed."""
   experiment.check_counts(updates=settings.updates, records=settings.records,
                           num_envs=settings.num_envs)
   if settings.updates % settings.records:

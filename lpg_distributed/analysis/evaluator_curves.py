@@ -1,4 +1,4 @@
-"""What the evaluator saw of a run: returns on Atari games."""
+"""Reads and draws the evaluator's returns on Atari games in a run."""
 
 import os
 from typing import Any, NamedTuple, Optional, Sequence
@@ -12,19 +12,18 @@ from lpg_distributed.store import loggers
 
 
 class Evaluation(NamedTuple):
-  """One agent's life under one eta."""
+  """The training of one agent by one eta."""
   game: str
   meta_step: int
-  frames: np.ndarray  # [n] of the rows that have a return
+  frames: np.ndarray  # [n], of the rows that have a return
   returns: np.ndarray  # [n]
   done: bool
 
 
 def read(run_dir: str) -> list[Evaluation]:
-  """All that had an episode, by game and meta-step.
+  """Returns evaluations in which an episode ended, by game and meta-step.
 
-  Where a restarted evaluator told of the same frames again, the later row
-  stands.
+  If a restarted evaluator wrote the same frames again, the later row is used.
   """
   rows: dict[tuple[str, int], dict[int, Any]] = {}
   done = set()
@@ -44,7 +43,7 @@ def games(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def _draw_scores(axes, game: str, top: float) -> None:
-  """Lines for the random agent, and for a human who is not out of sight."""
+  """Draws the scores of the random agent and of a human, if below `top`."""
   scores = atari.scores().get(game)
   if scores is None:
     return
@@ -54,7 +53,7 @@ def _draw_scores(axes, game: str, top: float) -> None:
 
 
 def draw_final(axes, game: str, evaluations: Sequence[Evaluation]) -> None:
-  """Returns at the end of lives against the meta-step of their eta."""
+  """Draws final returns over the meta-step of the agents' eta."""
   mine = [e for e in evaluations if e.game == game and e.done]
   axes.plot([e.meta_step for e in mine], [e.returns[-1] for e in mine],
             marker='.', label='end of evaluation', **style.line(0))
@@ -64,9 +63,9 @@ def draw_final(axes, game: str, evaluations: Sequence[Evaluation]) -> None:
 
 
 def draw(run_dir: str) -> Optional[str]:
-  """Draws `figures/evaluator.png`: learning curves, the later eta the darker.
+  """Draws `figures/evaluator.png`: learning curves, darker for later eta.
 
-  Returns where it is; None if there is nothing to draw.
+  Returns its path; None if there is nothing to draw.
   """
   evaluations = read(run_dir)
   names = games(evaluations)
@@ -78,7 +77,7 @@ def draw(run_dir: str) -> Optional[str]:
   for game, axes in zip(names, panels):
     mine = [e for e in evaluations if e.game == game]
     for e in mine:
-      # The lightest colours do not show on white.
+      # The lightest colours are invisible on white.
       axes.plot(e.frames / 1e3, e.returns, linewidth=1,
                 color=colours(0.15 + 0.85 * e.meta_step / last))
     _draw_scores(axes, game, max(e.returns.max() for e in mine))

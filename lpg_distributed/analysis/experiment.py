@@ -1,7 +1,7 @@
-"""What the experiments share: compute, store, draw.
+"""Functions that all experiments share: compute, store, draw.
 
-Each experiment is a module with `NAME`, `compute`, `draw` and `lines`. What it
-computes goes to a file of results. Figures and tables are always made from
+An experiment is a module with `NAME`, `compute`, `draw` and `lines`. It writes
+what it computes to a file of results. Figures and tables are always made from
 that file, so that drawing again gives the same figure.
 """
 
@@ -17,7 +17,7 @@ Data = Mapping[str, Any]
 
 class Experiment(Protocol):
   """A module of this package that computes and draws one experiment."""
-  NAME: str  # of its results
+  NAME: str  # name of the experiment in its results
 
   def draw(self, about: Data, data: Data) -> Any:
     """Draws the results; returns a matplotlib figure."""
@@ -27,33 +27,33 @@ class Experiment(Protocol):
 
 
 def say(text: str) -> None:
-  """Tells the user what is being computed."""
+  """Prints a message about progress."""
   print(text, file=sys.stderr, flush=True)
 
 
 def one_thread() -> None:
-  """Limits XLA to one thread, as in meta-training, unless the user chose.
+  """Limits XLA to one thread, as in meta-training, unless the user set it.
 
-  Works until JAX has looked for its devices.
+  It has an effect only before JAX initialises its devices.
   """
   os.environ.setdefault('NPROC', '1')
   os.environ.setdefault('XLA_FLAGS', '--xla_cpu_multi_thread_eigen=false')
 
 
 def split(text: str) -> tuple[str, str]:
-  """`[LABEL=]PLACE` as (label, place); '' for a label that is not there.
+  """Splits `[LABEL=]PLACE` into (label, place); the label may be ''.
 
-  A place with an equals sign in it needs a label.
+  A place that contains an equals sign needs a label.
   """
   label, sign, place = text.partition('=')
   return (label, place) if sign else ('', text)
 
 
 def only(texts: Sequence[str], flag: str = '--rule') -> str:
-  """The single value of a flag that may be given many times.
+  """Returns the only value of a flag that can be repeated.
 
   Raises:
-    ResultsError: there are several.
+    ResultsError: there are several values.
   """
   if len(texts) != 1:
     raise stored.ResultsError(f'{flag} is there {len(texts)} times; '
@@ -62,7 +62,7 @@ def only(texts: Sequence[str], flag: str = '--rule') -> str:
 
 
 def check_counts(low: int = 1, **counts: int) -> None:
-  """Raises ResultsError for the first of these flags that is below `low`."""
+  """Raises ResultsError if one of these flags is below `low`."""
   for name, count in counts.items():
     if count < low:
       raise stored.ResultsError(f'--{name} is {count}; allowed: {low} or more')
@@ -70,12 +70,12 @@ def check_counts(low: int = 1, **counts: int) -> None:
 
 def compute_and_store(experiment: Experiment, path: str, command: str,
                       compute: Callable[[], tuple[Data, Data]]) -> None:
-  """Writes a file of results.
+  """Computes an experiment and writes its file of results.
 
   Args:
-    experiment: whose results these are.
-    path: of the file.
-    command: by which they are computed; the file states it.
+    experiment: the experiment's module.
+    path: path of the file.
+    command: the command that computes it; stored in the file.
     compute: returns `about` and `data`, see `stored`.
   """
   one_thread()
@@ -87,22 +87,22 @@ def compute_and_store(experiment: Experiment, path: str, command: str,
 
 def show(experiment: Experiment, path: str,
          figure: Optional[str] = None) -> list[str]:
-  """Draws a file of results.
+  """Draws a file of results, and formats it as text.
 
   Args:
-    experiment: whose results these are.
-    path: of the file.
-    figure: where it is drawn; default: beside the results, as .png.
+    experiment: the experiment's module.
+    path: path of the file.
+    figure: path of the figure; None: beside the results, as .png.
 
   Returns:
-    Lines to be printed, of which the last names the figure.
+    Lines to be printed; the last one names the figure.
 
   Raises:
-    ResultsError: no such results, or no such place or format of a figure.
+    ResultsError: the results cannot be read, or the figure not be written.
   """
   about, data = stored.load(path, experiment.NAME)
   lines = list(experiment.lines(about, data))
-  from lpg_distributed.figures import style  # Here, since it is slow to import.
+  from lpg_distributed.figures import style  # Here, since its import is slow.
   figure = figure or os.path.splitext(path)[0] + '.png'
   try:
     os.makedirs(os.path.dirname(figure) or '.', exist_ok=True)

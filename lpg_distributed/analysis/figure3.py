@@ -1,15 +1,18 @@
-"""Figure 3: rules and A2C on the training environments, held-out lifetimes.
+"""Figure 3: rules and A2C on held-out lifetimes of training environments.
 
-Learning curves and final returns of new agents, by each rule with the
-hyperparameters that its bandit likes best or, if rules are tuned, that do best
-in other lifetimes, by A2C with its own tuned likewise, by a rule that was not
-trained, and by three ablations of each rule: agents that never learn their
-predictions (alpha_y = 0), a rule that sees a constant in their place (phi held
-at its mean), and one that sees a constant in place of pi(a|s) (policy held at
-its mean), in which a rule that does without predictions may keep values all
-the same. Results are written after each rule on each environment and after
-each pair of a grid that is tuned, and the same command resumes with what is
-missing.
+New agents learn by each of the following. Learning curves and final returns
+are recorded.
+
+- each rule, with the hyperparameters that its bandit prefers or, if rules are
+  tuned, the best ones in other lifetimes
+- A2C, with hyperparameters that are tuned in the same way
+- an untrained rule
+- ablations of each rule: agents that never learn predictions (alpha_y = 0), phi
+  held at its mean, and pi(a|s) held at its mean. A rule that does not need
+  predictions may represent values by pi(a|s).
+
+Results are written after each rule on each environment, and after each pair of
+a grid in tuning. The same command computes what is missing.
 """
 
 import dataclasses
@@ -33,7 +36,7 @@ NAME = 'figure3'
 
 
 def _check_settings(settings: training.Settings) -> None:
-  """Raises ResultsError for numbers that are not allowed."""
+  """Raises ResultsError if a number is not allowed."""
   experiment.check_counts(2, num_lifetimes=settings.num_lifetimes,
                           tuning_lifetimes=settings.tuning_lifetimes,
                           final_lifetimes=settings.final_lifetimes)
@@ -56,13 +59,17 @@ def _environments(names: Sequence[str],
 
 
 def _done(path: str, about: Mapping[str, Any]) -> dict[str, Any]:
-  """What the file of results holds already, of the same comparison."""
+  """Returns the data that the file of results already has.
+
+  Raises:
+    ResultsError: the file holds another comparison.
+  """
   if not os.path.exists(path):
     return {}
   found, data = stored.load(path, NAME)
-  for name in ('command', 'process_minutes'):  # Of the last command.
+  for name in ('command', 'process_minutes'):  # They may differ.
     found.pop(name, None)
-  # Of settings that were not there yet.
+  # Older files lack newer settings, which then have their defaults.
   found['settings'] = {**dataclasses.asdict(training.Settings()),
                        **found.get('settings', {})}
   if found != stored.plain(about):
@@ -77,13 +84,13 @@ def compute(rules: Sequence[str], settings: training.Settings, path: str,
 
   Args:
     rules: see `sources.read_all`.
-    settings: of the comparison.
-    path: the file of results.
-    environments: names, or `all` alone; none: those of the first rule's
-      training.
+    settings: settings of the comparison.
+    path: path of the file of results.
+    environments: names, or only `all`; empty: the training environments of the
+      first rule.
     average_last: see `sources.read_all`.
   """
-  # Here, since it brings JAX, which drawing does not need.
+  # Imported here, since it imports JAX, which drawing does not need.
   from lpg_distributed.analysis import sources
   _check_settings(settings)
   settings = dataclasses.replace(
@@ -97,22 +104,22 @@ def compute(rules: Sequence[str], settings: training.Settings, path: str,
 def compare(rules: Sequence[Any], environments: Sequence[str],
             settings: training.Settings, path: str
             ) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Compares rules, see `training_environments.evaluate`, kind by kind.
+  """Compares rules kind by kind; see `training_environments.evaluate`.
 
   Args:
-    rules: of `sources.Source`.
-    environments: their names.
-    settings: see there.
-    path: a file of results. What it holds is not done again, and what is done
-      is kept there.
+    rules: the rules, each a `sources.Source`.
+    environments: names of the environments.
+    settings: settings of the comparison.
+    path: path of the file of results. Results in it are not computed again, and
+      new ones are added to it.
 
   Returns:
-    `about` and `data`, as they stand in the file.
+    `about` and `data`, as in the file.
 
   Raises:
-    ResultsError: it holds another comparison.
+    ResultsError: the file holds another comparison.
   """
-  # Here, since it brings JAX, which drawing does not need.
+  # Imported here, since it imports JAX, which drawing does not need.
   from lpg_distributed.analysis import training_environments
   about = {'rules': {s.label: s.about for s in rules},
            'settings': dataclasses.asdict(settings)}
@@ -149,17 +156,20 @@ def draw(about, data):
     optimum = optimal_returns.optima().get(name)
     axes.set_title(name if optimum is None else
                    f'{name} (optimal: {optimum:.3g})')
-    if optimum is not None and optimum < 2. * top:  # Else nothing else shows.
+    if optimum is not None and optimum < 2. * top:  # Else it hides the curves.
       axes.axhline(optimum, color='black', linestyle=':', linewidth=1)
     axes.set_xlabel('million environment steps')
     axes.set_ylabel('return')
-  if grid[0].get_legend_handles_labels()[0]:  # Else nothing is there yet.
+  if grid[0].get_legend_handles_labels()[0]:  # Else there is no curve yet.
     grid[0].legend()
   return figure
 
 
 def normalised(name: str, value: Optional[float]) -> Optional[float]:
-  """0 is the random policy, 1 the optimal one; None where that is unknown."""
+  """Normalises a return: 0 for the random policy, 1 for the optimal one.
+
+  None if the optimum is unknown.
+  """
   entry = optimal_returns.load().get(name)
   if value is None or entry is None or entry['optimal'] is None:
     return None
@@ -168,16 +178,18 @@ def normalised(name: str, value: Optional[float]) -> Optional[float]:
 
 def summaries(found: Mapping[str, Any],
               what: str = 'final') -> dict[str, dict[str, Any]]:
-  """Per rule the summary of its returns, of one environment.
+  """Summarises the returns of each rule on one environment.
 
-  `what`: `final`, or `whole`, which is the mean over the learning curve.
+  Args:
+    found: results of the environment.
+    what: `final`, the final return, or `whole`, the mean over the curve.
   """
   return {label: intervals.summary(stored.as_array(row[what]))
           for label, row in found['rules'].items()}
 
 
 def _pair(pair: Sequence[float], grid: Sequence[Sequence[float]]) -> str:
-  """Of hyperparameters, and whether larger or smaller ones may be better."""
+  """Formats a pair; marks values at the edge of the grid."""
   parts = []
   for value, values in zip(pair, zip(*grid)):
     low, high = min(values), max(values)
@@ -188,13 +200,13 @@ def _pair(pair: Sequence[float], grid: Sequence[Sequence[float]]) -> str:
 
 
 def _hyper_params(about, data) -> list[str]:
-  """A table of what agents learned with."""
+  """Formats a table of the agents' hyperparameters."""
   labels = trained(about)
   rows = []
   for name, found in data.items():
     cells = []
     for chosen in map(found['arms'].get, labels):
-      # A list has probabilities: in earlier results arms were drawn by them.
+      # Older results have a list, the probabilities that arms were drawn with.
       arm = chosen['arm'] if isinstance(chosen, Mapping) else None
       cells.append('-' if arm is None else
                    _pair(chosen['arms'][arm], chosen['arms']))
@@ -206,14 +218,14 @@ def _hyper_params(about, data) -> list[str]:
 
 
 def trained(about: Mapping[str, Any]) -> list[str]:
-  """The labels of the rules that were."""
+  """Returns the labels of the trained rules."""
   return [label for label, rule in about['rules'].items()
           if not rule.get('untrained')]
 
 
 def compared(label: str, other: str, data: Mapping[str, Any],
              what: str) -> dict[str, int]:
-  """`intervals.compare` by kind, of those on which both lived.
+  """Returns `intervals.compare` by kind, for kinds with results of both.
 
   `what`: see `summaries`.
   """
@@ -223,7 +235,7 @@ def compared(label: str, other: str, data: Mapping[str, Any],
 
 
 def _against(label: str, other: str, data) -> list[str]:
-  """On how many kinds one is above or below the other, by both returns."""
+  """Counts kinds on which one is above or below the other, by both returns."""
   result = []
   for what, text in (('final', 'final return'), ('whole', 'whole curve')):
     found = list(compared(label, other, data, what).values())
@@ -234,7 +246,7 @@ def _against(label: str, other: str, data) -> list[str]:
 
 
 def _verdicts(about, data) -> list[str]:
-  """What can be said with intervals apart."""
+  """Formats the differences whose intervals do not overlap."""
   labels = trained(about)
   result = []
   for i, label in enumerate(labels):
@@ -252,7 +264,7 @@ def _verdicts(about, data) -> list[str]:
 
 
 def _raw(labels: Sequence[str], data, what: str) -> list[str]:
-  """A table of returns; `what`: see `summaries`."""
+  """Formats a table of returns; `what`: see `summaries`."""
   rows = []
   for name, found in data.items():
     summary = summaries(found, what)
@@ -263,7 +275,7 @@ def _raw(labels: Sequence[str], data, what: str) -> list[str]:
 
 
 def _normalised(labels: Sequence[str], data) -> list[str]:
-  """A table of final returns and of means over learning curves."""
+  """Formats normalised final returns and means over learning curves."""
   rows = []
   for name, found in data.items():
     cells = []
@@ -279,10 +291,10 @@ def _normalised(labels: Sequence[str], data) -> list[str]:
 
 
 def lines(about, data):
-  """Tables of final returns, raw and normalised, and what they say."""
+  """Formats tables of raw and normalised returns, and their differences."""
   labels = sorted(dict.fromkeys(
       label for found in data.values() for label in found['rules']),
-                  key=lambda label: label == training.A2C)  # The last one.
+                  key=lambda label: label == training.A2C)  # A2C comes last.
   num = about['settings']['num_lifetimes']
   return [
       f'Final return of {num} held-out lifetimes, mean ± half of the '

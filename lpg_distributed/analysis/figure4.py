@@ -1,7 +1,7 @@
-"""Figure 4: what the predictions of an unseen grid world look like.
-(a) the grid, (b) the fixed policy and its true values, (c) the predictions
-after policy evaluation by the rule, and phi(y), which is all that the rule
-sees of them.
+"""Figure 4: predictions in a grid world that meta-training did not use.
+It shows (a) the grid, (b) the fixed policy and its true values, and (c) the
+predictions after policy evaluation by the rule. It also shows phi(y), the only
+function of the predictions that the rule sees.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from lpg_distributed.figures import style
 
 NAME = 'figure4'
 _COLUMNS = 11
-_WORLD_SEED = 4  # its layout is in no other experiment
+_WORLD_SEED = 4  # seed of a layout that no other experiment uses
 
 
 def compute(rule: str, settings: evaluation_settings.Settings,
@@ -23,11 +23,11 @@ def compute(rule: str, settings: evaluation_settings.Settings,
 
   Args:
     rule: see `sources.read`.
-    settings: of policy evaluation.
+    settings: settings of policy evaluation.
     average_last: see `sources.read`.
-    seed: of the layout, the agent and the actions.
+    seed: seed of the layout, the agent and the actions.
   """
-  # Here, since it brings JAX, which drawing does not need.
+  # Imported here, since drawing does not need JAX.
   import jax
 
   from lpg_distributed.analysis import policy_evaluation as evaluation

@@ -1,11 +1,11 @@
-"""Figure 5: are true values in the predictions, at several discounts?
+"""Figure 5: do predictions encode true values at several discounts?
 
-Over the course of policy evaluation at discount 0.995, networks with one
-hidden layer are trained to read true values at other discounts from the
-predictions, and from TD(lambda)'s value; errors are those on held-out grid
-worlds. The predictions of an untrained rule are the control. Of what rules see
-themselves of their predictions, phi(y), the correlation with true values is
-taken as it is.
+During policy evaluation at discount 0.995, networks with one hidden layer are
+trained to regress true values at several discounts. Their input is the
+predictions, or the value of TD(lambda). Errors are measured on held-out grid
+worlds. The predictions of an untrained rule are the control. For phi(y), the
+function of the predictions that a rule sees, the correlation with true values
+is reported without a regression.
 """
 
 import dataclasses
@@ -27,7 +27,15 @@ _WORLD_SEED = 5
 
 
 def _correlations(numbers: np.ndarray, worlds) -> dict[str, np.ndarray]:
-  """[D], over the cells of each of W worlds, of numbers [W, F] and values."""
+  """Correlations over cells with true values, for D discounts, by statistic.
+
+  Args:
+    numbers: [W, F], a number per cell of W worlds.
+    worlds: their true values.
+
+  Returns:
+    Statistics over worlds, [D] each.
+  """
   found = [intervals.summary([
       np.corrcoef(x[visited], value[visited])[0, 1]
       for x, value, visited in zip(numbers, values, worlds.visited)])
@@ -43,14 +51,14 @@ def compute(rules: Sequence[str], settings: evaluation_settings.Settings,
 
   Args:
     rules: see `sources.read_all`.
-    settings: of policy evaluation.
+    settings: settings of policy evaluation.
     average_last: see `sources.read_all`.
-    seed: of layouts, agents and actions.
-    train_worlds: grid worlds that the regression is trained on.
-    test_worlds: grid worlds whose errors are reported.
-    regression_steps: of the regression's training.
+    seed: seed of layouts, agents and actions.
+    train_worlds: number of grid worlds that the regression is trained on.
+    test_worlds: number of grid worlds whose errors are reported.
+    regression_steps: training steps of the regression.
   """
-  # Here, since it brings JAX, which drawing does not need.
+  # Imported here, since drawing does not need JAX.
   import jax
 
   from lpg_distributed.analysis import policy_evaluation as evaluation
@@ -72,7 +80,7 @@ def compute(rules: Sequence[str], settings: evaluation_settings.Settings,
         source.eta, *keys)
     regress = lambda x: value_regression.errors(
         x, worlds.values, is_test, worlds.visited, regression_steps)
-    if TD not in curves:  # The same trajectories for all.
+    if TD not in curves:  # The same for all rules, as trajectories are.
       curves[TD] = regress(course.values[..., None])
       correlations[TD] = _correlations(course.values[-1], worlds)
     curves[source.label] = regress(
@@ -86,7 +94,7 @@ def compute(rules: Sequence[str], settings: evaluation_settings.Settings,
            'regression_steps': regression_steps}
   return about, {
       'updates': course.updates, 'discounts': evaluation.DISCOUNTS,
-      # What knowing nothing but the mean gives.
+      # The error of predicting the mean.
       'variance': [values[test].var() for values in worlds.values],
       'mean': {name: errors.mean(axis=-1).T for name, errors
                in curves.items()},
@@ -126,7 +134,7 @@ def lines(about, data):
                    f'{data["standard_error"][name][i][-1]:.1g}'
                    for name in data['mean'])]
                 for i, discount in enumerate(data['discounts'])))]
-  if 'correlations' not in data:  # Of results that were stored without.
+  if 'correlations' not in data:  # Older results lack them.
     return result
   names = [name if name == TD else f'phi(y), {name}'
            for name in data['correlations']]

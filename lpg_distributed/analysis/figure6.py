@@ -1,10 +1,10 @@
-"""Figure 6: do predictions that begin apart come to say the same?
+"""Figure 6: do predictions with different initial values converge?
 
-Two predictions of the same agents, drawn anew, are moved by the rule under one
-policy and on the same trajectories; how far they are from each other is the
-divergence D_KL(y_0 || y_1). A rule that ignores what is predicted makes them
-agree as well, so look at Figure 5 and at the ablations too; the untrained rule
-is the control.
+The rule trains two predictions that differ in their random initial values,
+under the same policy and on the same trajectories. Their distance is the
+divergence D_KL(y_0 || y_1). An untrained rule is the control. A rule that
+ignores predictions makes them agree too, so Figure 5 and the ablations must be
+considered as well.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from lpg_distributed.figures import style
 
 NAME = 'figure6'
 _WORLD_SEED = 6
-_SHOWN = 3  # dimensions of the example
+_SHOWN = 3  # dimensions of y that the example shows
 MOMENTS = ('before', 'after')
 
 
@@ -30,12 +30,12 @@ def compute(rules: Sequence[str], settings: evaluation_settings.Settings,
 
   Args:
     rules: see `sources.read_all`.
-    settings: of policy evaluation.
+    settings: settings of policy evaluation.
     average_last: see `sources.read_all`.
-    seed: of layouts, agents and actions.
-    num_worlds: grid worlds, each with a policy.
+    seed: seed of layouts, agents and actions.
+    num_worlds: number of grid worlds, each with its own policy.
   """
-  # Here, since it brings JAX, which drawing does not need.
+  # Imported here, since drawing does not need JAX.
   import jax
 
   from lpg_distributed.analysis import policy_evaluation as evaluation

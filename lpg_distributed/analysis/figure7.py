@@ -1,10 +1,10 @@
 """Figure 7: variants of meta-training, compared over seeds.
 
-Reads the runs of a study that have reached their end, see `studies`. Curves
-are returns at the end of lifetimes through meta-training, normalised (random
-policy 0, optimal 1) and averaged over the kinds whose optimum is known;
-standard errors over seeds. The tables have the held-out lifetimes of the end,
-with both ablations of each rule.
+It reads the finished runs of a study; see `studies`. Curves show final returns
+of lifetimes over the course of meta-training. They are normalised (random
+policy 0, optimal 1), averaged over the environments whose optimum is known, and
+have standard errors over seeds. The tables show held-out lifetimes after
+meta-training, with both ablations of each rule.
 """
 
 from typing import Any, Mapping, Optional, Sequence
@@ -27,7 +27,11 @@ _VARIANTS = (report.UNTRAINED, report.TRAINED, report.NO_Y, report.HELD_PHI)
 
 def returns_by_part(run_dir: str, environments: Sequence[str],
                     bounds: np.ndarray) -> np.ndarray:
-  """[kinds, parts], mean `return/E` within parts of meta-training; NaN."""
+  """Mean of the metric `return/E` within parts of meta-training.
+
+  Returns:
+    [kinds, parts]; NaN for a part without the metric.
+  """
   rows = list(loggers.read_metrics(run_dir, 'learner'))
   result = np.full((len(environments), len(bounds) - 1), np.nan)
   for i, name in enumerate(environments):
@@ -45,7 +49,11 @@ def returns_by_part(run_dir: str, environments: Sequence[str],
 
 def normalised_curve(run_dir: str, environments: Sequence[str],
                      bounds: np.ndarray) -> np.ndarray:
-  """[parts], mean over kinds that can be normalised; NaN where one lacks."""
+  """Mean normalised return over kinds, [parts].
+
+  Kinds without a known optimum are left out. NaN if a kind has no return in a
+  part.
+  """
   raw = returns_by_part(run_dir, environments, bounds)
   known = [[figure3.normalised(name, value) for value in row]
            for name, row in zip(environments, raw)
@@ -56,7 +64,7 @@ def normalised_curve(run_dir: str, environments: Sequence[str],
 
 def _evaluation(run_dir: str, environments: Sequence[str]
                 ) -> Optional[dict[str, Any]]:
-  """By kind and variant the mean and error of the end's comparison."""
+  """Returns mean and error of the final comparison, by kind and variant."""
   rows = list(loggers.read_metrics(run_dir, 'evaluation'))
   if not rows:
     return None
@@ -71,9 +79,9 @@ def compute(root: str, points: int = 20):
 
   Args:
     root: the directory of the study's runs.
-    points: of each curve.
+    points: number of points of each curve.
   """
-  # Here, since it brings JAX, which drawing does not need.
+  # Imported here, since it imports JAX, which drawing does not need.
   from lpg_distributed.analysis import sources
   study = studies.read(root)
   experiment.check_counts(points=points)
@@ -128,7 +136,7 @@ def draw(about, data):
 
 
 def _cells(found: Mapping[str, Any], environment: str) -> list[str]:
-  """One cell per variant: the means of the seeds."""
+  """Formats one cell per variant: the means of the seeds."""
   cells = []
   for variant in _VARIANTS:
     values = [end[environment][variant][0] for end in found['ends']

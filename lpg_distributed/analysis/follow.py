@@ -1,9 +1,13 @@
-"""Follows a run: is its rule getting better, and does it use predictions?
+"""Follows a run: does its rule improve, and does it use predictions?
 
-Lives held-out lifetimes with each snapshot of eta: as it is, with alpha_y = 0
-(agents that never learn their predictions), and with phi held at its mean (a
-rule that does not see them). Rows go to `metrics/ablations.jsonl` of the run,
-in which every meta-step stands once; `lpg plot` draws them.
+It simulates held-out lifetimes with each snapshot of eta in three variants:
+
+- unchanged
+- with alpha_y = 0: agents never learn predictions
+- with phi held at its mean: the rule does not see predictions
+
+Rows are written to `metrics/ablations.jsonl` in the run, one per meta-step.
+`lpg plot` draws them.
 """
 
 import time
@@ -22,17 +26,17 @@ _POLL_S = 20.
 
 
 def read(run_dir: str) -> list[dict[str, Any]]:
-  """The rows, by meta-step."""
+  """Returns the rows, ordered by meta-step."""
   rows = {row['step']: row for row in loggers.read_metrics(run_dir, FILE)}
   return [rows[step] for step in sorted(rows)]
 
 
 class Follower:
-  """Evaluates snapshots of one run, each once."""
+  """Evaluates the snapshots of one run, each once."""
 
   def __init__(self, run_dir: str, num_lifetimes: int, every: int = 1):
-    """`every`: of so many snapshots, one."""
-    # Here, since it brings JAX, which those who only read rows do not need.
+    """Loads the run; `every` n-th snapshot is evaluated."""
+    # Imported here, since it imports JAX, which `read` does not need.
     from lpg_distributed.analysis import evaluation
     self._run_dir, self._num_lifetimes = run_dir, num_lifetimes
     self._every = every
@@ -43,23 +47,23 @@ class Follower:
         for name in self._config.environments}
 
   def due(self) -> list[tuple[int, str]]:
-    """(meta-step, file) of snapshots without a row."""
+    """Returns (meta-step, file) of the snapshots without a row."""
     from lpg_distributed.analysis import sources
     done = {row['step'] for row in read(self._run_dir)}
     return [(step, path) for step, path in sources.snapshots(
         self._run_dir)[self._every - 1::self._every] if step not in done]
 
   def _bandit(self) -> Optional[dict[str, Any]]:
-    """What the bandit knows by the run's last checkpoint."""
+    """Returns the bandit's state in the last checkpoint; None if none."""
     from lpg_distributed.store import checkpointing
     try:
       checkpoint = checkpointing.latest(self._run_dir)
       return checkpoint and checkpointing.load_json(checkpoint, 'bandit')
     except checkpointing.CheckpointError:
-      return None  # Removed while it was read; the next one will do.
+      return None  # It was removed meanwhile; a later one will be read.
 
   def evaluate(self, step: int, path: str) -> dict[str, Any]:
-    """Writes the row of one snapshot, and returns it."""
+    """Evaluates one snapshot; writes its row and returns it."""
     from lpg_distributed.store import eta_file
     variants = self._evaluation.with_ablations(
         self._config.rule, eta_file.load(path).eta, FULL, NO_Y, HELD_PHI)
@@ -71,7 +75,7 @@ class Follower:
 
 
 def line_of(row: dict[str, Any], config: config_lib.Config) -> str:
-  """A row as a line of text."""
+  """Formats a row as a line of text."""
   parts = []
   for name in config.environments:
     cells = [f'{label} {row[f"{label}/{name}"]:.2f} ± '
@@ -86,22 +90,22 @@ def follow(run_dir: str, tell: Callable[[str], None], num_lifetimes: int = 32,
   """Evaluates the snapshots of a run that have no row yet.
 
   Args:
-    run_dir: the run.
+    run_dir: directory of the run.
     tell: called with each new row as a line of text.
-    num_lifetimes: of each kind, for each variant.
-    every: evaluate one snapshot of so many.
-    watch: go on until the run has reached its end.
+    num_lifetimes: lifetimes per kind and variant.
+    every: evaluates every n-th snapshot.
+    watch: whether to wait for new snapshots until the run ends.
 
   Raises:
-    UserError: no such run, or one without snapshots.
+    UserError: there is no such run, or it has no snapshots.
   """
   experiment.check_counts(2, num_lifetimes=num_lifetimes)
   experiment.check_counts(every=every)
   config = run_directory.read_config(run_dir)
-  from lpg_distributed.analysis import sources  # Brings JAX.
+  from lpg_distributed.analysis import sources  # Imports JAX.
   follower = Follower(run_dir, num_lifetimes, every)
   while True:
-    # Asked before the snapshots are listed, so that the last one is seen.
+    # Checked before snapshots are listed, so that the last one is not missed.
     ended = sources.reached_end(run_dir)
     for step, path in follower.due():
       tell(line_of(follower.evaluate(step, path), config))
