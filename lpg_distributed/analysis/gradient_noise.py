@@ -1,13 +1,13 @@
-"""How large lifetimes' meta-gradients are, and whether they agree.
+"""Measures the norms of lifetimes' meta-gradients, and their agreement.
 
-Independent lifetimes of each kind learn by one rule, which stays as it is; each
-gives one meta-gradient, at ages spread over a lifetime. What is told of them:
+Independent lifetimes of each kind learn by one fixed rule. Each gives one
+meta-gradient, at ages that are spread over a lifetime. Reported are:
 
-- their norms, whose largest are easily a thousand times the middle one;
-- the agreement of batches: the mean cosine between the sums of two batches
-  that have no lifetime in common. 1: one batch says all; 0: only noise. With a
-  limit, each lifetime's gradient is first clipped to that norm, as
-  `meta.max_lifetime_gradient_norm` does. Clipping the sum changes no cosine.
+- Their norms. The largest can be a thousand times the median.
+- The agreement of batches: the mean cosine between the sums of two batches
+  without a common lifetime. It is 1 without noise, and 0 if there is only
+  noise. With a limit, each lifetime's gradient is first clipped to that norm,
+  as by `meta.max_lifetime_gradient_norm`. Clipping the sum changes no cosine.
 """
 
 import numpy as np
@@ -19,25 +19,25 @@ from lpg_distributed.figures import style
 
 NAME = 'gradient_noise'
 ALL = 'all together'
-LIMITS = (0., 0.3, 0.1, 0.03, 0.01, 0.003)  # 0: none
+LIMITS = (0., 0.3, 0.1, 0.03, 0.01, 0.003)  # 0: no clipping
 _QUANTILES = (0.1, 0.5, 0.9, 0.99)
-# Apart from trainings', which have small seeds.
+# Differs from the seeds of training, which are small.
 _FIRST_SEED = 1_000_000
 
 
 def lifetime_gradients(config, environment, eta, num_lifetimes, seed,
                        arm_log_probs):
-  """[L, P], one of each lifetime, not clipped; see above.
+  """Computes one meta-gradient of each lifetime, [L, P], without clipping.
 
   Args:
-    config: of the training.
-    environment: the kind.
+    config: configuration of the rule's training.
+    environment: name of the environment kind.
     eta: [P].
     num_lifetimes: L.
-    seed: of the lifetimes.
-    arm_log_probs: [arms], from which hyperparameters are drawn.
+    seed: seed of the lifetimes.
+    arm_log_probs: [arms], log-probabilities of the hyperparameters.
   """
-  # Here, since it brings JAX, which drawing does not need.
+  # Imported here, since drawing does not need JAX.
   import jax
 
   from lpg_distributed import config_io
@@ -58,13 +58,13 @@ def lifetime_gradients(config, environment, eta, num_lifetimes, seed,
 
 
 def clip(gradients: np.ndarray, limit: float) -> np.ndarray:
-  """[L, P], each to a norm of at most `limit`; 0: as they are."""
+  """Clips each of [L, P] to a norm of at most `limit`; 0 clips none."""
   norms = np.linalg.norm(gradients, axis=-1, keepdims=True)
   return gradients * (limit / np.maximum(norms, limit) if limit else 1.)
 
 
 def batch_sums(gradients: np.ndarray, size: int) -> np.ndarray:
-  """[L, P] to [L // size, P], the sums of batches.
+  """Sums gradients [L, P] over batches to [L // size, P].
 
   Batches are strided, so that each spans all ages.
   """
@@ -74,7 +74,7 @@ def batch_sums(gradients: np.ndarray, size: int) -> np.ndarray:
 
 
 def agreement(sums: np.ndarray) -> float:
-  """Mean cosine between two of N vectors, [N, P]; NaN if one is zero."""
+  """Mean cosine between pairs of N vectors [N, P]; NaN if a vector is zero."""
   lengths = np.linalg.norm(sums, axis=-1, keepdims=True)
   if not lengths.all():
     return float('nan')
@@ -84,7 +84,7 @@ def agreement(sums: np.ndarray) -> float:
 
 
 def _agreements(gradients, batch):
-  """By limit, of one kind; then the batches' sums, for all together."""
+  """Returns one kind's agreement by limit, and the sums of its batches."""
   sums = {limit: batch_sums(clip(gradients, limit), batch)
           for limit in LIMITS}
   return {str(limit): agreement(s) for limit, s in sums.items()}, sums
@@ -92,14 +92,14 @@ def _agreements(gradients, batch):
 
 def compute(rule: str, average_last: int = 1, seed: int = 0,
             num_lifetimes: int = 60, batch: int = 6):
-  """Computes meta-gradients by one rule; returns `about` and `data`.
+  """Computes meta-gradients of one rule; returns `about` and `data`.
 
   Args:
     rule: see `sources.read`.
     average_last: see `sources.read`.
-    seed: of the lifetimes.
-    num_lifetimes: of each kind.
-    batch: lifetimes of each kind in a batch.
+    seed: seed of the lifetimes.
+    num_lifetimes: lifetimes per kind.
+    batch: lifetimes per kind in a batch.
   """
   from lpg_distributed.analysis import sources
   experiment.check_counts(batch=batch)

@@ -1,8 +1,8 @@
-"""Cards of published rules: made from a run, and checked against the weights.
+"""Model cards of published rules: written from a run, checked with weights.
 
-A card is JSON. Its `check` is a small computation with the published weights
-whose outcome it states, so that whoever has both can see that they belong
-together.
+A card is a JSON file. Its `check` describes a small computation with the
+published weights and its result. So a user can verify that card and weights
+belong together.
 """
 
 import hashlib
@@ -31,18 +31,18 @@ from lpg_distributed.store import published
 from lpg_distributed.store import run_directory
 
 LABEL = 'trained'
-_POINTS = 40  # of a curve
+_POINTS = 40  # number of points of a curve
 _CHECK = {'num_lifetimes': 8, 'num_envs': 16, 'updates': 60, 'seed': 0}
-_INDEX = 4  # of the check's key
+_INDEX = 4  # folded into the check's key
 
 
 def check(eta: np.ndarray, config: config_lib.Config,
           wanted: Mapping[str, Any]) -> dict[str, Any]:
-  """Does what a card's `check` describes.
+  """Runs the computation that a card's `check` describes.
 
   Args:
     eta: [P].
-    config: of the rule's training.
+    config: configuration of the rule's training.
     wanted: `environment`, `arm` (a row of its grid), `num_lifetimes`,
       `num_envs`, `updates`, `seed`.
 
@@ -63,7 +63,10 @@ def check(eta: np.ndarray, config: config_lib.Config,
 
 
 def _chosen_check(source: sources.Source) -> dict[str, Any]:
-  """Of the first kind whose lifetimes differ, so that there is a tolerance."""
+  """Runs the check on the first kind with different final returns.
+
+  Without differences the standard error, and so the tolerance, would be 0.
+  """
   for name in source.config.environments:
     wanted = {'environment': name, **_CHECK,
               'arm': int(np.argmax(source.arm_log_probs(name)))}
@@ -74,10 +77,10 @@ def _chosen_check(source: sources.Source) -> dict[str, Any]:
 
 
 def tolerance(stated: Mapping[str, Any]) -> float:
-  """How far another machine's mean may be off.
+  """Returns the allowed difference between two machines' means.
 
-  Its products differ in the last digits, and an action that comes out
-  differently makes another lifetime; but each is of the same distribution.
+  Floating-point results differ in the last digits. One different action makes a
+  different lifetime, but from the same distribution.
   """
   return 3. * np.sqrt(2.) * (stated['standard_error'] or 0.) + 1e-3
 
@@ -91,7 +94,7 @@ def _curves(run_dir: str, config: config_lib.Config) -> dict[str, Any]:
 
 def _unfinished(run_dir: str, source: sources.Source, num_lifetimes: int,
                 commit: str) -> str:
-  """Where results are until the card stands; of one rule, by one code."""
+  """Returns the path of intermediate results, for one rule and one commit."""
   text = json.dumps(stored.plain([source.about, num_lifetimes, commit]))
   key = hashlib.sha256(text.encode() + source.eta.tobytes()).hexdigest()
   return os.path.join(run_dir, f'card_{key[:16]}.unfinished.json')
@@ -99,7 +102,7 @@ def _unfinished(run_dir: str, source: sources.Source, num_lifetimes: int,
 
 def _results(path: str, source: sources.Source, num_lifetimes: int,
              environments: Sequence[str]) -> dict[str, Any]:
-  """By kind and rule, what held-out lifetimes say; with ablations and A2C."""
+  """Evaluates rule, ablations and A2C on held-out lifetimes, by kind."""
   settings = training_settings.Settings(
       num_lifetimes=num_lifetimes, chunk=min(16, num_lifetimes))
   rules = [source, sources.untrained(source)]
@@ -113,14 +116,15 @@ def publish(run_dir: str, name: str, *, summary: str, average_last: int,
   """Writes a rule's weights and card; returns the card.
 
   Args:
-    run_dir: of the training.
-    name: of the rule.
-    summary: one line.
+    run_dir: directory of the training run.
+    name: name of the published rule.
+    summary: description of the rule in one line.
     average_last: see `sources.latest`.
-    num_lifetimes: of each kind, for each comparison.
-    commit: of the code.
-    command: which published it.
-    environments: those of the training whose results it states; empty: all.
+    num_lifetimes: lifetimes per kind in each comparison.
+    commit: commit of the code.
+    command: the command that publishes it.
+    environments: training environments whose results the card states; empty:
+      all.
 
   Raises:
     UserError: the run has no such rule or environment, or the weights are too
@@ -153,7 +157,7 @@ def publish(run_dir: str, name: str, *, summary: str, average_last: int,
       'check': _chosen_check(source)})
   os.makedirs(published.DIRECTORY, exist_ok=True)
   files.write_whole(published.weights_path(name), weights)
-  # Not rounded: what is needed to do it again.
+  # Not rounded, since reproduction needs exact numbers.
   card = {'format': published.CARD_FORMAT, **card,
           'weights_sha256': published.sum_of(name), 'bandit': source.bandit,
           'config': config_io.to_dict(config)}
@@ -163,14 +167,18 @@ def publish(run_dir: str, name: str, *, summary: str, average_last: int,
 
 
 def _training_command(config: config_lib.Config) -> str:
-  """One that makes such a run, from the card's configuration."""
+  """Returns a command that repeats the run from the card's configuration."""
   return ('lpg meta-train --config=CONFIG.json '
           f'--run_dir=RUN --seed={config.run.seed}, where CONFIG.json is this '
           'card\'s config')
 
 
 def reproduce(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-  """(what the card states, what its check gives now) of a published rule."""
+  """Runs the check of a published rule.
+
+  Returns:
+    The result that the card states, and the result now.
+  """
   card = published.load_card(name)
   file = eta_file.load(published.weights_path(name))
   config = config_io.from_dict(card['config'])
@@ -178,7 +186,7 @@ def reproduce(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def lines(card: Mapping[str, Any]) -> list[str]:
-  """The results as a table."""
+  """Formats the results as a table."""
   labels = list(dict.fromkeys(
       label for found in card['results'].values() for label in found))
   began = card['config']['run'].get('initial_rule')

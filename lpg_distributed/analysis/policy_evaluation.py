@@ -1,9 +1,9 @@
-"""Predictions under a fixed policy, Section 4.3.
+"""Policy evaluation: predictions under a fixed policy (Section 4.3).
 
-In grid worlds that no training knows, with an action space that none has
-(four moves, not nine), agents hold to a near-optimal policy while the rule
-moves their predictions alone; TD(lambda) learns values from the same
-trajectories. True values are those of the exact model.
+Agents follow a fixed, near-optimal policy, and the rule updates only their
+predictions. TD(lambda) learns values from the same trajectories. The grid
+worlds are not used in training, and neither is their action space: four moves
+instead of nine. True values are computed with the exact model.
 """
 
 import dataclasses
@@ -32,24 +32,27 @@ from lpg_distributed.envs import grid_model
 from lpg_distributed.envs import grid_world
 from lpg_distributed.envs import optimal
 
-# An object ends the episode; that makes values differ from cell to cell, and
-# all that is visited has all objects. No training environment is like it.
+# Every object ends the episode. So values differ from cell to cell, and all
+# visited states have all objects. No training environment has this property.
 UNSEEN = grid_world.GridWorldSettings(
     9, 9, (grid_world.ObjectType(2, 1., 1., 0.),
            grid_world.ObjectType(3, -1., 1., 0.)), 500, True)
 MOVES = (1, 3, 5, 7)  # up, left, right, down; of nine directions
 DISCOUNTS = (evaluation_settings.GAMMA, 0.99, 0.98, 0.95, 0.9)
-# Of the policy: with this chance any of the four moves.
+# Probability with which the policy selects one of the four moves uniformly.
 _EPSILON = 0.1
 _TOLERANCE = 1e-6
 
 
 class Worlds(NamedTuple):
-  """W grid worlds of one setting, solved."""
+  """W grid worlds of the same setting, with policies and true values.
+
+  F is the number of cells, m that of objects, D that of discounts.
+  """
   object_cells: np.ndarray  # [W, m]
-  policy: np.ndarray  # [W, F, 4], over MOVES
-  values: np.ndarray  # [D, W, F], of `DISCOUNTS` under the policy
-  visited: np.ndarray  # [W, F] bool: cells without an object
+  policy: np.ndarray  # [W, F, 4], probabilities of MOVES
+  values: np.ndarray  # [D, W, F], true values of the policy, by `DISCOUNTS`
+  visited: np.ndarray  # [W, F] bool; False for cells with an object
 
 
 def _iterate(backup, values):
@@ -63,25 +66,26 @@ def _iterate(backup, values):
 
 def solve(settings: grid_world.GridWorldSettings,
           object_cells: np.ndarray) -> Worlds:
-  """A near-optimal policy at the largest discount, and its true values.
+  """Computes a near-optimal policy and its true values.
 
-  The step limit is left out: it is far beyond the length of an episode.
+  The policy is near-optimal at the largest discount. The step limit is ignored,
+  since it is far longer than an episode.
 
   Args:
-    settings: without walls; every object ends the episode.
+    settings: settings without walls, in which every object ends the episode.
     object_cells: [W, m].
   """
   model = grid_model.LayoutModel(settings, object_cells, False)
 
   def action_values(values, discount):
-    """[4, 1, F, W]."""
+    """Action values, [4, 1, F, W]."""
     everything = list(model.action_values(values, discount))
     return np.stack([everything[move] for move in MOVES])
 
   best = _iterate(lambda v: action_values(v, DISCOUNTS[0]).max(axis=0),
                   model.zeros())
   q = action_values(best, DISCOUNTS[0])
-  greedy = q > q.max(axis=0) - 1e-4  # Equally good ones share.
+  greedy = q > q.max(axis=0) - 1e-4  # Ties share the probability.
   policy = (1. - _EPSILON) * greedy / greedy.sum(axis=0) + _EPSILON / len(MOVES)
   values = [_iterate(
       lambda v: np.sum(policy * action_values(v, discount), axis=0),
@@ -96,16 +100,16 @@ def solve(settings: grid_world.GridWorldSettings,
 
 def make_worlds(num: int, seed: int,
                 settings: grid_world.GridWorldSettings = UNSEEN) -> Worlds:
-  """`num` worlds with objects in random cells."""
+  """Draws `num` worlds with objects in random cells, and solves them."""
   return solve(settings, optimal.draw_layouts(
       settings, num, np.random.default_rng(seed)))
 
 
 class Course(NamedTuple):
-  """What was predicted, before the first update and at each record."""
+  """Predictions before the first update and at each of R records."""
   updates: np.ndarray  # [R+1]
   y_logits: np.ndarray  # [R+1, W, F, M]
-  values: np.ndarray  # [R+1, W, F], by TD(lambda)
+  values: np.ndarray  # [R+1, W, F], learned by TD(lambda)
 
 
 def _make_kind(config: config_lib.Config, world: grid_world.GridWorldSettings
@@ -124,15 +128,15 @@ def _make_kind(config: config_lib.Config, world: grid_world.GridWorldSettings
 
 
 class PolicyEvaluation:
-  """Predictions of one rule's shape in given worlds; compiled once."""
+  """Policy evaluation in given worlds, compiled once for rules of one shape."""
 
   def __init__(self, config: config_lib.Config, worlds: Worlds,
                settings: evaluation_settings.Settings,
                world: grid_world.GridWorldSettings = UNSEEN):
-    """`config` is that of the rule's training.
+    """Prepares policy evaluation; `config` is that of the rule's training.
 
     Raises:
-      ResultsError: rules of this kind predict nothing.
+      ResultsError: rules of this kind have no predictions.
     """
     if registry.make_learned(config.rule).predictions is None:
       raise stored.ResultsError(
@@ -145,13 +149,13 @@ class PolicyEvaluation:
     self._kind = _make_kind(config, world)
     num_objects = worlds.object_cells.shape[1]
     cells = np.array(grid_model.open_cells(world))
-    # Of the table, the rows with all objects there.
+    # The table's rows for states in which all objects are present.
     self._states = cells + (2 ** num_objects - 1) * world.height * world.width
     self._policy = self._policy_logits(world)
     self._advance = jax.jit(self._advance_block)
 
   def _policy_logits(self, world):
-    """[W, S, 18]; the rows that are never visited do not matter."""
+    """Logits of the policy, [W, S, 18]; rows of unvisited states are unused."""
     num = len(self._worlds.object_cells)
     num_states = self._kind.environment.observation_spec().num_values
     logits = np.full((num, num_states, grid_world.NUM_ACTIONS),
@@ -162,7 +166,7 @@ class PolicyEvaluation:
     return logits
 
   def _begin(self, init_key, key):
-    """Agents with new predictions, in worlds that go their way already."""
+    """Starts agents with new predictions, in episodes that started before."""
     num, settings = len(self._worlds.object_cells), self._settings
     params = grid_world.GridParams(
         jnp.asarray(self._worlds.object_cells, jnp.int32),
@@ -195,7 +199,7 @@ class PolicyEvaluation:
     return task, progress
 
   def _advance_block(self, eta, task, progress, keys):
-    """As many updates of the predictions alone as there are keys, [n, W, 2]."""
+    """Updates the predictions n times; keys are [n, W, 2]."""
     rule = rule_vector.unravel(self._rule, eta)
 
     def step(progress, keys):
@@ -203,7 +207,7 @@ class PolicyEvaluation:
       theta, opt_state, _ = meta_gradient.update_agents(
           self._kind, self._config, rule, progress.theta, progress.opt_state,
           progress.trajectory, task)
-      # The policy's part of the table stays as it is.
+      # The policy's columns of the table are restored.
       theta = theta.at[..., :grid_world.NUM_ACTIONS].set(self._policy)
       progress = progress._replace(theta=theta, opt_state=opt_state)
       return meta_gradient.collect(
@@ -213,12 +217,12 @@ class PolicyEvaluation:
 
   def run(self, eta: np.ndarray, init_key: chex.PRNGKey,
           key: chex.PRNGKey) -> Course:
-    """Evaluates the policies.
+    """Evaluates the policies by the rule.
 
     Args:
       eta: [P].
-      init_key: of the first predictions.
-      key: of everything else; the same gives the same trajectories.
+      init_key: key of the initial predictions.
+      key: key of everything else; the same key gives the same trajectories.
     """
     settings, num = self._settings, len(self._worlds.object_cells)
     size = settings.updates // settings.records
@@ -241,14 +245,14 @@ class PolicyEvaluation:
 
 
 def represent(source: sources.Source, y_logits: np.ndarray) -> np.ndarray:
-  """The agent's outputs as predictions y."""
+  """Converts the agent's outputs to predictions y."""
   return np.asarray(registry.make_learned(
       source.config.rule).predictions.represent(
       jnp.asarray(y_logits)))
 
 
 def phi(source: sources.Source, y_logits: np.ndarray) -> np.ndarray:
-  """[...], all that the rule sees of predictions, outputs [..., M]."""
+  """Computes phi(y), [...], from the agent's outputs [..., M]."""
   return np.asarray(lpg_network.embed(
       rule_vector.unravel(source.config.rule, jnp.asarray(source.eta)),
       jnp.asarray(represent(source, y_logits))))
@@ -256,7 +260,7 @@ def phi(source: sources.Source, y_logits: np.ndarray) -> np.ndarray:
 
 def distance(source: sources.Source, y_0: np.ndarray,
              y_1: np.ndarray) -> np.ndarray:
-  """D_KL(y_0 || y_1) of outputs [..., M], or what stands in its place."""
+  """Distance of outputs [..., M]: D_KL(y_0 || y_1), or the rule's own."""
   return np.asarray(registry.make_learned(
       source.config.rule).predictions.distance(
       jnp.asarray(y_0), jnp.asarray(y_1)))
@@ -264,5 +268,5 @@ def distance(source: sources.Source, y_0: np.ndarray,
 
 @functools.lru_cache(maxsize=None)
 def cells(world: grid_world.GridWorldSettings = UNSEEN) -> np.ndarray:
-  """[F], the cells that the last axes above but M stand for."""
+  """Returns the cells, [F], that the axes of length F refer to."""
   return np.array(grid_model.open_cells(world))

@@ -1,4 +1,4 @@
-"""The end of a run: a comparison, a figure and a few lines."""
+"""Reports on a finished run: a comparison, a figure and a summary."""
 
 import os
 import sys
@@ -15,12 +15,12 @@ NO_Y, HELD_PHI = 'trained, alpha_y = 0', 'trained, phi held at its mean'
 
 def evaluate(run_dir: str, config: config_lib.Config,
              num_lifetimes: int = _NUM_LIFETIMES) -> None:
-  """Compares the run's rule with the one it began with; writes metrics.
+  """Compares the run's rule with its initial rule; writes metrics.
 
-  Two ablations of the trained rule say what its predictions are worth: agents
+  Two ablations of the trained rule measure the benefit of predictions: agents
   that never learn them, and a rule that sees a constant in their place.
   """
-  # Here, since they bring JAX.
+  # Imported here, since they import JAX.
   from lpg_distributed.analysis import evaluation
   from lpg_distributed.core import meta_update
   from lpg_distributed.store import checkpointing
@@ -48,7 +48,7 @@ def evaluate(run_dir: str, config: config_lib.Config,
 
 
 def summarise(run_dir: str, config: config_lib.Config) -> list[str]:
-  """Draws the figure; returns the lines to be printed."""
+  """Draws the figure; returns the lines to print."""
   lines = []
   rows = list(loggers.read_metrics(run_dir, 'evaluation'))
   if rows:

@@ -1,4 +1,4 @@
-"""Exact derivatives of a rule's outputs by its inputs, over time."""
+"""Exact derivatives of a rule's outputs by its inputs at later steps."""
 
 import jax
 import jax.numpy as jnp
@@ -12,21 +12,21 @@ from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents
 from lpg_distributed.core.update_rules import registry
 
-# By the name in results: a field of `rule_inputs.RuleInput`, or phi(y).
+# Name in results to a field of `rule_inputs.RuleInput`, or phi(y).
 INPUTS = {'reward': 'reward', 'probability': 'action_probability',
           'phi': 'phi'}
-_INDEX = 3  # of the key, where evaluation folds in environments
+_INDEX = 3  # folded into the key in place of an environment's index
 
 
 def held_out_key(seed: int) -> jax.Array:
-  """Of agents that no training has."""
+  """Key of held-out agents, which training does not use."""
   return evaluation.held_out_key(seed, _INDEX)
 
 
 def rule_inputs(config: config_lib.Config, environment: str,
                 eta: jax.Array, key: jax.Array, num_lifetimes: int,
                 arm_log_probs: jax.Array, updates: int) -> inputs_lib.RuleInput:
-  """What the rule sees of agents that it has taught for a while, [T, N]."""
+  """Returns the rule's inputs, [T, N], after `updates` updates of agents."""
   kinds: list[meta_gradient.Kind] = []
 
   def make(kind):
@@ -40,10 +40,10 @@ def rule_inputs(config: config_lib.Config, environment: str,
 
 
 def _outputs(config: config_lib.RuleConfig, eta, inputs):
-  """pi_hat [T, N, 1] and y_hat [T, N, M] as a pair; M is 0 for LPG-V.
+  """Returns pi_hat [T, N, 1] and y_hat [T, N, M]; M is 0 for LPG-V.
 
-  By the plain form of the rule, since the fast one's LSTM has a reverse pass
-  of its own and can only be differentiated by it.
+  It uses the plain form of the rule, since the fast form has a hand-written
+  reverse pass and so no forward-mode derivative.
   """
   targets = lpg_network.apply_reference(eta, config, inputs)
   pi_hat = targets.pi_hat[..., None]
@@ -54,7 +54,10 @@ def _outputs(config: config_lib.RuleConfig, eta, inputs):
 
 
 def _phi_direction(eta, y):
-  """How y must move for phi(y) to grow by 1, [T+1, N, M]; else 0."""
+  """Returns the change of y that increases phi(y) by 1, [T+1, N, M].
+
+  It is 0 where phi does not depend on y.
+  """
   slope = jax.grad(lambda y: jnp.sum(lpg_network.embed(eta, y)))(y)
   square = jnp.sum(jnp.square(slope), axis=-1, keepdims=True)
   return jnp.where(square > 0., slope / jnp.maximum(square, 1e-12), 0.)
@@ -62,18 +65,18 @@ def _phi_direction(eta, y):
 
 def kernels(config: config_lib.RuleConfig, vector: jax.Array,
             inputs: inputs_lib.RuleInput) -> dict[str, jax.Array]:
-  """Derivatives of outputs at t by inputs at t + k.
+  """Computes derivatives of outputs at t by inputs at t + k.
 
   Args:
-    config: of the rule.
+    config: sizes of the rule.
     vector: [P], eta.
     inputs: [T, N], see `rule_inputs`.
 
   Returns:
-    By 'OUTPUT/INPUT', [K], for k from 0: of pi_hat the mean derivative, of
-    y_hat the mean length of the derivative. For phi, K is T+1: k = 0 is
-    phi(y(s_t)) and k = 1 phi(y(s_t+1)). By 'deviation/INPUT', how much that
-    input differs from step to step.
+    'OUTPUT/INPUT': [K], for k from 0. For pi_hat it is the mean derivative, for
+    y_hat the mean norm of the derivative. For phi, K is T+1: k = 0 is
+    phi(y(s_t)), and k = 1 is phi(y(s_t+1)).
+    'deviation/INPUT': the standard deviation of that input over steps.
   """
   eta = rule_vector.unravel(config, vector)
   inputs = jax.tree_util.tree_map(jnp.asarray, inputs)
@@ -81,12 +84,12 @@ def kernels(config: config_lib.RuleConfig, vector: jax.Array,
   direction = _phi_direction(eta, inputs.y)
 
   def move(name, s, e):
-    """The inputs, with `name` at step s larger by e."""
+    """Returns the inputs, with `name` at step s increased by e."""
     if name == 'phi':
       return inputs._replace(y=inputs.y.at[s].add(e * direction[s]))
     return inputs._replace(**{name: getattr(inputs, name).at[s].add(e)})
 
-  # Whether no episode ended from t to s: d_t .. d_{s-1} are all 1.
+  # Whether no episode ended between t and s: d_t .. d_{s-1} are all 1.
   def connected(t, s):
     steps = jnp.arange(num_steps)
     between = (steps >= t) & (steps < s)
@@ -97,7 +100,7 @@ def kernels(config: config_lib.RuleConfig, vector: jax.Array,
     length = num_steps + (field == 'phi')
 
     def by_step(s, field=field):
-      """Derivatives by the input at s, of all steps t: [T, N, .] each."""
+      """Derivatives of outputs at all steps t by the input at s: [T, N, .]."""
       return jax.jvp(lambda e: _outputs(config, eta, move(field, s, e)),
                      (jnp.float32(0.),), (jnp.float32(1.),))[1]
 

@@ -1,9 +1,9 @@
-"""One page about a run: a single HTML file that needs no network.
+"""Writes a page about a run: a single HTML file that needs no network.
 
-The page shows the curves of each environment beside the optimum and the
-untrained rule, the bandit's preferences over meta-steps, resets, throughput,
-the evaluator, the configuration and the versions. It can be made at any time,
-also while the run goes on.
+The page shows learning curves per environment, with the optimum and the
+untrained rule. It also shows the bandit's probabilities over meta-steps,
+resets, throughput, the evaluator, the configuration and the versions. It can be
+written at any time, also during the run.
 """
 
 import html
@@ -26,8 +26,8 @@ from lpg_distributed.store import loggers
 from lpg_distributed.store import run_directory
 
 _COLUMNS = 3
-_MOST_POINTS = 300  # of one curve; longer ones show means of equal parts
-_LATEST = 0.1  # fraction of the rows that a table's mean is taken over
+_MOST_POINTS = 300  # per curve; longer curves show means of equal parts
+_LATEST = 0.1  # share of the rows that a table's means are taken over
 _TEMPLATE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -56,7 +56,7 @@ pre {{ background: #f5f5f5; padding: .8rem; overflow-x: auto; }}
 
 
 class Rows:
-  """Rows of one metrics file, by column."""
+  """The rows of one metrics file, with access by column."""
 
   def __init__(self, rows: Sequence[Mapping[str, Any]]):
     self._rows = rows
@@ -65,12 +65,12 @@ class Rows:
     return len(self._rows)
 
   def last(self, name: str) -> Any:
-    """The newest value of a column; None if there is none."""
+    """Returns the newest value of a column; None if there is none."""
     return next((row[name] for row in reversed(self._rows)
                  if row.get(name) is not None), None)
 
   def curve(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(steps [n], values [n]), n at most `_MOST_POINTS`."""
+    """Returns steps [n] and values [n]; n is at most `_MOST_POINTS`."""
     pairs = np.array([(row['step'], row[name]) for row in self._rows
                       if isinstance(row.get(name), (int, float))],
                      float).reshape(-1, 2)
@@ -79,7 +79,7 @@ class Rows:
     return tuple(means.reshape(-1, 2).T)
 
   def latest_mean(self, name: str) -> float | None:
-    """Mean of a column over the last tenth of the rows."""
+    """Returns the mean of a column over the last tenth of the rows."""
     count = max(1, int(len(self._rows) * _LATEST))
     values = [row[name] for row in self._rows[-count:]
               if isinstance(row.get(name), (int, float))]
@@ -87,7 +87,7 @@ class Rows:
 
 
 def _svg(figure) -> str:
-  """The figure as an element of a page."""
+  """Returns the figure as an element of a page."""
   data = io.StringIO()
   with matplotlib.rc_context({'svg.hashsalt': 'lpg', 'svg.fonttype': 'none'}):
     figure.savefig(data, format='svg', metadata={'Date': None})
@@ -96,7 +96,7 @@ def _svg(figure) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-  """Numbers stand to the right; None is a dash."""
+  """Formats a table; numbers are right-aligned, None is a dash."""
   def cell(value):
     if isinstance(value, (int, float)) and not isinstance(value, bool):
       text = f'{value:,}' if isinstance(value, int) else f'{value:.3g}'
@@ -157,7 +157,7 @@ def _returns(config: config_lib.Config, learner: Rows,
 
 def _preferences(config: config_lib.Config,
                  rows: Sequence[Mapping[str, Any]]) -> str:
-  """A heat map for each environment: p(alpha|E), arms over meta-steps."""
+  """Draws a heat map per environment: p(alpha|E), arms over meta-steps."""
   figure, grid = style.panels(len(config.environments), _COLUMNS)
   for axes, name in zip(grid, config.environments):
     known = [row for row in rows if name in row]
@@ -226,7 +226,7 @@ def _versions(run_dir: str) -> str:
 
 
 def make(run_dir: str) -> str:
-  """The page's HTML.
+  """Returns the page's HTML.
 
   Raises:
     ConfigError: there is no run, or it has no metrics yet.
@@ -261,7 +261,7 @@ def make(run_dir: str) -> str:
 
 
 def _unique_ids(text: str) -> str:
-  """Figures repeat each other's ids; a page may have each only once."""
+  """Makes the figures' ids unique, as a page requires."""
   pieces = text.split('<svg')
   for i, piece in enumerate(pieces[1:], 1):
     piece = re.sub(r'\bid="', f'id="f{i}-', piece)
@@ -271,10 +271,10 @@ def _unique_ids(text: str) -> str:
 
 
 def write(run_dir: str, path: str | None = None) -> str:
-  """Writes the page to `path`, or `report.html` in the run; returns where.
+  """Writes the page to `path`, or `report.html` in the run; returns its path.
 
   Raises:
-    ConfigError: as `make`, or the file cannot be written.
+    ConfigError: there is no run or no metrics, or the file cannot be written.
   """
   path = path or os.path.join(run_dir, 'report.html')
   page = make(run_dir)

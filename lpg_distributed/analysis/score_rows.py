@@ -1,4 +1,4 @@
-"""A row of metrics with what lifetimes of several kinds have returned."""
+"""Writes rows of metrics with the scores of several environment kinds."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from lpg_distributed.store import loggers
 
 
 def _unfinished(path: str, about: Mapping[str, Any]) -> dict[str, Any]:
-  """What an interrupted call of the same `about` has left, by kind."""
+  """Returns the scores by kind that an interrupted, equal call stored."""
   try:
     with open(path, encoding='utf-8') as f:
       found = json.load(f)
@@ -21,21 +21,23 @@ def _unfinished(path: str, about: Mapping[str, Any]) -> dict[str, Any]:
 def write(run_dir: str, file: str, step: int, num_lifetimes: int,
           names: Sequence[str], scores_of: Callable[[str], Mapping[str, Any]],
           resume_step: Optional[int] = None) -> dict[str, Any]:
-  """Writes a row to `metrics/FILE.jsonl`; kinds are kept until it stands there.
+  """Computes scores and writes them as a row of `metrics/FILE.jsonl`.
+
+  Scores of finished kinds are stored until the row is written.
 
   Args:
-    run_dir: of the run.
-    file: the name of the metrics.
-    step: the meta-step of the rule.
-    num_lifetimes: of each kind.
-    names: of the kinds.
-    scores_of: a kind to `evaluation.Score` by variant; not asked for kinds
-      that an interrupted call of the same rule has done.
+    run_dir: directory of the run.
+    file: name of the metrics file, without its ending.
+    step: meta-step of the rule.
+    num_lifetimes: lifetimes per kind.
+    names: names of the kinds.
+    scores_of: maps a kind to `evaluation.Score` by variant. It is not called
+      for kinds that an interrupted call for the same rule has finished.
     resume_step: see `loggers.MetricsLogger`.
 
   Returns:
-    The row: `num_lifetimes`, and for each variant and kind `VARIANT/KIND` and
-    `VARIANT/KIND/standard_error`.
+    The row: `num_lifetimes`, and `VARIANT/KIND` and
+    `VARIANT/KIND/standard_error` for each variant and kind.
   """
   path = os.path.join(run_dir, 'metrics', f'{file}.unfinished.json')
   about = {'step': step, 'num_lifetimes': num_lifetimes}

@@ -1,13 +1,14 @@
-"""What pi_hat and y_hat respond to, and over how many steps.
+"""Measures which inputs pi_hat and y_hat depend on, over how many steps.
 
-Agents learn by the rule for a while; of their last trajectories the exact
-derivatives of the rule's outputs at step t are taken with respect to what it
-sees at step t + k: the reward, the probability of the action, and phi(y). The
-mean over steps and environments, of those pairs of steps between which no
-episode ended, is the implied kernel of credit assignment; a REINFORCE
-estimator has gamma^k there, and GAE a kernel that `gae_fit` compares it with.
-Where the rule is that of a run, snapshots of the training show how it came
-about.
+Agents learn by the rule for some updates. On their last trajectories, the
+rule's outputs at step t are differentiated exactly with respect to its inputs
+at step t + k: the reward, the probability of the action, and phi(y).
+
+The derivatives are averaged over environments and over pairs of steps without
+the end of an episode between them. The mean is the rule's kernel of credit
+assignment. REINFORCE has the kernel gamma^k; `gae_fit` compares the kernel with
+that of GAE. If the rule comes from a run, its snapshots show how the kernel
+develops.
 """
 
 from typing import Any, Mapping, Sequence
@@ -28,7 +29,7 @@ OUTPUTS = ('pi_hat', 'y_hat')
 
 
 def _snapshots(rule: str, average_last: int, num_snapshots: int):
-  """The rule's `Source`, and (meta-step, eta) of those that are looked at."""
+  """Returns the rule's `Source`, and (meta-step, eta) of some snapshots."""
   from lpg_distributed.analysis import sources
   from lpg_distributed.store import eta_file
   source = sources.read(rule, average_last)
@@ -51,13 +52,13 @@ def compute(rule: str, average_last: int = 1, seed: int = 0,
   Args:
     rule: see `sources.read`.
     average_last: see `sources.read`.
-    seed: of layouts, agents and actions.
-    environment: '': the first of the training.
-    updates: that agents have learned for.
-    num_lifetimes: agents.
-    num_snapshots: of a run, at most.
+    seed: seed of layouts, agents and actions.
+    environment: name; '' for the first one of the training.
+    updates: number of updates that agents learn for.
+    num_lifetimes: number of agents.
+    num_snapshots: largest number of snapshots of a run.
   """
-  # Here, since it brings JAX, which drawing does not need.
+  # Imported here, since drawing does not need JAX.
   import jax
 
   from lpg_distributed.analysis import rule_derivatives
@@ -94,13 +95,13 @@ def compute(rule: str, average_last: int = 1, seed: int = 0,
 
 
 def _strength(data, output: str, name: str) -> np.ndarray:
-  """Per snapshot: sum over lags of what one deviation of an input does."""
+  """Sums, per snapshot, the effect of one standard deviation over all lags."""
   kernel = np.abs(stored.as_array(data[f'{output}/{name}']))
   return kernel.sum(axis=1) * stored.as_array(data[f'deviation/{name}'])
 
 
 def _fits(about, data) -> list[gae_fit.Fit]:
-  """Of pi_hat at each meta-step."""
+  """Fits GAE to pi_hat's kernels at each meta-step."""
   return [gae_fit.fit(reward, phi, max(about['discounts']))
           for reward, phi in zip(*(stored.as_array(data[f'pi_hat/{name}'])
                                    for name in ('reward', 'phi')))]
@@ -122,7 +123,7 @@ def draw(about, data):
   fit = _fits(about, data)[-1]
   gray = {'color': 'gray', 'linewidth': 1}
   fitted = rf'GAE, $\lambda$ = {fit.td_lambda:.2f}'
-  # A training that went on from a rule did not begin with a drawn one.
+  # The first snapshot is skipped if training started from a given rule.
   first = 1 if about.get('initial_rule') else 0
   for (left, middle, right), output in zip((grid[:3], grid[3:]), OUTPUTS):
     _draw_kernels(left, data, output, ('reward',))
@@ -144,7 +145,7 @@ def draw(about, data):
     right.set_xlabel('meta-step')
     for axes in (left, middle):
       axes.legend(loc='center right')
-    right.margins(y=0.3)  # So that there is room for it.
+    right.margins(y=0.3)  # Leaves room for the legend.
     right.legend(loc='upper center', ncols=len(INPUTS))
   return figure
 

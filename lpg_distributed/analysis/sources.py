@@ -1,4 +1,4 @@
-"""The rules that experiments are about: of a run, published, or in a file."""
+"""Loads the rules of experiments: from a run, published, or from a file."""
 
 import os
 import re
@@ -22,29 +22,29 @@ _SNAPSHOT = re.compile(r'eta_(\d{8,})\.npz')
 
 
 class SourceError(errors.UserError, ValueError):
-  """A rule that cannot be found or used; the message is one line."""
+  """The rule cannot be found or used; the message is one line."""
 
 
 class Source(NamedTuple):
-  """A rule with what is known of its training."""
+  """A rule, with the available information on its training."""
   label: str
   eta: np.ndarray  # [P]
-  config: config_lib.Config  # of its training; defaults where not known
+  config: config_lib.Config  # that of its training; defaults where unknown
   bandit: Optional[Mapping[str, Any]]  # see `BanditServer.get_state`
-  about: Mapping[str, Any]  # as results keep it: `meta_steps` and so on
+  about: Mapping[str, Any]  # information that results store: `meta_steps` etc.
 
   @property
   def agents(self) -> Mapping[str, config_lib.AgentConfig]:
-    """The training's, and Table 3's where it had none."""
+    """Agents of the training; of Table 3 for kinds that it did not have."""
     return {**config_lib.AGENTS, **self.config.agents}
 
   def arm_log_probs(self, environment: str,
                     agent: Optional[config_lib.AgentConfig] = None
                     ) -> np.ndarray:
-    """[arms], what the bandit of the training has learned.
+    """Log-probabilities of the arms by the training's bandit, [arms].
 
-    Uniform where it knows nothing of this environment, or has another grid
-    than `agent`, which is the training's by default.
+    They are uniform if the bandit does not know the environment, or has another
+    grid than `agent`, by default the agent of the training.
     """
     arms = (agent or self.agents[environment]).arms
     if (self.bandit is None or environment not in self.config.environments
@@ -55,9 +55,9 @@ class Source(NamedTuple):
 
   def preferred_arm(self, environment: str,
                     agent: config_lib.AgentConfig) -> Optional[int]:
-    """Which of `agent`'s arms the training's bandit likes best.
+    """Returns the arm of `agent` that the training's bandit prefers.
 
-    None where it knows nothing of this environment, has another grid, or has
+    None if the bandit does not know the environment, has another grid, or has
     not tried all arms.
     """
     if (self.bandit is None or environment not in self.config.environments
@@ -68,7 +68,7 @@ class Source(NamedTuple):
 
 
 def snapshots(run_dir: str) -> list[tuple[int, str]]:
-  """(meta-step, file) of a run's snapshots of eta, the oldest first."""
+  """Returns (meta-step, file) of a run's snapshots of eta, oldest first."""
   directory = os.path.join(run_dir, 'eta')
   found = os.listdir(directory) if os.path.isdir(directory) else []
   matches = sorted((int(match.group(1)), match.group(0))
@@ -77,17 +77,17 @@ def snapshots(run_dir: str) -> list[tuple[int, str]]:
 
 
 def reached_end(run_dir: str) -> bool:
-  """Whether a run has its rule of the last meta-step."""
+  """Returns whether a run has written the rule of its last meta-step."""
   path = os.path.join(run_dir, 'eta.npz')
   return (os.path.exists(path) and eta_file.load(path).info.get('meta_step', 0)
           >= run_directory.read_config(run_dir).run.meta_steps)
 
 
 def average(paths: list[str]) -> eta_file.EtaFile:
-  """The mean of several etas of one shape; `info` is the last one's.
+  """Returns the mean of several etas; `info` is that of the last one.
 
   Raises:
-    SourceError: rules of different shapes.
+    SourceError: the rules have different shapes.
   """
   found = [eta_file.load(path) for path in paths]
   if any(file.rule != found[0].rule for file in found):
@@ -99,18 +99,18 @@ def average(paths: list[str]) -> eta_file.EtaFile:
 
 def latest(run_dir: str, average_last: int = 1
            ) -> tuple[eta_file.EtaFile, list[int]]:
-  """The newest rule of a run, or the mean of its last ones.
+  """Loads the newest rule of a run, or the mean of its last ones.
 
   Args:
-    run_dir: a run, which may be going on.
+    run_dir: directory of the run; the run may still be in progress.
     average_last: 1: `eta.npz`, or the newest snapshot if that is newer;
-      more: the mean over that many snapshots.
+      n > 1: the mean over the last n snapshots.
 
   Returns:
-    The rule, and the meta-steps that it is the mean of.
+    The rule, and the meta-steps that it is averaged over.
 
   Raises:
-    SourceError: there are not as many.
+    SourceError: there are fewer snapshots.
   """
   if average_last < 1:
     raise SourceError(f'--average_last is {average_last}; allowed: 1 or more')
@@ -119,7 +119,7 @@ def latest(run_dir: str, average_last: int = 1
   if average_last == 1 and os.path.exists(final):
     file = eta_file.load(final)
     step = int(file.info.get('meta_step', 0))
-    # A run that was stopped has one, and may have gone on since.
+    # A stopped run has `eta.npz`; if it was resumed, a snapshot may be newer.
     if not paths or step >= paths[-1][0]:
       return file, [step]
   if len(paths) < average_last:
@@ -163,14 +163,14 @@ def _of_file(label: str, path: str, card: Optional[Mapping[str, Any]]
 
 
 def read(text: str, average_last: int = 1) -> Source:
-  """The rule that `[LABEL=]PLACE` names.
+  """Loads the rule that `[LABEL=]PLACE` names.
 
   Args:
     text: PLACE is a run's directory, a file, or a published rule's name.
-    average_last: of a run's snapshots, see `latest`.
+    average_last: number of a run's snapshots to average; see `latest`.
 
   Raises:
-    UserError: one of several, in one line.
+    UserError: it cannot be loaded; the message is one line.
   """
   label, place = experiment.split(text)
   if os.path.isdir(place):
@@ -186,11 +186,11 @@ def read(text: str, average_last: int = 1) -> Source:
 
 def read_all(texts: Sequence[str], average_last: int,
              reserved: Sequence[str]) -> list[Source]:
-  """Several rules, see `read`, that results can tell apart.
+  """Loads several rules with distinct labels; see `read`.
 
   Raises:
-    SourceError: a label is there twice, or is one of `reserved`, those of
-      other curves.
+    SourceError: a label occurs twice, or is in `reserved`, the labels of other
+      curves.
   """
   rules = [read(text, average_last) for text in texts]
   labels = [source.label for source in rules]
@@ -203,7 +203,7 @@ def read_all(texts: Sequence[str], average_last: int,
 
 def untrained(source: Source,
               label: str = training_settings.UNTRAINED) -> Source:
-  """A drawn rule of the same form, what a training from nothing begins with."""
+  """Draws an untrained rule with the sizes of `source`, as training does."""
   return source._replace(
       label=label, eta=np.asarray(meta_update.init(source.config).eta),
       about={'untrained': True, 'seed': source.config.run.seed})

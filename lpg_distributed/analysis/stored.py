@@ -1,4 +1,4 @@
-"""Results as small JSON files, from which figures and tables are drawn."""
+"""Stores results as small JSON files, the source of figures and tables."""
 
 import json
 import os
@@ -10,18 +10,18 @@ from lpg_distributed import errors
 from lpg_distributed.store import files
 
 _FORMAT = 'lpg-results-1'
-_DIGITS = 5  # significant ones; enough to draw, and files stay small
+_DIGITS = 5  # significant digits: enough for figures, and files stay small
 _LARGEST = 1 << 26  # bytes
 
 
 class ResultsError(errors.UserError, ValueError):
-  """Results that cannot be used; the message is one line."""
+  """Results cannot be used; the message is one line."""
 
 
 def plain(value: Any) -> Any:
-  """Arrays, NumPy's numbers and tuples as JSON has them, floats rounded.
+  """Converts arrays, NumPy's numbers and tuples to JSON types; rounds floats.
 
-  What is not finite becomes None.
+  Numbers that are not finite become None.
   """
   if isinstance(value, Mapping):
     return {str(key): plain(item) for key, item in value.items()}
@@ -39,14 +39,14 @@ def plain(value: Any) -> Any:
 
 
 def as_array(values: Any) -> np.ndarray:
-  """Nested lists as float64, None as NaN."""
+  """Converts nested lists to a float64 array; None becomes NaN."""
   return np.array(values, dtype=object).astype(np.float64) if np.size(
       values) else np.zeros(np.shape(values))
 
 
 def save(path: str, experiment: str, about: Mapping[str, Any],
          data: Mapping[str, Any]) -> None:
-  """Writes results, whole or not at all; `about` says how they came about.
+  """Writes results atomically; `about` describes how they were computed.
 
   Raises:
     ResultsError: no such place.
@@ -57,7 +57,7 @@ def save(path: str, experiment: str, about: Mapping[str, Any],
 
 
 def write(path: str, content: Mapping[str, Any]) -> None:
-  """Writes JSON, whole or not at all, so that it reads well.
+  """Writes readable JSON atomically.
 
   Raises:
     ResultsError: no such place.
@@ -70,7 +70,7 @@ def write(path: str, content: Mapping[str, Any]) -> None:
 
 
 def _dump(content: Mapping[str, Any]) -> str:
-  """Indented, but with lists of numbers in one line each."""
+  """Formats JSON with indentation, and each list of numbers on one line."""
   def walk(value, indent):
     if isinstance(value, dict) and value:
       inner = ',\n'.join(
@@ -82,10 +82,10 @@ def _dump(content: Mapping[str, Any]) -> str:
 
 
 def load(path: str, experiment: str) -> tuple[dict[str, Any], dict[str, Any]]:
-  """(`about`, `data`) of a file that `save` wrote.
+  """Reads (`about`, `data`) from a file that `save` wrote.
 
   Raises:
-    ResultsError: no such file, or results of something else.
+    ResultsError: there is no such file, or it is of another experiment.
   """
   try:
     with open(path, encoding='utf-8') as f:

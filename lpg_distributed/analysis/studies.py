@@ -1,7 +1,7 @@
 """Studies: several configurations of meta-training, compared over seeds.
 
-Data only. `lpg study` runs them, `analysis.figure7` reads what
-came of it. A study changes one thing at a time, unless it says so.
+This module holds data only. `lpg study` runs studies; `analysis.figure7` reads
+their results. Variants differ in one setting, unless stated otherwise.
 """
 
 import json
@@ -14,15 +14,15 @@ from lpg_distributed import config_io
 from lpg_distributed import errors
 from lpg_distributed import presets
 
-FILE = 'study.json'  # in the root of a study's runs; says what they are of
+FILE = 'study.json'  # in the root of a study's runs; describes the study
 
 
 class StudyError(errors.UserError, ValueError):
-  """No such study, or nothing of it; the message is one line."""
+  """There is no such study, or it has no runs; the message is one line."""
 
 
 class Study(NamedTuple):
-  """Overrides, as `--set` takes them, by the names of the variants."""
+  """A preset, and overrides in the form of `--set`, by name of the variant."""
   preset: str
   common: tuple[str, ...]
   variants: Mapping[str, tuple[str, ...]]
@@ -33,17 +33,20 @@ def _middle(values: tuple[float, ...]) -> float:
 
 
 def fixed_hyper_params() -> tuple[str, ...]:
-  """One pair for each kind, the middle of Table 3: no bandit."""
+  """Returns overrides with one pair per kind, so that the bandit has no choice.
+
+  The pair is the middle of the values in Table 3.
+  """
   return tuple(
       text for name, agent in config_lib.AGENTS.items() for text in (
           f'agents.{name}.learning_rates={_middle(agent.learning_rates)}',
           f'agents.{name}.kl_costs={_middle(agent.kl_costs)}'))
 
 
-# So that a run is small and does nothing but meta-train, on one core.
+# Makes a run small: it only meta-trains, on one core.
 _SMALL = ('evaluator.enabled=false', 'run.num_workers=1',
           'run.eta_snapshot_period_steps=20')
-# As the preset `demo` was before it clipped each lifetime's gradient.
+# Clips the summed gradient instead of each lifetime's.
 _SUM_CLIPPED = ('meta.learning_rate=0.001', 'meta.max_gradient_norm=0.02',
                 'meta.max_lifetime_gradient_norm=0')
 
@@ -57,8 +60,8 @@ STUDIES: Mapping[str, Study] = {
         'fixed hyperparameters': fixed_hyper_params(),
         'LPG-V': ('rule.kind=lpg_v',),
     }),
-    # The same of what predictions are, for a rule that has nothing else to
-    # keep values in, see `channels`.
+    # Kinds of predictions, for a rule that cannot represent values in any other
+    # way; see `channels`.
     'predictions': Study('demo', (
         *_SMALL, 'meta.y_hat_cost=0.001', 'rule.sees_policy=false',
         'agents.*.kl_costs=1,5'), {
@@ -69,8 +72,8 @@ STUDIES: Mapping[str, Study] = {
         'first y of deviation 0.1': ('meta.y_table_stddev=0.1',),
         'alpha_y of Table 3': ('agents.*.kl_costs=0.1,0.5,1',),
     }),
-    # Where does a rule keep values? Long enough for one that sees pi(a|s) to
-    # do without predictions.
+    # Which inputs does a rule represent values with? Training is long enough
+    # for a rule that sees pi(a|s) to stop using predictions.
     'channels': Study('demo', (*_SMALL, *_SUM_CLIPPED), {
         'LPG': (),
         'alpha_y 1, 5': ('agents.*.kl_costs=1,5',),
@@ -78,7 +81,7 @@ STUDIES: Mapping[str, Study] = {
         'without pi(a|s), alpha_y 1, 5': ('rule.sees_policy=false',
                                           'agents.*.kl_costs=1,5'),
     }),
-    # The A2C that estimates Eq. (4), of which the paper says little.
+    # The A2C that estimates Eq. (4), whose details the paper does not give.
     'outer': Study('demo', _SMALL, {
         'LPG': (),
         'lambda 0.8': ('outer.td_lambda=0.8',),
@@ -88,7 +91,7 @@ STUDIES: Mapping[str, Study] = {
         'slower values': ('outer.table_learning_rate=0.1',),
         'advantages scaled': ('outer.advantage_ema_decay=0.99',),
     }),
-    # How much of what, of a machine that has only so much.
+    # How to divide a fixed amount of computation.
     'scale': Study('demo', _SMALL, {
         'LPG': (),
         'not staggered': ('meta.staggered_ages=false',),
@@ -97,7 +100,7 @@ STUDIES: Mapping[str, Study] = {
         '8 units': ('rule.lstm_size=8',),
         '128 units': ('rule.lstm_size=128',),
     }),
-    # What keeps few gradients, a thousand times the others, from drowning them?
+    # How to keep a few gradients, a thousand times larger, from dominating.
     'clipping': Study('demo', (
         *_SMALL, 'meta.learning_rate=0.001', 'meta.max_lifetime_gradient_norm=0'
     ), {
@@ -113,7 +116,7 @@ STUDIES: Mapping[str, Study] = {
 
 
 def load(name: str) -> Study:
-  """Raises StudyError if there is none."""
+  """Returns the study called `name`; raises StudyError if there is none."""
   if name not in STUDIES:
     raise StudyError(f'there is no study {name!r}; allowed: '
                      f'{", ".join(STUDIES)}')
@@ -121,10 +124,10 @@ def load(name: str) -> Study:
 
 
 def config_of(study: Study, variant: str, *more: str) -> config_lib.Config:
-  """The configuration of a variant.
+  """Returns the configuration of a variant.
 
   Raises:
-    ConfigError: an override that is not allowed.
+    ConfigError: an override is not allowed.
   """
   return config_io.apply_overrides(
       presets.load(study.preset),
@@ -132,14 +135,14 @@ def config_of(study: Study, variant: str, *more: str) -> config_lib.Config:
 
 
 def read(root: str) -> dict[str, Any]:
-  """What `lpg study` has written of the runs at `root`.
+  """Reads the description that `lpg study` wrote of the runs at `root`.
 
   Returns:
-    `study`, `set` and, but for those of before, `meta_steps` of the command
-    (None: the preset's), and the `variants` and `seeds` that were asked for.
+    `study` and `set`. Except in old files also `meta_steps` of the command
+    (None: the preset's), and the requested `variants` and `seeds`.
 
   Raises:
-    StudyError: it is no study's root, or its file is damaged.
+    StudyError: `root` is not that of a study, or its file is damaged.
   """
   path = os.path.join(root, FILE)
   try:
@@ -155,6 +158,6 @@ def read(root: str) -> dict[str, Any]:
 
 
 def run_dir(root: str, variant: str, seed: int) -> str:
-  """Where a run of a study is."""
+  """Returns the directory of a run of a study."""
   slug = re.sub(r'[^a-z0-9]+', '_', variant.lower()).strip('_')
   return os.path.join(root, f'{slug}_seed{seed}')

@@ -1,4 +1,4 @@
-"""The curves of a run as one figure."""
+"""Draws the learning curves of a run as one figure."""
 
 import os
 
@@ -16,14 +16,14 @@ _COLUMNS = 3
 
 
 def _column(rows, name):
-  """Steps and values where the rows have a number of that name."""
+  """Returns steps and values of the rows that have the column `name`."""
   pairs = [(row['step'], row[name]) for row in rows
            if row.get(name) is not None]
   return np.array(pairs, float).reshape(-1, 2).T
 
 
 def _smooth(values, size):
-  """Mean over the last `size` values, fewer at the beginning."""
+  """Moving average over the last `size` values; fewer at the beginning."""
   sums = np.cumsum(np.insert(values, 0, 0.))
   end = np.arange(1, len(values) + 1)
   begin = np.maximum(0, end - size)
@@ -31,7 +31,7 @@ def _smooth(values, size):
 
 
 def _draw_ablations(axes, name, rows):
-  """What `analysis.follow` has found; with standard errors."""
+  """Draws the results of `analysis.follow`, with standard errors."""
   for i, label in enumerate((follow.FULL, follow.NO_Y, follow.HELD_PHI)):
     steps, values = _column(rows, f'{label}/{name}')
     if not len(steps):
@@ -51,7 +51,7 @@ def _draw_returns(axes, name, rows, evaluation):
   optimum = optimal_returns.optima().get(name)
   if optimum is not None:
     axes.set_title(f'{name} (optimal: {optimum:.3g})')
-    if len(values) and optimum < 2. * values.max():  # Else nothing else shows.
+    if len(values) and optimum < 2. * values.max():  # Else it hides the curve.
       axes.axhline(optimum, color='black', linestyle=':', label='optimal')
   else:
     axes.set_title(name)
@@ -63,13 +63,13 @@ def _draw_returns(axes, name, rows, evaluation):
 
 
 def draw(run_dir: str, path: str | None = None) -> str:
-  """Draws `figures/training.png`, or `path`; returns where it is.
+  """Draws `figures/training.png`, or `path`; returns its path.
 
-  What the evaluator saw is drawn too, into `figures/evaluator.png`.
+  The evaluator's results are drawn too, into `figures/evaluator.png`.
 
   Raises:
-    ConfigError: there is no run, or nothing in it yet; or `path` is of no
-      use.
+    ConfigError: there is no run, it has no metrics yet, or `path` cannot be
+      written.
   """
   config = run_directory.read_config(run_dir)
   rows = list(loggers.read_metrics(run_dir, 'learner'))
@@ -106,7 +106,7 @@ def draw(run_dir: str, path: str | None = None) -> str:
   try:
     figure.savefig(path, dpi=style.DPI)
     evaluator_curves.draw(run_dir)
-  except (OSError, ValueError) as error:  # No such place, no such format.
+  except (OSError, ValueError) as error:  # Not writable, or unknown format.
     raise config_lib.ConfigError(
         f'{path} cannot be drawn: {error}') from None
   return path

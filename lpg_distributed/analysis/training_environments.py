@@ -1,10 +1,10 @@
-"""Agents on the training environments by several rules, for Figure 3.
+"""Evaluates several rules on the training environments, for Figure 3.
 
-All rules meet the same lifetimes: layouts, lengths and random numbers come
-from one key, which no training uses. A2C is tuned on others, and gets the best
-pair of its grid; a rule likewise gets the arm that its bandit likes best, which
-is the max over alpha of Eq. (5), and is tuned as A2C is where its bandit does
-not know the kind.
+All rules get the same lifetimes: layouts, lengths and random numbers come from
+one key, which training does not use. A2C is tuned on other lifetimes, and uses
+the best pair of its grid. A rule uses the arm that its bandit prefers, the
+maximum over alpha in Eq. (5). If its bandit does not know the kind, the rule is
+tuned like A2C.
 """
 
 import copy
@@ -25,18 +25,22 @@ from lpg_distributed.core import train_agents
 from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import suite
 
-_STREAM = tuning.STREAM + 1  # folded into the seed's key
+_STREAM = tuning.STREAM + 1  # folded into the key of the seed
 
 
 def sized(config: config_lib.Config, environment: str,
           base: config_lib.Config, settings: settings_lib.Settings
           ) -> config_lib.Config:
-  """`config`, a rule's, for one environment and lifetimes of `base`'s size.
+  """Adapts a rule's configuration to one environment and sizes of lifetimes.
 
-  The grid of hyperparameters is that which the rule's bandit knows; for a kind
-  that was not in its training `base`'s, and Table 3's for one that was in
-  neither, whatever a setting for all kinds says there. With `settings.tune` its
-  learning rates are Table 3's in any case.
+  Sizes of lifetimes are those of `base`. The grid of hyperparameters is the
+  first that applies:
+
+  - that of the rule's training, if it had the environment
+  - that of `base`, if `base` has the environment
+  - that of Table 3
+
+  With `settings.tune` the learning rates are always those of Table 3.
   """
   grid = next((known.agents[environment] for known in (config, base)
                if environment in known.environments),
@@ -69,16 +73,16 @@ def _chunk_keys(environment: str, settings: settings_lib.Settings):
 
 
 def layouts(environment: str, settings: settings_lib.Settings) -> Any:
-  """What is fixed for each of the lifetimes that all rules meet.
+  """Returns the environments' parameters in the lifetimes of the comparison.
 
   Returns:
-    NumPy leaves [`settings.num_lifetimes`, ...], the environment's parameters.
+    NumPy leaves [`settings.num_lifetimes`, ...].
   """
   config = config_lib.Config()
   idle = train_agents.Learner(lambda task, progress: (progress, {}))
 
   @jax.jit
-  def born(key):  # As they are born; of the rest nothing is computed.
+  def born(key):  # XLA drops everything but the parameters.
     return train_agents.live(
         config, environment, lambda kind: idle, key,
         settings.chunk, jnp.zeros(len(config.agents[environment].arms)),
@@ -94,12 +98,12 @@ def _by_rule(source: sources.Source, environment: str,
              compiled: dict[Any, evaluation.Lives],
              say: Callable[[str], None], log: Optional[tuning.Log] = None
              ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-  """Rows of a rule, and of its ablations under `LABEL, ABLATION`.
+  """Evaluates a rule and its ablations, labelled `LABEL, ABLATION`.
 
-  `compiled` is kept from rule to rule; rules of one shape share it.
+  `compiled` caches compiled functions; rules of the same shape share them.
 
   Returns:
-    The rows, and what `tuning.choose_arm` says.
+    The rows by label, and the result of `tuning.choose_arm`.
   """
   config = sized(source.config, environment, base, settings)
   if settings.tune:
@@ -140,21 +144,21 @@ def evaluate(environment: str, rules: Sequence[sources.Source],
              found: Optional[Mapping[str, Any]] = None,
              keep: Callable[[Mapping[str, Any]], None] = lambda found: None
              ) -> Mapping[str, Any]:
-  """All rules on one kind.
+  """Evaluates all rules on one kind.
 
   Args:
-    environment: its name.
-    rules: the first one's training says how long lifetimes are; without its
-      ablations are those that are marked as untrained.
-    settings: see there.
-    say: is told what is being done.
-    found: what an earlier call had told `keep`, to go on from there.
-    keep: is told the result so far, after each rule and, of what is tuned,
-      after each pair of a grid.
+    environment: name of the environment kind.
+    rules: the rules. The first one's training determines the length of
+      lifetimes. Rules that are marked as untrained have no ablations.
+    settings: settings of the comparison.
+    say: called with messages about progress.
+    found: the last argument of `keep` in an earlier call, to resume from.
+    keep: called with the results so far, after each rule, and in tuning after
+      each pair of a grid.
 
   Returns:
-    `env_steps` [P], `rules` (see `curves.row`), `arms` (how each rule
-    came to its hyperparameters) and, with A2C, `a2c` (see `tuning.tune_a2c`).
+    `env_steps` [P]; `rules`, see `curves.row`; `arms`, how each rule's
+    hyperparameters were chosen; with A2C also `a2c`, see `tuning.tune_a2c`.
     `tuning` has the rows of unfinished searches by label, see `tuning.Log`.
   """
   base = rules[0].config

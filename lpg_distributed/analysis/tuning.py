@@ -1,7 +1,7 @@
-"""Hyperparameters of agents: that which a bandit likes best, or a search.
+"""Chooses agents' hyperparameters: by a rule's bandit, or by a search.
 
-A2C, and a rule where its bandit does not know the kind, get the best pair of
-their grids, found on lifetimes that no figure shows.
+A2C uses the best pair of its grid. So does a rule whose bandit does not know
+the kind. The search uses lifetimes that no figure shows.
 """
 
 import dataclasses
@@ -21,30 +21,30 @@ from lpg_distributed.core import baselines
 from lpg_distributed.core import train_agents
 from lpg_distributed.core.update_rules import registry
 
-Pair = tuple[float, float]  # of hyperparameters
-# Folded into the seed's key: other lifetimes than those that are compared.
+Pair = tuple[float, float]  # two hyperparameters
+# Folded into the key of the seed, so that lifetimes differ from the compared.
 STREAM = 1
-_FINALISTS = 4  # pairs of a grid, in the second round of tuning
+_FINALISTS = 4  # number of pairs in the second round of tuning
 
 
 def only_arm(arm: int, num_arms: int) -> np.ndarray:
-  """[arms], log-probabilities with which this one is drawn."""
+  """Returns log-probabilities, [arms], that always draw `arm`."""
   with np.errstate(divide='ignore'):
     return np.log(np.eye(num_arms, dtype=np.float32)[arm])
 
 
 class Log:
-  """What a search has found so far; the same search goes on from it."""
+  """The results of a search so far, from which it can resume."""
 
   def __init__(self, rows: Sequence[Sequence[Any]] = (),
                keep: Callable[[list[list[Any]]], None] = lambda rows: None):
-    """Begins with `rows`, and tells `keep` all of them after each new one.
+    """Starts with `rows`, and passes all rows to `keep` after each new one.
 
     Args:
-      rows: [round, *pair, final return, mean over the curve]; None for minus
-        infinity, which results have no number for. Pairs are there by what
-        they are, since a grid may have changed when the search goes on.
-      keep: is told the same.
+      rows: [round, *pair, final return, mean over the curve]. None stands for
+        minus infinity, which JSON lacks. Rows hold pairs by value instead of by
+        index, since the grid may change before a resume.
+      keep: called with all rows.
     """
     number = lambda x: -np.inf if x is None else x
     self._found = {tuple(at): (number(final), number(whole))
@@ -52,7 +52,7 @@ class Log:
     self._keep = keep
 
   def get(self, index: int, pair: Pair) -> Optional[tuple[float, float]]:
-    """Both returns of a pair in a round; None if it was not in it yet."""
+    """Returns both returns of a pair in a round; None if not yet known."""
     return self._found.get((index, *pair))
 
   def add(self, index: int, pair: Pair, final: float, whole: float) -> None:
@@ -64,23 +64,24 @@ def tune(pairs: Sequence[Pair], make: Callable[[int], Callable[
     [int, chex.PRNGKey], train_agents.Lifetimes]],
          settings: settings_lib.Settings, say: Callable[[str], None],
          log: Optional[Log] = None) -> tuple[int, list[float]]:
-  """Finds the best pair of a grid, in two rounds.
+  """Finds the best pair of a grid in two rounds.
 
-  A few lifetimes of each pair choose `_FINALISTS` of them, and more lifetimes
-  of these choose one: the best of many means of a few is mostly a lucky one.
-  All pairs meet the same layouts.
+  The first round selects `_FINALISTS` pairs by a few lifetimes each. The second
+  round selects one of them by more lifetimes: the best of many noisy means is
+  often the best by chance. All pairs get the same layouts.
 
   Args:
     pairs: the grid.
-    make: a number of lifetimes to what lives them, of the pair of an index.
-    settings: how many lifetimes.
-    say: is told of each round.
-    log: what is in it is not done again, and what is done is added to it.
+    make: maps a number of lifetimes to a function that simulates them, given
+      the index of a pair and a key.
+    settings: numbers of lifetimes.
+    say: called with a message about each round.
+    log: results that are not computed again; new ones are added.
 
   Returns:
-    The pair with the best final return, of equally good ones, as chains have,
-    the one that was so earlier; and of all pairs the final return, of the last
-    round they were in.
+    Index of the best pair by final return; ties, which chains have, are broken
+    by the mean return over training. Final returns of all pairs, each from the
+    last round that the pair was in.
   """
   key = evaluation.held_out_key(settings.seed, STREAM)
   log = log or Log()
@@ -108,9 +109,9 @@ def tune(pairs: Sequence[Pair], make: Callable[[int], Callable[
 
 def with_a2c_rates(config: config_lib.Config,
                    environment: str) -> config_lib.Config:
-  """`config` with A2C's learning rates for the agents of a rule."""
+  """Returns `config` with A2C's learning rates for a rule's agents."""
   agent = config.agents[environment]
-  # Without predictions to learn all costs are alike.
+  # Without predictions the KL cost has no effect, so one value suffices.
   kl_costs = agent.kl_costs
   if registry.make_learned(config.rule).predictions is None:
     kl_costs = kl_costs[:1]
@@ -123,10 +124,10 @@ def with_a2c_rates(config: config_lib.Config,
 def tune_rule(config: config_lib.Config, environment: str, eta: np.ndarray,
               settings: settings_lib.Settings, say: Callable[[str], None],
               log: Optional[Log] = None) -> dict[str, Any]:
-  """Finds the arm with which agents of a rule have the best final return.
+  """Finds the arm with which a rule's agents have the best final return.
 
   Returns:
-    `arm`, and of all: `arms` (pairs) and their `final` returns.
+    `arm`; `arms`, all pairs; `final`, their final returns.
   """
   arms = config.agents[environment].arms
 
@@ -141,7 +142,10 @@ def tune_rule(config: config_lib.Config, environment: str, eta: np.ndarray,
 def a2c_lives(config: config_lib.Config, environment: str, num: int
               ) -> Callable[[Sequence[float], chex.PRNGKey],
                             train_agents.Lifetimes]:
-  """What lives `num` lifetimes of A2C with a pair of `baselines.grid`."""
+  """Compiles a function that simulates `num` lifetimes of A2C.
+
+  Its arguments are a pair of `baselines.grid` and a key.
+  """
   train = jax.jit(lambda pair, key: baselines.train_a2c(
       config, environment, key, jnp.tile(pair, (num, 1)))._replace(theta=()))
   return lambda pair, key: jax.tree_util.tree_map(
@@ -151,7 +155,7 @@ def a2c_lives(config: config_lib.Config, environment: str, num: int
 def tune_a2c(config: config_lib.Config, environment: str,
              settings: settings_lib.Settings, say: Callable[[str], None],
              log: Optional[Log] = None) -> dict[str, Any]:
-  """Finds A2C's pair of `baselines.grid` with the best final return."""
+  """Finds the pair of `baselines.grid` with which A2C has the best return."""
   pairs = baselines.grid(config.agents[environment])
 
   def make(num):
@@ -167,21 +171,21 @@ def choose_arm(source: sources.Source, config: config_lib.Config,
                environment: str, settings: settings_lib.Settings,
                say: Callable[[str], None], log: Optional[Log] = None
                ) -> dict[str, Any]:
-  """How a rule comes to its hyperparameters.
+  """Chooses the hyperparameters of a rule's agents.
 
   Args:
-    source: the rule; one that is marked as untrained has the hyperparameters
-      of that which it stands beside, or draws them uniformly, as it does where
-      rules are tuned.
-    config: what its agents live by, see `training_environments.sized`.
-    environment: its name.
-    settings: see there.
+    source: the rule. An untrained rule uses the hyperparameters of the rule
+      that it is the control of. If there are none, or rules are tuned, it draws
+      them uniformly.
+    config: result of `training_environments.sized`.
+    environment: name of the environment kind.
+    settings: settings of the comparison.
     say: see `tune`.
     log: see `tune`.
 
   Returns:
-    `arm`, None where they are drawn; `arms` (pairs); of one that had to be
-    tuned, see `tune_rule`, `final` too.
+    `arm`, None if hyperparameters are drawn; `arms`, the pairs; if the rule was
+    tuned, also `final`, see `tune_rule`.
   """
   agent = config.agents[environment]
   arm = (None if settings.tune

@@ -1,4 +1,4 @@
-"""Small networks that read values off predictions; for Figure 5."""
+"""Small networks that regress values from predictions, for Figure 5."""
 
 import functools
 
@@ -18,7 +18,7 @@ def _forward(x):
 
 @functools.partial(jax.jit, static_argnums=4)
 def _fit(x, targets, test_x, test_targets, steps):
-  """Fits [J, n, F] to [J, n]; returns [J] errors on the others."""
+  """Fits J networks from x [J, n, F] to targets [J, n]; returns test errors."""
   network = hk.without_apply_rng(hk.transform(_forward))
   schedule = optax.cosine_decay_schedule(_LEARNING_RATE, steps)
   optimiser = optax.adam(schedule)
@@ -48,23 +48,23 @@ def _fit(x, targets, test_x, test_targets, steps):
 
 def errors(x: np.ndarray, targets: np.ndarray, is_test: np.ndarray,
            visited: np.ndarray, steps: int = 1000) -> np.ndarray:
-  """Squared errors on held-out worlds, of a network with one hidden layer.
+  """Trains networks with one hidden layer; returns errors on held-out worlds.
 
   Args:
-    x: [R, W, F, M], what is read from, at R records of W worlds of F cells.
-    targets: [D, W, F], of D discounts.
-    is_test: [W] bool; the network is trained on the others.
-    visited: [W, F] bool; the other cells are left out.
-    steps: of Adam, on all examples at once.
+    x: [R, W, F, M], inputs at R records, in W worlds of F cells.
+    targets: [D, W, F], true values at D discounts.
+    is_test: [W] bool, held-out worlds; networks are trained on the others.
+    visited: [W, F] bool; other cells are left out.
+    steps: steps of Adam, each on all examples.
 
   Returns:
-    [R, D, test worlds], means over a world's cells.
+    Squared errors, [R, D, test worlds], means over a world's cells.
   """
   num_discounts = len(targets)
   result = []
   train = visited & ~is_test[:, None]
   test_worlds = visited[is_test]
-  for record in x:  # One after another: memory.
+  for record in x:  # One after another, to limit memory.
     repeat = lambda a: jnp.asarray(np.broadcast_to(
         a, (num_discounts, *a.shape)), jnp.float32)
     squares = np.asarray(_fit(

@@ -1,4 +1,4 @@
-"""Means with intervals, as results and tables show them."""
+"""Means with confidence intervals, for results and tables."""
 
 import math
 from typing import Any, Optional, Sequence
@@ -9,16 +9,16 @@ CONFIDENCE = 0.95
 
 
 def summary(samples: Sequence[float]) -> dict[str, Any]:
-  """Mean, standard error and Student's t interval of independent samples.
+  """Computes mean, standard error and Student's t interval of samples.
 
-  Samples that are not finite count in `num` and `not_finite`; the rest is of
-  the others.
+  Samples must be independent. Those that are not finite are counted in `num`
+  and `not_finite` and otherwise ignored.
 
   Returns:
     `mean`, `standard_error`, `low` and `high` (95 %), `num`, `not_finite`.
-    What too few samples do not give is None.
+    Statistics that need more samples are None.
   """
-  from scipy import stats  # Here, since it takes its time to import.
+  from scipy import stats  # Imported here, since its import is slow.
   samples = np.asarray(samples, np.float64)
   finite = samples[np.isfinite(samples)]
   result: dict[str, Any] = {
@@ -34,7 +34,10 @@ def summary(samples: Sequence[float]) -> dict[str, Any]:
 
 
 def compare(one: dict[str, Any], other: dict[str, Any]) -> int:
-  """1 or -1 where `one` is above or below with intervals apart, else 0."""
+  """Returns 1 or -1 if `one` is above or below `other`, else 0.
+
+  It is 0 if the intervals overlap or one is unknown.
+  """
   bounds = [one['low'], one['high'], other['low'], other['high']]
   if any(bound is None for bound in bounds):
     return 0
@@ -42,13 +45,13 @@ def compare(one: dict[str, Any], other: dict[str, Any]) -> int:
 
 
 def tally(compared: Sequence[int]) -> str:
-  """How often `compare` said what, of as many kinds."""
+  """Counts the results of `compare` over kinds, as text."""
   return (f'of {len(compared)} kinds: above on {compared.count(1)}, below on '
           f'{compared.count(-1)}, intervals overlap on {compared.count(0)}.')
 
 
 def text(found: Optional[dict[str, Any]]) -> str:
-  """As a table has it: mean and half of the interval."""
+  """Formats a summary for a table: mean and half of the interval."""
   if found is None or found['mean'] is None:
     return '-'
   if found['low'] is None:

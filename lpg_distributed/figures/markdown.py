@@ -1,4 +1,4 @@
-"""Tables as text, as documents show them."""
+"""Formats tables in Markdown."""
 
 from typing import Iterable, Sequence
 
@@ -8,10 +8,10 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-  """A Markdown table's lines.
+  """Returns the lines of a Markdown table.
 
   Raises:
-    ValueError: if a row is longer or shorter than the head.
+    ValueError: a row is longer or shorter than the head.
   """
   result = [_line(head), '|' + '---|' * len(head)]
   for row in rows:

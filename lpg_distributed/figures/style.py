@@ -1,4 +1,4 @@
-"""How all figures look: colours that the colour-blind can tell apart."""
+"""The common style of figures, with colours for colour-blind readers."""
 
 from typing import Any, Mapping
 
@@ -8,38 +8,38 @@ import numpy as np
 
 FONT_SIZE = 8
 DPI = 120
-PANEL = (3.6, 2.6)  # inches
-# From dark to light without a change of hue's order: reads in grey as well.
+PANEL = (3.6, 2.6)  # width and height in inches
+# Lightness increases monotonically, so the map is readable in grey as well.
 COLOUR_MAP = 'cividis'
 
-# Okabe and Ito (2008); yellow is left out, since it is faint on white.
+# Okabe and Ito (2008), without yellow, which is hard to see on white.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00',
            '#000000')
-# Beside colour, since there may be more lines, and since some print grey.
+# Line styles, for figures with more lines than colours, and for grey prints.
 LINES = ('-', '--', '-.', ':', (0, (6, 1, 1, 1, 1, 1)), (0, (8, 3)))
 
 
 def line(index: int) -> dict[str, Any]:
-  """Colour and form of the index-th line; they repeat after 42."""
+  """Returns colour and style of the index-th line; they repeat after 42."""
   return {'color': COLOURS[index % len(COLOURS)],
           'linestyle': LINES[index // len(COLOURS) % len(LINES)]}
 
 
 def distinct(index: int) -> dict[str, Any]:
-  """As `line`, for few lines: six are of other forms, so that grey will do."""
+  """Like `line`, for up to six lines, all of different styles."""
   return {**line(index), 'linestyle': LINES[index % len(LINES)]}
 
 
 def figure(width: float, height: float) -> figure_lib.Figure:
-  """An empty one, of that many inches."""
+  """Returns an empty figure; width and height are in inches."""
   matplotlib.rcParams['font.size'] = FONT_SIZE
   return figure_lib.Figure(figsize=(width, height), layout='constrained')
 
 
 def grid_picture(data: Mapping[str, Any], values: np.ndarray) -> np.ndarray:
-  """Numbers [F] of a grid's cells as [height, width]; NaN where nobody is.
+  """Arranges numbers of cells [F] as [height, width]; NaN if not visited.
 
-  `data`, as figures keep it: `height`, `width`, `cells` [F] and `visited` [F].
+  `data` has the fields `height`, `width`, `cells` [F] and `visited` [F].
   """
   picture = np.full(data['height'] * data['width'], np.nan)
   picture[np.array(data['cells'])] = np.where(data['visited'], values, np.nan)
@@ -47,9 +47,9 @@ def grid_picture(data: Mapping[str, Any], values: np.ndarray) -> np.ndarray:
 
 
 def panels(count: int, columns: int, scale: float = 1., **kwargs):
-  """(figure, `count` axes) in rows of `columns`; what is over is hidden.
+  """Returns a figure and `count` axes, in rows of `columns`.
 
-  `scale` is that of a panel's width; much below 1 they are square.
+  `scale` multiplies a panel's width; far below 1 panels are square.
   """
   rows = -(-count // columns)
   width = PANEL[0] * scale
