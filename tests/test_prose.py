@@ -53,3 +53,18 @@ def test_the_summary_of_results_is_one_page():
   text = (_ROOT / 'docs' / 'results.md').read_text(encoding='utf-8')
   assert len(text.split()) <= 1000
   assert text.count('![') <= 6
+
+
+# Keys of docs/results/README.md for the appendices' tables and commands.
+_RUN = re.compile(r'\b(p800|m32|m10|n1|w32b?|x15b?|u12b?|u15c?)\b')
+
+
+def test_run_names_are_found():
+  assert _RUN.search('as in `u15c`.') and not _RUN.search('all_kinds_pi')
+
+
+@pytest.mark.parametrize('name', [
+    name for name in _PLAIN if not name.startswith('docs/results/')])
+def test_prose_is_without_names_of_runs(name):
+  for sentence in sentences(_ROOT / name):
+    assert not _RUN.search(sentence), sentence
