@@ -1,4 +1,4 @@
-"""Runs a list of Atari jobs under one of the launch types, and shows them."""
+"""Runs a list of Atari jobs under a launch type, and shows their progress."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ _LINE_PERIOD_S = 10.
 
 
 def work(tasks: Sequence[worker_lib.Task], threads: int) -> int:
-  """What a worker's process does; returns its exit code."""
+  """Runs a worker in this process; returns the exit code."""
   with stopping.Stopping(second_ends=False) as interrupt:
     failed = worker_lib.Worker(tasks, interrupt.event, threads).work()
     return interrupt.exit_code or (1 if failed else 0)
@@ -27,19 +27,18 @@ def work(tasks: Sequence[worker_lib.Task], threads: int) -> int:
 
 def run(launch_type: str, tasks: Sequence[worker_lib.Task], root: str,
         processes: int, threads: int, arguments: Sequence[str]) -> int:
-  """Does all jobs, or until a signal; returns the exit code.
+  """Runs all jobs, or until a signal; returns the exit code.
 
   Args:
     launch_type: `embedded`, `processes` or `local_mp`.
-    tasks: what to do; refused before anything starts if a directory holds
-      another job.
-    root: of all results.
-    processes: how many work at once.
-    threads: of each.
-    arguments: the command's, for the processes.
+    tasks: the jobs and their directories.
+    root: directory of all results.
+    processes: number of workers.
+    threads: threads per worker.
+    arguments: arguments of the command, for the processes.
 
   Raises:
-    ResultError: a directory holds another job.
+    ResultError: a directory holds another job. No job was started.
   """
   done = sum(map(worker_lib.is_done, tasks))
   print(f'{len(tasks)} jobs, {done} done before; results in '
@@ -58,7 +57,7 @@ def run(launch_type: str, tasks: Sequence[worker_lib.Task], root: str,
 
 
 def report(tasks) -> int:
-  """Says what is left and why; 1 if something is."""
+  """Prints which jobs are not done and why; returns 1 if there are any."""
   left = [task for task in tasks if not worker_lib.is_done(task)]
   print(f'{len(tasks) - len(left)} of {len(tasks)} jobs are done',
         file=sys.stderr)
@@ -82,11 +81,11 @@ def _run_here(tasks, threads, stop, watcher) -> None:
 
 
 def _run_processes(processes, threads, arguments, interrupt, watcher) -> None:
-  """The same command, as a worker, several times."""
+  """Runs the same command several times, each as a worker."""
   command = [sys.executable, '-m', 'lpg_distributed', 'atari', *arguments,
              '--worker', f'--threads={threads}', f'--processes={processes}']
   environment = process_environment.environment(process_environment.WORKER)
-  # Sessions of their own: a Ctrl-C is told to them once, by this process.
+  # In sessions of their own, so that they get a Ctrl-C from this process only.
   children = [subprocess.Popen(command, env=environment,
                                start_new_session=True)
               for _ in range(processes)]
@@ -109,7 +108,7 @@ def _run_processes(processes, threads, arguments, interrupt, watcher) -> None:
 
 
 def _run_program(tasks, root, processes, threads, interrupt, watcher) -> None:
-  """As a Launchpad program; each worker is a node."""
+  """Runs a Launchpad program in which each worker is a node."""
   logs = os.path.join(root, 'logs')
   os.makedirs(logs, exist_ok=True)
   lp = local_launchpad.load(logs)
@@ -127,7 +126,7 @@ def _run_program(tasks, root, processes, threads, interrupt, watcher) -> None:
       watcher.show()
 
   thread = threading.Thread(target=watch)
-  # Launchpad prints to the standard output, also from signal handlers.
+  # Launchpad prints to standard output, also from signal handlers.
   path = os.path.join(logs, 'launchpad.log')
   with local_launchpad.temporary_files(temporary), (
       open(path, 'a', encoding='utf-8')) as log, (
@@ -146,13 +145,13 @@ def _run_program(tasks, root, processes, threads, interrupt, watcher) -> None:
 
 
 class Watcher:
-  """Prints a line for each job at work, now and then."""
+  """Prints a line for each running job at intervals."""
 
   def __init__(self, tasks: Sequence[worker_lib.Task]):
     self._tasks = tasks
     self._time = time.monotonic()
     self._shown: dict[str, Any] = {}
-    # What an earlier launch left says nothing about this one.
+    # Removes the status files of an earlier launch.
     for task in tasks:
       self._shown[task.directory] = worker_lib.read_status(task)
 

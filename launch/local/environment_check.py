@@ -1,4 +1,4 @@
-"""Refuses a run whose own environments break the protocol."""
+"""Refuses a run if the user's own environments violate the protocol."""
 
 import json
 import subprocess
@@ -11,10 +11,10 @@ from lpg_distributed.launch import process_environment
 
 
 def check(config: config_lib.Config) -> None:
-  """Checks environments beside the suite's, in a process without accelerators.
+  """Checks the user's own environments, in a process without accelerators.
 
   Raises:
-    ConfigError: one breaks the protocol; the message is one line.
+    ConfigError: one violates the protocol; the message is one line.
   """
   if not any(map(names.is_own, config.environments)):
     return

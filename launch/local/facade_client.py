@@ -1,4 +1,4 @@
-"""Asks the facade of a bandit, whom nobody needs to trust."""
+"""Client of a bandit's facade; it does not trust the facade."""
 
 import contextlib
 import http.client
@@ -24,10 +24,11 @@ _ARM_FIELDS = ('alpha_lr', 'alpha_y', 'mean_return', 'lifetimes',
 
 
 class NoAnswer(command.UsageError):
-  """Nothing listens there, or not a facade."""
+  """No server listens at the address, or it is no facade."""
 
 
 class Facade(NamedTuple):
+  """Address and token of a facade."""
   address: str  # host:port
   token: str  # '' for none
 
@@ -41,19 +42,19 @@ def _is_loopback(address: str) -> bool:
 
 
 def find(run_dir: str, token_file: str = '') -> Facade:
-  """Finds the facade of a run that goes on, from its launch.json.
+  """Finds the facade of a running run, from its launch.json.
 
-  A run directory may come from somebody else. So a token is sent to this
-  machine only, and only if the user named its file or the run contains it.
+  A run directory may come from another user. So a token is sent to this machine
+  only, and only if the user named its file or the run contains it.
 
   Args:
-    run_dir: the run.
-    token_file: named by the user; '': the run's own.
+    run_dir: directory of the run.
+    token_file: file that the user named; '': the file in the run.
 
   Raises:
-    FileNotFoundError: the run does not go on, or is embedded.
-    UsageError: launch.json is damaged or of another user, or a token would
-      be sent where it does not belong.
+    FileNotFoundError: the run is not running, or is embedded.
+    UsageError: launch.json is damaged or of another user, or the token must
+      not be sent to that address.
   """
   path = os.path.join(run_dir, run_directory.LAUNCH_FILE)
   try:
@@ -83,23 +84,23 @@ def find(run_dir: str, token_file: str = '') -> Facade:
 
 
 def _contains(directory: str, file: str) -> bool:
-  """Whether a file is in a directory, with all links followed."""
+  """Returns whether a file is in a directory, with all links followed."""
   return os.path.realpath(file).startswith(
       os.path.join(os.path.realpath(directory), ''))
 
 
 def get_statistics(facade: Facade, environment: str = '') -> dict[str, Any]:
-  """Asks a facade what the bandit knows.
+  """Requests the bandit's statistics from a facade.
 
   Args:
-    facade: whom to ask.
-    environment: one of the run's; '' for all.
+    facade: the facade.
+    environment: an environment of the run; '' for all.
 
   Returns:
-    As `BanditServer.get_statistics`, checked.
+    The checked result of `BanditServer.get_statistics`.
 
   Raises:
-    NoAnswer: there was no answer within 5 s, or not that of a facade.
+    NoAnswer: there was no answer within 5 s, or it is not from a facade.
     UsageError: the facade answered with an error.
   """
   path = '/v1/statistics'
@@ -124,15 +125,15 @@ def get_statistics(facade: Facade, environment: str = '') -> dict[str, Any]:
 
 
 def _get(address: str, path: str, headers) -> tuple[int, Any]:
-  """Status and content of the answer to a GET, within `_TIMEOUT_S`."""
+  """Returns status and content of the answer to a GET, within `_TIMEOUT_S`."""
   connection = http.client.HTTPConnection(address, timeout=_TIMEOUT_S)
   connection.connect()
 
   def give_up():
-    with contextlib.suppress(OSError, AttributeError):  # Closed already.
+    with contextlib.suppress(OSError, AttributeError):  # Already closed.
       connection.sock.shutdown(socket.SHUT_RDWR)
 
-  # The time limit of a socket begins anew with every byte.
+  # A socket's own time limit restarts with every byte.
   timer = threading.Timer(_TIMEOUT_S, give_up)
   timer.daemon = True
   timer.start()
@@ -149,10 +150,11 @@ def _get(address: str, path: str, headers) -> tuple[int, Any]:
 
 
 def _check_statistics(content: Any) -> dict[str, Any]:
-  """The fields that are shown, of the types that they must have.
+  """Returns the fields that are shown, after a check of their types.
 
   Raises:
-    KeyError, TypeError, ValueError, AttributeError, OverflowError: otherwise.
+    KeyError, TypeError, ValueError, AttributeError, OverflowError: a field is
+      missing or has another type.
   """
   environments = {}
   for name, arms in content['environments'].items():

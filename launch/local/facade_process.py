@@ -1,8 +1,8 @@
-"""The process of the bandit's facade; `lpg meta-train` starts it.
+"""The process of the bandit's facade, which `lpg meta-train` starts.
 
-Its settings come as JSON in LPG_FACADE: the descriptor of the listening
-socket, the address of the bandit server, the file of the token, and whether
-reports are taken.
+Its settings are JSON in the variable LPG_FACADE: the descriptor of the
+listening socket, the address of the bandit server, the file of the token, and
+whether reports are accepted.
 """
 
 import asyncio
@@ -18,10 +18,11 @@ _REFRESH_S = 0.5
 
 
 def read_token(path: str) -> str:
-  """Reads the token in a file that only its owner can read.
+  """Reads the token from a file that only its owner can read.
 
   Raises:
-    UsageError: the file is missing or open to others, or the token is short.
+    UsageError: the file is missing or readable by others, or the token is too
+      short.
   """
   try:
     with open(path, encoding='ascii') as f:

@@ -1,12 +1,11 @@
-"""A network of the program's own, so that nobody else reaches its ports.
+"""Moves the program into its own network, so that its ports are private.
 
-Courier runs whatever its caller wants and Reverb hands out and takes whatever
-it is asked, both without authentication and on all interfaces. Under Linux the
-launcher therefore moves itself, and with it all nodes, into a network
-namespace that holds nothing but a loopback interface. What listens there is
-out of reach for the network, for other users and for other programs of the
-same user. Sockets that were opened before stay where they were; the bandit's
-facade gets its listening socket in this way.
+Courier executes any call, and Reverb serves any request, both without
+authentication and on all interfaces. So on Linux the launcher moves itself, and
+with it all nodes, into a network namespace with only a loopback interface. Its
+ports cannot be reached from the network, by other users, or by other programs
+of the same user. Sockets that were opened before stay in the old network; the
+bandit's facade gets its listening socket in this way.
 """
 
 import contextlib
@@ -26,16 +25,16 @@ _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 
 
 def isolate() -> Optional[str]:
-  """Leaves the network; to be called while there is one thread only.
+  """Moves this process to a new network; call it while there is one thread.
 
-  With the right to make network namespaces (root) nothing else changes.
-  Without it a user namespace is made too, in which the user has the same
-  number as outside, and no rights of root.
+  A process that may create network namespaces (root) changes nothing else.
+  Otherwise a user namespace is created too, in which the user keeps the same
+  number and has no rights of root.
 
   Returns:
-    None, or why it is not possible; nothing has changed then.
+    None, or the reason why it is not possible. Then nothing has changed.
   """
-  child = os.fork()  # Whose failure leaves nothing half done.
+  child = os.fork()  # Tries it in a child, whose failure has no effect here.
   if child == 0:
     code = errno.EPERM
     try:
@@ -69,14 +68,14 @@ def _leave() -> None:
 
 
 def _drop_capabilities(libc) -> None:
-  """Gives up all rights of root within the user namespace.
+  """Drops all rights of root within the user namespace.
 
-  Whoever makes a user namespace has all of them there. None is needed once the
+  The creator of a user namespace has all of them there. None is needed once the
   loopback interface is up.
   """
   for capability in range(64):
     if libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
-      break  # The kernel has no more of them.
+      break  # The kernel has no more capabilities.
   libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
   header = struct.pack('Ii', _CAPABILITY_VERSION_3, 0)
   if libc.capset(header, struct.pack('6I', *[0] * 6)) != 0:

@@ -9,14 +9,14 @@ import tempfile
 from lpg_distributed.launch import stopping
 
 _OF_TERMINALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
-STOP_S = 60  # what nodes get to end, and to save what they have
+STOP_S = 60  # seconds that nodes have to save their state and end
 
 
 def load(logs: str):
-  """Imports Launchpad, its logs in a directory of their own.
+  """Imports Launchpad, with its logs in a given directory.
 
   Args:
-    logs: the directory; Launchpad reads it when it is imported.
+    logs: the directory; Launchpad reads this setting when it is imported.
 
   Returns:
     The module `launchpad`.
@@ -26,7 +26,7 @@ def load(logs: str):
   import launchpad as lp
   from launchpad import address
   flags.FLAGS.lp_termination_notice_secs = STOP_S
-  # Passing flags to nodes needs this one, which the released build lacks.
+  # Launchpad needs this flag to pass flags to nodes; the release lacks it.
   flags.DEFINE_multi_string('lp_dummy_config', [], 'unused',
                             allow_override=True)
   address.SimpleLocalAddressBuilder.__init__ = _choose_address
@@ -34,10 +34,10 @@ def load(logs: str):
 
 
 def _choose_address(builder) -> None:
-  """Takes a number where Launchpad takes the name `localhost`.
+  """Makes Launchpad use a numeric address instead of `localhost`.
 
-  Where that name cannot be resolved, nodes would wait for each other without
-  end.
+  Where `localhost` cannot be resolved, nodes would wait for each other for
+  ever.
   """
   import portpicker
   builder._address = f'127.0.0.1:{portpicker.pick_unused_port()}'
@@ -45,10 +45,10 @@ def _choose_address(builder) -> None:
 
 @contextlib.contextmanager
 def temporary_files(path: str):
-  """Where a launch leaves its temporary files; removed at the end.
+  """Context with a directory for a launch's temporary files, removed at exit.
 
-  Launchpad leaves there what its nodes run, as pickles. So nobody else may
-  write there, whatever the umask.
+  Launchpad writes the pickles there that its nodes execute. So only the owner
+  may write there, whatever the umask.
   """
   os.mkdir(path, 0o700)
   os.chmod(path, 0o700)
@@ -56,23 +56,23 @@ def temporary_files(path: str):
   try:
     yield
   finally:
-    tempfile.tempdir = before  # What comes later needs one that is there.
+    tempfile.tempdir = before  # Later code needs an existing directory.
     shutil.rmtree(path, ignore_errors=True)
 
 
 def launch(lp, program, launch_type: str, resources,
            interrupt: stopping.Stopping):
-  """Launches a program whose end is up to this process; returns its manager.
+  """Launches a program that this process ends; returns its manager.
 
-  A terminal sends its signals to all processes. Nodes do not hear them, since
-  Launchpad's handlers there would kill them at the second.
+  A terminal sends its signals to all processes. Nodes block them, since
+  Launchpad's handlers would kill a node at the second signal.
 
   Args:
     lp: the module `launchpad`.
-    program: what to launch.
+    program: the program.
     launch_type: `local_mt` or `local_mp`.
     resources: see `lp.launch`.
-    interrupt: entered; its signals end the program from now on.
+    interrupt: an entered context, whose signals end the program from now on.
   """
   before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_TERMINALS)
   try:
@@ -85,10 +85,10 @@ def launch(lp, program, launch_type: str, resources,
 
 
 def take_signals(interrupt: stopping.Stopping) -> None:
-  """Lets a signal end the launched program orderly, however often it comes.
+  """Makes a signal end the program in an orderly way, even if repeated.
 
   Launchpad kills all nodes at a second SIGINT and at SIGQUIT, so that no
-  checkpoint is written; and it handles signals that were to be ignored.
+  checkpoint is written. It also handles signals that should be ignored.
   """
   launchpads = signal.getsignal(signal.SIGTERM)
   stopped = []
@@ -96,7 +96,7 @@ def take_signals(interrupt: stopping.Stopping) -> None:
   def handle(number, frame):
     interrupt.handle(number, frame)
     if stopped:
-      # Not `print`: the signal may have come within one.
+      # Not `print`, since the signal may interrupt a call of it.
       with contextlib.suppress(OSError):
         os.write(2, b'the nodes are saving and ending; this takes up to '
                  b'%d s\n' % STOP_S)
@@ -110,7 +110,7 @@ def take_signals(interrupt: stopping.Stopping) -> None:
 
 
 def node_process(environment: dict[str, str], **kwargs):
-  """How a group's nodes are started: with these environment variables."""
+  """Returns how to start the nodes of a group: with these variables."""
   from launchpad.nodes.python import local_multi_processing
   return local_multi_processing.PythonProcess(
       args={'lp_termination_notice_secs': STOP_S}, env=environment, **kwargs)

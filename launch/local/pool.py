@@ -1,4 +1,4 @@
-"""Tasks in processes of one thread each, as many at once as processors."""
+"""Runs tasks in processes of one thread each, one per processor."""
 
 from concurrent import futures
 import contextlib
@@ -13,35 +13,38 @@ from typing import Any, Callable, NamedTuple, Optional, Sequence
 
 
 class Task(NamedTuple):
-  """A call that leaves its result in files, and may be repeated."""
+  """A function call that writes its result to files and can be repeated."""
   name: str
-  function: Callable[..., None]  # of a module, not of `__main__`'s inside
+  function: Callable[..., None]  # at the top level of an importable module
   arguments: tuple[Any, ...]
 
 
-_PR_SET_PDEATHSIG = 1  # of Linux's prctl
-_PATIENCE_S = 5.  # for a killed process to be gone
+_PR_SET_PDEATHSIG = 1  # an option of Linux's prctl
+_PATIENCE_S = 5.  # seconds to wait for a killed process to end
 
 
 def _die_with(parent: int) -> None:
-  """Has Linux kill this process when its parent ends, however that ends."""
+  """Lets Linux kill this process when its parent ends for any reason."""
   with contextlib.suppress(OSError, AttributeError):
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-  if os.getppid() != parent:  # It has ended already.
+  if os.getppid() != parent:  # The parent has already ended.
     os._exit(1)
 
 
 def work(tasks: Sequence[Task], processes: Optional[int],
          stop: threading.Event) -> bool:
-  """Does all tasks; says on the standard error what is done.
+  """Runs all tasks; prints each finished one to standard error.
 
   Args:
-    tasks: the long ones first.
-    processes: how many; None: one for each processor.
-    stop: once set, what runs is killed; its files are whole or not there.
+    tasks: the tasks, the longest first.
+    processes: number of processes; None: one per processor.
+    stop: once set, running tasks are killed. They write files atomically.
 
   Returns:
-    Whether all are done. What goes wrong in one is raised here.
+    Whether all tasks are done.
+
+  Raises:
+    Exception: a task raised it.
   """
   begin, done = time.monotonic(), 0
   pool = futures.ProcessPoolExecutor(
@@ -63,7 +66,7 @@ def work(tasks: Sequence[Task], processes: Optional[int],
   finally:
     workers = list((pool._processes or {}).values())
     pool.shutdown(wait=False, cancel_futures=True)
-    # An idle worker would wait for a parent that leaves without a word.
+    # Otherwise an idle worker would outlive its parent.
     for worker in workers:
       worker.kill()
     for worker in workers:

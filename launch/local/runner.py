@@ -1,4 +1,4 @@
-"""Runs a configured run under one of the launch types, and shows it."""
+"""Runs meta-training under a launch type, and shows its progress."""
 
 import collections
 import contextlib
@@ -27,24 +27,24 @@ from lpg_distributed.store import run_directory
 
 _LAST_LINES = 20
 _POLL_S = 1.
-SILENT_S = 60.  # of the learner, after which the user is told
-STATUS_S = 5.  # for the learner to say how it gets on
+SILENT_S = 60.  # seconds without an answer of the learner before a warning
+STATUS_S = 5.  # time limit of a request for the learner's status
 DEATHS = os.path.join('logs', 'deaths.jsonl')
 _FACADE = 'bandit_facade'
 _OPTIONAL = ('atari_evaluator', _FACADE)
 _SUPERVISED = os.path.join(os.path.dirname(__file__), 'supervised.sh')
-# How a node ends that Launchpad has stopped.
+# Exit codes of nodes that Launchpad has stopped.
 _STOPPED = (None, 0, -signal.SIGTERM, -signal.SIGALRM)
 
 
 class Supervision(NamedTuple):
-  """When a node of its own process is given up."""
-  max_restarts: int = 10  # in a row, each within 30 s of the one before
-  hang_s: float = 60.  # of silence, after which a node counts as dead
+  """When the supervisor of a node kills it or stops restarting it."""
+  max_restarts: int = 10  # in a row, each within 30 s of the previous one
+  hang_s: float = 60.  # seconds without a heartbeat until a node counts as dead
 
 
 class Facade(NamedTuple):
-  """Where outsiders ask the bandit; see `launch/local/facade_process.py`."""
+  """The bandit's HTTP facade; see `launch/local/facade_process.py`."""
   listener: socket.socket
   token_file: str = ''
   writable: bool = False
@@ -60,7 +60,7 @@ def _last_row(run_dir: str) -> Optional[dict[str, Any]]:
 
 def shower(config: config_lib.Config, run_path: str,
            display: progress.Progress) -> Callable[[Mapping[str, Any]], None]:
-  """What shows a status of the learner's on `display`."""
+  """Returns a function that shows the learner's status on `display`."""
   estimator = progress.Estimator(
       config.run.meta_steps, config.environments, optimal_returns.optima())
   return lambda status: display.show(
@@ -72,7 +72,7 @@ def run(config: config_lib.Config, launch_type: str,
         checkpoint: Optional[checkpointing.Checkpoint],
         supervision: Supervision = _SUPERVISION,
         facade: Optional[Facade] = None) -> int:
-  """Runs to the end or to a signal; returns the exit code."""
+  """Runs until the end or a signal; returns the exit code."""
   with stopping.Stopping(second_ends=False) as interrupt, (
       progress.Progress()) as display:
     watch = shower(config, run_dir.path, display)
@@ -86,7 +86,7 @@ def run(config: config_lib.Config, launch_type: str,
 
 def _supervision(label: str, variables: dict[str, str], run_path: str,
                  supervision: Supervision) -> dict[str, str]:
-  """The environment of a node's supervisor, and of the node."""
+  """Returns the environment variables of a node and its supervisor."""
   temporary = os.path.join(run_path, 'tmp')
   return {**process_environment.with_packages(variables),
           'TMPDIR': temporary,
@@ -97,13 +97,13 @@ def _supervision(label: str, variables: dict[str, str], run_path: str,
           'LPG_DEATHS': os.path.join(run_path, DEATHS),
           'LPG_MAX_RESTARTS': str(supervision.max_restarts),
           'LPG_HANG_S': str(supervision.hang_s),
-          # The run does not need who only watches it.
+          # The run continues without a node that only observes it.
           'LPG_OPTIONAL': '1' if label in _OPTIONAL else ''}
 
 
 def start_facade(facade: Facade, bandit: str, run_path: str,
                   supervision: Supervision) -> subprocess.Popen:
-  """A process beside the program: who only asks cannot disturb it."""
+  """Starts the facade in its own process, so that it cannot disturb nodes."""
   descriptor = facade.listener.fileno()
   settings = {'socket': descriptor, 'bandit': bandit,
               'token_file': facade.token_file, 'writable': facade.writable}
@@ -121,7 +121,7 @@ def start_facade(facade: Facade, bandit: str, run_path: str,
 
 
 class _Log(io.TextIOBase):
-  """A file of lines; a disk that fails costs lines and nothing else."""
+  """A log file; if the disk fails, lines are lost but no error is raised."""
 
   def __init__(self, path: str):
     super().__init__()
@@ -148,7 +148,7 @@ def _run_program(config, launch_type, run_dir, watch, interrupt, supervision,
                            own_processes=launch_type == 'local_mp')
   program, handles = programs.make_program(config, launch)
   temporary = os.path.join(run_dir.path, 'tmp')
-  shutil.rmtree(temporary, ignore_errors=True)  # Of a launch that was killed.
+  shutil.rmtree(temporary, ignore_errors=True)  # Left by a killed launch.
   resources = {}
   if launch.own_processes:
     resources = {label: local_launchpad.node_process(
@@ -158,14 +158,14 @@ def _run_program(config, launch_type, run_dir, watch, interrupt, supervision,
         _absolute_interpreter_path=_SUPERVISED) for label in program.groups}
   deaths = Deaths(os.path.join(run_dir.path, DEATHS))
 
-  # Launchpad prints to the standard output, also from signal handlers.
+  # Launchpad prints to standard output, also from signal handlers.
   with local_launchpad.temporary_files(temporary), (
       _Log(os.path.join(logs, 'launchpad.log'))) as log, (
       contextlib.redirect_stdout(log)):
     os.mkdir(os.path.join(temporary, 'pids'))
     manager = local_launchpad.launch(lp, program, launch_type, resources,
                                      interrupt)
-    # Launchpad does not say which node failed; its table of nodes does.
+    # Launchpad does not report which node failed, but has a table of nodes.
     nodes = {label: list(workers)
              for label, workers in manager._active_workers.items()}
     front = facade and start_facade(
@@ -204,11 +204,11 @@ def _run_program(config, launch_type, run_dir, watch, interrupt, supervision,
 
 
 def _wait(manager, learner: list[str]) -> Optional[Exception]:
-  """Waits for the learner, then stops the rest; returns what went wrong."""
+  """Waits for the learner, then stops the other nodes; returns the error."""
   failed = None
   try:
     manager.wait(learner)
-  except Exception as error:  # Launchpad stops the others by itself.
+  except Exception as error:  # Launchpad then stops the other nodes.
     failed = error
     manager.wait(raise_error=False)
   else:
@@ -217,7 +217,7 @@ def _wait(manager, learner: list[str]) -> Optional[Exception]:
 
 
 class Deaths:
-  """What the supervisors write down, told as it happens."""
+  """Prints the deaths of nodes that their supervisors record."""
 
   def __init__(self, path: str):
     self._path = path
@@ -229,7 +229,7 @@ class Deaths:
         self._path, encoding='utf-8', errors='replace') as f:
       f.seek(self._position)
       for line in iter(f.readline, ''):
-        if not line.endswith('\n'):  # Not whole yet.
+        if not line.endswith('\n'):  # Not completely written yet.
           break
         self._position = f.tell()
         with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -246,7 +246,7 @@ class Deaths:
 def watch_learner(client, watch: Callable[[Mapping[str, Any]], None],
                   done: threading.Event,
                   each_time: Callable[[], None] = lambda: None) -> None:
-  """Shows the learner's status until `done`, and says if it is silent."""
+  """Shows the learner's status until `done`; warns if it does not answer."""
   learner = rpc.Client(client, 'meta_learner', done, patience_s=0.,
                        attempt_s=STATUS_S)
   heard = time.monotonic()
@@ -262,13 +262,13 @@ def watch_learner(client, watch: Callable[[Mapping[str, Any]], None],
 
 
 def explain(error, nodes, deaths: Deaths, logs: str) -> None:
-  """Says which nodes died and shows the last lines of their logs.
+  """Prints which nodes died and the last lines of their logs.
 
   Args:
-    error: what is said if it was none.
-    nodes: their supervisors by label, if these are processes of this one.
-    deaths: those of this launch.
-    logs: the directory of the nodes' logs.
+    error: printed if no node died.
+    nodes: supervisors of nodes by label, if they are child processes.
+    deaths: deaths in this launch.
+    logs: directory of the nodes' logs.
   """
   ended = {death['node']: death['how'] for death in deaths.of_this_launch
            if death['final']}

@@ -1,21 +1,24 @@
-"""Keeps one node alive: starts it again where it was, until that is no use.
+"""Supervises one node: restarts it at the same address after a failure.
 
   LPG_NODE=meta_learner python launch/local/supervisor.py program arguments...
 
-runs `$LPG_PYTHON program arguments...` with the same environment, so at the
-same address. It is one small process per node, needs the standard library
-only, and knows nothing of what the node does; any launcher that can start a
-command can start it.
+runs `$LPG_PYTHON program arguments...` with the same environment, and therefore
+at the same address. Each node has a supervisor, a small process that needs the
+standard library only. It does not depend on the node's work. Any launcher that
+can start a command can start it.
 
-The node dies with its supervisor, and the supervisor with its launcher, by the
-kernel's parent-death signal, even of SIGKILL. A node that has begun to beat
-(`lpg_distributed/nodes/heartbeat.py`) and falls silent is hung; it is killed
-and counts as dead. SIGTERM, SIGINT, SIGHUP and SIGQUIT end the node, and
-nothing is started again; one that was ignored at the start stays ignored. A
-node that does not end in LPG_STOP_S seconds is killed.
+If the supervisor ends, its node ends; if the launcher ends, the supervisor
+ends. The kernel's parent-death signal does this, even after SIGKILL.
 
-Each death is a line in the file LPG_DEATHS, as JSON. The exit code is 0 if the
-node ended with 0 or was told to end, else 1.
+A node that sent heartbeats (`lpg_distributed/nodes/heartbeat.py`) and stops
+doing so is hung. It is killed and counts as dead.
+
+SIGTERM, SIGINT, SIGHUP and SIGQUIT end the node without a restart. A signal
+that was ignored at the start stays ignored. A node that does not end within
+LPG_STOP_S seconds is killed.
+
+Each death is recorded as a line of JSON in the file LPG_DEATHS. The exit code
+is 0 if the node ended with 0 or a signal ended it, else 1.
 """
 
 import contextlib
@@ -28,22 +31,22 @@ import subprocess
 import sys
 import time
 
-# A node ends with this code if it is no use to start it again.
+# Exit code of a node that must not be restarted.
 HOPELESS = 70
 _PR_SET_PDEATHSIG = 1
 _OF_TERMINALS = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _SIGNALS = (signal.SIGTERM, *_OF_TERMINALS)
 _TICK_S = 1.
-_START_S = 300.  # how long a node may take to its first beat
+_START_S = 300.  # seconds that a node may take until its first heartbeat
 _LONGEST_PAUSE_S = 30.
-# What a node gets to end when it is told to; less than its launcher waits.
+# Seconds that a node has to end after a signal; less than its launcher waits.
 _STOP_S = 45.
 
 
 def die_with_parent(parent: int) -> None:
   """Asks the kernel to kill this process when its parent ends."""
   ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-  if os.getppid() != parent:  # It ended before it was asked.
+  if os.getppid() != parent:  # The parent ended before the request.
     os._exit(1)
 
 
@@ -52,18 +55,18 @@ def _number(name: str, default: float) -> float:
 
 
 def _say(text: str) -> None:
-  """Into the node's log, which may be on a disk that is full."""
+  """Prints to the node's log; ignores errors such as a full disk."""
   with contextlib.suppress(OSError):
     print(f'supervisor: {text}', file=sys.stderr, flush=True)
 
 
 class Supervisor:
-  """One node and what happened to it."""
+  """Runs one node and records its deaths."""
 
   def __init__(self, command: list[str]):
     self._command = command
     self._node = os.environ.get('LPG_NODE', 'node')
-    if '--lp_task_id' in command:  # Launchpad's number within a group.
+    if '--lp_task_id' in command:  # Launchpad's number of the node in a group.
       task = command[command.index('--lp_task_id') + 1]
       self._node = f'{self._node}/{task}'
     self._max_restarts = _number('LPG_MAX_RESTARTS', 10)
@@ -74,19 +77,19 @@ class Supervisor:
     self._stopping = False
     self._stop_s = _number('LPG_STOP_S', _STOP_S)
     self._deadline = float('inf')
-    # Where SIGCHLD is ignored, exit codes are lost; where SIGTERM is blocked,
-    # nothing ends the node.
+    # If SIGCHLD were ignored, exit codes would be lost. If SIGTERM were
+    # blocked, the node could not be ended.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD, signal.SIGTERM))
     for number in _SIGNALS:
-      # `nohup`, or `&` in a script, wants some of them to have no effect.
+      # `nohup`, and `&` in a script, ignore some signals; they stay ignored.
       if signal.getsignal(number) != signal.SIG_IGN:
         signal.signal(number, self._stop)
 
   def _stop(self, number, frame) -> None:
     del number, frame
-    # Again each time: a thread of the node may swallow one while its main
-    # thread waits, and Launchpad sends one every second.
+    # Each signal is passed on. A thread of the node may receive one while the
+    # main thread waits; Launchpad repeats it every second.
     if self._process is not None:
       self._process.send_signal(signal.SIGTERM)
     if not self._stopping:
@@ -94,7 +97,7 @@ class Supervisor:
     self._stopping = True
 
   def run(self) -> int:
-    """Until the node has ended for good; returns the exit code."""
+    """Runs the node until it must not be restarted; returns the exit code."""
     failures = 0
     while True:
       begin = time.monotonic()
@@ -115,15 +118,15 @@ class Supervisor:
         return 0
 
   def _run_once(self) -> tuple[int, bool]:
-    """Runs the node; returns its code, and whether it was hung."""
+    """Runs the node once; returns its exit code, and whether it was hung."""
     beats, beat = os.pipe()
     me = os.getpid()
 
     def prepare():
       die_with_parent(me)
-      # A terminal sends these to all; the launcher says when to end. They are
-      # blocked, since Launchpad installs handlers of its own in the node.
-      # Some kill it at once; one that interrupts another may wait for ever.
+      # A terminal sends these signals to all processes, but the launcher
+      # decides when to end. They are blocked, since Launchpad's handlers in
+      # the node may kill it at once, or wait for ever.
       signal.pthread_sigmask(signal.SIG_BLOCK, _OF_TERMINALS)
 
     kept = [int(fd) for fd in os.environ.get('LPG_PASS_FDS', '').split()]
@@ -131,7 +134,7 @@ class Supervisor:
         self._command, pass_fds=[beat, *kept], preexec_fn=prepare,
         env={**os.environ, 'LPG_HEARTBEAT_FD': str(beat)})
     os.close(beat)
-    if self._stopping:  # The signal came just before.
+    if self._stopping:  # A signal came before the node was started.
       self._process.send_signal(signal.SIGTERM)
     self._write_pid()
     try:
@@ -147,7 +150,7 @@ class Supervisor:
       if open_end and select.select([beats], [], [], _TICK_S)[0]:
         if os.read(beats, 4096):
           last_beat, patience_s = time.monotonic(), self._hang_s
-        else:  # The process ends.
+        else:  # The process is ending.
           open_end = False
       elif not open_end:
         time.sleep(_TICK_S / 20)
@@ -159,7 +162,7 @@ class Supervisor:
         _say(f'{self._node} did not end within {self._stop_s:g} s; killed')
         self._deadline = float('inf')
         self._process.kill()
-      if now - asleep_since > 5 * _TICK_S:  # All of us were stopped.
+      if now - asleep_since > 5 * _TICK_S:  # All processes were suspended.
         last_beat = now
       if now - last_beat > patience_s and not hung and not self._stopping:
         _say(f'{self._node} has been silent for {patience_s:g} s; killed')
