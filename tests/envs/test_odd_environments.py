@@ -2,8 +2,6 @@
 
 import dm_env
 from dm_env import specs
-import gymnasium
-from gymnasium import spaces
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +14,9 @@ from lpg_distributed.envs import host
 from lpg_distributed.envs import host_batch
 from lpg_distributed.envs import registry
 from lpg_distributed.envs import suite
+
+gymnasium = pytest.importorskip('gymnasium')
+spaces = gymnasium.spaces
 
 THIS = 'module/tests.envs.test_odd_environments'
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -56,9 +57,10 @@ def test_a_run_goes_on(quick_compilation, tmp_path):
   config = config_io.apply_overrides(config, ['run.meta_steps=4'])
   rule = lpg.meta_train(config, run_dir)
   assert rule.info['meta_step'] == 4
-  # What one run of four steps gave then, perhaps on another processor.
-  np.testing.assert_allclose(
-      rule.eta, eta_file.load(stored('eta_of_step_4.npz')).eta, rtol=1e-4,
-      atol=1e-6)
+  if jax.__version_info__ < (0, 5):  # Later ones draw other random numbers.
+    # What one run of four steps gave then, perhaps on another processor.
+    np.testing.assert_allclose(
+        rule.eta, eta_file.load(stored('eta_of_step_4.npz')).eta, rtol=1e-4,
+        atol=1e-6)
   before = eta_file.load(stored('run', 'eta.npz')).eta
   assert np.abs(rule.eta - before).max() > 1e-3
