@@ -1,4 +1,7 @@
-"""Copies modules of `module/PACKAGE.MODULE:FUNCTION` to where nodes import."""
+"""Copies the modules of own environments to where nodes import them.
+
+An own environment is named `module/PACKAGE.MODULE:FUNCTION`.
+"""
 
 import os
 import shutil
@@ -10,17 +13,17 @@ from lpg_distributed.launch import command
 
 
 def copy(environments: Sequence[str], directory: str) -> None:
-  """Copies the file, or the whole top-level package, of each own environment.
+  """Copies the file or the top-level package of each own environment.
 
-  Not what it imports itself: that has to be installed on the hosts, or found
-  through their PYTHONPATH. An installed module is not copied either.
+  Modules that it imports are not copied: they must be installed on the hosts or
+  be in their PYTHONPATH. Installed modules are not copied either.
 
   Args:
-    environments: names of any kind.
-    directory: on the nodes' path.
+    environments: names of environments; others than own ones are skipped.
+    directory: a directory in the nodes' module path.
 
   Raises:
-    UsageError: a module is not found, or the program has one of that name.
+    UsageError: a module is not found, or its name is one of the program's.
   """
   for name in environments:
     kind, _, path = name.partition('/')
@@ -34,7 +37,7 @@ def copy(environments: Sequence[str], directory: str) -> None:
       continue
     target = os.path.join(directory, os.path.basename(source))
     if os.path.basename(source) == 'lpg_distributed':
-      continue  # It is there already.
+      continue  # It was copied before.
     if os.path.isdir(source):
       shutil.copytree(source, target, dirs_exist_ok=True,
                       ignore=shutil.ignore_patterns('__pycache__', '.*'))

@@ -14,9 +14,9 @@
   hosts = 4
   memory_gb = 4
 
-TOML, or the same as JSON. A *node* is one of the program's, a *host* a
-machine. All fields, with their meaning, are those of `Job` and `Group`; a
-group may have its own value of what the job has for all.
+The format is TOML or JSON. A *node* is a process of the program, a *host* is a
+machine. `Job` and `Group` describe all fields. A group can override the fields
+of `Shared` that the job sets for all groups.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ MEMORY_OPTIONS = ('mem', 'mem-per-cpu', 'none')
 
 
 class ResourceError(errors.UserError, ValueError):
-  """A resource file that cannot be; the message is one line."""
+  """The resource file is not valid; the message is one line."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -52,13 +52,13 @@ def _require(condition: bool, message: str) -> None:
 
 
 def parse_time(text: str) -> int:
-  """Seconds of a time as Slurm writes it: M, M:S, H:M:S, D-H, D-H:M:S."""
+  """Converts a time of Slurm (M, M:S, H:M:S, D-H, D-H:M:S) to seconds."""
   match = _TIME.fullmatch(text)
   _require(match is not None, f'time is {text!r}; allowed: minutes, '
            'minutes:seconds, hours:minutes:seconds, days-hours:minutes:seconds')
   days, *others = match.groups()
   numbers = [int(number) for number in others if number is not None]
-  if days is not None or len(numbers) == 3:  # They begin with hours.
+  if days is not None or len(numbers) == 3:  # The first number is hours.
     hours, minutes, seconds = (numbers + [0, 0])[:3]
   else:
     hours, minutes, seconds = 0, *(numbers + [0])[:2]
@@ -67,60 +67,60 @@ def parse_time(text: str) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-  """What the job has for all groups, and a group may have for itself."""
+  """Fields that the job sets for all groups and a group can override."""
   partition: str = ''  # empty: the cluster's default
-  time: str = ''  # of the job; empty: the partition's limit
-  setup: tuple[str, ...] = ()  # bash before Python, as `module load`
-  python: str = ''  # on the hosts; empty: the one that submits
-  image: str = ''  # of a container, a file; empty: none
-  # What runs a command in the image; `{image}` and `{job}` (the directory
-  # that must be seen inside) are filled in.
+  time: str = ''  # time limit of the job; empty: the partition's limit
+  setup: tuple[str, ...] = ()  # bash lines before Python, such as `module load`
+  python: str = ''  # Python on the hosts; empty: that of the submitting command
+  image: str = ''  # file of a container image; empty: no container
+  # Command that runs another one in the image. `{image}` and `{job}`, the
+  # directory that must be visible inside, are replaced.
   image_command: str = 'apptainer exec --bind {job} {image}'
-  options: tuple[str, ...] = ()  # further ones of sbatch, as --constraint=x
-  # How Slurm is asked for memory: mem, mem-per-cpu, or none, for clusters that
-  # refuse to be asked.
+  options: tuple[str, ...] = ()  # more sbatch options, such as --constraint=x
+  # How memory is requested from Slurm: mem, mem-per-cpu, or none, for clusters
+  # that reject such requests.
   memory_option: str = 'mem'
 
 
 @dataclasses.dataclass(frozen=True)
 class Group(Shared):
-  """Nodes that need the same."""
+  """Nodes with the same resources."""
   name: str = ''
-  nodes: tuple[str, ...] = ()  # labels; empty: the group's name
+  nodes: tuple[str, ...] = ()  # labels of nodes; empty: the group's name
   tasks: int = 0  # number of nodes; 0: as many as the program has
   hosts: int = 1
-  spare_hosts: int = 0  # idle, until one of the others is lost
+  spare_hosts: int = 0  # idle hosts that replace lost ones
   cpus: int = 1  # per node
   memory_gb: float = 4.  # per node
   gpus: int = 0  # per node
-  gpu_type: str = ''  # as the cluster calls it; empty: any
-  tpus: int = 0  # per node, chips
-  tpu_type: str = ''  # as tpu-v5-lite-podslice
-  tpu_topology: str = ''  # as 2x4
-  # Whether the nodes of a host that is lost may share another's processors
-  # and memory with those that are there.
+  gpu_type: str = ''  # the cluster's name for it; empty: any
+  tpus: int = 0  # chips per node
+  tpu_type: str = ''  # for example tpu-v5-lite-podslice
+  tpu_topology: str = ''  # for example 2x4
+  # Whether nodes of a lost host may share the processors and memory of another
+  # host with its nodes.
   crowd: bool = True
 
   @property
   def memory_mb(self) -> int:
-    """Per node."""
+    """Memory per node in MiB."""
     return math.ceil(self.memory_gb * 1024)
 
 
 @dataclasses.dataclass(frozen=True)
 class Job(Shared):
-  """The whole file."""
+  """The content of a resource file."""
   name: str = 'lpg'
   account: str = ''
   qos: str = ''
-  requeue: bool = True  # queue again after a preemption or a host's loss
-  ports: str = ''  # where nodes may listen, as 30000-30999; empty: anywhere
+  requeue: bool = True  # queue again after a preemption or loss of a host
+  ports: str = ''  # ports that nodes may use, as 30000-30999; empty: any
   groups: tuple[Group, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Placed:
-  """A group with its nodes: (label, number within the label)."""
+  """A group with its nodes, each as (label, number within the label)."""
   group: Group
   nodes: tuple[tuple[str, int], ...]
 
@@ -130,7 +130,7 @@ class Placed:
 
 
 def _value(where: str, name: str, kind: Any, value: Any) -> Any:
-  """`value` as a field of type `kind`, or an error."""
+  """Converts `value` to the type `kind` of a field, or raises an error."""
   if kind is bool:
     _require(type(value) is bool, f'{where}.{name} is {value!r}; allowed: '
              'true, false')
@@ -139,7 +139,7 @@ def _value(where: str, name: str, kind: Any, value: Any) -> Any:
              f'{where}.{name} is {value!r}; allowed: a whole number, 0 to '
              f'{_LARGEST}')
   elif kind is float:
-    _require(type(value) in (int, float) and 0 < value <= _LARGEST,  # No nan.
+    _require(type(value) in (int, float) and 0 < value <= _LARGEST,  # Not NaN.
              f'{where}.{name} is {value!r}; allowed: a number above 0')
   elif kind is str:
     if name == 'time' and type(value) is int:
@@ -210,10 +210,11 @@ def _make_group(name: str, content: Any, job: Job) -> Group:
 
 
 def from_dict(content: Any) -> Job:
-  """A whole file's content.
+  """Converts the parsed content of a resource file.
 
   Raises:
-    ResourceError: it is none; names the field and what is allowed.
+    ResourceError: it is not valid. The message names the field and what is
+      allowed.
   """
   _require(isinstance(content, Mapping), 'the resource file is no table')
   unknown = [name for name in content if name not in ('job', 'groups')]
@@ -240,7 +241,7 @@ def load(path: str) -> Job:
   """Reads a resource file.
 
   Raises:
-    ResourceError: it cannot be read, or is none.
+    ResourceError: it cannot be read, or is not valid.
   """
   try:
     with open(path, encoding='utf-8') as f:
@@ -260,7 +261,7 @@ def load(path: str) -> Job:
 
 
 def port_range(job: Job) -> Optional[range]:
-  """Where nodes may listen; None: anywhere."""
+  """Returns the ports that nodes may use; None: any."""
   if not job.ports:
     return None
   match = _PORTS.fullmatch(job.ports)
@@ -272,12 +273,12 @@ def port_range(job: Job) -> Optional[range]:
 
 
 def tasks_of(job: Job, label: str, counts: Mapping[str, int]) -> Optional[int]:
-  """How many nodes called `label` the file asks for; None: it does not say.
+  """Returns the number of nodes called `label` in the file; None if not given.
 
   Args:
-    job: the file.
-    label: of the nodes whose number is free.
-    counts: of the others, by label.
+    job: the resource file.
+    label: label of the nodes whose number is to be found.
+    counts: numbers of the other nodes, by label.
   """
   for group in job.groups:
     if label in group.nodes and group.tasks:
@@ -290,18 +291,18 @@ def tasks_of(job: Job, label: str, counts: Mapping[str, int]) -> Optional[int]:
 
 
 def place(job: Job, counts: Mapping[str, int]) -> tuple[Placed, ...]:
-  """Gives each node of a program its group.
+  """Assigns each node of a program to a group.
 
   Args:
-    job: the file.
-    counts: how many nodes the program has, by label.
+    job: the resource file.
+    counts: numbers of the program's nodes, by label.
 
   Returns:
-    The groups, the one of the program's first label first, and within each
-    its nodes in the program's order.
+    The groups, each with its nodes in the program's order. The group with the
+    program's first label comes first.
 
   Raises:
-    ResourceError: file and program do not fit.
+    ResourceError: the file does not match the program.
   """
   labels = list(counts)
   for group in job.groups:
@@ -329,6 +330,6 @@ def place(job: Job, counts: Mapping[str, int]) -> tuple[Placed, ...]:
 
 
 def by_label(groups: Sequence[Placed]) -> dict[str, Group]:
-  """What each kind of node gets, for who has no groups of several kinds."""
+  """Returns the group of each label, for launchers without mixed groups."""
   return {label: placed.group for placed in groups
           for label in placed.group.nodes}

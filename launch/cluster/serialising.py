@@ -1,8 +1,8 @@
-"""A Launchpad program made ready for hosts where Launchpad starts nothing.
+"""Serialises a Launchpad program for hosts where Launchpad starts no nodes.
 
-With Launchpad's own machinery: the nodes' contexts, handles and addresses are
-set up as its launcher of local processes does it, and the nodes are serialised
-by its function, for its `process_entry` to run.
+It sets up the nodes' contexts, handles and addresses as Launchpad's launcher of
+local processes does. It serialises nodes by Launchpad's function, and
+Launchpad's `process_entry` runs them.
 """
 
 import os
@@ -17,10 +17,10 @@ ENTRY = 'launchpad.nodes.python.process_entry'
 
 
 class KnownAddress(lp_address.AbstractAddressBuilder):
-  """One that is known when the program is serialised."""
+  """An address that is known when the program is serialised."""
 
   def __init__(self, address: str):
-    """`host:port`."""
+    """Takes the address as `host:port`."""
     self._address = address
 
   def build(self) -> str:
@@ -31,17 +31,17 @@ def serialise(program: lp_program.Program, directory: str,
               make_address: Callable[[str, int, str],
                                      lp_address.AbstractAddressBuilder],
               stop_program: Callable[..., None]) -> dict[str, list[str]]:
-  """Writes one file per label, with the nodes of that label.
+  """Writes a file per label, with the nodes of that label.
 
   Args:
-    program: not launched yet.
-    directory: of the files, `<label>.pkl`.
-    make_address: of a node's label, its number within the label, and the
-      address's name.
-    stop_program: what `lp.stop()` does in a node.
+    program: a program that was not launched.
+    directory: directory of the files, `<label>.pkl`.
+    make_address: makes an address from a node's label, its number within the
+      label, and the address's name.
+    stop_program: called by `lp.stop()` in a node.
 
   Returns:
-    The names of the addresses that each node of a label has, by label.
+    The names of a node's addresses, by label.
   """
   for nodes in program.groups.values():
     for node in nodes:

@@ -1,4 +1,4 @@
-"""All objects of a configured run, its nodes serialised."""
+"""Makes all Kubernetes manifests of a run, with its serialised nodes."""
 
 import os
 import tempfile
@@ -19,10 +19,10 @@ def _never_stops(mark_as_completed: bool = False) -> None:
 
 def make(config: config_lib.Config, job: resources.Job,
          export: objects.Export) -> dict[str, dict[str, Any]]:
-  """All manifests, by the names of their files.
+  """Makes all manifests, by the names of their files.
 
   Raises:
-    ResourceError: the resource file does not fit.
+    ResourceError: the resource file does not match the program.
   """
   program, _ = programs.make_program(config, programs.Launch(
       f'{objects.RUNS}/{export.run}', own_processes=True, opens_run_dir=True))
@@ -47,7 +47,7 @@ def make(config: config_lib.Config, job: resources.Job,
         contents[f'{label}.pkl'] = f.read()
   ports = {label: objects.port(label, labels) for label in labels
            if names[label]}
-  # In the order in which they are made: the ports are closed first.
+  # In the order of creation. The policy that closes ports comes first.
   result = {'1_network_policy': objects.network_policy(
                 export, list(ports.values())),
             '2_service': objects.service(export, ports),
@@ -61,10 +61,10 @@ def make(config: config_lib.Config, job: resources.Job,
 
 
 def open_directory(path: str) -> None:
-  """Makes it, or empties it of manifests.
+  """Creates the directory, or removes its manifests.
 
   Raises:
-    UsageError: it has something else, or cannot be made.
+    UsageError: it contains other files, or cannot be created.
   """
   try:
     os.makedirs(path, exist_ok=True)

@@ -1,18 +1,18 @@
-"""What a container of the program starts: one node, under its supervisor.
+"""The entry point of a container: runs one node under its supervisor.
 
   python -S lpg_distributed/launch/cluster/kubernetes/node.py LABEL
 
-The node's number is JOB_COMPLETION_INDEX. A Job's pod that ends with code 0
-counts as done, so this ends with 0 only when the whole program has ended,
-which a file in the run's directory says. It needs the standard library only.
+The node's number is JOB_COMPLETION_INDEX. Kubernetes regards a pod that ends
+with code 0 as done. So the code is 0 only if the whole program has ended, as a
+file in the run directory tells. It needs the standard library only.
 
 | exit code | |
 |---|---|
 | 0 | the program has ended |
-| 70 | an error that the user has to mend; the Job fails, and the others end |
-| 75 | the node ended and the program did not: the pod is to be made again |
+| 70 | an error that the user must fix; the Job fails, and other nodes end |
+| 75 | the node ended, but not the program: the pod is to be created again |
 | 143 | the pod was told to end |
-| 1 | the node died too often in a row |
+| 1 | the node died too many times in a row |
 """
 
 import contextlib
@@ -32,12 +32,12 @@ from lpg_distributed.launch import stopping  # noqa: E402
 HOPELESS, AGAIN, TERMINATED = 70, 75, 143
 ENTRY = 'launchpad.nodes.python.process_entry'
 _TICK_S = 1.
-# What a node that was told by the learner to leave waits for the file.
+# Seconds that a node waits for this file after the learner told it to end.
 _PATIENCE_S = 60.
 
 
 class Node:
-  """One node and how it ends."""
+  """Runs one node and decides its exit code."""
 
   def __init__(self, label: str):
     self._label = label
@@ -45,7 +45,7 @@ class Node:
     self._alive = os.environ['LPG_ALIVE']
     self._deaths = os.path.join(os.path.dirname(self._alive), 'deaths')
     self._optional = bool(os.environ.get('LPG_OPTIONAL'))
-    self._last = bool(os.environ.get('LPG_LAST'))  # With it, all has ended.
+    self._last = bool(os.environ.get('LPG_LAST'))  # Its end is the program's.
     self._stay_s = float(os.environ.get('LPG_STAY_S', 0))
     self._supervisor = None
     self._terminated = False
@@ -54,10 +54,10 @@ class Node:
     stopping.install(self._terminate)
 
   def _terminate(self, *_) -> None:
-    """Ends the node now, or leaves it until the learner ends it.
+    """Ends the node now, or lets it run until the learner ends it.
 
-    A worker that gets SIGTERM asks the learner to end the run. That is right if
-    all pods are told to end, and wrong if the worker alone is.
+    A worker that gets SIGTERM asks the learner to end the run. This is right if
+    all pods must end, but wrong if only the worker must.
     """
     self._terminated = True
     if self._stay_s:
@@ -86,19 +86,19 @@ class Node:
             'LPG_DEATHS': self._deaths})
 
   def _beat(self) -> None:
-    """The probe looks how old this file is."""
+    """Updates the file whose age the liveness probe checks."""
     with open(self._alive, 'w', encoding='utf-8') as f:
       f.write(str(time.time()))
 
   def run(self) -> int:
-    """Until the node or the program has ended; returns the exit code."""
+    """Runs until the node or the program has ended; returns the exit code."""
     os.makedirs(os.path.dirname(self._alive), exist_ok=True)
     self._start()
-    if self._terminated:  # The signal came just before.
+    if self._terminated:  # The signal came before the start.
       self._terminate()
     while self._supervisor.poll() is None:
       self._beat()
-      if time.monotonic() > self._deadline:  # The others go on.
+      if time.monotonic() > self._deadline:  # The program has not ended.
         self._supervisor.kill()
       if not self._last and os.path.exists(self._end):
         self._stop()
@@ -124,12 +124,12 @@ class Node:
       if self._terminated:
         return TERMINATED
       if time.monotonic() > deadline and not self._optional:
-        return AGAIN  # The learner was told to leave its host, for example.
+        return AGAIN  # For example, only the learner's pod was evicted.
       time.sleep(_TICK_S)
     return 0
 
   def _is_hopeless(self) -> bool:
-    """Whether the last death was by an error that the user has to mend."""
+    """Returns whether the last death was an error that the user must fix."""
     try:
       with open(self._deaths, encoding='utf-8') as f:
         return json.loads(f.readlines()[-1])['code'] == HOPELESS

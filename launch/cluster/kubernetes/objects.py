@@ -1,9 +1,11 @@
-"""The objects that Kubernetes makes a program's pods from, as plain data.
+"""The Kubernetes objects of a program, as plain data.
 
-One Indexed Job for each kind of node, a headless Service that gives its pods
-their names, a ConfigMap with the serialised nodes, and a NetworkPolicy that
-lets nobody but the program's pods at their ports. For Kubernetes 1.31 and
-later. Pure functions of what they are given; nothing here knows a cluster.
+- an Indexed Job for each kind of node
+- a headless Service that gives the pods DNS names
+- a ConfigMap with the serialised nodes
+- a NetworkPolicy, by which only the program's pods can reach its ports
+
+They need Kubernetes 1.31 or later. All functions are pure and need no cluster.
 """
 
 import base64
@@ -13,16 +15,16 @@ from typing import Any, Mapping, NamedTuple
 from lpg_distributed.launch.cluster import resources
 from lpg_distributed.launch.cluster.kubernetes import node
 
-# Where things are in a container; the images of `docker/` have the same.
+# Directories in a container; the images of `docker/` use the same.
 ROOT, RUNS, NODES, TEMPORARY = '/lpg', '/lpg/runs', '/nodes', '/tmp'
 USER = 1000
-# A node's port: the first one, and one more for each kind of node.
+# Port of the first kind of node; each further kind has the next one.
 FIRST_PORT = 7001
-GRACE_S = 90  # to save what a node has; see `launch/local/supervisor.py`
-# What a worker that is told to end stays, for the learner's last checkpoint.
+GRACE_S = 90  # to save a node's state; see `launch/local/supervisor.py`
+# Seconds that a worker runs on after SIGTERM, for the last checkpoint.
 _STAY_S = 60
 _ALIVE = f'{TEMPORARY}/lpg/alive'
-_LARGEST_MAP = 1_000_000  # bytes; Kubernetes takes 1 MiB
+_LARGEST_MAP = 1_000_000  # bytes; the limit of Kubernetes is 1 MiB
 _LONGEST_NAME = 63
 _BACKOFF_LIMIT = 20
 
@@ -30,25 +32,25 @@ _BACKOFF_LIMIT = 20
 class Node(NamedTuple):
   """A kind of node."""
   label: str
-  number: int  # how many
+  number: int  # number of nodes
   group: resources.Group
   has_port: bool
-  service: bool  # leaves accelerators to the others
-  optional: bool  # whose end does not matter
-  last: bool  # with whose end the program has ended
+  service: bool  # uses no accelerator
+  optional: bool  # the program continues without it
+  last: bool  # the program ends when it ends
 
 
 class Export(NamedTuple):
-  """What all objects need to know."""
+  """Names that all objects share."""
   name: str
-  run: str  # the run directory's name within the volume
-  claim: str  # the volume: a PersistentVolumeClaim of many writers
-  attempt: str  # of this export, and no other
-  gpu_label: str  # a host's label with its kind of GPU
+  run: str  # name of the run directory in the volume
+  claim: str  # name of the volume's PersistentVolumeClaim (ReadWriteMany)
+  attempt: str  # unique name of this export
+  gpu_label: str  # label of a host that holds its type of GPU
 
 
 def check_name(name: str, longest_label: str, tasks: int) -> None:
-  """Raises ResourceError if pods cannot be called after `name`."""
+  """Raises ResourceError if `name` cannot be the prefix of pods' names."""
   allowed = _LONGEST_NAME - len(f'-{component(longest_label)}-{tasks - 1}')
   if not re.fullmatch(r'[a-z]([-a-z0-9]*[a-z0-9])?', name) or (
       len(name) > allowed):
@@ -58,18 +60,21 @@ def check_name(name: str, longest_label: str, tasks: int) -> None:
 
 
 def component(label: str) -> str:
-  """A node's label as Kubernetes allows it in names."""
+  """Converts a node's label to a form that Kubernetes allows in names."""
   return label.replace('_', '-')
 
 
 def port(label: str, labels: list[str]) -> int:
-  """Where nodes of that kind listen."""
+  """Returns the port of nodes with this label."""
   return FIRST_PORT + labels.index(label)
 
 
 def address(export: Export, label: str, number: int,
             labels: list[str]) -> str:
-  """Of one node: an Indexed Job names its pods, the Service their domain."""
+  """Returns a node's address.
+
+  The Indexed Job determines the pod's name, the Service its domain.
+  """
   return (f'{export.name}-{component(label)}-{number}.{export.name}:'
           f'{port(label, labels)}')
 
@@ -86,7 +91,7 @@ def _metadata(export: Export, name: str, label: str = '') -> dict[str, Any]:
 
 
 def network_policy(export: Export, ports: list[int]) -> dict[str, Any]:
-  """To the program's pods: from each other, at their ports, and no more."""
+  """Allows connections to the program's pods only from each other."""
   pods = {'matchLabels': _labels(export)}
   return {
       'apiVersion': 'networking.k8s.io/v1', 'kind': 'NetworkPolicy',
@@ -99,7 +104,7 @@ def network_policy(export: Export, ports: list[int]) -> dict[str, Any]:
 
 
 def service(export: Export, ports: Mapping[str, int]) -> dict[str, Any]:
-  """Names for pods, also for those that are not ready yet."""
+  """Gives pods DNS names, also before they are ready."""
   return {
       'apiVersion': 'v1', 'kind': 'Service',
       'metadata': _metadata(export, export.name),
@@ -111,10 +116,10 @@ def service(export: Export, ports: Mapping[str, int]) -> dict[str, Any]:
 
 
 def config_map(export: Export, files: Mapping[str, bytes]) -> dict[str, Any]:
-  """The serialised nodes.
+  """Holds the serialised nodes.
 
   Raises:
-    ResourceError: they are too large.
+    ResourceError: the files are too large.
   """
   size = sum(4 * -(-len(content) // 3) for content in files.values())
   if size > _LARGEST_MAP:
@@ -133,7 +138,7 @@ def _map_name(export: Export) -> str:
 
 
 def job(export: Export, kind: Node, labels: list[str]) -> dict[str, Any]:
-  """All nodes of one kind."""
+  """Runs all nodes of one kind."""
   spec = {
       'completionMode': 'Indexed',
       'completions': kind.number, 'parallelism': kind.number,
@@ -158,7 +163,7 @@ def job(export: Export, kind: Node, labels: list[str]) -> dict[str, Any]:
 def _pod(export: Export, kind: Node, labels: list[str]) -> dict[str, Any]:
   group = kind.group
   pod = {
-      'restartPolicy': 'Never',  # The Job makes a new one of the same name.
+      'restartPolicy': 'Never',  # The Job creates a new pod of the same name.
       'subdomain': export.name,
       'terminationGracePeriodSeconds': GRACE_S,
       'automountServiceAccountToken': False, 'enableServiceLinks': False,
@@ -186,7 +191,7 @@ def _pod(export: Export, kind: Node, labels: list[str]) -> dict[str, Any]:
     selector['cloud.google.com/gke-tpu-topology'] = group.tpu_topology
   if selector:
     pod['nodeSelector'] = selector
-  if group.gpus or group.tpus:  # Such hosts are kept for those who want them.
+  if group.gpus or group.tpus:  # Hosts with accelerators may be tainted.
     pod['tolerations'] = [{'key': _accelerator(group), 'operator': 'Exists',
                            'effect': 'NoSchedule'}]
   return pod
@@ -208,7 +213,7 @@ def _container(export: Export, kind: Node,
   amounts = {'cpu': str(group.cpus), 'memory': f'{group.memory_mb}Mi'}
   if group.gpus or group.tpus:
     amounts[_accelerator(group)] = str(group.gpus or group.tpus)
-  # Not the processors: a node that waits may lend, and use, what is idle.
+  # Processors are not limited, so that nodes can use idle ones.
   limits = {name: amount for name, amount in amounts.items() if name != 'cpu'}
   is_alive = f'test -n "$(find {_ALIVE} -mmin -1)"'
   probe = lambda **fields: {'exec': {'command': ['sh', '-c', is_alive]},

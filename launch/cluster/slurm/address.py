@@ -1,4 +1,4 @@
-"""Addresses of nodes that are not placed yet when the program is serialised."""
+"""Addresses of nodes that are unknown when the program is serialised."""
 
 import os
 import time
@@ -12,25 +12,25 @@ _PAUSE_S = 0.2
 
 
 class PublishedAddress(lp_address.AbstractAddressBuilder):
-  """What the node's agent has published in the directory of this attempt.
+  """An address that the node's agent publishes in the attempt's directory.
 
-  A node that is started again keeps its agent, and with it its address.
+  A restarted node keeps its agent, and so its address.
   """
 
   def __init__(self, label: str, number: int, name: str):
-    """Of the node `number` of `label`; a node may have several, by name."""
+    """Takes the node's label and number, and the name of the address."""
     self._file = f'{places.node_file(label, number)}.{name}'
 
   def build(self) -> str:
-    """Waits for the address.
+    """Waits for the address and returns it.
 
     Raises:
-      RuntimeError: the node's agent did not begin in time.
+      RuntimeError: the node's agent did not start in time.
     """
     directory = os.path.join(os.environ[places.VARIABLE], 'addresses')
     deadline = time.monotonic() + _PATIENCE_S
     while True:
-      places.names(directory)  # So that NFS looks again.
+      places.names(directory)  # Makes NFS refresh the directory.
       address = places.read(os.path.join(directory, self._file))
       if address is not None:
         return address
@@ -41,6 +41,6 @@ class PublishedAddress(lp_address.AbstractAddressBuilder):
 
 
 def stop_program(mark_as_completed: bool = False) -> None:
-  """What `lp.stop()` does in a node: asks the job's leader for the end."""
+  """Implements `lp.stop()` in a node: asks the job's leader to end."""
   del mark_as_completed
   places.write(os.path.join(os.environ[places.VARIABLE], places.STOP), True)

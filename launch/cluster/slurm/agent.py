@@ -1,12 +1,14 @@
-"""Looks after one node of a Slurm job, on the node's host.
+"""The agent of one node of a Slurm job, on the node's host.
 
   python -S -I lpg_distributed/launch/cluster/slurm/agent.py JOB_DIRECTORY GROUP
 
-is what `srun` starts, once for each node. It chooses a port and publishes the
-address, starts the node under `launch/local/supervisor.py`, beats into a file
-so that the job's leader knows that the host is there, and ends the node when it
-is told to, when the leader has fallen silent, or when the node was placed
-elsewhere. It needs the standard library only.
+is started by `srun`, once per node. It needs the standard library only. It
+
+- chooses a port and publishes the address
+- runs the node under `launch/local/supervisor.py`
+- writes heartbeats to a file, by which the job's leader knows that it is alive
+- ends the node if the leader says so or is silent, or if the node was moved to
+  another host
 """
 
 import contextlib
@@ -30,33 +32,36 @@ from lpg_distributed.launch import stopping  # noqa: E402
 from lpg_distributed.launch.cluster.slurm import places  # noqa: E402
 
 _TICK_S = 0.5
-_QUICK_STOP_S = 5.  # for a node to end when there is nothing to save
-# For documentation only; nothing is sent there.
+_QUICK_STOP_S = 5.  # seconds that a node has to end if nothing is to be saved
+# Addresses that are reserved for documentation; nothing is sent there.
 _ANY_ADDRESSES = ('192.0.2.1', '2001:db8::1')
 _SIOCGIFADDR = 0x8915
 
 
 def _is_own(ip: str) -> bool:
-  """Whether others may reach an address: none of loopback or of one cable."""
+  """Returns whether other hosts can reach an address.
+
+  Loopback and link-local addresses cannot be reached.
+  """
   address = ipaddress.ip_address(ip)
   return not (address.is_loopback or address.is_unspecified
               or address.is_link_local)
 
 
 def _ip_towards(other: str) -> str:
-  """The address from which this host reaches another; empty if it cannot."""
+  """Returns this host's address on the route to `other`; '' if no route."""
   family = socket.AF_INET6 if ':' in other else socket.AF_INET
   try:
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
       probe.connect((other, 9))
       ip = probe.getsockname()[0]
-  except OSError:  # No route, or no such protocol.
+  except OSError:  # No route, or the protocol is not supported.
     return ''
   return ip if _is_own(ip) else ''
 
 
 def _ips_of_interfaces() -> list[str]:
-  """Addresses of this host's interfaces, those of IPv4 first."""
+  """Returns the addresses of this host's interfaces, IPv4 first."""
   found = []
   with contextlib.suppress(OSError), (
       socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as any_socket:
@@ -73,27 +78,28 @@ def _ips_of_interfaces() -> list[str]:
 
 
 def own_ip() -> str:
-  """The address under which other hosts of the job reach this one.
+  """Returns the address at which other hosts of the job reach this one.
 
-  The host's name is not asked: it may resolve to loopback. An address of IPv6
-  stands in brackets.
+  The host's name is not resolved, since it may give a loopback address. An IPv6
+  address is put in brackets.
   """
   others = (os.environ.get('SLURM_LAUNCH_NODE_IPADDR', ''), *_ANY_ADDRESSES)
   found = [_ip_towards(other) for other in others if other]
-  # A host without a network has all nodes on it.
+  # Without a network all nodes are on this host.
   ip = next(filter(None, [*found, *_ips_of_interfaces()]), '127.0.0.1')
   return f'[{ip}]' if ':' in ip else ip
 
 
 def free_port(ports: list[int], first: int) -> int:
-  """A port on which nobody listens.
+  """Returns a port on which no process listens.
 
   Args:
-    ports: lowest and highest that is allowed; empty: any.
-    first: where to begin to look, so that agents of one host do not meet.
+    ports: lowest and highest allowed port; empty: any.
+    first: offset at which the search starts; it differs between the agents of a
+      host, so that they do not choose the same port.
 
   Raises:
-    OSError: all are taken.
+    OSError: all ports are in use.
   """
   candidates = [0] * 10
   if ports:
@@ -110,7 +116,7 @@ def free_port(ports: list[int], first: int) -> int:
 
 
 def accelerators(gpus: int, local: int) -> dict[str, str]:
-  """Which of the host's GPUs the node sees: each its own `gpus`."""
+  """Returns variables that give each node of a host `gpus` GPUs of its own."""
   visible = os.environ.get('CUDA_VISIBLE_DEVICES', '')
   mine = visible.split(',') if visible else []
   if not gpus or len(mine) <= gpus:
@@ -121,7 +127,7 @@ def accelerators(gpus: int, local: int) -> dict[str, str]:
 
 
 class Agent:
-  """Of one node."""
+  """The agent of one node."""
 
   def __init__(self, job_dir: str, group: int):
     self._job_dir = job_dir
@@ -152,7 +158,7 @@ class Agent:
     stopping.install(lambda number, frame: self._stop('a signal'))
 
   def _say(self, text: str) -> None:
-    """Into the node's log; Slurm's output goes with the leader."""
+    """Writes to the node's log, since Slurm's output ends with the leader."""
     with contextlib.suppress(OSError), open(self._log, 'a',
                                             encoding='utf-8') as f:
       f.write(f'agent on {socket.gethostname()}: {text}\n')
@@ -168,7 +174,7 @@ class Agent:
       self._supervisor.send_signal(signal.SIGTERM)
 
   def _publish(self) -> None:
-    """Chooses the node's ports, and writes down its addresses."""
+    """Chooses the node's ports, and publishes its addresses."""
     ip = own_ip()
     for i, name in enumerate(self._job['addresses'][self._label]):
       port = free_port(self._job['ports'], 8 * self._index + i)
@@ -206,20 +212,20 @@ class Agent:
           env=self._environment())
 
   def run(self) -> int:
-    """Until the node has ended for good; returns its supervisor's code."""
+    """Runs until the node has ended; returns its supervisor's exit code."""
     self._publish()
     self._start()
-    if self._stopping:  # The signal came just before.
+    if self._stopping:  # The signal came before the start.
       self._supervisor.send_signal(signal.SIGTERM)
     beats, next_beat = 0, 0.
     leader, leader_since = None, time.monotonic()
     before = time.monotonic()
     while self._supervisor.poll() is None:
       now = time.monotonic()
-      if now - before > 5 * _TICK_S:  # We were stopped, or the files stalled.
+      if now - before > 5 * _TICK_S:  # Suspended, or the file system stalled.
         leader_since = now
       before = now
-      if now > self._kill_at:  # The node goes with its supervisor.
+      if now > self._kill_at:  # The node ends with its supervisor.
         self._supervisor.kill()
       if now >= next_beat:
         beats, next_beat = beats + 1, now + self._job['beat_s']
@@ -236,7 +242,7 @@ class Agent:
     return code
 
   def _try(self, call) -> None:
-    """A file system that is away or full must not end the node."""
+    """Calls `call`; a full or missing file system must not end the node."""
     try:
       call()
     except OSError as error:
@@ -249,7 +255,7 @@ class Agent:
         'code': code}))
 
   def _look(self, leader: dict[str, Any], leader_silent_s: float) -> None:
-    """Whether it is time to end."""
+    """Checks whether the node must end, and ends it."""
     if leader.get('stop'):
       if leader['stop'] == places.QUICKLY:
         self._kill_at = min(self._kill_at, time.monotonic() + _QUICK_STOP_S)
@@ -267,7 +273,7 @@ class Agent:
       self._stop('nobody leads the job')
 
   def _ask_slurm(self) -> None:
-    """To start the job anew, or to end it, since nobody leads it."""
+    """Asks Slurm to requeue or cancel the job, which has no leader."""
     job_id = os.environ.get('SLURM_HET_JOB_ID') or os.environ['SLURM_JOB_ID']
     command = (['scontrol', 'requeue', job_id] if self._job['requeue']
                else ['scancel', job_id])

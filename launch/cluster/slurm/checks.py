@@ -1,4 +1,4 @@
-"""Refuses, before anything is submitted, what no host of the cluster can do."""
+"""Checks before submission whether the cluster can satisfy the request."""
 
 import os
 from typing import Sequence
@@ -6,7 +6,7 @@ from typing import Sequence
 from lpg_distributed.launch.cluster import resources
 from lpg_distributed.launch.cluster.slurm import commands
 
-# Of the job's leader, which runs beside the nodes of the first group.
+# Memory of the job's leader, which runs beside nodes of the first group.
 LEADER_MB = 1024
 _UNUSABLE = ('down', 'drained', 'draining', 'fail', 'failing', 'unknown',
              'future', 'powered_down', 'powering_down', 'reboot')
@@ -14,13 +14,13 @@ _UNLIMITED = ('infinite', 'n/a', '')
 
 
 def memory_mb(placed: resources.Placed, leads: bool) -> int:
-  """What a group needs of each of its hosts."""
+  """Returns the memory that a group needs on each of its hosts, in MiB."""
   return (placed.nodes_per_host * placed.group.memory_mb
           + (LEADER_MB if leads else 0))
 
 
 def accelerators(placed: resources.Placed) -> list[tuple[str, int]]:
-  """Slurm's names of what a group needs of each host, and how many."""
+  """Returns the accelerators per host, as (name in Slurm, number)."""
   group = placed.group
   return [(kind + (f':{sort}' if sort else ''), count * placed.nodes_per_host)
           for kind, sort, count in (('gpu', group.gpu_type, group.gpus),
@@ -33,7 +33,7 @@ def _refuse(placed: resources.Placed, message: str) -> None:
 
 
 def _partition(placed, hosts) -> list[commands.Host]:
-  """The hosts of the group's partition."""
+  """Returns the hosts of the group's partition."""
   name = placed.group.partition
   found = [host for host in hosts
            if (host.partition == name if name else host.default)]
@@ -55,7 +55,7 @@ def _check_group(placed: resources.Placed, leads: bool,
             f'the {len(inside)} of partition {name}')
   cpus = placed.nodes_per_host * group.cpus
   memory = memory_mb(placed, leads)
-  # A cluster that is not asked for memory may not know how much it has.
+  # A cluster that rejects requests for memory may not know its memory.
   memories = [] if group.memory_option == 'none' else [
       ('memory_gb', memory, 'MB', lambda host: host.memory_mb)]
   for field, need, unit, has in (
@@ -83,10 +83,10 @@ def _check_group(placed: resources.Placed, leads: bool,
 
 
 def check(groups: Sequence[resources.Placed]) -> None:
-  """Asks Slurm for its hosts, and whether the groups can ever fit.
+  """Checks whether the groups fit on the hosts that Slurm reports.
 
   Raises:
-    ResourceError: they cannot; one line names the field and what is allowed.
+    ResourceError: they do not. One line names the field and what is allowed.
     SlurmError: Slurm does not answer.
   """
   hosts = commands.hosts()

@@ -1,4 +1,4 @@
-"""Slurm's commands, each with a time limit and one line for what is wrong."""
+"""Calls Slurm's commands, with time limits and one-line errors."""
 
 import os
 import re
@@ -8,8 +8,8 @@ from typing import Container, NamedTuple, Optional
 from lpg_distributed import errors
 
 _TIMEOUT_S = 60.
-# Prefixes of variables that change what Slurm's commands do, and those of them
-# that say where the cluster is.
+# Prefixes of variables that change the behaviour of Slurm's commands, and the
+# variables among them that locate the cluster.
 _OF_USERS = ('SBATCH_', 'SLURM_', 'SALLOC_', 'SRUN_', 'SQUEUE_', 'SINFO_',
              'SCONTROL_', 'SCANCEL_')
 _OF_CLUSTER = ('SLURM_CONF', 'SLURM_CONF_SERVER', 'SLURM_JWT',
@@ -17,36 +17,39 @@ _OF_CLUSTER = ('SLURM_CONF', 'SLURM_CONF_SERVER', 'SLURM_JWT',
 
 
 class SlurmError(errors.UserError, RuntimeError):
-  """Slurm is not here, does not answer, or refuses; one line."""
+  """Slurm is not installed, does not answer, or refuses.
+
+  The message is one line.
+  """
 
 
 class State(NamedTuple):
-  """What Slurm says of a job."""
-  name: str  # as RUNNING
+  """The state of a job in Slurm."""
+  name: str  # for example RUNNING
   reason: str
   hosts: str
 
 
 class Host(NamedTuple):
-  """A host as it is within one partition."""
+  """A host in one partition."""
   partition: str
   default: bool  # whether this is the default partition
   name: str
   cpus: int
   memory_mb: int
-  accelerators: dict[str, int]  # as {'gpu': 4, 'gpu:a100': 4}
+  accelerators: dict[str, int]  # for example {'gpu': 4, 'gpu:a100': 4}
   state: str
-  time_limit: str  # as Slurm writes it
+  time_limit: str  # in Slurm's format
 
 
 def environment(kept: Container[str] = ()) -> dict[str, str]:
-  """The environment of a command of Slurm's, without settings of the user's.
+  """Returns the environment of Slurm's commands, without user settings.
 
-  Variables of the user's shell, or of a job inside which this one is
-  submitted, would overrule what is asked for, or hide jobs.
+  Variables of the user's shell, or of an enclosing job, would override options
+  or hide jobs.
 
   Args:
-    kept: variables that stay nevertheless.
+    kept: variables to keep.
   """
   return {name: value for name, value in os.environ.items()
           if name in kept or name in _OF_CLUSTER
@@ -54,14 +57,14 @@ def environment(kept: Container[str] = ()) -> dict[str, str]:
 
 
 def call(*words: str, kept: Container[str] = ()) -> str:
-  """The output of one of Slurm's commands.
+  """Runs one of Slurm's commands and returns its output.
 
   Args:
-    *words: of the command.
+    *words: the command and its arguments.
     kept: see `environment`.
 
   Raises:
-    SlurmError: it is not here, fails, or takes too long.
+    SlurmError: it is not installed, fails, or takes too long.
   """
   try:
     done = subprocess.run(words, capture_output=True, text=True, check=False,
@@ -80,7 +83,7 @@ def call(*words: str, kept: Container[str] = ()) -> str:
 
 
 def _accelerators(text: str) -> dict[str, int]:
-  """Of a list as `gpu:a100:4(S:0-1),tpu:8`."""
+  """Parses a list such as `gpu:a100:4(S:0-1),tpu:8`."""
   found: dict[str, int] = {}
   for part in re.sub(r'\([^)]*\)', '', text).split(','):
     words = part.split(':')
@@ -91,7 +94,7 @@ def _accelerators(text: str) -> dict[str, int]:
 
 
 def hosts() -> list[Host]:
-  """All hosts of all partitions."""
+  """Returns all hosts of all partitions."""
   found = []
   lines = call('sinfo', '--noheader', '--Node', '--format=%P|%N|%c|%m|%G|%T|%l')
   for line in lines.splitlines():
@@ -108,25 +111,28 @@ def hosts() -> list[Host]:
 
 
 def state(job_id: str) -> Optional[State]:
-  """Of a job that is queued or runs; None if it has ended or never was."""
+  """Returns the state of a queued or running job; None for any other."""
   try:
     lines = call('squeue', '--noheader', f'--jobs={job_id}',
                  '--format=%T|%r|%N').splitlines()
   except SlurmError as error:
-    if 'Invalid job id' in str(error):  # Slurm has forgotten it.
+    if 'Invalid job id' in str(error):  # Slurm no longer has the job.
       return None
     raise
   found = [State(*line.split('|', 2)) for line in lines if '|' in line]
-  # Components are listed one by one; hosts that are left by an old attempt
-  # may still be said to run. The leader's is what counts.
+  # Slurm lists each component of the job, and hosts of an old attempt may
+  # still be listed as running. The leader's component decides.
   return found[0] if found else None
 
 
 def end(job_id: str) -> tuple[str, str]:
-  """How a job has ended, as COMPLETED, and its exit code as `code:signal`."""
+  """Returns a job's final state, such as COMPLETED, and its exit code.
+
+  The exit code has the form `code:signal`.
+  """
   try:
     text = call('scontrol', 'show', 'job', job_id, '--oneliner')
-  except SlurmError:  # Forgotten.
+  except SlurmError:  # Slurm no longer has the job.
     return 'unknown', ''
   words = text.partition("\n")[0].split()
   fields = dict(word.partition("=")[::2] for word in words)

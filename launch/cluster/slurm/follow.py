@@ -8,12 +8,12 @@ from typing import Optional
 from lpg_distributed.launch.cluster.slurm import commands
 
 _TICK_S = 0.5
-_ASK_S = 3.  # between two questions to Slurm
-_TAIL = 4096  # bytes that are shown of what was there before
+_ASK_S = 3.  # seconds between two requests to Slurm
+_TAIL = 4096  # bytes of the existing log that are shown
 
 
 class _Log:
-  """A file that grows."""
+  """Shows what is appended to a log."""
 
   def __init__(self, path: str, begin: Optional[int]):
     self._path = path
@@ -39,15 +39,15 @@ def _say(text: str) -> None:
 
 
 def follow(job_id: str, path: str, begin: Optional[int]) -> int:
-  """Follows a job to its end; Ctrl-C leaves it alone.
+  """Follows a job until it ends; Ctrl-C stops following, not the job.
 
   Args:
-    job_id: of the job.
-    path: of its log.
-    begin: from which byte on; None: from near its end.
+    job_id: number of the job.
+    path: path of its log.
+    begin: byte of the log to start at; None: near its end.
 
   Returns:
-    0 if the job has ended well, 130 after Ctrl-C, else 1.
+    0 if the job succeeded, 130 after Ctrl-C, else 1.
   """
   log = _Log(path, begin)
   last, next_question = None, 0.
@@ -58,7 +58,7 @@ def follow(job_id: str, path: str, begin: Optional[int]) -> int:
         next_question = time.monotonic() + _ASK_S
         try:
           state = commands.state(job_id)
-        except commands.SlurmError as error:  # It may answer again.
+        except commands.SlurmError as error:  # It may answer later.
           _say(str(error))
           continue
         if state is None:

@@ -1,4 +1,4 @@
-"""From a program and a resource file to a job: what the commands call."""
+"""Submits programs as Slurm jobs; used by the commands."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ _WORKER, _EVALUATOR = 'lifetime_worker', 'atari_evaluator'
 
 
 def num_workers(config, job: resources.Job) -> Optional[int]:
-  """How many workers the file has room for; None: it does not say."""
+  """Returns the number of workers in the resource file; None if not given."""
   counts = {**dict.fromkeys(_SERVERS, 1),
             _EVALUATOR: int(config.evaluator.enabled)}
   return resources.tasks_of(job, _WORKER, counts)
@@ -25,10 +25,11 @@ def num_workers(config, job: resources.Job) -> Optional[int]:
 
 def make_config(make: Callable[[Optional[int]], Any],
                 job: resources.Job) -> Any:
-  """A configuration with as many workers as the file has room for.
+  """Makes a configuration with as many workers as the resource file has.
 
   Args:
-    make: makes it from a number of workers, or None; see `config_flags`.
+    make: makes a configuration from a number of workers or None; see
+      `config_flags`.
     job: the resource file.
   """
   return make(num_workers(make(None), job))
@@ -36,7 +37,7 @@ def make_config(make: Callable[[Optional[int]], Any],
 
 def _submit(root: str, job: resources.Job,
             groups: Sequence[resources.Placed], follows: bool) -> int:
-  """Submits, says so, and follows if that is wanted."""
+  """Submits a job, prints its number, and follows it if requested."""
   log = os.path.join(root, submit.LOG)
   os.makedirs(os.path.dirname(log), exist_ok=True)
   begin = os.path.getsize(log) if os.path.exists(log) else 0
@@ -51,23 +52,23 @@ def meta_train(config, run, job: resources.Job, supervision,
   """Submits a run of meta-training.
 
   Args:
-    config: of the run.
-    run: its directory, held.
+    config: configuration of the run.
+    run: the locked run directory.
     job: the resource file.
-    supervision: when a node is given up.
-    facade: where outsiders ask the bandit; None: nowhere.
-    evaluate: whether the rule is compared with others at the end.
-    follows: whether to show the job's log until its end.
+    supervision: limits of the nodes' supervisors.
+    facade: settings of the bandit's facade; None: no facade.
+    evaluate: whether to evaluate the rule after training.
+    follows: whether to show the job's log until it ends.
 
   Returns:
     The exit code.
 
   Raises:
-    ResourceError: file, program and cluster do not fit together.
-    SlurmError: Slurm is not here, does not answer, or refuses.
+    ResourceError: the resource file does not match the program or the cluster.
+    SlurmError: Slurm is not installed, does not answer, or refuses.
   """
   counts = dict.fromkeys(_SERVERS, 1)
-  if config.run.num_workers:  # Else the learner has all shards.
+  if config.run.num_workers:  # If 0, the learner computes all shards.
     counts[_WORKER] = config.run.num_workers
   if config.evaluator.enabled:
     counts[_EVALUATOR] = 1
@@ -83,13 +84,13 @@ def meta_train(config, run, job: resources.Job, supervision,
          work_lib.about([programs.META_LEARNER], [programs.ATARI_EVALUATOR],
                         programs.SERVICES, supervision, logs, _arguments()),
          config.environments)
-  run.close()  # The job's leader takes hold of it.
+  run.close()  # Releases the lock, which the job's leader takes.
   return _submit(run.path, job, groups, follows)
 
 
 def atari(tasks: Sequence[Any], root: str, job: resources.Job, processes: int,
           threads: int, supervision, follows: bool) -> int:
-  """Submits jobs of meta-testing; arguments and errors as above."""
+  """Submits meta-testing jobs; arguments and errors as in `meta_train`."""
   groups = resources.place(job, {_EVALUATOR: processes})
   checks.check(groups)
   logs = os.path.join(root, 'logs')
@@ -117,13 +118,13 @@ def _write(root, work, program, job, groups, about, environments=()) -> None:
 
 
 def attach(root: str, follows: bool) -> Optional[int]:
-  """What is to be done if a run has a job already.
+  """Follows the existing job of a run, if it has one.
 
   Returns:
-    None if it has none; else, if it `follows`, the exit code of that.
+    None if the run has no job; else the exit code of following it.
 
   Raises:
-    SlurmError: it has one, and nobody wants to follow it.
+    SlurmError: the run has a job, and `follows` is False.
   """
   found = submit.current(root)
   if found is None:

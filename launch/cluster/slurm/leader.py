@@ -1,12 +1,14 @@
-"""Leads a Slurm job.
+"""The leader of a Slurm job.
 
   python -m lpg_distributed.launch.cluster.slurm.leader JOB_DIRECTORY
 
-is what the batch script runs, on the first host of the first group. It starts
-the nodes, looks after lost hosts, shows how the work gets on, and ends it: at
-its end, at a signal (a cancelled, requeued or preempted job), or when the
-job's time is nearly over; then, if the resource file allows it, it asks Slurm
-to begin the job anew.
+is run by the batch script, on the first host of the first group. It starts the
+nodes, replaces lost hosts, and shows the progress. It ends the job
+
+- when the work is done
+- at a signal, if the job is cancelled, requeued or preempted
+- when the time limit is near. Then it requeues the job, if the resource file
+  allows it.
 """
 
 import json
@@ -26,7 +28,7 @@ from lpg_distributed.launch.cluster.slurm import places
 from lpg_distributed.launch.cluster.slurm import steps as steps_lib
 
 _TICK_S = 0.5
-_STOP_S = 60.  # what nodes get to end; more than their supervisors give them
+_STOP_S = 60.  # seconds that nodes have to end; more than their supervisors'
 
 
 def say(text: str) -> None:
@@ -34,7 +36,7 @@ def say(text: str) -> None:
 
 
 class _Stopping(stopping.Stopping):
-  """Knows also of the signal that the job's time is nearly over."""
+  """Also handles the signal that the job's time limit is near."""
 
   def __init__(self):
     super().__init__(second_ends=False)
@@ -52,10 +54,10 @@ class _Stopping(stopping.Stopping):
 
 
 class Leader:
-  """Of one attempt."""
+  """The leader of one attempt of the job."""
 
   def __init__(self, job_dir: str, job, work):
-    """`work` says what is done beside leading; see `work.py`."""
+    """Prepares an attempt; `work` is one of the classes in `work.py`."""
     self._job = job
     self._dir = places.new_attempt(job_dir)
     self._steps = steps_lib.Steps(job, job_dir, self._dir)
@@ -64,7 +66,7 @@ class Leader:
     self._began = False
 
   def run(self) -> int:
-    """Until the end; returns the exit code."""
+    """Runs until the job ends; returns the exit code."""
     with _Stopping() as interrupt:
       self._beat()
       self._steps.start()
@@ -74,7 +76,7 @@ class Leader:
       try:
         while not interrupt.event.wait(_TICK_S):
           now = time.monotonic()
-          if now - before > 10 * _TICK_S:  # We, or the files, were stopped.
+          if now - before > 10 * _TICK_S:  # Suspended, or the files stalled.
             self._steps.waited(now - before)
           before = now
           self._beat()
@@ -139,7 +141,7 @@ class Leader:
         say(f'{host}: {", ".join(names)}')
 
   def _end_of_nodes(self) -> Optional[str]:
-    """None, or why it ends, which is nothing if the work is done."""
+    """Returns why the job ends: '' if the work is done, None if it goes on."""
     for node in self._steps.nodes:
       if node.ended and node.label not in self._job['optional']:
         return f'node {node.name} has ended for good (code {node.ended})'
@@ -148,11 +150,11 @@ class Leader:
     return '' if all(node.ended is not None for node in last) else None
 
   def _look_after_lost(self) -> str:
-    """Places lost nodes anew; or says why that cannot be."""
+    """Moves lost nodes to other hosts; returns why not if it is impossible."""
     lost = self._steps.lost()
     if not lost:
       return ''
-    # All of a host fall silent within a beat of each other.
+    # All nodes of a lost host fall silent within one heartbeat period.
     time.sleep(1.5 * self._job['beat_s'])
     self._beat()
     self._steps.look()
@@ -183,7 +185,7 @@ def main() -> int:
   process_environment.ensure(process_environment.WORKER)
   with open(os.path.join(job_dir, places.JOB_FILE), encoding='utf-8') as f:
     job = json.load(f)
-  # Written by whoever submitted the job, into a directory of hers alone.
+  # The submitting user wrote it into a directory that only this user can write.
   with open(os.path.join(job_dir, 'work.pkl'), 'rb') as f:
     work = pickle.load(f)
   if not work.open():

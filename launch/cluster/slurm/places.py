@@ -1,11 +1,12 @@
-"""Where the parts of a Slurm job find each other: files of its directory.
+"""Files by which the parts of a Slurm job communicate.
 
-Needs the standard library only, since agents run without packages. The job
-directory may be the only thing that the hosts share, perhaps over NFS, where a
-new name is seen late, but a file's new content with the next `open`. So what
-changes (beats, and what the leader says) is written in place, what is there for
-good is written aside and renamed, and no host's clock is compared with
-another's.
+They are in the job's directory, which may be the only thing that hosts share.
+Over NFS a new file becomes visible late, but new content is read by the next
+`open`. So files that change (heartbeats, and the leader's file) are written in
+place. Files that do not change are written aside and renamed. Clocks of
+different hosts are never compared.
+
+This module needs the standard library only, since agents run without packages.
 """
 
 import contextlib
@@ -17,17 +18,17 @@ JOB_FILE = 'job.json'
 ID_FILE = 'id'
 STOP = 'stop'
 LEADER = 'leader'
-# What the leader tells agents: that nodes save what they have and end, or that
-# there is nothing to save.
+# How nodes must end: after saving their state, or at once, with nothing to
+# save.
 ORDERLY, QUICKLY = 'orderly', 'quickly'
-# Of an attempt, by node: its address, its agent's beats, its process id, its
-# deaths.
+# Directories of an attempt, with files by node: its addresses, its agent's
+# heartbeats, its process id, its deaths.
 DIRECTORIES = ('addresses', 'beats', 'pids', 'deaths')
 VARIABLE = 'LPG_ATTEMPT_DIR'
 
 
 def attempts(job_dir: str) -> list[int]:
-  """Numbers of the attempts so far; a job that is queued again begins one."""
+  """Returns the numbers of all attempts; a requeued job starts a new one."""
   with contextlib.suppress(FileNotFoundError):
     return sorted(int(name) for name in os.listdir(
         os.path.join(job_dir, 'attempts')) if name.isdigit())
@@ -39,7 +40,7 @@ def attempt_dir(job_dir: str, attempt: int) -> str:
 
 
 def new_attempt(job_dir: str) -> str:
-  """Makes the directory of the next attempt."""
+  """Creates the directory of the next attempt."""
   path = attempt_dir(job_dir, (attempts(job_dir) or [-1])[-1] + 1)
   for name in DIRECTORIES:
     os.makedirs(os.path.join(path, name))
@@ -47,7 +48,7 @@ def new_attempt(job_dir: str) -> str:
 
 
 def write(path: str, content: Any) -> None:
-  """Writes JSON, whole or not at all for who reads."""
+  """Writes JSON atomically."""
   aside = f'{path}.{os.getpid()}.aside'
   with open(aside, 'w', encoding='utf-8') as f:
     json.dump(content, f)
@@ -55,13 +56,13 @@ def write(path: str, content: Any) -> None:
 
 
 def write_in_place(path: str, content: Any) -> None:
-  """Writes JSON; who reads in between finds nothing."""
+  """Writes JSON in place; a reader may meanwhile get None."""
   with open(path, 'w', encoding='utf-8') as f:
     json.dump(content, f)
 
 
 def read(path: str) -> Optional[Any]:
-  """The reverse; None if it is not there yet, or is not whole."""
+  """Reads JSON; returns None if the file does not exist or is incomplete."""
   try:
     with open(path, encoding='utf-8') as f:
       return json.load(f)
@@ -70,7 +71,7 @@ def read(path: str) -> Optional[Any]:
 
 
 def names(directory: str) -> list[str]:
-  """What is in a directory, without what is being written."""
+  """Returns the files of a directory, without temporary ones."""
   try:
     return [n for n in os.listdir(directory) if not n.endswith('.aside')]
   except OSError:

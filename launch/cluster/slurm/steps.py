@@ -1,8 +1,8 @@
-"""The nodes of a Slurm job as its leader sees them: placed, alive, lost.
+"""The leader's view of the nodes of a Slurm job: placed, alive, lost.
 
-One `srun` starts all nodes of a group. Each node's agent beats into a file; a
-node whose agent is silent is lost, whether its host, its slurmd or the agent
-alone is gone.
+One `srun` starts all nodes of a group. Each node's agent writes heartbeats to a
+file. A node whose agent is silent is lost, whether its host, slurmd or only the
+agent has failed.
 """
 
 import collections
@@ -17,16 +17,16 @@ from typing import Any, Iterable, Mapping, Optional
 from lpg_distributed.launch.cluster.slurm import commands
 from lpg_distributed.launch.cluster.slurm import places
 
-_START_S = 300.  # how long an agent may take to its first beat
-# What sbatch was asked for holds for the hosts and not for a step.
+_START_S = 300.  # seconds that an agent may take until its first heartbeat
+# Options of sbatch that must not apply to steps.
 _OF_SBATCH = ('SLURM_NTASKS_PER_NODE', 'SLURM_EXPORT_ENV',
               'SLURM_MEM_PER_NODE', 'SLURM_MEM_PER_CPU', 'SLURM_MEM_PER_GPU')
-_MAX_LIVES = 10  # how often a node is placed anew within an attempt
+_MAX_LIVES = 10  # largest number of times that a node is moved in an attempt
 
 
 @dataclasses.dataclass
 class Node:
-  """One node of the program, and what is known of it."""
+  """One node of the program, and its state."""
   group: int
   index: int
   label: str
@@ -34,9 +34,9 @@ class Node:
   life: int = 0
   host: str = ''
   beat: Any = None
-  heard: float = 0.  # when the last beat came, or when it was placed
+  heard: float = 0.  # time of the last heartbeat, or of its placement
   step: Optional[subprocess.Popen] = None
-  ended: Optional[int] = None  # its code
+  ended: Optional[int] = None  # its exit code; None: it has not ended
 
   @property
   def name(self) -> str:
@@ -48,14 +48,14 @@ class Node:
 
 
 def host_names(group: int, groups: int) -> list[str]:
-  """The hosts that a group was given, in Slurm's order."""
+  """Returns the hosts of a group, in Slurm's order."""
   suffix = f'_HET_GROUP_{group}' if groups > 1 else ''
   names = os.environ[f'SLURM_JOB_NODELIST{suffix}']
   return commands.call('scontrol', 'show', 'hostnames', names).split()
 
 
 class Steps:
-  """All nodes of an attempt."""
+  """The nodes of an attempt, and the steps that run them."""
 
   def __init__(self, job: Mapping[str, Any], job_dir: str, attempt_dir: str):
     self._job = job
@@ -81,7 +81,7 @@ class Steps:
   def _srun(self, nodes: list[Node], hosts: list[str], life: int = 0) -> None:
     group = self._groups[nodes[0].group]
     het = ([f'--het-group={nodes[0].group}'] if len(self._groups) > 1 else [])
-    # Slurm gives the tasks to the hosts in the hosts' own order.
+    # Slurm assigns tasks to hosts in its own order of hosts.
     command = [
         'srun', *het, '--overlap', '--no-kill', '--kill-on-bad-exit=0',
         '--wait=0', '--cpu-bind=none', f'--nodes={len(hosts)}',
@@ -101,7 +101,7 @@ class Steps:
       node.heard, node.beat = time.monotonic(), None
 
   def tell(self) -> None:
-    """Lets agents know that somebody leads, and what they have to know."""
+    """Writes the leader's file: its heartbeat and instructions to agents."""
     self._beats += 1
     with contextlib.suppress(OSError):
       places.write_in_place(os.path.join(self._dir, places.LEADER), {
@@ -110,7 +110,7 @@ class Steps:
                     if node.life}})
 
   def look(self) -> None:
-    """Reads what agents have written."""
+    """Reads the heartbeats of all agents."""
     now = time.monotonic()
     for node in self.nodes:
       if node.ended is not None:
@@ -121,22 +121,22 @@ class Steps:
         node.ended = said['code']
 
   def waited(self, seconds: float) -> None:
-    """Nobody was heard for that long because nobody listened."""
+    """Excuses the agents' silence while this process did not read."""
     for node in self.nodes:
       node.heard += seconds
 
   def any_heard(self) -> bool:
-    """Whether an agent has begun in this attempt."""
+    """Returns whether any agent has started in this attempt."""
     return any(node.beat for node in self.nodes)
 
   def lost(self) -> list[Node]:
-    """Nodes that have not ended and whose agents are silent."""
+    """Returns the nodes that have not ended and whose agents are silent."""
     now = time.monotonic()
     found = []
     for node in self.nodes:
       if node.ended is None:
         patience_s = self._hang_s if node.beat else max(_START_S, self._hang_s)
-        # What a step that has ended has left has had a second to say so.
+        # If the step ended, allow a grace period for final heartbeats.
         gone = node.step.poll() is not None and now - node.heard > max(
             5., 3 * self._job['beat_s'])
         if gone or now - node.heard > patience_s:
@@ -147,7 +147,7 @@ class Steps:
     """Starts lost nodes on other hosts of their group.
 
     Returns:
-      What hinders it, or nothing; and what happens, in lines.
+      The reason why it is impossible, or ''; messages about what was done.
     """
     lost = list(lost)
     lines = []
@@ -161,7 +161,7 @@ class Steps:
     tired = [node.name for node in lost if node.life >= _MAX_LIVES]
     if tired:
       return f'{tired[0]} was placed {_MAX_LIVES} times', lines
-    # A host is lost if nobody on it is heard.
+    # A host is lost if all of its agents are silent.
     heard = {node.host for node in self.nodes
              if node not in lost and node.ended is None}
     self._lost_hosts |= {node.host for node in lost
@@ -183,7 +183,10 @@ class Steps:
     return '', lines
 
   def _host_for(self, node: Node, chosen) -> Optional[str]:
-    """Where there is most room: its own host, a spare one, a crowded one."""
+    """Selects a host: the node's own, else the one with the fewest nodes.
+
+    None if no host has room.
+    """
     group = self._groups[node.group]
     load = {host: len(chosen.get(host, ())) for host in self._hosts[node.group]
             if host not in self._lost_hosts}
@@ -198,17 +201,17 @@ class Steps:
     return host if roomy or group['crowd'] else None
 
   def stop(self, how: str) -> None:
-    """Tells all nodes to end."""
+    """Tells all nodes to end; `how` is ORDERLY or QUICKLY of `places`."""
     self._stop = how
     self.tell()
 
   def alive(self) -> bool:
-    """Whether a node that is not lost has not ended."""
+    """Returns whether any node is neither lost nor ended."""
     lost = self.lost()
     return any(node.ended is None and node not in lost for node in self.nodes)
 
   def close(self) -> None:
-    """Ends what is left of the steps, of lost nodes for example."""
+    """Ends the remaining steps, for example those of lost nodes."""
     deadline = time.monotonic() + 3.
     while time.monotonic() < deadline and any(
         step.poll() is None for step in self._steps):
@@ -226,12 +229,12 @@ class Steps:
 
 
 def _job_id() -> str:
-  """Of the whole job, also of a heterogeneous one."""
+  """Returns the number of the whole job, also if it is heterogeneous."""
   return os.environ.get('SLURM_HET_JOB_ID') or os.environ['SLURM_JOB_ID']
 
 
 def requeue() -> None:
-  """Asks Slurm to begin this job anew.
+  """Asks Slurm to requeue this job.
 
   Raises:
     SlurmError: Slurm refuses.

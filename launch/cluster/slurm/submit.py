@@ -16,10 +16,10 @@ from lpg_distributed.launch.cluster.slurm import commands
 from lpg_distributed.launch.cluster.slurm import places
 from lpg_distributed.store import own_directory
 
-_NOTICE_S = 120  # of the end of the job's time
-# Variables of the user's shell that hold where the resource file says nothing.
+_NOTICE_S = 120  # seconds before the time limit at which a signal comes
+# Variables of the user's shell that are used if the resource file has no value.
 _DEFAULTS = ('SBATCH_ACCOUNT', 'SBATCH_QOS', 'SBATCH_RESERVATION')
-# Ends the script where a line of `setup` fails, as bash's `set -e` would.
+# Ends the script if a line of `setup` fails, as `set -e` of bash would.
 _ON_FAILURE = ('trap \'code=$?; echo "setup failed with code $code: '
                '$BASH_COMMAND" >&2; exit 1\' ERR')
 LOG = os.path.join('logs', 'slurm.log')
@@ -30,14 +30,14 @@ def job_dir_of(run_dir: str) -> str:
 
 
 def current(run_dir: str) -> Optional[tuple[str, commands.State]]:
-  """The job of a run that is queued or runs, and its state, if there is one."""
+  """Returns a run's queued or running job and its state; None if no job."""
   job_id = places.read(os.path.join(job_dir_of(run_dir), places.ID_FILE))
   found = commands.state(str(job_id)) if job_id else None
   return (str(job_id), found) if found else None
 
 
 def _script(group: resources.Group, job_dir: str, *words: str) -> str:
-  """Bash that runs Python with `words` in the group's environment."""
+  """Returns a bash script that runs Python in the group's environment."""
   python = group.python or sys.executable
   command = [python, *words]
   if group.image:
@@ -51,7 +51,7 @@ def _script(group: resources.Group, job_dir: str, *words: str) -> str:
 
 
 def _options(placed: resources.Placed, leads: bool) -> list[str]:
-  """Of sbatch, for one component."""
+  """Returns sbatch options for one component of the job."""
   group = placed.group
   options = [f'--nodes={group.hosts + group.spare_hosts}',
              f'--ntasks-per-node={placed.nodes_per_host}',
@@ -76,12 +76,12 @@ def _notice_s(time: str) -> int:
 
 def arguments(job: resources.Job, groups: Sequence[resources.Placed],
               job_dir: str, log: str) -> list[str]:
-  """Of sbatch, for all components.
+  """Returns the arguments of sbatch for all components.
 
-  They are arguments, and no `#SBATCH` lines: these bear no blanks or quotes in
-  paths, and variables of the user's shell overrule them.
+  `#SBATCH` lines are not used: they do not permit blanks or quotes in paths,
+  and variables of the user's shell override them.
   """
-  # In names of logs Slurm replaces what begins with a per cent sign.
+  # In names of logs Slurm replaces patterns that begin with a per cent sign.
   log = log.replace('%', '%%')
   words: list[str] = []
   common = ['--export=ALL',
@@ -93,9 +93,8 @@ def arguments(job: resources.Job, groups: Sequence[resources.Placed],
   times = [placed.group.time for placed in groups if placed.group.time]
   if times:
     common.append(f'--signal=B:USR1@{min(map(_notice_s, times))}')
-  # Of a heterogeneous job Slurm ends the first component when a host of any
-  # is lost, and with --no-kill it keeps the others, so that the job can never
-  # begin again.
+  # If a heterogeneous job loses a host, Slurm ends its first component. With
+  # --no-kill it would keep the others, and the job could never restart.
   common += ['--no-kill'] if len(groups) == 1 else []
   for i, placed in enumerate(groups):
     words += [':'] if i else []
@@ -104,7 +103,7 @@ def arguments(job: resources.Job, groups: Sequence[resources.Placed],
 
 
 def _check_path(job_dir: str) -> None:
-  """Raises ResourceError for a path that Python or a container cannot bear."""
+  """Raises ResourceError if Python or a container cannot use the path."""
   for character in ':\n':
     if character in job_dir:
       raise resources.ResourceError(
@@ -124,16 +123,17 @@ def write_directory(job_dir: str, work: Any, program, job: resources.Job,
                     groups: Sequence[resources.Placed],
                     about: Mapping[str, Any],
                     environments: Sequence[str] = ()) -> None:
-  """Makes the job's directory anew: code, nodes, scripts.
+  """Creates the job's directory again: code, nodes, scripts.
 
   Args:
-    job_dir: only its owner may write there, since nodes are pickles.
-    work: what the leader does beside leading; see `work.py`.
+    job_dir: the directory. Only its owner may write there, since nodes are
+      pickles.
+    work: an object of a class in `work.py`.
     program: the Launchpad program.
     job: the resource file.
-    groups: of the same, with the program's nodes.
+    groups: groups of the resource file, with the program's nodes.
     about: further fields of the job's file.
-    environments: names, whose own modules are copied beside the code.
+    environments: names of environments; modules of own ones are copied.
   """
   _check_path(job_dir)
   from lpg_distributed.launch.cluster import serialising
@@ -165,7 +165,7 @@ def write_directory(job_dir: str, work: Any, program, job: resources.Job,
   places.write(os.path.join(job_dir, places.JOB_FILE), {
       **about, 'entry': serialising.ENTRY, 'requeue': job.requeue,
       'addresses': addresses, 'ports': [ports[0], ports[-1]] if ports else [],
-      # At most 50 files a second, whatever the size of the job.
+      # Limits writes to 50 files per second, for any number of nodes.
       'beat_s': max(1., num_nodes / 50),
       'groups': [{
           'name': placed.group.name, 'nodes': placed.nodes,
@@ -178,7 +178,7 @@ def write_directory(job_dir: str, work: Any, program, job: resources.Job,
 
 def submit(job_dir: str, job: resources.Job,
            groups: Sequence[resources.Placed], log: str) -> str:
-  """Submits the job of a directory; returns its number.
+  """Submits the job in a directory; returns its number.
 
   Raises:
     SlurmError: Slurm refuses.

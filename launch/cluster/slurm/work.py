@@ -1,7 +1,7 @@
-"""What a job's leader does beside leading: for meta-training, for Atari.
+"""The tasks of a job's leader that depend on the command.
 
-Objects of these classes are made where the job is submitted, pickled, and used
-on the job's first host.
+There is a class for meta-training and one for Atari. An object is created where
+the job is submitted, pickled, and used on the job's first host.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from lpg_distributed.launch.cluster.slurm import places
 
 
 class Facade(NamedTuple):
-  """Where outsiders ask the bandit; see `launch/local/facade_process.py`."""
+  """The bandit's HTTP facade; see `launch/local/facade_process.py`."""
   host: str
   port: int
   token_file: str
@@ -35,7 +35,7 @@ class MetaTraining:
     self._evaluate = evaluate
 
   def open(self) -> bool:
-    """Takes hold of the run; False if nothing is left to do."""
+    """Locks the run; returns False if it is already done."""
     from lpg_distributed.launch.local import runner
     from lpg_distributed.store import checkpointing
     from lpg_distributed.store import run_directory
@@ -57,7 +57,7 @@ class MetaTraining:
     return False
 
   def begin(self, attempt_dir: str) -> None:
-    """Watches the learner from a thread; it may not be there yet."""
+    """Starts a thread that watches the learner, which may not run yet."""
     self._done = threading.Event()
     self._front = None
     self._thread = threading.Thread(target=self._watch, args=(attempt_dir,),
@@ -65,7 +65,7 @@ class MetaTraining:
     self._thread.start()
 
   def _client(self, attempt_dir: str, label: str) -> Any:
-    """Of a node that answers calls; None if the job ends first."""
+    """Returns a client of a node; None if the job ends before it starts."""
     import courier
 
     from lpg_distributed.launch.local import runner
@@ -109,7 +109,7 @@ class MetaTraining:
         'token_file': token_file, 'supervisors': {}})
 
   def show(self, attempt_dir: str) -> None:
-    """Gathers what supervisors have written, each into a file of its own."""
+    """Shows the deaths that supervisors recorded, each in its own file."""
     from lpg_distributed.launch.local import runner
     directory = os.path.join(attempt_dir, 'deaths')
     for name in places.names(directory):
@@ -147,7 +147,7 @@ class MetaTraining:
             f'{checkpoint.meta_step}')
 
   def report(self) -> int:
-    """What `lpg meta-train` prints at the end."""
+    """Prints what `lpg meta-train` prints at the end."""
     from lpg_distributed.analysis import report
     if self._evaluate:
       report.evaluate(self._run_dir, self._config)
@@ -204,15 +204,15 @@ class Atari:
 def about(until: Sequence[str], optional: Sequence[str],
           services: Sequence[str], supervision, logs: str,
           arguments: Sequence[str] = ()) -> dict[str, Any]:
-  """Fields of a job's file.
+  """Returns fields of a job's file.
 
   Args:
-    until: labels of the nodes with whose end the work is done.
-    optional: labels of those whose end does not matter.
-    services: labels of those that leave accelerators to the others.
-    supervision: when a node is given up.
+    until: labels of nodes; the work is done when they have ended.
+    optional: labels of nodes that the job continues without.
+    services: labels of nodes that use no accelerator.
+    supervision: limits of the nodes' supervisors.
     logs: directory of the nodes' logs.
-    arguments: of each node's process.
+    arguments: arguments of each node's process.
   """
   return json.loads(json.dumps({
       'until': list(until), 'optional': list(optional),
