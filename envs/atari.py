@@ -1,9 +1,9 @@
-"""The 57 Atari games, as B emulators behind the host-side protocol.
+"""The 57 Atari games: B emulators behind the protocol of host environments.
 
-Frames are preprocessed by the emulator's own vector interface: grey, 84 x 84,
-the maximum of the last two frames, four of them stacked, each action held for
-four frames. ale-py is GPL-2.0, so it is imported when a game is loaded and by
-nothing else.
+The emulator's vector interface preprocesses frames: grey levels, 84 x 84
+pixels, the maximum of the last two frames, a stack of four frames. Each action
+is repeated for four frames. ale-py has the licence GPL-2.0, so it is imported
+only when a game is loaded.
 """
 
 import csv
@@ -20,15 +20,15 @@ from lpg_distributed.envs import host
 _SCORES_FILE = pathlib.Path(__file__).with_name('atari_scores.csv')
 _FRAME_SKIP = 4
 _NUM_STACKED = 4
-_SIZE = 84  # pixels
+_SIZE = 84  # height and width of frames in pixels
 MAX_EPISODE_FRAMES = 108_000  # half an hour of play
 
 
 class Preset(NamedTuple):
   """An evaluation protocol; results name theirs."""
-  max_noops: int  # a random number of no-ops, up to this, starts an episode
-  sticky_probability: float  # that an action is the one before it instead
-  all_actions: bool  # all 18, or only those that the game knows
+  max_noops: int  # largest random number of no-ops at an episode's start
+  sticky_probability: float  # that the previous action is repeated instead
+  all_actions: bool  # True: all 18 actions; False: those that the game uses
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -40,14 +40,14 @@ PRESETS: Mapping[str, Preset] = {
 
 
 class Scores(NamedTuple):
-  """What others reach, as episode return."""
+  """Reference scores of a game, as episode returns."""
   random: float
   human: float
 
 
 @functools.lru_cache(maxsize=None)
 def scores() -> Mapping[str, Scores]:
-  """Scores per game; their source is named in the file."""
+  """Returns the reference scores per game; the file names their source."""
   with open(_SCORES_FILE, encoding='utf-8', newline='') as f:
     rows = csv.DictReader(line for line in f if not line.startswith('#'))
     return {row['game']: Scores(float(row['random']), float(row['human']))
@@ -55,7 +55,7 @@ def scores() -> Mapping[str, Scores]:
 
 
 def games() -> tuple[str, ...]:
-  """The 57 names, in the order of the alphabet."""
+  """Returns the 57 names in alphabetical order."""
   return tuple(scores())
 
 
@@ -70,16 +70,16 @@ def check_game(game: str) -> None:
 
 
 def human_normalised(game: str, episode_return: float) -> float:
-  """0 is the random agent's score, 1 the human's."""
+  """Normalises a return: 0 for the random agent's score, 1 for a human's."""
   random, human = scores()[game]
   return (episode_return - random) / (human - random)
 
 
 def _import_emulator():
-  """The emulator's vector interface and the path of a game's file."""
+  """Returns the emulator's vector interface, and a function to find games."""
   try:
-    # From where it is compiled: the package's own name for it exists only
-    # where gymnasium is installed too.
+    # The compiled module, since the package exports the interface only if
+    # gymnasium is installed.
     from ale_py import _ale_py
     from ale_py import roms
   except ImportError as error:
@@ -90,10 +90,10 @@ def _import_emulator():
 
 
 class AtariEnvironment(host.HostEnvironment):
-  """B games of one kind; see `host.HostEnvironment`.
+  """B emulators of one game; see `host.HostEnvironment`.
 
-  Rewards are raw: whoever learns from them clips them. An episode ends when
-  the game is over (not when a life is lost) or after `MAX_EPISODE_FRAMES`.
+  Rewards are not clipped; the learner does that. An episode ends when the game
+  is over, not when a life is lost, or after `max_episode_frames`.
   """
 
   frames_per_step = _FRAME_SKIP
@@ -108,14 +108,14 @@ class AtariEnvironment(host.HostEnvironment):
       game: one of `games()`.
       num_envs: B.
       preset: one of `PRESETS`.
-      num_threads: how many emulators run at once.
-      max_episode_frames: emulator frames after which an episode is cut; those
-        of the no-ops at its start do not count.
-      first_env: where these stand in a larger batch; they draw the same random
-        numbers in it and alone.
+      num_threads: number of emulators that run at once.
+      max_episode_frames: frames after which an episode is cut, without those of
+        the no-ops at its start.
+      first_env: index of the first emulator in a larger batch. Random numbers
+        depend on it, so that groups behave like the whole batch.
 
     Raises:
-      ValueError: an unknown game or preset.
+      ValueError: the game or preset is unknown.
       ImportError: no emulator is installed.
     """
     check_game(game)
@@ -137,10 +137,10 @@ class AtariEnvironment(host.HostEnvironment):
         autoreset_mode='SameStep')
     self._num_actions = len(self._emulators.get_action_set())
     self._paddle = np.ones(num_envs, np.float32)
-    self._returns = np.zeros(num_envs)  # of the episodes that go on
+    self._returns = np.zeros(num_envs)  # of current episodes, so far
 
   def observation_spec(self) -> specs.BoundedArray:
-    """Grey levels of the stacked frames."""
+    """Returns the spec of stacked frames, [4, 84, 84] grey levels."""
     return specs.BoundedArray((_NUM_STACKED, _SIZE, _SIZE), np.uint8, 0, 255,
                               'frames')
 
@@ -157,7 +157,7 @@ class AtariEnvironment(host.HostEnvironment):
 
   def step(self, actions: np.ndarray) -> host.HostStep:
     actions = np.asarray(actions, np.int32)
-    # The emulator would wait forever for what is missing.
+    # The emulator would wait for ever for missing actions.
     if actions.shape != (self.num_envs,):
       raise ValueError(f'actions have shape {actions.shape}; allowed: '
                        f'({self.num_envs},)')
@@ -176,10 +176,10 @@ class AtariEnvironment(host.HostEnvironment):
 
 def make_groups(game: str, num_envs: int, num_groups: int,
                 preset: str = 'dm_noop') -> list[AtariEnvironment]:
-  """B games in groups of nearly equal size, to be stepped at once.
+  """Makes B emulators of a game in groups of nearly equal size.
 
-  Together they are what one `AtariEnvironment` with all of them is; each steps
-  in a thread of its own. Raises as that does.
+  Together the groups behave like one `AtariEnvironment` with B emulators. Each
+  group steps in one thread. Errors are those of `AtariEnvironment`.
   """
   sizes = [len(part) for part in np.array_split(
       np.arange(num_envs), min(num_groups, num_envs))]

@@ -1,7 +1,7 @@
-"""Delayed chains: the first action decides the last reward, Appendix A.3.
+"""Delayed chains (Appendix A.3): the first action determines the last reward.
 
-An episode takes `length` actions. Which first action is right is drawn per
-episode and can be seen; the last reward is +1 after the right one, else -1.
+An episode has `length` actions. The right first action is drawn per episode and
+can be observed. The last reward is +1 if the first action was right, else -1.
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ DelayedChainSettings = settings_lib.DelayedChainSettings
 
 
 class ChainParams(NamedTuple):
-  length: chex.Array  # [] int32, actions in an episode
+  length: chex.Array  # [] int32, number of actions in an episode
 
 
 class ChainState(NamedTuple):
-  time: chex.Array  # [] int32, actions done in this episode
+  time: chex.Array  # [] int32, number of actions in this episode so far
   right_action: chex.Array  # [] int32, 0 or 1
-  correct: chex.Array  # [] int32, 1 if the first action was the right one
+  correct: chex.Array  # [] int32, 1 if the first action was right
 
 
 def _bit(word: chex.Array, index: int) -> chex.Array:
@@ -38,7 +38,7 @@ def _bit(word: chex.Array, index: int) -> chex.Array:
 
 @dataclasses.dataclass(frozen=True)
 class DelayedChain:
-  """One setting; see `base.Environment`."""
+  """A chain of one setting; see `base.Environment`."""
   name: str
   settings: DelayedChainSettings
 
@@ -66,7 +66,7 @@ class DelayedChain:
         jnp.int32))
 
   def _observe(self, state: ChainState, word: chex.Array) -> chex.Array:
-    """The index of the state, or its bits with 20 of `word`."""
+    """Returns the state's index, or its bits followed by 20 noise bits."""
     if self.settings.distractor:
       noise = (word >> jnp.arange(NUM_NOISE_BITS, dtype=jnp.uint32)) & 1
       relevant = jnp.stack([state.right_action == 0, state.correct == 1])
@@ -87,7 +87,7 @@ class DelayedChain:
     return state, self._observe(state, word)
 
   def reset_midway(self, params: ChainParams, key: chex.PRNGKey):
-    """At a uniformly drawn step, as if the first action had been random."""
+    """Starts at a uniformly drawn step, as if the first action was random."""
     time_key, word_key = jax.random.split(key)
     time = jax.random.randint(time_key, (), 0, params.length, jnp.int32)
     word = jax.random.bits(word_key, (), jnp.uint32)

@@ -1,4 +1,4 @@
-"""Uniform choices among what is left of 0, 1, ..., F - 1."""
+"""Uniform choices among the remaining elements of 0, 1, ..., F - 1."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import jax.numpy as jnp
 
 
 class FreeCells:
-  """A list from which elements are taken, and chosen, without being stored.
+  """A list of cells from which elements are removed and drawn.
 
-  Taking one away moves the last one into the gap. Only these moves are kept, a
-  few scalars each, so that all is arithmetic which XLA fuses into one loop over
-  environments.
+  Removing an element moves the last one into the gap. The list itself is not
+  stored, only these moves, as scalars. So XLA fuses all operations into one
+  loop over environments.
   """
 
   def __init__(self, size: int):
-    """0, 1, ..., `size` - 1; use within one traced function."""
+    """Starts with 0, 1, ..., `size` - 1; use within one traced function."""
     self._size = jnp.int32(size)
-    self._moves = []  # (gap, last): what was at `last` went to `gap`
+    self._moves = []  # (gap, last): the element at `last` was moved to `gap`
 
   def remove(self, element: chex.Array, condition: chex.Array) -> None:
-    """Takes `element` away, [] int32, if it is there and `condition` holds."""
+    """Removes `element`, [] int32, if it is present and `condition` holds."""
     position = element
     for gap, last in self._moves:
       position = jnp.where(position == last, gap, position)
@@ -29,7 +29,11 @@ class FreeCells:
                         jnp.where(condition, self._size, -2)))
 
   def pick(self, fraction: chex.Array) -> chex.Array:
-    """The element at `fraction`, [] in [0, 1], of the list; [] int32."""
+    """Returns the element at the position `fraction` * size, [] int32.
+
+    Args:
+      fraction: [] in [0, 1].
+    """
     position = (fraction * self._size).astype(jnp.int32)
     position = jnp.minimum(position, self._size - 1)
     for gap, last in reversed(self._moves):

@@ -1,13 +1,13 @@
-"""The grid worlds once more, as exact models in NumPy that can be solved.
+"""Exact models of the grid worlds in NumPy, which can be solved.
 
-Written from Appendix A and from `grid_world`'s list of choices, not from its
-step, so that each is evidence for the other. Values are backed up over all
-states at once, for many layouts together:
+They implement Appendix A and the list of choices in `grid_world` independently
+of its code, so that each implementation verifies the other. Backups compute the
+values of all states at once, for many layouts:
 
   Q(s, a) = r + discount * (1 - eps_term) * E[V(s')]
 
-The expectation is a product over objects, each of which returns with its own
-probability if it was absent when the step began.
+The distribution of s' is a product over objects: each object that was absent
+when the step began reappears with its own probability.
 """
 
 import functools
@@ -21,28 +21,33 @@ _MOVES = tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1))
 
 
 class Model(Protocol):
-  """What `optimal_backup` and its like work on."""
+  """A model that the backups below can solve."""
 
   def zeros(self) -> np.ndarray:
-    """An array of values of all states."""
+    """Returns an array for the values of all states, filled with 0."""
 
   def action_values(self, values: np.ndarray,
                     discount: float = 1.) -> Iterator[np.ndarray]:
-    """Yields Q of each action, shaped as `values`, which are those after."""
+    """Yields Q of each action, shaped as `values`.
+
+    Args:
+      values: values of the next state.
+      discount: the discount factor.
+    """
 
   def start_value(self, values: np.ndarray) -> np.ndarray:
-    """[L], per layout the mean over the states an episode may start in."""
+    """Returns the mean value of an episode's start states per layout, [L]."""
 
 
 def optimal_backup(model: Model, values: np.ndarray,
                    discount: float = 1.) -> np.ndarray:
-  """V one step before `values`, under the best action."""
+  """Computes V one step before `values`, under the best action."""
   return functools.reduce(np.maximum, model.action_values(values, discount))
 
 
 def uniform_backup(model: Model, values: np.ndarray,
                    discount: float = 1.) -> np.ndarray:
-  """V one step before `values`, all actions being equally likely."""
+  """Computes V one step before `values`, under the uniform policy."""
   total, num_actions = 0., 0
   for action_value in model.action_values(values, discount):
     total = total + action_value
@@ -52,7 +57,14 @@ def uniform_backup(model: Model, values: np.ndarray,
 
 def policy_backup(model: Model, values: np.ndarray, policy: np.ndarray,
                   discount: float = 1.) -> np.ndarray:
-  """V one step before `values` under `policy`, [A] + the shape of `values`."""
+  """Computes V one step before `values`, under a policy.
+
+  Args:
+    model: the model.
+    values: values of the next state.
+    policy: probabilities of actions, [A] + the shape of `values`.
+    discount: the discount factor.
+  """
   return sum(chance * action_value for chance, action_value in
              zip(policy, model.action_values(values, discount)))
 
@@ -62,16 +74,17 @@ def _rows(settings: grid_world.GridWorldSettings) -> tuple[str, ...]:
 
 
 def open_cells(settings: grid_world.GridWorldSettings) -> list[int]:
-  """The cells (row * width + column) that have no wall."""
+  """Returns the cells (row * width + column) without a wall."""
   return [row * settings.width + column
           for row, line in enumerate(_rows(settings))
           for column, mark in enumerate(line) if mark == '.']
 
 
 def _neighbours(settings) -> tuple[np.ndarray, np.ndarray]:
-  """[F, 9], the neighbour's place in `open_cells`, and whether there is one.
+  """Returns the neighbours of open cells, [F, 9], and whether they exist.
 
-  Where there is none it is the cell itself.
+  A neighbour is an index into `open_cells`. If it does not exist, it is the
+  index of the cell itself.
   """
   cells = open_cells(settings)
   place = {cell: i for i, cell in enumerate(cells)}
@@ -88,24 +101,24 @@ def _neighbours(settings) -> tuple[np.ndarray, np.ndarray]:
 
 
 class LayoutModel:
-  """Objects in fixed cells: L layouts of one setting, one action space.
+  """Model of L layouts with objects in fixed cells, for one action space.
 
-  A state is a mask (bit i: object i is present) and an open cell of the
-  agent's. Values are [N, F, L]: masks, open cells, layouts. Only masks that
-  an episode can reach are kept, unless `all_masks`.
+  A state is a mask (bit i: object i is present) and the agent's open cell.
+  Values are [N, F, L]: masks, open cells, layouts. Only masks that an episode
+  can reach are included, unless `all_masks` is set.
   """
 
   def __init__(self, settings: grid_world.GridWorldSettings,
                object_cells: np.ndarray, collects_by_action: bool,
                all_masks: bool = False):
-    """Takes [L, m] `object_cells`."""
+    """Builds the model; `object_cells` are [L, m] cells."""
     self._kinds = [kind for kind in settings.objects
                    for _ in range(kind.count)]
     self._by_action = collects_by_action
     self._next, self._exists = _neighbours(settings)
     self._layout = np.arange(len(object_cells))  # [L]
     self.cells = np.array(open_cells(settings))  # [F]
-    # [m, L], as places in `cells`.
+    # [m, L], as indices into `cells`.
     self._objects = np.searchsorted(self.cells, np.transpose(object_cells))
     self.masks = np.arange(2 ** len(self._kinds))  # [N]
     if not all_masks:
@@ -114,14 +127,18 @@ class LayoutModel:
     self._changes = [self._mask_chances(i) for i in range(len(self._kinds))]
 
   def _present(self) -> np.ndarray:
-    """[N, m] bool."""
+    """Returns which objects are present in each mask, [N, m] bool."""
     return (self.masks[:, None] >> np.arange(len(self._kinds))) & 1 == 1
 
   def _mask_chances(self, collected: Optional[int]):
-    """[N, N], of each mask after a step, given the one before it.
+    """Probabilities of masks after a step, given the mask before it.
 
-    If an object is collected, the rows are those of masks that have it;
-    returns these masks' places too.
+    Args:
+      collected: index of the object that is collected, or None.
+
+    Returns:
+      Indices [n] of the masks before the step: those with the collected object,
+      or all. Probabilities [n, N] of the masks after it.
     """
     before, after = self._present()[:, None], self._present()[None]  # [N, N, m]
     respawn = np.array([kind.respawn for kind in self._kinds])
@@ -133,7 +150,7 @@ class LayoutModel:
     return places, np.prod(chances, axis=-1)[places]
 
   def _reachable(self) -> np.ndarray:
-    """The masks that follow, in any number of steps, on all being present."""
+    """Returns the masks that can be reached from that with all objects."""
     follows = self._mask_chances(None)[1] > 0.
     for i, kind in enumerate(self._kinds):
       if kind.termination < 1.:
@@ -150,9 +167,10 @@ class LayoutModel:
     return np.zeros((len(self.masks), len(self.cells), len(self._layout)))
 
   def _collect(self, i: int, values, discount, cells, layouts):
-    """Q of collecting object i, the agent being in `cells` of `layouts`.
+    """Computes Q of collecting object i, with the agent in `cells`.
 
-    Returns the index of these states, and their Q.
+    `layouts` are the layouts of these cells. Returns the index of these states,
+    and their Q.
     """
     places, chances = self._changes[i]
     goes_on = discount * (1. - self._kinds[i].termination)
@@ -177,7 +195,7 @@ class LayoutModel:
     for direction in range(len(_MOVES)):
       result = later.copy()
       for i, cells in enumerate(self._objects):
-        # The agent is where the opposite direction leads from the object.
+        # The agent is next to the object, in the opposite direction.
         layouts = self._layout[self._exists[cells, 8 - direction]]
         agents = self._next[cells[layouts], 8 - direction]
         where, gain = self._collect(i, values, discount, agents, layouts)
@@ -185,7 +203,10 @@ class LayoutModel:
       yield result
 
   def start_value(self, values: np.ndarray) -> np.ndarray:
-    """[L]; all objects are present, the agent is not where one is."""
+    """Returns the mean over states with all objects, [L].
+
+    The agent is in a cell without an object.
+    """
     free = np.ones(values.shape[1:], bool)
     for cells in self._objects:
       free[cells, self._layout] = False
@@ -193,10 +214,10 @@ class LayoutModel:
 
 
 class RovingModel:
-  """One object that appears in a new cell each time, and no walls.
+  """Model of one object that reappears in a random cell, without walls.
 
-  Values are [F + 1, F]: the object's cell, the last standing for absent, and
-  the agent's.
+  Values are [F + 1, F]: the object's cell, where the last index means that it
+  is absent, and the agent's cell.
   """
 
   def __init__(self, settings: grid_world.GridWorldSettings,
@@ -214,7 +235,7 @@ class RovingModel:
                     discount: float = 1.) -> Iterator[np.ndarray]:
     cells, kind = np.arange(len(self._next)), self._kind
     later = discount * values
-    # The agent's own cell is not free.
+    # The object does not appear in the agent's cell.
     appears = (later[:-1].sum(axis=0) - later[cells, cells]) / (len(cells) - 1)
     gain = kind.reward + (1. - kind.termination) * later[-1]
     later[-1] = kind.respawn * appears + (1. - kind.respawn) * later[-1]
@@ -233,7 +254,7 @@ class RovingModel:
       yield result
 
   def start_value(self, values: np.ndarray) -> np.ndarray:
-    """[1], the mean over pairs of different cells."""
+    """Returns the mean over pairs of different cells, [1]."""
     num = len(self._next)
     total = values[:-1].sum() - np.trace(values[:-1])
     return np.array([total / (num * (num - 1))])
@@ -241,7 +262,13 @@ class RovingModel:
 
 def start_values(model: Model, max_episode_steps: int,
                  optimal: bool) -> np.ndarray:
-  """[L] mean returns of whole episodes, each layout's by itself."""
+  """Returns the mean return of whole episodes per layout, [L].
+
+  Args:
+    model: the model.
+    max_episode_steps: the step limit.
+    optimal: True for the optimal policy, False for the uniform one.
+  """
   backup = optimal_backup if optimal else uniform_backup
   values = model.zeros()
   for _ in range(max_episode_steps):
@@ -253,19 +280,19 @@ def layout_values(settings: grid_world.GridWorldSettings,
                   object_cells: np.ndarray, collects_by_action: bool,
                   discount: float, policy: Optional[np.ndarray] = None,
                   tolerance: float = 1e-6) -> np.ndarray:
-  """[S] discounted values of one tabular layout, without its step limit.
+  """Returns discounted values of one tabular layout, [S], without step limit.
 
   Args:
-    settings: of a tabular grid world.
+    settings: settings of a tabular grid world.
     object_cells: [m], as in `GridParams`.
-    collects_by_action: whether there are 18 actions, else 9.
-    discount: below 1.
-    policy: [S, 9 or 18 or more] probabilities of actions, of which only those
-      that exist are read; None for the optimal policy.
-    tolerance: how far a value may be off.
+    collects_by_action: True for 18 actions, False for 9.
+    discount: the discount factor, below 1.
+    policy: probabilities of actions, [S, A]; columns of actions that do not
+      exist are ignored. None for the optimal policy.
+    tolerance: largest error of a value.
 
   Returns:
-    The value of each state index; nan where the agent would be in a wall.
+    The value of each state index; NaN for states with the agent in a wall.
   """
   if not 0. <= discount < 1.:
     raise ValueError(f'discount is {discount}; allowed: [0, 1)')

@@ -1,14 +1,16 @@
 """Grid worlds with objects to collect, Appendices A.1 and A.2.
 
-Where the paper is silent:
-- a step moves or collects first; then objects that were absent when the step
-  began may reappear. What was just collected is away for one state at least;
-- nine actions: the object in the agent's cell after the move is collected,
-  also after staying. Eighteen: moving collects nothing, collecting moves
-  nowhere;
-- an agent starts in, and objects appear in, cells without wall or object (an
-  object not under the agent), each such cell as likely as another;
-- a move into a wall or over the edge leaves the agent where it is.
+Where the paper gives no details, the following holds:
+
+- A step first moves or collects. Then objects that were absent when the step
+  began may reappear. So a collected object is absent for at least one state.
+- With nine actions, the object in the agent's cell after the move is collected,
+  also if the agent stays. With eighteen, moving does not collect, and
+  collecting does not move.
+- The agent's start cell is drawn uniformly from cells without a wall or an
+  object. An object's cell is drawn uniformly from cells without a wall, another
+  object or the agent.
+- A move into a wall or over the edge leaves the agent in its cell.
 """
 
 import dataclasses
@@ -25,7 +27,7 @@ from lpg_distributed.envs import base
 from lpg_distributed.envs import free_cells
 from lpg_distributed.envs import settings as settings_lib
 
-NUM_MOVES = 9  # eight neighbours and stay; action 4 stays
+NUM_MOVES = 9  # to eight neighbours, and staying, which is action 4
 NUM_ACTIONS = 2 * NUM_MOVES
 
 ObjectType = settings_lib.ObjectType
@@ -33,26 +35,27 @@ GridWorldSettings = settings_lib.GridWorldSettings
 
 
 def _fractions(words: chex.Array) -> chex.Array:
-  """Uniform 32-bit words to numbers in [0, 1), multiples of 2^-24."""
+  """Converts uniform 32-bit words to multiples of 2^-24 in [0, 1)."""
   return (words >> 8).astype(jnp.float32) * 2. ** -24
 
 
 class GridParams(NamedTuple):
-  """What is fixed for a lifetime."""
-  object_cells: chex.Array  # [m] int32; of a random grid: not used
-  collects_by_action: chex.Array  # [] bool: 18 actions, else 9
+  """What is fixed during a lifetime."""
+  object_cells: chex.Array  # [m] int32; not used by random grids
+  collects_by_action: chex.Array  # [] bool; True: 18 actions, False: 9
 
 
 class GridState(NamedTuple):
-  cell: chex.Array  # [] int32, the agent's: row * width + column
+  """The state of an episode."""
+  cell: chex.Array  # [] int32, the agent's cell: row * width + column
   present: chex.Array  # [m] bool
   object_cells: chex.Array  # [m] int32
-  time: chex.Array  # [] int32, steps done in this episode
+  time: chex.Array  # [] int32, steps of this episode so far
 
 
 @dataclasses.dataclass(frozen=True)
 class GridWorld:
-  """One setting; see `base.Environment`."""
+  """A grid world of one setting; see `base.Environment`."""
   name: str
   settings: GridWorldSettings
 
@@ -84,13 +87,13 @@ class GridWorld:
                           params.collects_by_action)
 
   def open_cells(self) -> np.ndarray:
-    """[F] int32, the cells without a wall."""
+    """Returns the cells without a wall, [F] int32."""
     rows = self.settings.walls or ('.' * self.settings.width,
                                    ) * self.settings.height
     return np.flatnonzero([c == '.' for c in ''.join(rows)]).astype(np.int32)
 
   def _per_object(self, field: str) -> np.ndarray:
-    """[m], a number of each object's type."""
+    """Returns the field of each object's type, [m]."""
     return np.array([getattr(kind, field) for kind in self.settings.objects
                      for _ in range(kind.count)], np.float32)
 
@@ -101,14 +104,14 @@ class GridWorld:
     return GridParams(cells, jax.random.bernoulli(action_key))
 
   def _cell(self, rank: chex.Array) -> chex.Array:
-    """The rank-th open cell."""
+    """Returns the open cell with index `rank`."""
     cells = self.open_cells()
     if len(cells) == self.num_cells:
       return rank
     return jnp.asarray(cells)[rank]
 
   def _rank(self, cell: chex.Array) -> chex.Array:
-    """Of an open cell, how many come before it."""
+    """Returns the index of an open cell among the open cells."""
     cells = self.open_cells()
     if len(cells) == self.num_cells:
       return cell
@@ -117,10 +120,13 @@ class GridWorld:
     return jnp.asarray(rank_of)[cell]
 
   def _place_all(self, fractions: chex.Array):
-    """All objects in cells of their own; [m] in [0, 1) to [m] cells.
+    """Places all objects in different open cells.
+
+    Args:
+      fractions: [m] in [0, 1), a uniform random number per object.
 
     Returns:
-      The cells, and the open cells that are left.
+      The cells [m], and the remaining open cells.
     """
     free = free_cells.FreeCells(len(self.open_cells()))
     ranks = []
@@ -133,7 +139,7 @@ class GridWorld:
     return 1 if self.settings.tabular else self.num_objects + 1
 
   def _start(self, params: GridParams, fractions: chex.Array) -> GridState:
-    """The first state of an episode, all objects there."""
+    """Returns the first state of an episode, with all objects present."""
     if self.settings.tabular:
       cells = params.object_cells
       free = free_cells.FreeCells(len(self.open_cells()))
@@ -150,7 +156,7 @@ class GridWorld:
       bits = 2 ** np.arange(self.num_objects)
       bitmask = jnp.sum(jnp.where(state.present, jnp.asarray(bits), 0))
       return (state.cell + self.num_cells * bitmask).astype(jnp.int32)
-    # Where the ones are in the flat observation; -1 is nowhere.
+    # Indices of the ones in the flat observation; -1 for absent objects.
     num_planes = len(self.settings.objects) + 1
     kinds = [k for k, kind in enumerate(self.settings.objects)
              for _ in range(kind.count)]
@@ -169,7 +175,7 @@ class GridWorld:
     return state, self._observe(state)
 
   def reset_midway(self, params: GridParams, key: chex.PRNGKey):
-    """As `reset`, with a uniformly drawn number of steps already done."""
+    """Like `reset`, but with a random time, uniform over the episode."""
     start_key, time_key = jax.random.split(key)
     state, observation = self.reset(params, start_key)
     time = jax.random.randint(time_key, (), 0, self.max_episode_steps,
@@ -177,7 +183,7 @@ class GridWorld:
     return state._replace(time=time), observation
 
   def _neighbour(self, cell: chex.Array, direction: chex.Array):
-    """The cell in a direction (0 to 8) and whether it is one without wall."""
+    """Returns the cell in a direction (0 to 8), and whether it is open."""
     width, height = self.settings.width, self.settings.height
     row = cell // width + direction // 3 - 1
     column = cell % width + direction % 3 - 1
@@ -195,7 +201,8 @@ class GridWorld:
     words = jax.random.bits(key, (num_words,), jnp.uint32)
     next_state, reward, discount = self._transition(
         params, state, action, words[:1 + self.num_objects])
-    # Where the episode has ended, nothing else depends on these words.
+    # The transition uses the same words. That is harmless: if the episode ends,
+    # its result is replaced by this first state.
     first = self._start(
         params, _fractions(words[1:1 + self._num_words_to_start()]))
     new_state = jax.tree_util.tree_map(
@@ -203,12 +210,12 @@ class GridWorld:
     return new_state, base.TimeStep(self._observe(new_state), reward, discount)
 
   def _transition(self, params, state, action, words):
-    """One step without the next episode; returns state, reward, discount."""
+    """Computes a step without a reset; returns state, reward, discount."""
     target, is_open = self._neighbour(state.cell, action % NUM_MOVES)
     moves = action < NUM_MOVES
     cell = jnp.where(moves & is_open, target, state.cell)
-    # Nine actions collect where the agent has come to, eighteen where the
-    # second nine aim at; -1 is nowhere.
+    # The cell that is collected from; -1 for none. With nine actions it is the
+    # agent's new cell; with eighteen the second nine actions select it.
     aim = jnp.where(moves, -1, jnp.where(is_open, target, -1))
     aim = jnp.where(params.collects_by_action, aim, cell)
     collected = state.present & (state.object_cells == aim)  # at most one
@@ -219,7 +226,8 @@ class GridWorld:
     ended = (_fractions(words[0]) < total('termination')) | (
         time >= self.max_episode_steps)
 
-    # A chance p as one of 2^32 words; below it, a word says also where.
+    # An object returns if its word is below p * 2^32. Then the same word, as a
+    # fraction of this bound, also selects its cell.
     chances = self._per_object('respawn').astype(np.float64) * 2. ** 32
     last_words = np.maximum(np.round(chances) - 1, 0).astype(np.uint32)
     returns = (~state.present & (chances > 0.)
@@ -237,12 +245,12 @@ class GridWorld:
             reward.astype(jnp.float32), discount)
 
   def _reappear(self, cells, present, returns, agent_cell, fractions):
-    """Puts objects that return into free cells, one after the other."""
+    """Puts returning objects into free cells, one after the other."""
     free = free_cells.FreeCells(len(self.open_cells()))
     free.remove(self._rank(agent_cell), jnp.bool_(True))
     ranks = self._rank(cells)
     for i in range(self.num_objects):
-      # The agent may stand where an object is.
+      # An object may be in the agent's cell, which is already removed.
       free.remove(ranks[i], present[i] & (cells[i] != agent_cell))
     new_ranks = []
     for i in range(self.num_objects):

@@ -1,13 +1,16 @@
-"""Computes returns to compare with: `python -m envs.optimal`.
+"""Computes reference returns of the training environments.
 
-It rewrites `optimal_returns.json`. Per environment: the mean undiscounted
-return of an episode, under the optimal policy (which knows the step limit) and
-under the uniformly random one, each with its standard error over layouts or
-episodes (0 where nothing was sampled), the mean of the two action spaces and
-each by itself. Tabular grid worlds, `random_small_sparse` and
-`random_very_dense` are solved exactly by backward induction over
-`grid_model`; chains by hand. The other random grid worlds have too many states
-to solve: their optimum is null, and the random policy is simulated.
+`python -m lpg_distributed.envs.optimal` rewrites `optimal_returns.json`. Per
+environment it holds the mean undiscounted return of an episode under the
+optimal policy, which knows the step limit, and under the uniformly random one.
+Each has its standard error over layouts or episodes, 0 if it is exact. For grid
+worlds it holds the mean over both action spaces, and each by itself.
+
+- Tabular grid worlds, `random_small_sparse` and `random_very_dense` are solved
+  exactly by backward induction over `grid_model`.
+- Chains are solved by hand.
+- Other random grid worlds have too many states. Their optimum is null, and the
+  random policy is simulated.
 """
 
 import functools
@@ -38,7 +41,7 @@ def _estimate(samples: np.ndarray, exact: bool = False) -> Estimate:
 
 def draw_layouts(settings: grid_world.GridWorldSettings, num: int,
                  rng: np.random.Generator) -> np.ndarray:
-  """[num, m] different open cells, all such choices equally likely."""
+  """Draws `num` layouts uniformly: different open cells, [num, m]."""
   cells = grid_model.open_cells(settings)
   num_objects = sum(kind.count for kind in settings.objects)
   return np.stack([rng.choice(cells, num_objects, replace=False)
@@ -46,7 +49,7 @@ def draw_layouts(settings: grid_world.GridWorldSettings, num: int,
 
 
 def all_layouts(settings: grid_world.GridWorldSettings) -> np.ndarray:
-  """[., m], every choice of different open cells, up to equal objects."""
+  """Returns all layouts, [n, m], without permutations of equal objects."""
   layouts = [()]
   for kind in settings.objects:
     layouts = [
@@ -58,7 +61,7 @@ def all_layouts(settings: grid_world.GridWorldSettings) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _episode_returns(environment: base.Environment, params, key):
-  """[num] returns of random episodes, one for each of `params`."""
+  """Simulates a random episode for each of `params`; returns [num]."""
   num_actions = jnp.sum(jax.vmap(environment.action_mask)(params), axis=-1)
   num = num_actions.shape[0]
   key, start_key = jax.random.split(key)
@@ -82,7 +85,7 @@ def _episode_returns(environment: base.Environment, params, key):
 
 def simulate(environment: grid_world.GridWorld, num: int, seed: int,
              collects_by_action: bool) -> np.ndarray:
-  """[num] returns of episodes under the uniformly random policy."""
+  """Returns of `num` episodes under the uniformly random policy, [num]."""
   params_key, key = jax.random.split(jax.random.PRNGKey(seed))
   params = jax.vmap(environment.init_params)(jax.random.split(params_key, num))
   params = params._replace(
@@ -91,7 +94,7 @@ def simulate(environment: grid_world.GridWorld, num: int, seed: int,
 
 
 def _summary(method: str, per_space: dict[str, list[Optional[Estimate]]]):
-  """The entry of one environment; estimates are of 9 and of 18 actions."""
+  """Makes the entry of an environment from estimates for 9 and 18 actions."""
   entry: dict[str, Any] = {}
   by_num_actions: dict[str, dict[str, Optional[float]]] = {'9': {}, '18': {}}
   for name, estimates in per_space.items():
@@ -144,17 +147,17 @@ def _grid_entry(name: str, num_layouts: int, num_episodes: int, seed: int):
 
 def compute(name: str, num_layouts: int = 64, num_episodes: int = 2048,
             seed: int = 0) -> dict[str, Any]:
-  """The entry of one environment.
+  """Computes the entry of one environment.
 
   Args:
-    name: of the environment.
-    num_layouts: drawn for each action space, where it is solved by layout.
-    num_episodes: simulated for each action space, where it cannot be solved.
-    seed: of layouts and episodes.
+    name: name of the environment.
+    num_layouts: layouts per action space, if they are solved one by one.
+    num_episodes: episodes per action space, if they are simulated.
+    seed: seed of layouts and episodes.
   """
   if isinstance(suite.SETTINGS[name], grid_world.GridWorldSettings):
     return _grid_entry(name, num_layouts, num_episodes, seed)
-  # The right action is seen, and the noise has mean 0.
+  # The right action is observed, and the noise has mean 0.
   return {'optimal': 1., 'optimal_standard_error': 0., 'random': 0.,
           'random_standard_error': 0., 'method': 'by hand'}
 

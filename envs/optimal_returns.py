@@ -1,7 +1,7 @@
-"""Returns to compare with, per environment; see `optimal` for how they came.
+"""Reference returns per environment, which `optimal` computes.
 
-`optimal_returns.json` is data: the optimal policy's mean undiscounted episode
-return where it can be computed, and the uniformly random policy's.
+`optimal_returns.json` holds the mean undiscounted return of an episode under
+the optimal policy, where it is known, and under the uniformly random policy.
 """
 
 import functools
@@ -14,16 +14,16 @@ _PATH = os.path.join(os.path.dirname(__file__), 'optimal_returns.json')
 
 @functools.lru_cache(maxsize=1)
 def load() -> Mapping[str, Mapping[str, Any]]:
-  """Per environment `optimal` (null where not known) and `random`.
+  """Returns, per environment, `optimal` (None if unknown) and `random`.
 
-  Also their standard errors, `method`, and for grid worlds `by_num_actions`.
+  Entries also hold standard errors, `method`, and `by_num_actions` for grids.
   """
   with open(_PATH, encoding='utf-8') as f:
     return json.load(f)
 
 
 def save(entries: Mapping[str, Mapping[str, Any]]) -> None:
-  """Writes what `load` reads."""
+  """Writes the file that `load` reads."""
   with open(_PATH, 'w', encoding='utf-8') as f:
     json.dump(entries, f, indent=1)
     f.write('\n')
@@ -31,5 +31,5 @@ def save(entries: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def optima() -> dict[str, Optional[float]]:
-  """The optimal return of every environment, None where not known."""
+  """Returns the optimal return of each environment; None if unknown."""
   return {name: entry['optimal'] for name, entry in load().items()}

@@ -19,7 +19,7 @@ Settings = Union[_Grid, _Chain]
 _DENSE = (_O(2, 1., 0., 0.05), _O(1, -1., 0.5, 0.1), _O(1, -1., 0., 0.5))
 _LONG_HORIZON = (_O(2, 1., 0., 0.01), _O(2, -1., 0.5, 1.))
 
-# The paper's pictures show walls in three of the settings.
+# Walls of three settings, taken from the paper's pictures.
 _LONGER_HORIZON_WALLS = (
     '....#....',
     '.........',
@@ -78,8 +78,8 @@ SETTINGS: Mapping[str, Settings] = {
 
 ENVIRONMENTS: tuple[str, ...] = tuple(SETTINGS)
 
-# Results that are stored were computed with these numbers; a new environment
-# needs none. Never change one.
+# Never change these numbers: stored results depend on them. A new environment
+# needs none.
 _SEED_NUMBERS: Mapping[str, int] = {
     'tabular_dense': 0,
     'tabular_sparse': 1,
@@ -100,10 +100,10 @@ _SEED_NUMBERS: Mapping[str, int] = {
 
 
 def seed_number(name: str) -> int:
-  """A number to fold into random keys, which depends on the name only.
+  """Returns a number to fold into random keys; it depends on the name only.
 
-  The paper's fifteen environments have 0 to 14; any other name has a 31-bit
-  number from its SHA-256 hash.
+  The paper's fifteen environments have the numbers 0 to 14. Any other name has
+  a 31-bit number from its SHA-256 hash.
   """
   if name in _SEED_NUMBERS:
     return _SEED_NUMBERS[name]
@@ -121,13 +121,13 @@ def check_name(name: str) -> None:
 
 
 def load(name: str) -> base.Environment:
-  """Makes the environment called `name`.
+  """Makes the environment that is called `name`.
 
   Raises:
-    ValueError: there is none; the message names those that there are.
+    ValueError: there is no such environment; the message lists all names.
   """
   check_name(name)
-  # Here, since they bring JAX, which a mere look at a name does not need.
+  # Imported here, since they import JAX, which checks of names do not need.
   from lpg_distributed.envs import delayed_chain
   from lpg_distributed.envs import grid_world
   settings = SETTINGS[name]
