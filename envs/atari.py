@@ -148,6 +148,7 @@ class AtariEnvironment(host.HostEnvironment):
     return specs.DiscreteArray(self._num_actions, name='action')
 
   def reset(self, seed: int) -> np.ndarray:
+    """Starts all games; returns frames [B, 4, 84, 84]."""
     seeds = np.random.SeedSequence(seed).generate_state(
         self._first_env + self.num_envs)[self._first_env:]
     observation, _ = self._emulators.reset(
@@ -156,6 +157,7 @@ class AtariEnvironment(host.HostEnvironment):
     return observation
 
   def step(self, actions: np.ndarray) -> host.HostStep:
+    """Takes a step in each game; see `host.HostEnvironment`."""
     actions = np.asarray(actions, np.int32)
     # The emulator would wait for ever for missing actions.
     if actions.shape != (self.num_envs,):
@@ -171,6 +173,7 @@ class AtariEnvironment(host.HostEnvironment):
                          1. - ended.astype(np.float32), episode_returns)
 
   def close(self) -> None:
+    """Frees the emulators."""
     self._emulators = None
 
 

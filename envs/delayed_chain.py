@@ -23,10 +23,12 @@ DelayedChainSettings = settings_lib.DelayedChainSettings
 
 
 class ChainParams(NamedTuple):
+  """What is fixed during a lifetime."""
   length: chex.Array  # [] int32, number of actions in an episode
 
 
 class ChainState(NamedTuple):
+  """The state of an episode."""
   time: chex.Array  # [] int32, number of actions in this episode so far
   right_action: chex.Array  # [] int32, 0 or 1
   correct: chex.Array  # [] int32, 1 if the first action was right
@@ -47,6 +49,7 @@ class DelayedChain:
     return self.settings.max_length
 
   def observation_spec(self) -> base.ObservationSpec:
+    """Spec of a state index, or of bits with noise."""
     if self.settings.distractor:
       return specs.BoundedArray((2 + NUM_NOISE_BITS,), np.uint8, 0, 1,
                                 name='bits')
@@ -61,6 +64,7 @@ class DelayedChain:
     return jnp.ones((NUM_ACTIONS,), bool)
 
   def init_params(self, key: chex.PRNGKey) -> ChainParams:
+    """Draws the length of a lifetime's episodes."""
     return ChainParams(jax.random.randint(
         key, (), self.settings.min_length, self.settings.max_length + 1,
         jnp.int32))
@@ -81,6 +85,7 @@ class DelayedChain:
     return ChainState(zero, _bit(word, 31), zero)
 
   def reset(self, params: ChainParams, key: chex.PRNGKey):
+    """Starts an episode; returns its state and observation."""
     del params
     word = jax.random.bits(key, (), jnp.uint32)
     state = self._start(word)
@@ -97,6 +102,7 @@ class DelayedChain:
 
   def step(self, params: ChainParams, state: ChainState, action: chex.Array,
            key: chex.PRNGKey) -> tuple[ChainState, base.TimeStep]:
+    """Takes a step; starts a new episode where one ended."""
     word = jax.random.bits(key, (), jnp.uint32)
     correct = jnp.where(state.time == 0,
                         (action == state.right_action).astype(jnp.int32),

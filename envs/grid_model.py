@@ -164,6 +164,7 @@ class LayoutModel:
       reached = more
 
   def zeros(self) -> np.ndarray:
+    """Returns values of 0, [N, F, L]."""
     return np.zeros((len(self.masks), len(self.cells), len(self._layout)))
 
   def _collect(self, i: int, values, discount, cells, layouts):
@@ -180,6 +181,7 @@ class LayoutModel:
 
   def action_values(self, values: np.ndarray,
                     discount: float = 1.) -> Iterator[np.ndarray]:
+    """Yields Q of each action, [N, F, L]."""
     later = discount * np.reshape(
         self._change[1] @ values.reshape(len(values), -1), values.shape)
     entered = later
@@ -229,10 +231,12 @@ class RovingModel:
     self._next, self._exists = _neighbours(settings)
 
   def zeros(self) -> np.ndarray:
+    """Returns values of 0, [F + 1, F]."""
     return np.zeros((len(self._next) + 1, len(self._next)))
 
   def action_values(self, values: np.ndarray,
                     discount: float = 1.) -> Iterator[np.ndarray]:
+    """Yields Q of each action, [F + 1, F]."""
     cells, kind = np.arange(len(self._next)), self._kind
     later = discount * values
     # The object does not appear in the agent's cell.

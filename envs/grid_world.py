@@ -72,6 +72,7 @@ class GridWorld:
     return sum(kind.count for kind in self.settings.objects)
 
   def observation_spec(self) -> base.ObservationSpec:
+    """Spec of a state index (tabular), or of planes [H, W, kinds + 1]."""
     if self.settings.tabular:
       return specs.DiscreteArray(self.num_cells * 2 ** self.num_objects,
                                  name='state_index')
@@ -80,9 +81,11 @@ class GridWorld:
     return specs.BoundedArray(shape, np.uint8, 0, 1, name='planes')
 
   def action_spec(self) -> specs.DiscreteArray:
+    """Spec of 18 actions, of which `action_mask` allows 9 or all."""
     return specs.DiscreteArray(NUM_ACTIONS, name='action')
 
   def action_mask(self, params: GridParams) -> chex.Array:
+    """Returns which actions are allowed, [18] bool."""
     return jnp.logical_or(jnp.arange(NUM_ACTIONS) < NUM_MOVES,
                           params.collects_by_action)
 
@@ -98,6 +101,7 @@ class GridWorld:
                      for _ in range(kind.count)], np.float32)
 
   def init_params(self, key: chex.PRNGKey) -> GridParams:
+    """Draws the layout and the number of actions of a lifetime."""
     layout_key, action_key = jax.random.split(key)
     words = jax.random.bits(layout_key, (self.num_objects,), jnp.uint32)
     cells, _ = self._place_all(_fractions(words))
@@ -170,6 +174,7 @@ class GridWorld:
     return planes.reshape(shape).astype(jnp.uint8)
 
   def reset(self, params: GridParams, key: chex.PRNGKey):
+    """Starts an episode; returns its state and observation."""
     words = jax.random.bits(key, (self._num_words_to_start(),), jnp.uint32)
     state = self._start(params, _fractions(words))
     return state, self._observe(state)
@@ -197,6 +202,7 @@ class GridWorld:
 
   def step(self, params: GridParams, state: GridState, action: chex.Array,
            key: chex.PRNGKey) -> tuple[GridState, base.TimeStep]:
+    """Takes a step; starts a new episode where one ended."""
     num_words = 1 + max(self.num_objects, self._num_words_to_start())
     words = jax.random.bits(key, (num_words,), jnp.uint32)
     next_state, reward, discount = self._transition(

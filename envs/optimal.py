@@ -163,6 +163,7 @@ def compute(name: str, num_layouts: int = 64, num_episodes: int = 2048,
 
 
 def main() -> None:
+  """Computes all entries and writes the file."""
   entries = {}
   for name in suite.ENVIRONMENTS:
     entries[name] = compute(name)

@@ -126,6 +126,7 @@ class Placed:
 
   @property
   def nodes_per_host(self) -> int:
+    """Number of nodes per host, rounded up."""
     return -(-len(self.nodes) // self.group.hosts)
 
 

@@ -24,6 +24,7 @@ class KnownAddress(lp_address.AbstractAddressBuilder):
     self._address = address
 
   def build(self) -> str:
+    """Returns the address."""
     return self._address
 
 

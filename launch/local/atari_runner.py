@@ -156,6 +156,7 @@ class Watcher:
       self._shown[task.directory] = worker_lib.read_status(task)
 
   def show(self) -> None:
+    """Prints a line per running job, unless the last call was recent."""
     if time.monotonic() - self._time < _LINE_PERIOD_S:
       return
     self._time = time.monotonic()

@@ -225,6 +225,7 @@ class Deaths:
     self.of_this_launch: list[dict[str, Any]] = []
 
   def show_new(self) -> None:
+    """Prints the deaths that were recorded since the last call."""
     with contextlib.suppress(FileNotFoundError), open(
         self._path, encoding='utf-8', errors='replace') as f:
       f.seek(self._position)

@@ -38,6 +38,7 @@ def compute(run_dir: str):
 
 
 def draw(about, data):
+  """Draws the results; returns a matplotlib figure."""
   kinds = data['kinds']
   figure, grid = style.panels(len(kinds), min(len(kinds), 4), scale=0.8)
   for axes, (name, variants) in zip(grid, kinds.items()):
@@ -54,6 +55,7 @@ def draw(about, data):
 
 
 def lines(about, data):
+  """Formats the results as lines of text."""
   labels = list(next(iter(data['kinds'].values())))
   rows = []
   for name, variants in data['kinds'].items():

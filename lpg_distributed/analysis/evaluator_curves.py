@@ -39,6 +39,7 @@ def read(run_dir: str) -> list[Evaluation]:
 
 
 def games(evaluations: Sequence[Evaluation]) -> list[str]:
+  """Returns the games that were evaluated, in alphabetical order."""
   return sorted({evaluation.game for evaluation in evaluations})
 
 

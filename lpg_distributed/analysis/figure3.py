@@ -139,6 +139,7 @@ def compare(rules: Sequence[Any], environments: Sequence[str],
 
 
 def draw(about, data):
+  """Draws the results; returns a matplotlib figure."""
   figure, grid = style.panels(len(data), min(len(data), 3))
   labels = [*about['rules'], training.A2C]
   for axes, (name, found) in zip(grid, data.items()):

@@ -57,6 +57,7 @@ def _place(data, cell):
 
 
 def draw(about, data):
+  """Draws the results; returns a matplotlib figure."""
   y = stored.as_array(data['y'])
   figure, grid = style.panels(3 + y.shape[1], _COLUMNS, scale=0.33)
   for axes in grid:
@@ -90,6 +91,7 @@ def draw(about, data):
 
 
 def lines(about, data):
+  """Formats the results as lines of text."""
   y, phi, values = (stored.as_array(data[name])
                     for name in ('y', 'phi', 'values'))
   visited = np.array(data['visited'])

@@ -106,6 +106,7 @@ def compute(rules: Sequence[str], settings: evaluation_settings.Settings,
 
 
 def draw(about, data):
+  """Draws the results; returns a matplotlib figure."""
   figure, grid = style.panels(len(data['discounts']), 3)
   for i, (axes, discount) in enumerate(zip(grid, data['discounts'])):
     for j, name in enumerate(data['mean']):
@@ -126,6 +127,7 @@ def draw(about, data):
 
 
 def lines(about, data):
+  """Formats the results as lines of text."""
   result = [f'Mean squared error on {about["test_worlds"]} held-out worlds '
             f'after {data["updates"][-1]} updates (± standard error):', '',
             *markdown.table(['discount', 'variance', *data['mean']], (

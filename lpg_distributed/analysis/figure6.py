@@ -78,6 +78,7 @@ def compute(rules: Sequence[str], settings: evaluation_settings.Settings,
 
 
 def draw(about, data):
+  """Draws the results; returns a matplotlib figure."""
   example = data['example']
   columns = 2 * _SHOWN
   figure = style.figure(1.7 * columns, 5.6)
@@ -106,6 +107,7 @@ def draw(about, data):
 
 
 def lines(about, data):
+  """Formats the results as lines of text."""
   return [f'{name}: divergence {mean[0]:.3g} at first, {mean[-1]:.3g} after '
           f'{data["updates"][-1]} updates, mean of {about["worlds"]} worlds'
           for name, mean in data['mean'].items()]

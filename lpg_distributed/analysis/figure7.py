@@ -117,6 +117,7 @@ def compute(root: str, points: int = 20):
 
 
 def draw(about, data):
+  """Draws the results; returns a matplotlib figure."""
   figure, (axes,) = style.panels(1, 1, scale=1.6)
   for i, (name, found) in enumerate(data['variants'].items()):
     curves = stored.as_array(found['curves'])
@@ -146,6 +147,7 @@ def _cells(found: Mapping[str, Any], environment: str) -> list[str]:
 
 
 def lines(about, data):
+  """Formats the results as lines of text."""
   result = [f'Returns at the end of new lifetimes, one number for each seed, '
             f'after {about["meta_steps"]} meta-steps:']
   for environment in about['environments']:

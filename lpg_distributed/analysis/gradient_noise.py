@@ -125,6 +125,7 @@ def compute(rule: str, average_last: int = 1, seed: int = 0,
 
 
 def draw(about, data):
+  """Draws the results; returns a matplotlib figure."""
   figure, (left, right) = style.panels(2, 2, 1.3)
   names = list(data['norms'])
   for i, name in enumerate(names):
@@ -148,6 +149,7 @@ def draw(about, data):
 
 
 def lines(about, data):
+  """Formats the results as lines of text."""
   head = ['environment', *(f'norm, {q:.0%}' for q in _QUANTILES),
           *(f'limit {limit:g}' if limit else 'no limit'
             for limit in data['limits'])]

@@ -119,6 +119,7 @@ def _draw_kernels(axes, data, output: str, names: Sequence[str]) -> None:
 
 
 def draw(about, data):
+  """Draws the results; returns a matplotlib figure."""
   figure, grid = style.panels(6, 3)
   fit = _fits(about, data)[-1]
   gray = {'color': 'gray', 'linewidth': 1}
@@ -151,6 +152,7 @@ def draw(about, data):
 
 
 def lines(about, data):
+  """Formats the results as lines of text."""
   strengths = markdown.table(['output', *INPUTS], (
       [output, *(f'{_strength(data, output, name)[-1]:.3g}'
                  for name in INPUTS)] for output in OUTPUTS))

@@ -56,6 +56,7 @@ class Log:
     return self._found.get((index, *pair))
 
   def add(self, index: int, pair: Pair, final: float, whole: float) -> None:
+    """Adds a pair's returns in a round, and calls `keep`."""
     self._found[(index, *pair)] = final, whole
     self._keep([[*at, *score] for at, score in self._found.items()])
 

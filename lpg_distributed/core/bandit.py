@@ -16,6 +16,7 @@ class BanditState(NamedTuple):
 
 
 def init(num_arms: int, config: config_lib.BanditConfig) -> BanditState:
+  """Returns the state without any report."""
   return BanditState(np.zeros(num_arms, np.int64),
                      np.zeros((num_arms, config.window)))
 

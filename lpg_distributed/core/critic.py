@@ -20,6 +20,7 @@ from lpg_distributed.core import agent_networks
 
 
 class CriticState(NamedTuple):
+  """State of a lifetime's critic."""
   params: types.Params
   opt_state: optax.OptState
   advantage_square: chex.Array  # [], moving average, biased towards 0 at first

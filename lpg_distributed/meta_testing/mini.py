@@ -58,6 +58,7 @@ class Config:
   scale: float = 1.  # factor on all ENV_STEPS
 
   def env_steps(self, environment: str) -> int:
+    """Returns the steps of each agent on an environment."""
     return max(1, round(ENV_STEPS[environment] * self.scale))
 
 
@@ -70,6 +71,7 @@ class Item:
     self.directory = os.path.join(root, name)
 
   def job(self, learning_rate: float, seeds: Sequence[int]) -> jobs.Job:
+    """Returns the job for a learning rate and seeds."""
     return jobs.make_job(
         self.environment, self.rule, seeds=seeds,
         eta=None if self.rule == 'a2c' else self.config.eta_file,
@@ -78,6 +80,7 @@ class Item:
 
   @property
   def tuning_file(self) -> str:
+    """Path of the results of `_tune`."""
     return os.path.join(self.directory, TUNING_FILE)
 
   def tuning(self) -> Optional[dict[str, Any]]:

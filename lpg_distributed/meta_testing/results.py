@@ -34,6 +34,7 @@ class ResultError(errors.UserError, ValueError):
 
 
 class Result(NamedTuple):
+  """The job, header and rows of a result file."""
   job: jobs.Job
   header: Mapping[str, Any]
   rows: list[dict[str, Any]]
@@ -131,6 +132,7 @@ class Writer:
     self.rows = rows
 
   def write(self, row: Mapping[str, Any]) -> None:
+    """Appends one row."""
     row = {name: _plain(value) for name, value in row.items()}
     self.rows.append(row)
     self._file.write(json.dumps(row) + '\n')
@@ -141,6 +143,7 @@ class Writer:
     os.fsync(self._file.fileno())
 
   def close(self) -> None:
+    """Closes the file."""
     self._file.close()
 
 

@@ -25,6 +25,7 @@ KL_COSTS = (1., 0.5, 0.1)  # Table 4
 
 
 class Pair(NamedTuple):
+  """A pair of hyperparameters."""
   learning_rate: float  # alpha_lr
   kl_cost: float  # alpha_y
 
@@ -37,6 +38,7 @@ class Trial(NamedTuple):
 
 
 class Choice(NamedTuple):
+  """The result of the selection."""
   best: Pair
   scores: Mapping[Pair, float]  # means over environments
   returns: Mapping[Pair, Mapping[str, Optional[float]]]  # by environment

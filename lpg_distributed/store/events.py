@@ -55,5 +55,6 @@ class EventsLogger:
       raise
 
   def close(self) -> None:
+    """Closes the file."""
     if self._file is not None:
       self._file.close()

@@ -68,6 +68,7 @@ class MetricsLogger:
       logging.error('metrics of step %d are not written: %s', step, error)
 
   def close(self) -> None:
+    """Closes the files."""
     try:
       self._file.close()
       if self._events is not None:

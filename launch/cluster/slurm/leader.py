@@ -32,6 +32,7 @@ _STOP_S = 60.  # seconds that nodes have to end; more than their supervisors'
 
 
 def say(text: str) -> None:
+  """Prints a message with the time."""
   print(time.strftime('%H:%M:%S ') + text, file=sys.stderr, flush=True)
 
 

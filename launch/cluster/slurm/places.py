@@ -36,6 +36,7 @@ def attempts(job_dir: str) -> list[int]:
 
 
 def attempt_dir(job_dir: str, attempt: int) -> str:
+  """Returns the directory of an attempt."""
   return os.path.join(job_dir, 'attempts', str(attempt))
 
 
@@ -79,4 +80,5 @@ def names(directory: str) -> list[str]:
 
 
 def node_file(label: str, number: int) -> str:
+  """Returns the name of a node's files."""
   return f'{label}.{number}'

@@ -40,10 +40,12 @@ class Node:
 
   @property
   def name(self) -> str:
+    """Name of the node in messages."""
     return f'{self.label}/{self.number}'
 
   @property
   def file(self) -> str:
+    """Name of the node's files in the attempt's directories."""
     return places.node_file(self.label, self.number)
 
 

@@ -26,6 +26,7 @@ LOG = os.path.join('logs', 'slurm.log')
 
 
 def job_dir_of(run_dir: str) -> str:
+  """Returns the directory of a run's job."""
   return os.path.join(os.path.abspath(run_dir), 'slurm')
 
 

@@ -125,6 +125,7 @@ class MetaTraining:
     self._deaths.show_new()
 
   def end(self) -> None:
+    """Stops watching the learner."""
     self._done.set()
     self._thread.join(10.)
     if self._front is not None:
@@ -135,11 +136,13 @@ class MetaTraining:
         os.remove(os.path.join(self._run_dir, run_directory.LAUNCH_FILE))
 
   def explain(self) -> None:
+    """Prints which nodes died."""
     from lpg_distributed.launch.local import runner
     runner.explain('see the logs', {}, self._deaths,
                    os.path.join(self._run_dir, 'logs'))
 
   def where_it_ends(self) -> str:
+    """Describes the last checkpoint."""
     from lpg_distributed.store import checkpointing
     checkpoint = checkpointing.latest(self._run_dir)
     return ('the run ends before its first checkpoint' if checkpoint is None
@@ -156,6 +159,7 @@ class MetaTraining:
     return 0
 
   def close(self) -> None:
+    """Releases the lock of the run."""
     self._run.close()
 
 
@@ -167,6 +171,7 @@ class Atari:
     self._results_dir = results_dir
 
   def open(self) -> bool:
+    """Returns False if all jobs are done."""
     from lpg_distributed.launch.local import atari_runner
     from lpg_distributed.meta_testing import worker
     done = sum(map(worker.is_done, self._tasks))
@@ -178,9 +183,11 @@ class Atari:
     return done < len(self._tasks)
 
   def begin(self, attempt_dir: str) -> None:
+    """Does nothing; see `MetaTraining.begin`."""
     del attempt_dir
 
   def show(self, attempt_dir: str) -> None:
+    """Prints the progress of running jobs."""
     del attempt_dir
     self._watcher.show()
 
@@ -188,12 +195,15 @@ class Atari:
     pass
 
   def explain(self) -> None:
+    """Prints where the logs are."""
     print(f'see {os.path.join(self._results_dir, "logs")}', file=sys.stderr)
 
   def where_it_ends(self) -> str:
+    """Describes what was saved."""
     return 'what was begun is saved'
 
   def report(self) -> int:
+    """Prints which jobs are not done; returns the exit code."""
     from lpg_distributed.launch.local import atari_runner
     return atari_runner.report(self._tasks)
 
