@@ -31,7 +31,7 @@ class Trajectory(NamedTuple):
 
 
 class AgentOutput(NamedTuple):
-  """Outputs of an agent on states; None if its rule uses none."""
+  """Outputs of an agent; None for those that its rule does not use."""
   logits: chex.Array  # [..., A]; masked actions have a very negative logit
   y_logits: Optional[chex.Array] = None  # [..., M]; y is their softmax
   value: Optional[chex.Array] = None  # [...], V(s), an estimate of the return

@@ -46,7 +46,8 @@ def fixed_hyper_params() -> tuple[str, ...]:
 # Makes a run small: it only meta-trains, on one core.
 _SMALL = ('evaluator.enabled=false', 'run.num_workers=1',
           'run.eta_snapshot_period_steps=20')
-# Clips the summed gradient instead of each lifetime's.
+# Clips the summed gradient instead of each lifetime's, which needs a smaller
+# learning rate.
 _SUM_CLIPPED = ('meta.learning_rate=0.001', 'meta.max_gradient_norm=0.02',
                 'meta.max_lifetime_gradient_norm=0')
 
