@@ -133,7 +133,8 @@ def apply_rule(rule: Rule,
   shape = jnp.shape(reward)
   steps = {'discount': discount, 'action_probability': action_probability,
            **inputs, **({'gamma': gamma} if jnp.ndim(gamma) else {})}
-  expected = {name: (jnp.shape(x), shape) for name, x in steps.items()}
+  expected: dict[str, tuple[tuple[int, ...], Optional[tuple[int, ...]]]] = {
+      name: (jnp.shape(x), shape) for name, x in steps.items()}
   expected['y'] = (jnp.shape(y), (shape[0] + 1, *shape[1:],
                                   rule.config.num_predictions)
                    if shape else None)
