@@ -39,7 +39,7 @@ _GRID_KIND = 'tabular_dense'
 
 
 class Size(NamedTuple):
-  """Of one program."""
+  """Sizes of one program."""
   name: str
   units: int
   envs: int
@@ -69,7 +69,7 @@ def _best_s(call, repeats: int) -> float:
 
 
 def gemm_flops_per_s(size: int, precision: str, repeats: int = 5) -> float:
-  """Of a square matrix product in a chain of eight."""
+  """Operations per second of square matrix products, eight in a chain."""
   import jax
   import jax.numpy as jnp
 

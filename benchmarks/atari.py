@@ -136,7 +136,7 @@ def _gemm(pool, num_threads: int, repeats: int = 20) -> float:
 
 
 def _rule_seconds(learner, eta, hyper, num_actions: int) -> float:
-  """Of the targets of one trajectory, best, in one thread."""
+  """Best time in seconds to compute the targets of one trajectory."""
   import jax
   import numpy as np
 

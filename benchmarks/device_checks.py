@@ -20,7 +20,7 @@ TOLERANCES: Mapping[str, float] = {'highest': 2e-3, 'high': 2e-2,
 
 
 class Result(NamedTuple):
-  """Of `_STEPS` meta-steps of one shard, on the host."""
+  """Results of `_STEPS` meta-steps of one shard, on the host."""
   gradient: np.ndarray  # [P], of the last meta-step
   values: np.ndarray  # every floating-point number of the shard's state
   loss: np.ndarray  # [L]

@@ -37,7 +37,7 @@ class Instruction(NamedTuple):
 
 
 class Cost(NamedTuple):
-  """Of a program or a part of it."""
+  """Costs of a program, or of a part of one."""
   cycles: float = 0.
   hbm_bytes: float = 0.
 
@@ -93,7 +93,7 @@ def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
 
 
 def _array_bytes(kind: str, dimensions: str, layout: str) -> int:
-  """Of one array with the padding of its tiles; 0 outside of HBM."""
+  """Bytes of one array with the padding of its tiles; 0 outside of HBM."""
   if re.search(r'S\([1-9]', layout or '') or kind not in _BYTES:
     return 0
   sizes = [int(d) for d in dimensions.split(',') if d]
@@ -111,7 +111,7 @@ def _array_bytes(kind: str, dimensions: str, layout: str) -> int:
 
 
 def hbm_bytes(shape: str) -> list[int]:
-  """Of each array in a shape or in a list of operands."""
+  """Bytes in HBM of each array in a shape or in a list of operands."""
   return [_array_bytes(*found) for found in _ARRAY.findall(shape)]
 
 
@@ -175,7 +175,7 @@ def _instruction_cost(instruction: Instruction,
 
 
 def trip_count(condition: Sequence[Instruction]) -> int:
-  """Of a loop that counts from 0 to a constant; 1 if it is another one."""
+  """Trips of a loop that counts from 0 to a constant; 1 for other loops."""
   constants = {i.name: i.operands for i in condition
                if i.opcode == 'constant'}
   for instruction in condition:
@@ -207,7 +207,7 @@ def _costs(name: str, computations: _Computations) -> Iterator[Cost]:
 
 
 def cost_of(name: str, computations: _Computations) -> Cost:
-  """Of a computation, with all that it calls."""
+  """Returns the cost of a computation, with all that it calls."""
   total = Cost()
   for cost in _costs(name, computations):
     total = total.plus(cost)
@@ -215,6 +215,6 @@ def cost_of(name: str, computations: _Computations) -> Cost:
 
 
 def of_text(text: str) -> Cost:
-  """Of a whole program, `compiled.as_text()`."""
+  """Returns the cost of a whole program, `compiled.as_text()`."""
   computations, entry = parse(text)
   return cost_of(entry, computations)

@@ -23,7 +23,7 @@ def _parent() -> pathlib.Path:
 
 
 def requirement() -> str:
-  """What pip is asked for, such as `libtpu==0.0.7`."""
+  """Returns the requirement for pip, such as `libtpu==0.0.7`."""
   for text in metadata.requires('jax') or ():
     found = re.match(r'(libtpu==[\w.*]+)\s*;.*extra == "tpu"', text)
     if found:

@@ -58,7 +58,7 @@ def _forward_and_backward(layers: list[float]) -> tuple[float, float]:
 
 def meta_step(config: config_lib.Config, agent: config_lib.AgentConfig,
               observation_shape: tuple[int, ...], num_actions: int) -> Work:
-  """Of one environment step of one kind of lifetime."""
+  """Counts the work of one environment step of one kind of lifetime."""
   rule = 3. * rule_forward(config.rule, config.meta.trajectory_steps)
   if agent.is_table:
     return Work(rule, 0.)
