@@ -79,9 +79,3 @@ def full_optimization():
   jax.config.update('jax_disable_most_optimizations', False)
   yield
   jax.config.update('jax_disable_most_optimizations', True)
-
-
-@pytest.fixture(scope='module')
-def quick_compilation():
-  """Says that a module needs no optimised programs; so it is by default."""
-  yield

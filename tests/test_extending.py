@@ -46,8 +46,8 @@ def test_its_targets_are_temporal_differences(rule_module):
   np.testing.assert_allclose(targets.pi_hat, [[0.5], [-3.]])
 
 
-def test_agents_learn_by_it(rule_module, tmp_path, quick_compilation):
-  del rule_module, quick_compilation
+def test_agents_learn_by_it(rule_module, tmp_path):
+  del rule_module
   job = jobs.make_job(session_testing.HOST, 'td', env_steps=4000, num_envs=8,
                       overrides=['learning_rate=0.02'])
   assert session.run(job, str(tmp_path))

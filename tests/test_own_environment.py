@@ -81,8 +81,8 @@ def test_the_page_by_command(here):
     assert NAME in json.dumps(json.load(f))
 
 
-def test_the_page_in_python(here, quick_compilation):
-  del here, quick_compilation
+def test_the_page_in_python(here):
+  del here
   settings = ', '.join(map(repr, ('demo', *SMALL)))
   program = IN_PYTHON.replace("'demo'", settings)
   assert program != IN_PYTHON

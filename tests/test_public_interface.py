@@ -20,8 +20,6 @@ from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents
 from lpg_distributed.store import eta_file
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 _SMALL = config_lib.RuleConfig(num_predictions=5, lstm_size=8)
 _TINY = ('environments=chain_short', 'rule.lstm_size=8',

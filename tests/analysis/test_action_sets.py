@@ -19,11 +19,6 @@ SETTINGS = training_settings.Settings(num_lifetimes=10, chunk=6)
 ABOUT = {'rules': {'LPG': {}}, 'settings': dataclasses.asdict(SETTINGS)}
 
 
-@pytest.fixture(autouse=True, scope='module')
-def _quick(quick_compilation):
-  yield
-
-
 def test_layouts_are_those_of_lives_by_any_learner():
   """A2C with sizes of its own meets the layouts that are drawn again."""
   name = 'random_small_sparse'

@@ -30,7 +30,7 @@ Variant = evaluation.Variant
 
 
 @pytest.fixture(scope='module')
-def lives(quick_compilation):
+def lives():
   """Compiles once per `alpha_y`; notes what was lived, and with which key."""
   train, cache, seen = train_agents.train_agents, {}, []
 

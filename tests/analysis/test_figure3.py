@@ -32,7 +32,7 @@ TINY = training_settings.Settings(num_lifetimes=3, chunk=2, tuning_lifetimes=2,
 
 
 @pytest.fixture(scope='module', autouse=True)
-def _quick(quick_compilation):
+def _few_pairs():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(baselines, 'LARGER_RATES', (4.,))
     patch.setattr(baselines, 'ENTROPY_COSTS', (0.,))

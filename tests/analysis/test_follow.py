@@ -23,11 +23,6 @@ from tests.launch import command_testing
 NAME, CONFIG = run_testing.NAME, run_testing.CONFIG
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _quick(quick_compilation):
-  yield
-
-
 def test_each_snapshot_is_evaluated_once(tmp_path, capsys, monkeypatch):
   run_dir = run_testing.store(tmp_path / 'run')
   follower = follow.Follower(run_dir, 4)

@@ -44,7 +44,7 @@ def test_clipping_helps_against_a_few_large_ones():
   assert found[0.] < 0.2 and found[5.] > 0.5
 
 
-def test_command(tmp_path, capsys, quick_compilation):
+def test_command(tmp_path, capsys):
   run_dir = run_testing.store(tmp_path / 'run')
   results = str(tmp_path / 'a.json')
   assert command_testing.call('gradient_noise', [

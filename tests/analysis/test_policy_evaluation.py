@@ -31,11 +31,6 @@ SETTINGS = evaluation_settings.Settings(updates=40, records=2, num_envs=8,
                                trajectory_steps=10)
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _quick(quick_compilation):
-  yield
-
-
 @pytest.fixture(scope='module')
 def run_dir(tmp_path_factory):
   return run_testing.store(tmp_path_factory.mktemp('run') / 'run')

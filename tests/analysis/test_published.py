@@ -19,11 +19,6 @@ from tests.analysis import test_figure3
 NAME, CONFIG = run_testing.NAME, run_testing.CONFIG
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _quick(quick_compilation):
-  yield
-
-
 @pytest.fixture(scope='module')
 def _weights(tmp_path_factory):
   """Weights of a rule, the mean of a run's last two snapshots."""

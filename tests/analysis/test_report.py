@@ -49,7 +49,7 @@ def store_run(path, meta_step=5):
 
 
 @pytest.fixture(scope='module')
-def evaluated(tmp_path_factory, quick_compilation):
+def evaluated(tmp_path_factory):
   run_dir = store_run(tmp_path_factory.mktemp('run') / 'run')
   report.evaluate(run_dir, CONFIG, num_lifetimes=3)
   return run_dir

@@ -21,11 +21,6 @@ RULE = config_lib.RuleConfig(num_predictions=M, embedding_size=4, lstm_size=5)
 V_RULE = config_lib.RuleConfig(embedding_size=4, lstm_size=5, kind='lpg_v')
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _quick(quick_compilation):
-  yield
-
-
 def make_case(rule, seed=0):
   rng = np.random.default_rng(seed)
   eta = jax.tree_util.tree_map(

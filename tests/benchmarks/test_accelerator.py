@@ -30,7 +30,6 @@ def run(tmp_path):
   return run
 
 
-@pytest.mark.usefixtures('quick_compilation')
 def test_a_small_run(run):
   begin = time.monotonic()
   report, table = run('--grid_units=')

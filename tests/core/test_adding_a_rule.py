@@ -19,9 +19,8 @@ from tests.core import test_meta_gradient as windows
 
 
 @pytest.fixture(autouse=True)
-def _toy(quick_compilation, monkeypatch):
+def _toy(monkeypatch):
   """The row."""
-  del quick_compilation
   monkeypatch.setitem(registry.RULES, 'toy',
                       registry.Row('tests.core.toy_rule'))
 

@@ -13,8 +13,6 @@ from lpg_distributed.core import agent_networks
 from lpg_distributed.core import lifetime
 from lpg_distributed.envs import suite
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 M = 30
 
 

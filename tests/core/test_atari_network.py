@@ -10,7 +10,6 @@ from lpg_distributed.core import agent_networks
 from lpg_distributed.core import atari_network
 from lpg_distributed.core import staged_network
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
 SHAPE, OUTPUTS, N = (3, 44, 36), 5, 4
 
 

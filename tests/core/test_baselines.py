@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from lpg_distributed import config as config_lib
 from lpg_distributed.core import baselines
@@ -20,11 +19,6 @@ CONFIG = config_lib.Config(
         config_lib.AGENTS[NAME], lifetime_env_steps=100 * B * T)},
     meta=config_lib.MetaConfig(num_lifetimes=L, num_envs=B,
                                trajectory_steps=T, num_updates=1))
-
-
-@pytest.fixture(scope='module', autouse=True)
-def _quick(quick_compilation):
-  yield
 
 
 def test_grid():

@@ -23,12 +23,12 @@ from tests.core.lifetime_testing import WINDOWS
 
 
 @pytest.fixture(scope='module')
-def chain(quick_compilation):
+def chain():
   return Kind('chain_short')
 
 
 @pytest.fixture(scope='module')
-def network(quick_compilation):
+def network():
   return Kind('chain_state_distraction')
 
 
@@ -141,7 +141,7 @@ def test_first_ages_are_staggered(chain):
   np.testing.assert_array_equal(ended, [2 * L // WINDOWS] * WINDOWS)
 
 
-def test_ages_that_are_not_staggered(quick_compilation):
+def test_ages_that_are_not_staggered():
   together = Kind('chain_short', staggered_ages=False)
   _, metrics = together.run(WINDOWS)
   np.testing.assert_array_equal([m.age for m in metrics],

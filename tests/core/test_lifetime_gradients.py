@@ -17,7 +17,7 @@ from tests.core.lifetime_testing import map_slots
 
 @pytest.fixture(scope='module', params=['chain_short',
                                         'chain_state_distraction'])
-def kind(quick_compilation, request):
+def kind(request):
   return Kind(request.param)
 
 
@@ -61,7 +61,7 @@ def test_each_lifetime_keeps_to_a_norm_of_its_own(kind, monkeypatch, chunk):
       (limited_after, limited_metrics), (after, metrics))
 
 
-def test_one_that_is_not_finite_counts_as_zero_by_itself(quick_compilation):
+def test_one_that_is_not_finite_counts_as_zero_by_itself():
   kind = Kind('chain_short')
   states, _ = kind.run(1, first_slot=1, kind_lifetimes=2 * L)
   alone = gradients_by_themselves(kind, states[-1], 1)

@@ -9,8 +9,6 @@ from lpg_distributed import config as config_lib
 from lpg_distributed.core import meta_update
 from lpg_distributed.core import rule_vector
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 RULE = config_lib.RuleConfig(num_predictions=4, embedding_size=3, lstm_size=3)
 
 

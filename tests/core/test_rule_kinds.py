@@ -23,11 +23,6 @@ V, VECTOR = 'lpg_v', 'lpg_vector'
 DENSE = config_lib.AgentConfig((), (6,), 'adam', (0.005,), (0.5,))
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _quick(quick_compilation):
-  yield
-
-
 def run_window(config, kind, eta, task, progress, keys):
   return jax.jit(lambda eta, task, progress, keys: meta_gradient.window_loss(
       eta, kind, config, task, progress, keys)[1])(

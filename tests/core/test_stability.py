@@ -35,7 +35,7 @@ def make_config(environment, rate):
 @pytest.mark.parametrize('environment, rate', [
     ('chain_short', 80.), ('tabular_sparse', 80.),
     ('chain_state_distraction', 0.01)])
-def test_always_finite_and_alive(environment, rate, quick_compilation):
+def test_always_finite_and_alive(environment, rate):
   config = make_config(environment, rate)
   assert rate == max(config_lib.AGENTS[environment].learning_rates)
   shard = lifetime.make_shard(config, environment, L)

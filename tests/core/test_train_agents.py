@@ -38,7 +38,7 @@ def compiled(updates=None, alpha_y=None):
 
 
 @pytest.fixture(scope='module')
-def eta(quick_compilation):
+def eta():
   rule = rule_vector.unravel(CONFIG.rule, 3. * meta_update.init(CONFIG).eta)
   hidden = rule['lpg/phi/~/linear_0']
   # So that phi's few units are alive, whatever was drawn for them.
@@ -124,10 +124,9 @@ def test_one_update_is_eq_2_on_the_first_trajectory(eta):
   assert np.std(phi) > 0.
 
 
-def test_a_rule_by_hand_learns(quick_compilation):
+def test_a_rule_by_hand_learns():
   """A unit that remembers the rewards to come, and that pi_hat reads, brings
   the chain's last reward to its first action."""
-  del quick_compilation
   size = CONFIG.rule.lstm_size
   eta = jax.tree_util.tree_map(
       jnp.zeros_like, rule_vector.init(CONFIG.rule, KEY))

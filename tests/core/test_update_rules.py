@@ -27,7 +27,7 @@ HYPER = SETTINGS.hyper()
 
 
 @pytest.fixture(scope='module', autouse=True)
-def _quick(quick_compilation):
+def _clear_caches():
   yield
   make_learner.cache_clear()
 

@@ -23,11 +23,6 @@ MINI = {  # Observation's shape, actions.
 pytestmark = pytest.mark.filterwarnings('ignore')
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _quick(quick_compilation):
-  yield
-
-
 def live(environment, num_steps, num_envs, seed=0):
   """Uniform actions under `jit`, `vmap` and `scan`; returns what was seen."""
   num_actions = int(environment.action_spec().num_values)

@@ -125,7 +125,7 @@ def test_a_run_that_fails_ends_the_study(run, capsys):
     run('--study=predictions', '--variants=x')
 
 
-def test_figure_7_in_short(tmp_path, quick_compilation, capsys):
+def test_figure_7_in_short(tmp_path, capsys):
   """Two meta-steps of each variant by all nodes, compared, and the figure."""
   ablations = studies.load('ablations')
   root = tmp_path / 'study'

@@ -18,13 +18,6 @@ from lpg_distributed.meta_testing import learner as learner_lib
 from lpg_distributed.meta_testing import settings as settings_lib
 
 T, B = 7, 3
-
-
-@pytest.fixture(scope='module', autouse=True)
-def _quick(quick_compilation):
-  yield
-
-
 RULE = config_lib.RuleConfig(num_predictions=4, embedding_size=3, lstm_size=3)
 
 

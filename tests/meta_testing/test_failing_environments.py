@@ -13,11 +13,6 @@ from tests.meta_testing import session_testing
 THIS = 'module/tests.meta_testing.test_failing_environments'
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _quick(quick_compilation):
-  yield
-
-
 class Failing(session_testing.Corridor):
   """Raises in its own step 123, if it shall."""
   raises = True

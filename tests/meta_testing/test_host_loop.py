@@ -51,7 +51,7 @@ def make_eta(name='lpg'):
 
 
 @pytest.fixture(scope='module', autouse=True)
-def _quick(quick_compilation):
+def _clear_caches():
   yield
   make_learner.cache_clear()
   make_eta.cache_clear()

@@ -54,7 +54,7 @@ def make_learner(use_baseline=True, network=fixed_rule, **settings):
 
 
 @pytest.fixture(scope='module', autouse=True)
-def _quick(quick_compilation):
+def _clear_caches():
   yield
   make_learner.cache_clear()
 

@@ -18,11 +18,6 @@ from lpg_distributed.store import eta_file
 CHAIN = 'gymnax/Catch-bsuite'  # By its name only; a chain stands in for it.
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _quick(quick_compilation):
-  yield
-
-
 @pytest.fixture
 def config(tmp_path):
   rule = config_lib.RuleConfig(num_predictions=3, lstm_size=2)

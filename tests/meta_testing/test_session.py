@@ -24,11 +24,6 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
 both = pytest.mark.parametrize('environment', [HOST, JITTED])
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _quick(quick_compilation):
-  yield
-
-
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
   """Jobs that nothing came in between."""

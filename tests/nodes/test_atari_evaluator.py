@@ -25,8 +25,6 @@ _TIMEOUT_S = 60.
 ETA = np.asarray(rule_vector.ravel(
     rule_vector.init(RULE, jax.random.PRNGKey(0))))
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
-
 
 class Flicker(host.HostEnvironment):
   """The smallest frames that the network takes; episodes of three steps."""

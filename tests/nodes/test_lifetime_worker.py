@@ -354,7 +354,7 @@ SMALL = config_lib.Config(
 
 
 @pytest.fixture(scope='module')
-def embedded(quick_compilation):
+def embedded():
   """Runs `SMALL`; the workers of all runs share one compiled function."""
   make = lifetime_worker.LifetimeWorker._make_shard
   cache = {}

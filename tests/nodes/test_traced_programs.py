@@ -17,7 +17,6 @@ from lpg_distributed.core import lifetime
 from lpg_distributed.core import rule_vector
 from lpg_distributed.nodes import traced_programs
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
 KIND, LIFETIMES = 'chain_short', 2
 CONFIG = config_lib.Config(
     environments=(KIND,),

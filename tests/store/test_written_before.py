@@ -49,7 +49,7 @@ def test_checkpoints_of_meta_tests():
 
 
 @pytest.mark.filterwarnings('ignore')
-def test_a_run_goes_on(quick_compilation, tmp_path):
+def test_a_run_goes_on(tmp_path):
   run_dir = str(tmp_path / 'run')
   shutil.copytree(stored('run'), run_dir)
   assert checkpointing.latest(run_dir).meta_step == 2
