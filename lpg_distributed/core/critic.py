@@ -12,11 +12,13 @@ from dm_env import specs
 import jax
 import jax.numpy as jnp
 import optax
-import rlax
 
 from lpg_distributed import config as config_lib
+from lpg_distributed import light_imports
 from lpg_distributed import types
 from lpg_distributed.core import agent_networks
+
+rlax = light_imports.import_rlax()
 
 
 class CriticState(NamedTuple):

@@ -6,9 +6,9 @@ from typing import NamedTuple, Optional
 import chex
 import jax
 import jax.numpy as jnp
-import rlax
 
 from lpg_distributed import config as config_lib
+from lpg_distributed import light_imports
 from lpg_distributed import types
 from lpg_distributed.core import agent_networks
 from lpg_distributed.core import agent_update
@@ -21,6 +21,8 @@ from lpg_distributed.core import rollout as rollout_lib
 from lpg_distributed.core import rule_inputs
 from lpg_distributed.core.update_rules import base as rule_lib
 from lpg_distributed.envs import base
+
+rlax = light_imports.import_rlax()
 
 
 class Kind(NamedTuple):

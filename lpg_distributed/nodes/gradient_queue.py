@@ -16,6 +16,7 @@ from typing import NamedTuple, Optional, Protocol
 from absl import logging
 import numpy as np
 
+from lpg_distributed import light_imports
 from lpg_distributed import types
 
 TABLE = 'meta_gradients'
@@ -80,8 +81,7 @@ def import_reverb():
   but work if imported before.
   """
   if 'tensorflow' not in sys.modules:
-    import rlax  # pylint: disable=g-import-not-at-top
-    del rlax
+    light_imports.import_rlax()
   import reverb  # pylint: disable=g-import-not-at-top
   return reverb
 

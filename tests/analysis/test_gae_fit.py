@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import rlax
 
+from lpg_distributed import light_imports
 from lpg_distributed.analysis import gae_fit
 
+rlax = light_imports.import_rlax()
 K, GAMMA = 7, 0.98
 
 

@@ -5,9 +5,9 @@ import functools
 import jax
 import numpy as np
 import pytest
-import rlax
 
 from lpg_distributed import config as config_lib
+from lpg_distributed import light_imports
 from lpg_distributed import types
 from lpg_distributed.core import agent_networks
 from lpg_distributed.core import lpg_network
@@ -18,6 +18,7 @@ from lpg_distributed.core.update_rules import registry
 from lpg_distributed.meta_testing import learner as learner_lib
 from lpg_distributed.meta_testing import settings as settings_lib
 
+rlax = light_imports.import_rlax()
 FEATURES, A, T, B = 3, 4, 5, 2
 LPG_V = config_lib.RuleConfig(embedding_size=3, lstm_size=4, kind='lpg_v')
 SETTINGS = settings_lib.Settings(
