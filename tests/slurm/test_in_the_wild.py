@@ -9,7 +9,7 @@ import pytest
 from tests import waiting
 from tests.slurm import cluster as cluster_lib
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.long]
 SETTINGS = {'SBATCH_EXPORT': 'NONE', 'SBATCH_TIMELIMIT': '999999',
             'SBATCH_PARTITION': 'no_such', 'SLURM_JOB_ID': '4711',
             'SLURM_NTASKS_PER_NODE': '9', 'SLURM_EXPORT_ENV': 'NONE',
