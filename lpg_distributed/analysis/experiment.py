@@ -80,7 +80,10 @@ def compute_and_store(experiment: Experiment, path: str, command: str,
   """
   one_thread()
   about, data = compute()
-  minutes = round(time.process_time() / 60., 2)
+  # Parts that an earlier command computed before it was stopped count as well.
+  parts = [part.get('process_minutes', 0.) for part in data.values()
+           if isinstance(part, Mapping)]
+  minutes = round(max(time.process_time() / 60., sum(parts)), 2)
   stored.save(path, experiment.NAME, {
       **about, 'command': command, 'process_minutes': minutes}, data)
 

@@ -4,7 +4,8 @@ from typing import Iterable, Sequence
 
 
 def _line(cells: Sequence[str]) -> str:
-  return '| ' + ' | '.join(cells) + ' |'
+  escaped = (cell.replace('|', '\\|') for cell in cells)
+  return '| ' + ' | '.join(escaped) + ' |'
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -27,8 +27,8 @@ from lpg_distributed.store import files
 from lpg_distributed.store import published
 
 RULES = ('lpg', 'a2c', 'random')
-# Steps of each agent per environment. A2C learns within them, as far as the
-# benchmark's half hour allows. Freeway's episodes have 2500 steps.
+# Steps of each agent per environment, few enough that the whole benchmark takes
+# minutes on two cores. Freeway's episodes have 2500 steps.
 ENV_STEPS: Mapping[str, int] = {
     'gymnax/Freeway-MinAtar': 160_000,
     'gymnax/SpaceInvaders-MinAtar': 100_000,

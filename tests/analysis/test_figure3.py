@@ -11,6 +11,7 @@ import pytest
 from lpg_distributed import config as config_lib
 from lpg_distributed.analysis import curves
 from lpg_distributed.analysis import evaluation
+from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import figure3
 from lpg_distributed.analysis import sources
 from lpg_distributed.analysis import stored
@@ -424,3 +425,11 @@ def test_stored_results(tmp_path):
   (tmp_path / 'c.json').write_text('{"format": 1')
   with pytest.raises(stored.ResultsError, match='holds no results'):
     stored.load(str(tmp_path / 'c.json'), 'x')
+
+
+def test_processor_time_includes_what_an_earlier_command_computed(tmp_path):
+  path = str(tmp_path / 'a.json')
+  parts = {'a': {'process_minutes': 900.}, 'b': {'process_minutes': 300.}}
+  experiment.compute_and_store(figure3, path, 'command', lambda: ({}, parts))
+  about, _ = stored.load(path, figure3.NAME)
+  assert about['process_minutes'] == 1200.
