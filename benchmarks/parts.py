@@ -107,7 +107,7 @@ def part_calls(config: config_lib.Config, name: str,
       return jnp.sum(meta_gradient.meta_loss(
           kind.rule, config.meta, output, progress.trajectory.action,
           progress.trajectory.reward, task.hyper.beta_0,
-          meta_gradient.Regularised(0., 0., 0.)).loss)
+          meta_gradient.RegularisationTerms(0., 0., 0.)).loss)
     return jax.grad(loss)(theta)
 
   def compiled(function, *args):

@@ -58,9 +58,9 @@ class Environment(Protocol):
   ) -> tuple[EnvState, chex.Array]:
     """Starts at a uniformly random time of an episode.
 
-    Used at a lifetime's birth, so that parallel environments with episodes of
-    equal length do not stay in step with each other and with the windows of
-    the meta-gradient.
+    Used at the start of a lifetime, so that parallel environments with
+    episodes of equal length do not stay in step with each other and with the
+    windows of the meta-gradient.
     """
 
   def step(

@@ -101,7 +101,7 @@ def mean_seen(lifetimes: train_agents.Lifetimes) -> dict[str, float]:
   Values that are not finite are left out.
   """
   means = {}
-  for name, values in lifetimes.seen.items():
+  for name, values in lifetimes.input_means.items():
     values = np.asarray(values, np.float64)
     means[name] = values[np.isfinite(values)].mean()
   return means

@@ -33,7 +33,7 @@ def rule_inputs(config: config_lib.Config, environment: str,
     kinds.append(kind)
     return train_agents.make_learner(config, kind, eta)
 
-  _, (task, progress) = train_agents.live(
+  _, (task, progress) = train_agents.simulate(
       config, environment, make, key, num_lifetimes, arm_log_probs, updates)
   return inputs_lib.flatten(train_agents.rule_inputs_of(
       config, kinds[0], task, progress))

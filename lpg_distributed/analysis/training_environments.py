@@ -79,11 +79,11 @@ def layouts(environment: str, settings: settings_lib.Settings) -> Any:
     NumPy leaves [`settings.num_lifetimes`, ...].
   """
   config = config_lib.Config()
-  idle = train_agents.Learner(lambda task, progress: (progress, {}))
+  idle = train_agents.LifetimeLearner(lambda task, progress: (progress, {}))
 
   @jax.jit
   def born(key):  # XLA drops everything but the parameters.
-    return train_agents.live(
+    return train_agents.simulate(
         config, environment, lambda kind: idle, key,
         settings.chunk, jnp.zeros(len(config.agents[environment].arms)),
         updates=0)[1].task.env_params

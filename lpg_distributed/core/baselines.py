@@ -37,20 +37,21 @@ def grid(agent: config_lib.AgentConfig) -> tuple[tuple[float, float], ...]:
 
 
 def a2c(config: config_lib.Config,
-        kind: meta_gradient.Kind) -> train_agents.Learner:
+        kind: meta_gradient.Kind) -> train_agents.LifetimeLearner:
   """A learner of agents that learn by A2C; beta_0 is their entropy cost."""
   kind = kind._replace(rule=registry.make('a2c'))
 
   def update(task, progress):
     theta, opt_state, _ = meta_gradient.update_agents(
         kind, config, (), progress.theta, progress.opt_state,
-        progress.trajectory, task, meta_gradient.seen_values(kind, progress))
+        progress.trajectory, task,
+        meta_gradient.value_estimates(kind, progress))
     # The critic learns after the agents: as in the meta-gradient, advantages
     # are those of the critic before it learns from this trajectory.
     progress, _ = meta_gradient.learn_values(kind, task, progress)
     return progress._replace(theta=theta, opt_state=opt_state), {}
 
-  return train_agents.Learner(update)
+  return train_agents.LifetimeLearner(update)
 
 
 def hyper_params(pairs: chex.Array, gamma: float) -> types.HyperParams:
@@ -78,7 +79,7 @@ def train_a2c(config: config_lib.Config, environment: str, key: chex.PRNGKey,
   if updates is None:
     updates = train_agents.num_updates(config, environment)
   arms = jnp.zeros(len(config.agents[environment].arms))
-  return train_agents.live(
+  return train_agents.simulate(
       config, environment, lambda kind: a2c(config, kind), key, len(pairs),
       arms, updates, hyper=hyper_params(
           jnp.asarray(pairs, jnp.float32), max(config.meta.discounts)))[0]

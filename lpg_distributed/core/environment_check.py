@@ -44,12 +44,12 @@ def _check_agent(config: config_lib.Config, name: str) -> None:
   """Traces the start of a lifetime, which builds the agent's network."""
   kind = lifetime.make_kind(config, name)
 
-  def birth(key):
-    return lifetime.birth(config, name, kind, key,
-                          jnp.zeros(len(config.agents[name].arms)))
+  def start(key):
+    return lifetime.init_lifetime(config, name, kind, key,
+                                  jnp.zeros(len(config.agents[name].arms)))
 
   try:
-    jax.eval_shape(birth, jax.random.PRNGKey(0))
+    jax.eval_shape(start, jax.random.PRNGKey(0))
   except ValueError:
     raise
   except Exception as error:  # For example layers of the wrong size.

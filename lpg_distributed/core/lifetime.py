@@ -37,7 +37,7 @@ class ShardState(NamedTuple):
   """State of a shard's lifetimes between meta-steps; leaves [L, ...]."""
   task: meta_gradient.Task
   progress: meta_gradient.Progress
-  age: chex.Array  # [L] int32, windows lived
+  age: chex.Array  # [L] int32, number of windows
   whole: chex.Array  # [L] bool; False: staggered, it began at an age above 0
   ended: chex.Array  # [L] bool; the next meta-step starts a new lifetime
 
@@ -62,7 +62,7 @@ class ShardMetrics(NamedTuple):
   collapsed: chex.Array  # bool, policy entropy fell below the threshold
   not_finite: chex.Array  # bool
   gradient_not_finite: chex.Array  # [] bool; it was replaced by zero
-  age: chex.Array  # int32, windows lived, this one included
+  age: chex.Array  # int32, number of windows, this one included
   window_return_sum: chex.Array  # over whole episodes that ended in this window
   window_episodes: chex.Array  # the number of those episodes
   loss: chex.Array
@@ -116,10 +116,10 @@ def draw_hyper_params(key: chex.PRNGKey, config: config_lib.Config,
       pick(beta_key, config.meta.policy_entropy_costs))
 
 
-def birth(config: config_lib.Config, environment_name: str,
-          kind: meta_gradient.Kind, key: chex.PRNGKey,
-          arm_log_probs: chex.Array
-          ) -> tuple[meta_gradient.Task, meta_gradient.Progress]:
+def init_lifetime(config: config_lib.Config, environment_name: str,
+                  kind: meta_gradient.Kind, key: chex.PRNGKey,
+                  arm_log_probs: chex.Array
+                  ) -> tuple[meta_gradient.Task, meta_gradient.Progress]:
   """Starts one lifetime; its first trajectory is still to be collected."""
   keys = jax.random.split(key, 5)
   environment, num_envs = kind.environment, config.meta.num_envs
@@ -192,7 +192,7 @@ def chunk_size(config: config_lib.Config, environment_name: str,
 
 # The lifetimes of a trajectory are on axis 1, behind its steps.
 _PROGRESS_AXES = meta_gradient.Progress(0, 0, 0, 0, 0, 1)
-BIRTH_AXES = (0, _PROGRESS_AXES)  # of `birth` under vmap
+INIT_AXES = (0, _PROGRESS_AXES)  # of `init_lifetime` under vmap
 
 
 def _each(together, task, progress, keys):
@@ -243,23 +243,23 @@ def make_shard(config: config_lib.Config, environment_name: str,
   """
   kind = make_kind(config, environment_name)
   windows = config.lifetime_windows(environment_name)
-  num_keys = config.meta.num_updates + 2  # birth, first rollout, K rollouts
+  num_keys = config.meta.num_updates + 2  # start, first rollout, K rollouts
   num_arms = len(config.agents[environment_name].arms)
   num_chunks = num_lifetimes // chunk_size(config, environment_name,
                                            num_lifetimes, platform)
 
-  def bear(keys, arm_log_probs):
-    """Starts l lifetimes with their first trajectories; keys [l, >=2, 2]."""
+  def init_lifetimes(keys, arm_log_probs):
+    """Starts n lifetimes with their first trajectories; keys [n, >=2, 2]."""
     task, progress = jax.vmap(
-        functools.partial(birth, config, environment_name, kind),
-        in_axes=(0, None), out_axes=BIRTH_AXES)(keys[:, 0], arm_log_probs)
+        functools.partial(init_lifetime, config, environment_name, kind),
+        in_axes=(0, None), out_axes=INIT_AXES)(keys[:, 0], arm_log_probs)
     task = task._replace(rewards=reward_transform.draw(
         keys[:, 0], config.meta))
     return task, meta_gradient.collect(kind, config.meta, task, progress,
                                        keys[:, 1])
 
-  def bear_the_ended(state, keys, slots, arm_log_probs, shard_id, meta_step):
-    task, progress = bear(keys, arm_log_probs)
+  def replace_ended(state, keys, slots, arm_log_probs, shard_id, meta_step):
+    task, progress = init_lifetimes(keys, arm_log_probs)
     first_age = (slots * windows // shard_id.kind_lifetimes
                  if config.meta.staggered_ages else jnp.zeros_like(slots))
     age = jnp.where(meta_step == 0, first_age, 0)
@@ -293,8 +293,8 @@ def make_shard(config: config_lib.Config, environment_name: str,
     """Does what `advance` does, for one chunk of lifetimes."""
     state = jax.lax.cond(
         jnp.any(state.ended),
-        lambda s: bear_the_ended(s, keys, slots, arm_log_probs, shard_id,
-                                 meta_step),
+        lambda s: replace_ended(s, keys, slots, arm_log_probs, shard_id,
+                                meta_step),
         lambda s: s, state)
     progress = state.progress._replace(
         returns=rollout.open_window(state.progress.returns))
@@ -329,7 +329,7 @@ def make_shard(config: config_lib.Config, environment_name: str,
 
   def empty():
     shapes = jax.eval_shape(
-        bear, jnp.zeros((num_lifetimes, num_keys, 2), jnp.uint32),
+        init_lifetimes, jnp.zeros((num_lifetimes, num_keys, 2), jnp.uint32),
         jnp.zeros((num_arms,)))
     task, progress = jax.tree_util.tree_map(
         lambda s: np.zeros(s.shape, s.dtype), shapes)

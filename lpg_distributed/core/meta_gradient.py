@@ -180,7 +180,7 @@ def learn_values(kind: Kind, task: Task,
   return progress._replace(value=value), advantage
 
 
-def seen_values(kind: Kind, progress: Progress) -> Optional[chex.Array]:
+def value_estimates(kind: Kind, progress: Progress) -> Optional[chex.Array]:
   """Returns V(s), [T+1, L, B], if the rule has it as an input; else None."""
   if not kind.rule.outputs.value:
     return None
@@ -189,8 +189,8 @@ def seen_values(kind: Kind, progress: Progress) -> Optional[chex.Array]:
                         observation.shape[1])(progress.value, observation)
 
 
-class Regularised(NamedTuple):
-  """The terms that Eq. (4) regularises, means per lifetime, [L]."""
+class RegularisationTerms(NamedTuple):
+  """Regularisation terms of Eq. (4), means per lifetime, [L]."""
   pi_hat_square: chex.Array
   y_hat_square: chex.Array  # ||y_hat||^2; 0 for a rule without y_hat
   kl: chex.Array  # D_KL(y || y_hat), in nats; for the metrics only
@@ -200,19 +200,19 @@ def _regularised(predictions, output, targets):
   pi_hat_square = jnp.mean(jnp.square(targets.pi_hat), axis=(0, 2))
   if predictions is None:
     nothing = jnp.zeros_like(pi_hat_square)
-    return Regularised(pi_hat_square, nothing, nothing)
+    return RegularisationTerms(pi_hat_square, nothing, nothing)
   y_hat = predictions.represent(targets.y_hat_logits)
   y_hat_square = jnp.mean(jnp.sum(jnp.square(y_hat), axis=-1), axis=(0, 2))
   kl = jax.lax.stop_gradient(jnp.mean(predictions.distance(
       output.y_logits[:-1], targets.y_hat_logits), axis=(0, 2)))
-  return Regularised(pi_hat_square, y_hat_square, kl)
+  return RegularisationTerms(pi_hat_square, y_hat_square, kl)
 
 
 def update_agents(kind: Kind, config: config_lib.Config, eta: lpg_network.Eta,
                   theta: types.Params, opt_state: types.Params,
                   trajectory: types.Trajectory, task: Task,
                   values: Optional[chex.Array] = None
-                  ) -> tuple[types.Params, types.Params, Regularised]:
+                  ) -> tuple[types.Params, types.Params, RegularisationTerms]:
   """Updates L agents once by the rule, Eq. (2).
 
   Args:
@@ -223,7 +223,7 @@ def update_agents(kind: Kind, config: config_lib.Config, eta: lpg_network.Eta,
     opt_state: states of the agents' optimisers, leaves [L, ...].
     trajectory: leaves [T, L, B, ...], collected under `theta`.
     task: leaves [L, ...].
-    values: result of `seen_values`.
+    values: result of `value_estimates`.
 
   Returns:
     The new `theta`, the new `opt_state`, and the regularised terms.
@@ -259,7 +259,7 @@ class MetaLoss(NamedTuple):
 def meta_loss(rule: rule_lib.UpdateRule, config: config_lib.MetaConfig,
               output: types.AgentOutput, action: chex.Array,
               advantage: chex.Array, beta_0: chex.Array,
-              regularised: Regularised) -> MetaLoss:
+              regularised: RegularisationTerms) -> MetaLoss:
   """Eq. (4), negated for minimisation, per lifetime.
 
   The policy gradient of Eq. (3) is that of A2C (B.1).
@@ -333,7 +333,7 @@ def window_loss(
   def step(progress, keys):
     theta, opt_state, regularised = update(
         eta, progress.theta, progress.opt_state, progress.trajectory, task,
-        seen_values(kind, progress))
+        value_estimates(kind, progress))
     progress = progress._replace(theta=theta, opt_state=opt_state)
     progress = collect(kind, config.meta, task, progress, keys)
     progress, advantage = learn_values(kind, task, progress)

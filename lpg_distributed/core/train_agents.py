@@ -1,13 +1,13 @@
 """Trains agents on the training environments by a fixed rule.
 
 Nothing differentiates these functions. They measure a rule on lifetimes that
-its meta-training did not use. `live` does the same for agents that learn in
-another way; see `baselines`.
+its meta-training did not use. `simulate` does the same for agents that learn
+in another way; see `baselines`.
 """
 
 import dataclasses
 import functools
-from typing import Callable, Mapping, NamedTuple, Optional
+from typing import Callable, Mapping, NamedTuple, Optional, Sequence
 
 import chex
 import jax
@@ -25,7 +25,7 @@ from lpg_distributed.core.update_rules import base
 
 # Means of the rule's inputs per agent, [L], by name: those of
 # `rule_inputs.INPUTS`, and `phi`, the mean of phi(y(s)).
-Seen = Mapping[str, chex.Array]
+InputMeans = Mapping[str, chex.Array]
 
 
 class Lifetimes(NamedTuple):
@@ -33,24 +33,24 @@ class Lifetimes(NamedTuple):
   final_return: chex.Array  # [L], mean over environments, last whole episode
   episode_return: chex.Array  # [N, L], mean of episodes that end after update n
   num_episodes: chex.Array  # [N, L]; where it is 0, `episode_return` is 0
-  seen: Seen  # leaves [N, L], means over the trajectory of update n
+  input_means: InputMeans  # leaves [N, L], over the trajectory of update n
   hyper: types.HyperParams  # leaves [L]
   theta: types.Params  # leaves [L, ...]
 
 
-class Learner(NamedTuple):
+class LifetimeLearner(NamedTuple):
   """How L agents learn from their trajectories."""
-  # (task, progress) to (progress with new theta and opt_state, means of the
+  # (task, progress) -> (progress with new theta and opt_state, means of the
   # inputs of this update).
   update: Callable[[meta_gradient.Task, meta_gradient.Progress],
-                   tuple[meta_gradient.Progress, Seen]]
-  # (task, progress) to progress; called after each new trajectory, for example
+                   tuple[meta_gradient.Progress, InputMeans]]
+  # (task, progress) -> progress; called after each new trajectory, for example
   # to update the critics.
   observe: Callable[[meta_gradient.Task, meta_gradient.Progress],
                     meta_gradient.Progress] = lambda task, progress: progress
 
 
-class Life(NamedTuple):
+class LifetimeState(NamedTuple):
   """State of L lifetimes."""
   task: meta_gradient.Task
   progress: meta_gradient.Progress
@@ -69,18 +69,18 @@ def rule_inputs_of(config: config_lib.Config, kind: meta_gradient.Kind,
   output = meta_gradient.agent_outputs(
       kind, progress.theta, trajectory.observation, task.env_params)
   experience = base.Experience(trajectory, output._replace(
-      value=meta_gradient.seen_values(kind, progress)))
+      value=meta_gradient.value_estimates(kind, progress)))
   return rule_inputs.rule_input(
       experience, meta_gradient.agent_hyper(task.hyper, config.outer.td_lambda),
       kind.rule.y_input(experience))
 
 
 def make_learner(config: config_lib.Config, kind: meta_gradient.Kind,
-                 eta: chex.Array) -> Learner:
+                 eta: chex.Array) -> LifetimeLearner:
   """Learner by the rule `eta`, [P], with the same updates as meta-training."""
   tree = rule_vector.unravel(config.rule, eta)
 
-  def look(task, progress):
+  def compute_means(task, progress):
     inputs = rule_inputs_of(config, kind, task, progress)
     mean = functools.partial(jnp.mean, axis=(0, 2))  # of [T, L, B]
     return {'phi': mean(lpg_network.embed(tree, inputs.y[:-1])),
@@ -88,44 +88,49 @@ def make_learner(config: config_lib.Config, kind: meta_gradient.Kind,
                for name in rule_inputs.INPUTS}}
 
   def update(task, progress):
-    seen = look(task, progress)
+    input_means = compute_means(task, progress)
     theta, opt_state, _ = meta_gradient.update_agents(
         kind, config, tree, progress.theta, progress.opt_state,
-        progress.trajectory, task, meta_gradient.seen_values(kind, progress))
-    return progress._replace(theta=theta, opt_state=opt_state), seen
+        progress.trajectory, task,
+        meta_gradient.value_estimates(kind, progress))
+    return progress._replace(theta=theta, opt_state=opt_state), input_means
 
   def observe(task, progress):
     if not kind.rule.outputs.value:
       return progress
     return meta_gradient.learn_values(kind, task, progress)[0]
 
-  return Learner(update, observe)
+  return LifetimeLearner(update, observe)
 
 
-def bear(config: config_lib.Config, environment: str,
-         kind: meta_gradient.Kind, key: chex.PRNGKey, num_lifetimes: int,
-         arm_log_probs: chex.Array,
-         hyper: Optional[types.HyperParams] = None) -> Life:
-  """Starts lifetimes with their first trajectories; see `live`."""
-  birth_key, first_key = key
+def init_lifetimes(config: config_lib.Config, environment: str,
+                   kind: meta_gradient.Kind, keys: Sequence[chex.PRNGKey],
+                   num_lifetimes: int, arm_log_probs: chex.Array,
+                   hyper: Optional[types.HyperParams] = None) -> LifetimeState:
+  """Starts lifetimes and collects their first trajectories; see `simulate`.
+
+  `keys` are one for the lifetimes and one for the trajectories.
+  """
+  init_key, first_key = keys
   split = functools.partial(jax.random.split, num=num_lifetimes)
   task, progress = jax.vmap(
-      functools.partial(lifetime.birth, config, environment, kind),
-      in_axes=(0, None), out_axes=lifetime.BIRTH_AXES)(
-          split(birth_key), arm_log_probs)
+      functools.partial(lifetime.init_lifetime, config, environment, kind),
+      in_axes=(0, None), out_axes=lifetime.INIT_AXES)(
+          split(init_key), arm_log_probs)
   if hyper is not None:
     task = task._replace(hyper=hyper)
-  return Life(task, meta_gradient.collect(kind, config.meta, task, progress,
-                                          split(first_key)))
+  return LifetimeState(task, meta_gradient.collect(
+      kind, config.meta, task, progress, split(first_key)))
 
 
-def live(config: config_lib.Config, environment: str,
-         make: Callable[[meta_gradient.Kind], Learner], key: chex.PRNGKey,
-         num_lifetimes: int, arm_log_probs: chex.Array, updates: int,
-         alpha_y: Optional[float] = None,
-         hyper: Optional[types.HyperParams] = None
-         ) -> tuple[Lifetimes, Life]:
-  """Simulates lifetimes of agents that learn by any learner.
+def simulate(config: config_lib.Config, environment: str,
+             make: Callable[[meta_gradient.Kind], LifetimeLearner],
+             key: chex.PRNGKey, num_lifetimes: int, arm_log_probs: chex.Array,
+             updates: int,
+             alpha_y: Optional[float] = None,
+             hyper: Optional[types.HyperParams] = None
+             ) -> tuple[Lifetimes, LifetimeState]:
+  """Simulates L lifetimes of agents that learn by any learner.
 
   Args:
     config: sizes and agents; static under `jit`, as are `environment`, `make`,
@@ -145,15 +150,16 @@ def live(config: config_lib.Config, environment: str,
   """
   kind = lifetime.make_kind(config, environment)
   learner = make(kind)
-  birth_key, first_key, life_key = jax.random.split(key, 3)
-  task, progress = bear(config, environment, kind, (birth_key, first_key),
-                        num_lifetimes, arm_log_probs, hyper)
+  init_key, first_key, updates_key = jax.random.split(key, 3)
+  task, progress = init_lifetimes(
+      config, environment, kind, (init_key, first_key), num_lifetimes,
+      arm_log_probs, hyper)
   if alpha_y is not None:
     task = task._replace(hyper=task.hyper._replace(
         alpha_y=jnp.full_like(task.hyper.alpha_y, alpha_y)))
 
   def step(progress, key):
-    progress, seen = learner.update(task, progress)
+    progress, input_means = learner.update(task, progress)
     progress = progress._replace(
         returns=rollout.open_window(progress.returns))
     progress = meta_gradient.collect(
@@ -162,13 +168,14 @@ def live(config: config_lib.Config, environment: str,
     progress = learner.observe(task, progress)
     episodes = jnp.sum(progress.returns.window_count, axis=1)
     total = jnp.sum(progress.returns.window_sum, axis=1)
-    return progress, (total / jnp.maximum(episodes, 1.), episodes, seen)
+    return progress, (total / jnp.maximum(episodes, 1.), episodes, input_means)
 
-  progress, (episode_return, episodes, seen) = jax.lax.scan(
-      step, progress, jax.random.split(life_key, updates))
+  progress, (episode_return, episodes, input_means) = jax.lax.scan(
+      step, progress, jax.random.split(updates_key, updates))
   return Lifetimes(
       jax.vmap(rollout.final_return)(progress.returns), episode_return,
-      episodes, seen, task.hyper, progress.theta), Life(task, progress)
+      episodes, input_means, task.hyper, progress.theta), LifetimeState(
+          task, progress)
 
 
 def train_agents(config: config_lib.Config, environment: str, eta: chex.Array,
@@ -177,14 +184,14 @@ def train_agents(config: config_lib.Config, environment: str, eta: chex.Array,
                  alpha_y: Optional[float] = None) -> Lifetimes:
   """Simulates lifetimes of one kind under the rule `eta`, [P].
 
-  The other arguments are those of `live`. If `updates` is None, lifetimes have
-  their full length.
+  The other arguments are those of `simulate`. If `updates` is None, lifetimes
+  have their full length.
   """
   if updates is None:
     updates = num_updates(config, environment)
-  return live(config, environment,
-              lambda kind: make_learner(config, kind, eta), key, num_lifetimes,
-              arm_log_probs, updates, alpha_y)[0]
+  return simulate(config, environment,
+                  lambda kind: make_learner(config, kind, eta), key,
+                  num_lifetimes, arm_log_probs, updates, alpha_y)[0]
 
 
 @functools.lru_cache(maxsize=16)

@@ -25,7 +25,7 @@ def test_layouts_are_those_of_lives_by_any_learner():
   config = config_lib.Config()
   config = dataclasses.replace(config, meta=dataclasses.replace(
       config.meta, num_envs=2, trajectory_steps=3))
-  lived = [train_agents.live(
+  lived = [train_agents.simulate(
       config, name, lambda kind: baselines.a2c(config, kind), key, 6,
       jnp.zeros(len(config.agents[name].arms)), 1)[1].task.env_params
            for key in training._chunk_keys(name, SETTINGS)]

@@ -104,11 +104,12 @@ def test_phi_is_held_at_its_mean(lives, eta):
       'other': Variant(-eta), 'trained': Variant(eta),
       'held': Variant(eta, held='phi', held_of='trained')})
   lived = seen['trained'][2]
-  assert lived.seen['phi'].shape == (N, L) and lived.seen['phi'].std() > 0.
+  phi = lived.input_means['phi']
+  assert phi.shape == (N, L) and phi.std() > 0.
   held = rule_vector.unravel(CONFIG.rule, seen['held'][1])
   y = np.random.default_rng(0).dirichlet(np.ones(4), size=7)
   np.testing.assert_allclose(lpg_network.embed(held, np.float32(y)),
-                             lived.seen['phi'].mean(), rtol=1e-5)
+                             lived.input_means['phi'].mean(), rtol=1e-5)
   # Nothing else of the rule has changed.
   trained = rule_vector.unravel(CONFIG.rule, eta)
   changed = {(module, name) for module, layer in trained.items()
@@ -117,14 +118,15 @@ def test_phi_is_held_at_its_mean(lives, eta):
   assert changed == {('lpg/phi/~/linear_1', 'w'), ('lpg/phi/~/linear_1', 'b')}
   assert np.any(seen['held'][2].theta != lived.theta)
   np.testing.assert_allclose(
-      seen['held'][2].seen['phi'], lived.seen['phi'].mean(), rtol=1e-5)
+      seen['held'][2].input_means['phi'], lived.input_means['phi'].mean(),
+      rtol=1e-5)
 
 
 def test_the_policy_is_held_at_its_mean(lives, eta):
   _, seen = evaluate(lives, {
       'trained': Variant(eta),
       'held': Variant(eta, held='action_probability', held_of='trained')})
-  mean = seen['trained'][2].seen['action_probability'].mean()
+  mean = seen['trained'][2].input_means['action_probability'].mean()
   assert 0.4 < mean < 1.  # Of two actions.
   inputs = test_lpg_network.make_inputs(5, (3,), 4)
   held = rule_vector.unravel(CONFIG.rule, seen['held'][1])
@@ -155,14 +157,14 @@ def test_lifetimes_that_diverge_do_not_spoil_the_mean(lives, eta,
 
   def diverging(*args, **kwargs):
     lifetimes = train(*args, **kwargs)
-    phi = lifetimes.seen['phi'].at[-1, 0].set(np.nan)
-    return lifetimes._replace(seen={**lifetimes.seen, 'phi': phi})
+    phi = lifetimes.input_means['phi'].at[-1, 0].set(np.nan)
+    return lifetimes._replace(input_means={**lifetimes.input_means, 'phi': phi})
 
   monkeypatch.setattr(train_agents, 'train_agents', diverging)
   _, seen = evaluate(lives, {
       'trained': Variant(eta),
       'held': Variant(eta, held='phi', held_of='trained')})
-  phi = np.array(seen['trained'][2].seen['phi'])
+  phi = np.array(seen['trained'][2].input_means['phi'])
   phi[-1, 0] = np.nan
   held = rule_vector.unravel(CONFIG.rule, seen['held'][1])
   np.testing.assert_allclose(held['lpg/phi/~/linear_1']['b'],

@@ -66,7 +66,7 @@ def test_curves_by_hand():
       final_return=np.array([1., 2.]),
       episode_return=np.array([[1., 0.], [4., 0.], [2., 8.], [0., 0.]]),
       num_episodes=np.array([[1., 0.], [2., 0.], [1., 1.], [0., 0.]]),
-      seen=None, hyper=None, theta=None)
+      input_means=None, hyper=None, theta=None)
   bounds = curves.bins(4, 2)
   assert bounds.tolist() == [0, 2, 4]
   np.testing.assert_allclose(curves.curve(lifetimes, bounds),

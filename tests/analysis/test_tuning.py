@@ -20,7 +20,7 @@ def lives(num, value, bonus=0.):
   return train_agents.Lifetimes(
       final_return=np.full(num, value),
       episode_return=np.full((4, num), value + bonus),
-      num_episodes=np.ones((4, num)), seen=None, hyper=None, theta=None)
+      num_episodes=np.ones((4, num)), input_means=None, hyper=None, theta=None)
 
 
 def test_tuning_in_two_rounds():

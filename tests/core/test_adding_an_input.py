@@ -43,7 +43,7 @@ assert np.all(rows[[0, 2, 3, 4]] > 0.), rows
 vector = rule_vector.ravel(eta)
 lives = train_agents.train_agents(config, 'chain_short', vector,
                                   jax.random.PRNGKey(0), 2, jnp.zeros(9), 1)
-assert set(lives.seen) == {'phi', 'reward', 'discount_t', 'gamma',
+assert set(lives.input_means) == {'phi', 'reward', 'discount_t', 'gamma',
                            'action_probability', 'square'}
 held = rule_vector.unravel(
     config.rule, evaluation.hold(config.rule, vector, 'square', 1.))

@@ -35,8 +35,8 @@ def test_one_update_by_hand():
   hyper = baselines.hyper_params(
       jnp.asarray(np.stack([rates, costs], axis=1), jnp.float32), 0.9)
   keys = jax.random.split(jax.random.PRNGKey(0))
-  task, progress = train_agents.bear(CONFIG, NAME, kind, keys, L,
-                                     jnp.zeros(9), hyper)
+  task, progress = train_agents.init_lifetimes(CONFIG, NAME, kind, keys, L,
+                                               jnp.zeros(9), hyper)
   rng = np.random.default_rng(0)
   theta = rng.normal(size=progress.theta.shape).astype(np.float32)
   values = rng.normal(size=progress.value.params.shape).astype(np.float32)

@@ -51,10 +51,10 @@ def assert_equal(one, other):
 
 def test_a_new_lifetime(chain):
   _, progress = jax.jit(jax.vmap(
-      lambda key: lifetime.birth(
+      lambda key: lifetime.init_lifetime(
           chain.config, 'chain_short',
           lifetime.make_kind(chain.config, 'chain_short'), key,
-          jnp.zeros(chain.arms)), out_axes=lifetime.BIRTH_AXES))(
+          jnp.zeros(chain.arms)), out_axes=lifetime.INIT_AXES))(
               jax.random.split(jax.random.PRNGKey(0), 1000))
   theta = np.asarray(progress.theta)
   assert not theta[..., :2].any()  # A uniform policy, in all states.
@@ -71,7 +71,7 @@ def test_a_new_lifetime(chain):
 def test_environments_are_out_of_phase(chain):
   """Within a lifetime, at steps spread evenly over an episode."""
   def born(key):
-    task, progress = lifetime.birth(
+    task, progress = lifetime.init_lifetime(
         chain.config, 'chain_short',
         lifetime.make_kind(chain.config, 'chain_short'), key,
         jnp.zeros(chain.arms))

@@ -42,9 +42,9 @@ def make_window(config, seed=0):
   keys = jax.random.split(jax.random.PRNGKey(seed), 4)
   split = lambda key: jax.random.split(key, NUM_LIFETIMES)
   task, progress = jax.vmap(
-      lambda key: lifetime.birth(config, environment, kind, key,
-                                 jnp.zeros(num_arms)),
-      out_axes=lifetime.BIRTH_AXES)(split(keys[0]))
+      lambda key: lifetime.init_lifetime(config, environment, kind, key,
+                                         jnp.zeros(num_arms)),
+      out_axes=lifetime.INIT_AXES)(split(keys[0]))
   progress = meta_gradient.collect(kind, config.meta, task, progress,
                                    split(keys[1]))
   progress = progress._replace(returns=rollout.open_window(progress.returns))

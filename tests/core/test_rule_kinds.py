@@ -175,17 +175,17 @@ def test_predictions_of_each_kind():
 
 @pytest.mark.parametrize('kind_name', [V, VECTOR])
 def test_agents_live_as_in_meta_training(kind_name):
-  """`train_agents` and a window, from the same births: the same agents."""
+  """`train_agents` and a window, from the same start: the same agents."""
   config = make_config(kind_name, num_updates=3)
   key = jax.random.PRNGKey(1)
   kind, _, _, _, eta = make_window(config)
   vector = rule_vector.ravel(eta)
-  lived, end = jax.jit(lambda vector: train_agents.live(
+  lived, end = jax.jit(lambda vector: train_agents.simulate(
       config, 'chain_short', lambda kind: train_agents.make_learner(
           config, kind, vector), key, 2, jnp.zeros(9), 3))(vector)
-  birth_key, first_key, life_key = jax.random.split(key, 3)
-  task, progress = train_agents.bear(
-      config, 'chain_short', kind, (birth_key, first_key), 2, jnp.zeros(9))
+  init_key, first_key, life_key = jax.random.split(key, 3)
+  task, progress = train_agents.init_lifetimes(
+      config, 'chain_short', kind, (init_key, first_key), 2, jnp.zeros(9))
   keys = jnp.stack([jax.random.split(k, 2) for k in
                     jax.random.split(life_key, 3)], axis=1)
   after, _ = run_window(config, kind, eta, task, progress, keys)
@@ -193,5 +193,5 @@ def test_agents_live_as_in_meta_training(kind_name):
   if kind_name == V:  # Whose critic is a part of how agents learn.
     np.testing.assert_allclose(end.progress.value.params, after.value.params,
                                rtol=1e-4, atol=1e-6)
-  assert lived.seen['phi'].shape == (3, 2)
-  assert np.all(np.isfinite(lived.seen['phi']))
+  assert lived.input_means['phi'].shape == (3, 2)
+  assert np.all(np.isfinite(lived.input_means['phi']))

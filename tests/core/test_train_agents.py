@@ -55,7 +55,7 @@ def test_lives_the_whole_lifetime(whole_life):
   assert train_agents.num_updates(CONFIG, ENVIRONMENT) == 4
   assert whole_life.episode_return.shape == (4, L)
   assert whole_life.num_episodes.shape == (4, L)
-  assert whole_life.seen['phi'].shape == (4, L)
+  assert whole_life.input_means['phi'].shape == (4, L)
   assert whole_life.final_return.shape == (L,)
   assert np.all(whole_life.num_episodes <= B * 2)
   assert not whole_life.episode_return[whole_life.num_episodes == 0].any()
@@ -83,8 +83,8 @@ def test_without_kl_cost_y_stays_as_it_was(eta, whole_life):
   kind = lifetime.make_kind(CONFIG, ENVIRONMENT)
   keys = jax.random.split(jax.random.split(KEY, 3)[0], L)
   _, progress = jax.jit(jax.vmap(
-      lambda key: lifetime.birth(CONFIG, ENVIRONMENT, kind, key, ARMS),
-      out_axes=lifetime.BIRTH_AXES))(keys)
+      lambda key: lifetime.init_lifetime(CONFIG, ENVIRONMENT, kind, key, ARMS),
+      out_axes=lifetime.INIT_AXES))(keys)
   born, theta = np.asarray(progress.theta), np.asarray(lifetimes.theta)
   np.testing.assert_array_equal(theta[..., 2:], born[..., 2:])
   assert np.any(theta[..., :2] != 0.)
@@ -97,13 +97,14 @@ def test_one_update_is_eq_2_on_the_first_trajectory(eta):
   """Births and first trajectories rebuilt from the key, then one update."""
   lifetimes = compiled(updates=1)(eta, ARMS)
   kind = lifetime.make_kind(CONFIG, ENVIRONMENT)
-  birth_key, first_key, _ = jax.random.split(KEY, 3)
+  init_key, first_key, _ = jax.random.split(KEY, 3)
   rule = rule_vector.unravel(CONFIG.rule, eta)
 
-  def rebuild(birth_keys, first_keys):
+  def rebuild(init_keys, first_keys):
     task, progress = jax.vmap(
-        lambda key: lifetime.birth(CONFIG, ENVIRONMENT, kind, key, ARMS),
-        out_axes=lifetime.BIRTH_AXES)(birth_keys)
+        lambda key: lifetime.init_lifetime(
+            CONFIG, ENVIRONMENT, kind, key, ARMS),
+        out_axes=lifetime.INIT_AXES)(init_keys)
     progress = meta_gradient.collect(kind, CONFIG.meta, task, progress,
                                      first_keys)
     theta, _, _ = meta_gradient.update_agents(
@@ -115,11 +116,12 @@ def test_one_update_is_eq_2_on_the_first_trajectory(eta):
     phi = lpg_network.embed(rule, jax.nn.softmax(y_logits))
     return theta, jnp.mean(phi, axis=(1, 2))
 
-  theta, phi = jax.jit(rebuild)(jax.random.split(birth_key, L),
+  theta, phi = jax.jit(rebuild)(jax.random.split(init_key, L),
                                 jax.random.split(first_key, L))
   np.testing.assert_allclose(lifetimes.theta, theta, rtol=1e-4, atol=1e-5)
-  np.testing.assert_allclose(lifetimes.seen['phi'], [phi], rtol=1e-5, atol=1e-6)
-  np.testing.assert_allclose(lifetimes.seen['action_probability'], [[0.5] * L],
+  means = lifetimes.input_means
+  np.testing.assert_allclose(means['phi'], [phi], rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(means['action_probability'], [[0.5] * L],
                              rtol=1e-6)
   assert np.std(phi) > 0.
 
