@@ -175,7 +175,7 @@ def measure(game: str, rule: str, num_threads: int, turns: int,
   from lpg_distributed.meta_testing import learner as learner_lib
   from lpg_distributed.meta_testing import settings as settings_lib
 
-  settings = settings_lib.Settings(trajectory_steps=_NUM_STEPS)
+  settings = settings_lib.AgentSettings(trajectory_steps=_NUM_STEPS)
   made = registry.make(registry.kind_of(rule), config_lib.RuleConfig())
   groups = atari.make_groups(game, _NUM_ENVS, num_threads)
   still = [_Still(group) for group in atari.make_groups(

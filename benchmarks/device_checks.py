@@ -19,14 +19,14 @@ TOLERANCES: Mapping[str, float] = {'highest': 2e-3, 'high': 2e-2,
                                    'default': 2e-1}
 
 
-class Result(NamedTuple):
+class ShardResult(NamedTuple):
   """Results of `_STEPS` meta-steps of one shard, on the host."""
   gradient: np.ndarray  # [P], of the last meta-step
   values: np.ndarray  # every floating-point number of the shard's state
   loss: np.ndarray  # [L]
 
 
-class Errors(NamedTuple):
+class RelativeErrors(NamedTuple):
   """Relative to the CPU's numbers."""
   gradient: float
   values: float
@@ -41,7 +41,7 @@ def make_config(name: str, precision: str, units: int,
       run=config_lib.RunConfig(matmul_precision=precision))
 
 
-def compute(name: str, precision: str, units: int, envs: int) -> Result:
+def compute(name: str, precision: str, units: int, envs: int) -> ShardResult:
   """On JAX's default device."""
   import jax
 
@@ -59,7 +59,7 @@ def compute(name: str, precision: str, units: int, envs: int) -> Result:
     gradient, state, metrics = advance(eta, arms, state, shard_id,
                                        np.int32(step))
   leaves = [np.asarray(x).ravel() for x in jax.tree_util.tree_leaves(state)]
-  return Result(np.asarray(gradient), np.concatenate(
+  return ShardResult(np.asarray(gradient), np.concatenate(
       [x for x in leaves if x.dtype == np.float32]), np.asarray(metrics.loss))
 
 
@@ -72,7 +72,7 @@ def _on_the_cpu() -> None:
 @contextlib.contextmanager
 def cpu_results(names: Sequence[str], units: int, envs: int,
                 num_processes: int) -> Iterator[Mapping[str, Any]]:
-  """Futures of the CPU's `Result` by name, from processes of their own."""
+  """Futures of the CPU's `ShardResult` by name, from processes of their own."""
   with futures.ProcessPoolExecutor(
       num_processes, multiprocessing.get_context('spawn'),
       _on_the_cpu) as pool:
@@ -81,7 +81,7 @@ def cpu_results(names: Sequence[str], units: int, envs: int,
            for name in names}
 
 
-def errors(found: Result, expected: Result) -> Errors:
+def errors(found: ShardResult, expected: ShardResult) -> RelativeErrors:
   """A NaN on one side alone is an infinite error."""
   def relative(a, b):
     if a.shape != b.shape or not np.array_equal(np.isnan(a), np.isnan(b)):
@@ -89,4 +89,4 @@ def errors(found: Result, expected: Result) -> Errors:
     a, b = np.nan_to_num(a.astype(float)), np.nan_to_num(b.astype(float))
     return float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-30))
 
-  return Errors(*(relative(a, b) for a, b in zip(found, expected)))
+  return RelativeErrors(*(relative(a, b) for a, b in zip(found, expected)))

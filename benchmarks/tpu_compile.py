@@ -23,7 +23,7 @@ from lpg_distributed.core import rule_vector
 TOPOLOGIES: Mapping[str, str] = {'v4': 'v4:2x2x1', 'v5e': 'v5e:2x4'}
 
 
-class Request(NamedTuple):
+class CompileRequest(NamedTuple):
   """One program."""
   name: str
   generation: str  # of TOPOLOGIES
@@ -37,7 +37,7 @@ class Request(NamedTuple):
   precision: str = 'highest'
 
 
-def devices(request: Request) -> Sequence[Any]:
+def devices(request: CompileRequest) -> Sequence[Any]:
   """Devices to compile for; none of them need be there."""
   topology = topologies.get_topology_desc(TOPOLOGIES[request.generation],
                                           platform='tpu')
@@ -47,7 +47,7 @@ def devices(request: Request) -> Sequence[Any]:
   return topology.devices[:request.num_devices]
 
 
-def make_config(request: Request) -> config_lib.Config:
+def make_config(request: CompileRequest) -> config_lib.Config:
   return config_lib.Config(
       environments=(request.name,),
       rule=config_lib.RuleConfig(lstm_size=request.units,
@@ -60,7 +60,7 @@ def make_config(request: Request) -> config_lib.Config:
                                matmul_precision=request.precision))
 
 
-def compile_for_tpu(request: Request) -> dict[str, Any]:
+def compile_for_tpu(request: CompileRequest) -> dict[str, Any]:
   """Compiles the program that a worker would; see `DeviceShards`."""
   targets = devices(request)
   config = make_config(request)
@@ -96,7 +96,7 @@ def _num_devices(compiled: Any) -> int:
 
 def main() -> None:
   for fields in json.loads(sys.argv[1]):
-    print(json.dumps(compile_for_tpu(Request(**fields))), flush=True)
+    print(json.dumps(compile_for_tpu(CompileRequest(**fields))), flush=True)
 
 
 if __name__ == '__main__':

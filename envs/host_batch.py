@@ -28,7 +28,7 @@ class _Step(NamedTuple):
   ended: bool
 
 
-class _Single(Protocol):
+class _SingleEnvironment(Protocol):
   """One environment as `HostBatch` wants it."""
   observation_spec: specs.Array
   action_spec: specs.DiscreteArray
@@ -81,7 +81,7 @@ def _array_spec(spec: Any, name: str) -> specs.Array:
   return specs.Array(spec.shape, dtype, spec.name)
 
 
-class _DmEnv:
+class _SingleDmEnv:
   """A `dm_env.Environment`."""
 
   def __init__(self, environment: dm_env.Environment, name: str):
@@ -117,7 +117,7 @@ class _DmEnv:
     self._environment.close()
 
 
-class _Gymnasium:
+class _SingleGymnasium:
   """A `gymnasium.Env`."""
 
   def __init__(self, environment: Any, name: str):
@@ -186,11 +186,11 @@ def is_gymnasium(environment: Any) -> bool:
              and cls.__name__ == 'Env' for cls in type(environment).__mro__)
 
 
-def _wrap(environment: Any, name: str) -> _Single:
+def _wrap(environment: Any, name: str) -> _SingleEnvironment:
   if isinstance(environment, dm_env.Environment):
-    return _DmEnv(environment, name)
+    return _SingleDmEnv(environment, name)
   if is_gymnasium(environment):
-    return _Gymnasium(environment, name)
+    return _SingleGymnasium(environment, name)
   raise host.EnvironmentFailure(
       f'{name} makes a {type(environment).__name__}; allowed: a '
       'dm_env.Environment or a gymnasium.Env, or what '
@@ -266,7 +266,7 @@ class HostBatch:
     self._action_spec = self._environments[0].action_spec
     self._returns = np.zeros(num_envs)
 
-  def _make(self, seed: int) -> _Single:
+  def _make(self, seed: int) -> _SingleEnvironment:
     with _guard(self._name, 'making it'):
       made = (self._factory(seed=seed) if self._takes_seed
               else self._factory())
@@ -333,7 +333,8 @@ class HostBatch:
     return np.stack([self._reset(environment, s) for environment, s in
                      zip(self._environments, seeds)])
 
-  def _reset(self, environment: _Single, seed: int | None) -> np.ndarray:
+  def _reset(self, environment: _SingleEnvironment,
+             seed: int | None) -> np.ndarray:
     with _guard(self._name, 'reset'):
       observation = environment.reset(seed)
     return self._observation(observation)

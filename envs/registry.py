@@ -29,7 +29,7 @@ from lpg_distributed.envs import user_module
 KINDS = ('atari', 'gymnax', 'bsuite', 'gymnasium', 'module')
 
 
-class Loaded(NamedTuple):
+class LoadedEnvironment(NamedTuple):
   """An environment, ready for a loop."""
   kind: str  # one of KINDS
   # The pure-JAX environment; or None, and from B to a batch on the host.
@@ -56,22 +56,22 @@ def split(env_id: str) -> tuple[str, str]:
                    f'with KIND one of {", ".join(KINDS)}')
 
 
-def _load_atari(name: str, preset: str) -> Loaded:
+def _load_atari(name: str, preset: str) -> LoadedEnvironment:
   from lpg_distributed.envs import atari
   atari.check_game(name)
   if preset not in atari.PRESETS:
     raise ValueError(f'unknown preset {preset!r}; allowed: '
                      f'{", ".join(atari.PRESETS)}')
-  return Loaded(
+  return LoadedEnvironment(
       'atari', None,
       lambda num_envs: atari.AtariEnvironment(name, num_envs, preset),
       lambda num_envs, num_groups: atari.make_groups(
           name, num_envs, num_groups, preset))
 
 
-def _load_gymnax(name: str) -> Loaded:
+def _load_gymnax(name: str) -> LoadedEnvironment:
   from lpg_distributed.envs import gymnax_adapter
-  return Loaded('gymnax', gymnax_adapter.load(name), None)
+  return LoadedEnvironment('gymnax', gymnax_adapter.load(name), None)
 
 
 def _bsuite_factory(name: str) -> Callable[[int], Any]:
@@ -99,10 +99,11 @@ def _bsuite_factory(name: str) -> Callable[[int], Any]:
   return factory
 
 
-def _load_bsuite(name: str) -> Loaded:
+def _load_bsuite(name: str) -> LoadedEnvironment:
   factory = _bsuite_factory(name)
-  return Loaded('bsuite', None, lambda num_envs: host_batch.HostBatch(
-      factory, num_envs, f'bsuite/{name}'))
+  return LoadedEnvironment(
+      'bsuite', None, lambda num_envs: host_batch.HostBatch(
+          factory, num_envs, f'bsuite/{name}'))
 
 
 def make_gymnasium(name: str, **arguments: Any) -> Any:
@@ -131,9 +132,10 @@ def make_gymnasium(name: str, **arguments: Any) -> Any:
           'registers it') from None
 
 
-def _load_gymnasium(name: str) -> Loaded:
-  return Loaded('gymnasium', None, lambda num_envs: host_batch.HostBatch(
-      lambda: make_gymnasium(name), num_envs, f'gymnasium/{name}'))
+def _load_gymnasium(name: str) -> LoadedEnvironment:
+  return LoadedEnvironment(
+      'gymnasium', None, lambda num_envs: host_batch.HostBatch(
+          lambda: make_gymnasium(name), num_envs, f'gymnasium/{name}'))
 
 
 def _make_own(function: Callable[..., Any], path: str, seed: int) -> Any:
@@ -154,22 +156,23 @@ def _as_jax(made: Any, name: str) -> Optional[base.Environment]:
   return None
 
 
-def _load_module(name: str) -> Loaded:
+def _load_module(name: str) -> LoadedEnvironment:
   function = user_module.load_function(name)
   host_name = f'module/{name}'
   made = _make_own(function, name, 0)
   environment = _as_jax(made, host_name)
   if environment is not None:
-    return Loaded('module', environment, None)
+    return LoadedEnvironment('module', environment, None)
   if callable(getattr(made, 'close', None)):
     with contextlib.suppress(Exception):  # It is not used any more.
       made.close()
   make = functools.partial(_make_own, function, name)
-  return Loaded('module', None, lambda num_envs: host_batch.HostBatch(
-      lambda seed: make(seed), num_envs, host_name))
+  return LoadedEnvironment(
+      'module', None, lambda num_envs: host_batch.HostBatch(
+          lambda seed: make(seed), num_envs, host_name))
 
 
-def load(env_id: str, preset: str = 'dm_noop') -> Loaded:
+def load(env_id: str, preset: str = 'dm_noop') -> LoadedEnvironment:
   """Finds the environment of an identifier; see the module's text.
 
   Args:

@@ -47,7 +47,7 @@ def define_seed(flag_values: flags.FlagValues) -> None:
 
 def define_evaluation(flag_values: flags.FlagValues, updates: int) -> None:
   """Defines how policies are evaluated; see `evaluation_settings`."""
-  defaults = evaluation_settings.Settings(updates=updates)
+  defaults = evaluation_settings.PredictionSettings(updates=updates)
   define_seed(flag_values)
   define_integers(
       flag_values, updates=(defaults.updates, 'updates of the predictions'),
@@ -59,14 +59,14 @@ def define_evaluation(flag_values: flags.FlagValues, updates: int) -> None:
 
 
 def evaluation_of(flag_values: flags.FlagValues
-                  ) -> evaluation_settings.Settings:
+                  ) -> evaluation_settings.PredictionSettings:
   """The settings that `define_evaluation` defined.
 
   Raises:
     ResultsError: a number that is not allowed.
   """
   experiment_lib.check_counts(0, seed=flag_values.seed)
-  return evaluation_settings.checked(evaluation_settings.Settings(
+  return evaluation_settings.checked(evaluation_settings.PredictionSettings(
       updates=flag_values.updates, records=flag_values.records,
       num_envs=flag_values.num_envs, alpha_lr=flag_values.alpha_lr,
       alpha_y=flag_values.alpha_y))

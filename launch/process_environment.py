@@ -174,7 +174,7 @@ def _probe(wanted: Mapping[str, str], variables: Mapping[str, str]) -> None:
         f'{" ".join(f"{k}={v}" for k, v in asked.items())}: {said}')
 
 
-def _say_what_is_left_out(wanted: Mapping[str, str]) -> None:
+def _warn_of_unused(wanted: Mapping[str, str]) -> None:
   removed = [f'{name}={os.environ[name]}' for name in global_settings.REMOVED
              if name in os.environ]
   if removed:
@@ -202,6 +202,6 @@ def ensure(variables: Mapping[str, str], here: bool = True) -> None:
     return
   if here:
     _probe(wanted, variables)
-  _say_what_is_left_out(wanted)
+  _warn_of_unused(wanted)
   os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]],
             {**wanted, _MARK: str(os.getpid())})

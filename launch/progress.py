@@ -107,7 +107,7 @@ def _table(view: View) -> rich.table.Table:
   return table
 
 
-class Progress:
+class ProgressDisplay:
   """Shows views: on a terminal at once, elsewhere every ten seconds."""
 
   def __init__(self, stream=None):
@@ -117,7 +117,7 @@ class Progress:
                   if console.is_terminal else None)
     self._last_headline, self._last_time = '', -_PLAIN_PERIOD_S
 
-  def __enter__(self) -> 'Progress':
+  def __enter__(self) -> 'ProgressDisplay':
     if self._live:
       self._live.__enter__()
     return self

@@ -13,7 +13,7 @@ from typing import Any
 _GONE = (errno.EPIPE, errno.EBADF, errno.EIO, errno.ENXIO, errno.ECONNRESET)
 
 
-class Steady:
+class TolerantStream:
   """A text stream that outlives its reader."""
 
   def __init__(self, stream: Any):
@@ -66,11 +66,11 @@ def steady() -> None:
         os.close(nowhere)
   for descriptor, name in ((1, 'stdout'), (2, 'stderr')):
     stream = getattr(sys, name)
-    if isinstance(stream, Steady):
+    if isinstance(stream, TolerantStream):
       continue
     if stream is None:  # It was closed when Python began.
       stream = open(descriptor, 'w', encoding='utf-8', closefd=False)
     if hasattr(stream, 'reconfigure'):
       # Of a locale without a character, its number is shown.
       stream.reconfigure(errors='backslashreplace')
-    setattr(sys, name, Steady(stream))
+    setattr(sys, name, TolerantStream(stream))

@@ -310,12 +310,12 @@ def train_agents(rule: Rule,
   suite.check_name(environment)
   seed = fields.SEED.check('seed', seed)
   if updates is not None:
-    updates = fields.Whole().check('updates', updates)
-  num_agents, num_envs = map(fields.Whole().check, ('num_agents', 'num_envs'),
+    updates = fields.Integer().check('updates', updates)
+  num_agents, num_envs = map(fields.Integer().check, ('num_agents', 'num_envs'),
                              (num_agents, num_envs))
-  alpha_lr = fields.Number(open_low=True).check('alpha_lr', alpha_lr)
-  alpha_y = fields.Number().check('alpha_y', alpha_y)
-  gamma = fields.Number(high=1).check('gamma', gamma)
+  alpha_lr = fields.Real(open_low=True).check('alpha_lr', alpha_lr)
+  alpha_y = fields.Real().check('alpha_y', alpha_y)
+  gamma = fields.Real(high=1).check('gamma', gamma)
   train = train_agents_lib.compile_training(
       rule.config, environment, alpha_lr, alpha_y, gamma, num_agents, num_envs,
       updates)
@@ -361,7 +361,7 @@ def meta_test(rule: Union[Rule, str],
     preset: of Atari, `dm_noop` (None) or `machado`.
     directory: where result and checkpoints go, and from where an interrupted
       call goes on; None: nothing is kept.
-    **settings: fields of `Settings`, as `learning_rate=0.001`.
+    **settings: fields of `AgentSettings`, as `learning_rate=0.001`.
 
   Raises:
     JobError, ResultError, CheckpointError: one line each.

@@ -21,7 +21,7 @@ def _work(tasks, num_threads):
   os._exit(0)
 
 
-def make_program(tasks: Sequence[worker_lib.Task], num_workers: int,
+def make_program(tasks: Sequence[worker_lib.JobTask], num_workers: int,
                  num_threads: int) -> lp.Program:
   """Builds the program; each worker is a node of its own.
 

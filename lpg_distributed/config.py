@@ -31,9 +31,9 @@ MATMUL_PRECISIONS = ('highest', 'high', 'default')  # docs/performance.md
 @dataclasses.dataclass(frozen=True)
 class RuleConfig:
   """Shape of the update rule (B.1)."""
-  num_predictions: int = fields.whole(30, 2)
-  embedding_size: int = fields.whole(16)
-  lstm_size: int = fields.whole(256)
+  num_predictions: int = fields.integer(30, 2)
+  embedding_size: int = fields.integer(16)
+  lstm_size: int = fields.integer(256)
   # A learned rule of `core.update_rules.registry`.
   kind: str = 'lpg'
   # Whether it sees pi(a|s), as the paper's does.
@@ -50,15 +50,15 @@ class RuleConfig:
 class AgentConfig:
   """One row of Table 3."""
   # Filters of the 3x3 convolutions.
-  conv: tuple[int, ...] = fields.tuple_of((), fields.Whole(), empty=True)
+  conv: tuple[int, ...] = fields.tuple_of((), fields.Integer(), empty=True)
   # Units; both empty: a table.
-  dense: tuple[int, ...] = fields.tuple_of((), fields.Whole(), empty=True)
+  dense: tuple[int, ...] = fields.tuple_of((), fields.Integer(), empty=True)
   optimiser: str = fields.choice('sgd', ('sgd', 'adam'))
   learning_rates: tuple[float, ...] = fields.tuple_of(
-      (20., 40., 80.), fields.Number(open_low=True))
+      (20., 40., 80.), fields.Real(open_low=True))
   kl_costs: tuple[float, ...] = fields.tuple_of(
-      (0.1, 0.5, 1.), fields.Number())
-  lifetime_env_steps: int = fields.whole(3_000_000)
+      (0.1, 0.5, 1.), fields.Real())
+  lifetime_env_steps: int = fields.integer(3_000_000)
 
   def __post_init__(self):
     fields.check(self, '', ConfigError)
@@ -114,16 +114,16 @@ class MetaConfig:
   # The same for each lifetime's; a few are easily a thousand times the others.
   max_lifetime_gradient_norm: float = fields.number(0.)
   discounts: tuple[float, ...] = fields.tuple_of(
-      (0.995, 0.99), fields.Number(high=1))
+      (0.995, 0.99), fields.Real(high=1))
   policy_entropy_costs: tuple[float, ...] = fields.tuple_of(
-      (0.01, 0.02), fields.Number())  # beta_0
+      (0.01, 0.02), fields.Real())  # beta_0
   prediction_entropy_cost: float = fields.number(0.001)  # beta_1
   pi_hat_cost: float = fields.number(0.001)  # beta_2
   y_hat_cost: float = fields.number(0.001)  # beta_3
-  trajectory_steps: int = fields.whole(20)  # T
-  num_updates: int = fields.whole(5)  # K
-  num_lifetimes: int = fields.whole(960)
-  num_envs: int = fields.whole(64)  # B
+  trajectory_steps: int = fields.integer(20)  # T
+  num_updates: int = fields.integer(5)  # K
+  num_lifetimes: int = fields.integer(960)
+  num_envs: int = fields.integer(64)  # B
   # of every kind; small runs shorten them
   lifetime_scale: float = fields.positive(1.)
   # of first lives, so that not all end together
@@ -137,7 +137,7 @@ class MetaConfig:
   # the largest factor, or its inverse, of any lifetime's rewards.
   reward_shift_share: float = fields.number(0., high=1)
   reward_shift_range: tuple[float, ...] = fields.tuple_of(
-      (-0.2, 0.6), fields.Number(low=-1e6, high=1e6))
+      (-0.2, 0.6), fields.Real(low=-1e6, high=1e6))
   reward_scale_limit: float = fields.number(1., low=1, high=1e6)
 
   def __post_init__(self):
@@ -173,7 +173,7 @@ class BanditConfig:
   """Hyperparameter balancing, Eq. (6) and Table 2."""
   temperature: float = fields.positive(0.1)  # tau
   exploration_bonus: float = fields.number(0.2)  # rho
-  window: int = fields.whole(10)  # lifetimes averaged into R
+  window: int = fields.integer(10)  # lifetimes averaged into R
 
   def __post_init__(self):
     fields.check(self, 'bandit.', ConfigError)
@@ -186,9 +186,9 @@ class EvaluatorConfig:
   games: tuple[str, ...] = fields.tuple_of(
       ('breakout', 'boxing'), fields.Text())  # in turn; those of B.2
   preset: str = fields.choice('dm_noop', tuple(atari.PRESETS))
-  frames: int = fields.whole(100_000)  # per evaluated eta and game
-  num_envs: int = fields.whole(30)
-  trajectory_steps: int = fields.whole(20)
+  frames: int = fields.integer(100_000)  # per evaluated eta and game
+  num_envs: int = fields.integer(30)
+  trajectory_steps: int = fields.integer(20)
   learning_rate: float = fields.positive(5e-4, high=1)
   kl_cost: float = fields.number(0.5)
   discount: float = fields.number(0.995, high=1)
@@ -196,7 +196,7 @@ class EvaluatorConfig:
   # of all processor time of the machine that it is on
   share: float = fields.positive(0.25, high=1)
   # between evaluated etas; 0: each new one
-  period_meta_steps: int = fields.whole(0, 0)
+  period_meta_steps: int = fields.integer(0, 0)
   pause_s: float = fields.number(0.)  # between two games
 
   def __post_init__(self):
@@ -216,24 +216,24 @@ class RunConfig:
   seed: int = fields.bounded(0, fields.SEED)
   # a file or published name; empty: drawn by `seed`
   initial_rule: str = fields.text('', 'a file or a published name')
-  meta_steps: int = fields.whole(1_000_000)
-  num_workers: int = fields.whole(2, 0)
+  meta_steps: int = fields.integer(1_000_000)
+  num_workers: int = fields.integer(2, 0)
   # Workers that the learner's own devices count as; 0: it advances no shards.
   learner_speed: float = fields.number(0.)
   # Lifetimes advanced by one compiled call: the unit of work and of memory.
-  lifetimes_per_shard: int = fields.whole(16)
+  lifetimes_per_shard: int = fields.integer(16)
   mode: str = fields.choice('sync', ('sync', 'async'))
   # async only; 0: as many as there are shards
-  gradients_per_update: int = fields.whole(0, 0)
-  max_staleness: int = fields.whole(4, 0)  # async only, meta-steps
-  checkpoint_period_steps: int = fields.whole(100)
+  gradients_per_update: int = fields.integer(0, 0)
+  max_staleness: int = fields.integer(4, 0)  # async only, meta-steps
+  checkpoint_period_steps: int = fields.integer(100)
   checkpoint_period_s: float = fields.positive(600.)
-  checkpoints_kept: int = fields.whole(3)
-  eta_snapshot_period_steps: int = fields.whole(100)
+  checkpoints_kept: int = fields.integer(3)
+  eta_snapshot_period_steps: int = fields.integer(100)
   # a meta-step slower than this is an error
   step_timeout_s: float = fields.positive(3600.)
   # meta-steps in a row that end the run
-  not_finite_limit: int = fields.whole(20)
+  not_finite_limit: int = fields.integer(20)
   # of float32 products on accelerators
   matmul_precision: str = fields.choice('highest', MATMUL_PRECISIONS)
 
@@ -261,7 +261,7 @@ class Config:
       suite.ENVIRONMENTS, fields.Text())
   # Of the lifetimes; empty: equal shares.
   shares: tuple[float, ...] = fields.tuple_of(
-      (), fields.Number(open_low=True), empty=True)
+      (), fields.Real(open_low=True), empty=True)
   agents: Mapping[str, AgentConfig] = dataclasses.field(
       default_factory=lambda: dict(AGENTS))
   rule: RuleConfig = RuleConfig()

@@ -108,7 +108,7 @@ def _convert_plain(hint, value, name):
     return value
   try:
     if hint is int and not isinstance(value, bool):
-      return fields.parse_whole(value)
+      return fields.parse_integer(value)
     if hint is float and not isinstance(value, bool):
       return float(value)
   except (TypeError, ValueError):

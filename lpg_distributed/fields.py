@@ -1,6 +1,6 @@
 """Typed fields with bounds: what a value may be, checked in one place.
 
-A dataclass declares its fields with `whole`, `number`, `flag`, `choice`,
+A dataclass declares its fields with `integer`, `number`, `flag`, `choice`,
 `text`, `wholes` and `numbers`; `check` then compares all of them with their
 bounds. The same bounds check arguments, as `SEED.check('seed', 3)`.
 NumPy and JAX scalars become Python's, and a whole number may be written as
@@ -47,7 +47,7 @@ def _refuse_value(name: str, value: Any, allowed: str) -> FieldError:
 
 
 @dataclasses.dataclass(frozen=True)
-class Whole:
+class Integer:
   """Whole numbers within bounds."""
   low: int = 1
   high: int = LARGEST
@@ -65,7 +65,7 @@ class Whole:
 
 
 @dataclasses.dataclass(frozen=True)
-class Number:
+class Real:
   """Finite numbers within bounds; `open_low` excludes the lower one."""
   low: float = 0.
   high: float = math.inf
@@ -136,7 +136,7 @@ class Tuple:
 
 
 # A seed becomes 32 bits: larger ones would be the seeds of other numbers.
-SEED = Whole(0)
+SEED = Integer(0)
 
 
 def bounded(default: Any, bounds: Any) -> Any:
@@ -144,13 +144,13 @@ def bounded(default: Any, bounds: Any) -> Any:
   return dataclasses.field(default=default, metadata={_KEY: bounds})
 
 
-def whole(default: int, low: int = 1, high: int = LARGEST) -> Any:
-  return bounded(default, Whole(low, high))
+def integer(default: int, low: int = 1, high: int = LARGEST) -> Any:
+  return bounded(default, Integer(low, high))
 
 
 def number(default: float, low: float = 0., high: float = math.inf,
            open_low: bool = False) -> Any:
-  return bounded(default, Number(low, high, open_low))
+  return bounded(default, Real(low, high, open_low))
 
 
 def positive(default: float, high: float = math.inf) -> Any:
@@ -195,7 +195,7 @@ def check(instance: Any, prefix: str = '', error: type = FieldError) -> None:
     object.__setattr__(instance, field.name, checked)
 
 
-def parse_whole(value: Any) -> Any:
+def parse_integer(value: Any) -> Any:
   """A text as a whole number where it is one, as `20`, `3.` or `1e6`."""
   if not isinstance(value, str):
     return value

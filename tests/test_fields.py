@@ -46,7 +46,7 @@ def test_what_is_no_whole_number(value):
                                    np.float32('nan'), jnp.inf])
 def test_what_is_no_number(value):
   with pytest.raises(fields.FieldError, match='^x is .*; allowed: a number'):
-    fields.Number().check('x', value)
+    fields.Real().check('x', value)
 
 
 def test_messages_name_the_whole_path():

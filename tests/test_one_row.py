@@ -12,7 +12,7 @@ from lpg_distributed.analysis import training_environments
 from lpg_distributed.analysis import training_settings
 from lpg_distributed.core import lifetime
 from lpg_distributed.envs import suite
-settings = training_settings.Settings(num_lifetimes=3, chunk=2)
+settings = training_settings.ComparisonSettings(num_lifetimes=3, chunk=2)
 for name in suite.ENVIRONMENTS:
   print(name, *(key.tolist() for key in
                 training_environments._chunk_keys(name, settings)))

@@ -15,8 +15,8 @@
   memory_gb = 4
 
 The format is TOML or JSON. A *node* is a process of the program, a *host* is a
-machine. `Job` and `Group` describe all fields. A group can override the fields
-of `Shared` that the job sets for all groups.
+machine. `JobResources` and `Group` describe all fields. A group can override
+the fields of `SharedResources` that the job sets for all groups.
 """
 
 import dataclasses
@@ -66,7 +66,7 @@ def parse_time(text: str) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class Shared:
+class SharedResources:
   """Fields that the job sets for all groups and a group can override."""
   partition: str = ''  # empty: the cluster's default
   time: str = ''  # time limit of the job; empty: the partition's limit
@@ -83,7 +83,7 @@ class Shared:
 
 
 @dataclasses.dataclass(frozen=True)
-class Group(Shared):
+class Group(SharedResources):
   """Nodes with the same resources."""
   name: str = ''
   nodes: tuple[str, ...] = ()  # labels of nodes; empty: the group's name
@@ -108,7 +108,7 @@ class Group(Shared):
 
 
 @dataclasses.dataclass(frozen=True)
-class Job(Shared):
+class JobResources(SharedResources):
   """The content of a resource file."""
   name: str = 'lpg'
   account: str = ''
@@ -119,7 +119,7 @@ class Job(Shared):
 
 
 @dataclasses.dataclass(frozen=True)
-class Placed:
+class PlacedGroup:
   """A group with its nodes, each as (label, number within the label)."""
   group: Group
   nodes: tuple[tuple[str, int], ...]
@@ -166,7 +166,7 @@ def _read_fields(where: str, kind: Any, content: Any, given: Mapping) -> Any:
                           for name, value in content.items()})
 
 
-def _check(where: str, shared: Shared) -> None:
+def _check(where: str, shared: SharedResources) -> None:
   if shared.time:
     try:
       _require(parse_time(shared.time) > 0, 'time is 0; allowed: more')
@@ -183,13 +183,14 @@ def _check(where: str, shared: Shared) -> None:
              'allowed: options of sbatch as --name=value')
 
 
-def _make_group(name: str, content: Any, job: Job) -> Group:
+def _make_group(name: str, content: Any, job: JobResources) -> Group:
   where = f'groups.{name}'
   _require(bool(_NAME.fullmatch(name)), f'{where}: a name has letters, digits '
            'and _.-')
   inherited = {} if not isinstance(content, Mapping) else {
       field.name: getattr(job, field.name)
-      for field in dataclasses.fields(Shared) if field.name not in content}
+      for field in dataclasses.fields(SharedResources)
+      if field.name not in content}
   own = _read_fields(where, Group, content, {'name': name})
   group = dataclasses.replace(own, **inherited,
                               nodes=own.nodes or (name,))
@@ -210,7 +211,7 @@ def _make_group(name: str, content: Any, job: Job) -> Group:
   return group
 
 
-def from_dict(content: Any) -> Job:
+def from_dict(content: Any) -> JobResources:
   """Converts the parsed content of a resource file.
 
   Raises:
@@ -221,7 +222,7 @@ def from_dict(content: Any) -> Job:
   unknown = [name for name in content if name not in ('job', 'groups')]
   _require(not unknown, f'{unknown[0] if unknown else ""} is no table of a '
            'resource file; allowed: job, groups')
-  job = _read_fields('job', Job, content.get('job', {}), {})
+  job = _read_fields('job', JobResources, content.get('job', {}), {})
   _check('job', job)
   _require(bool(_NAME.fullmatch(job.name)),
            f'job.name is {job.name!r}; allowed: letters, digits and _.-')
@@ -238,7 +239,7 @@ def from_dict(content: Any) -> Job:
   return job
 
 
-def load(path: str) -> Job:
+def load(path: str) -> JobResources:
   """Reads a resource file.
 
   Raises:
@@ -261,7 +262,7 @@ def load(path: str) -> Job:
     raise ResourceError(f'--resources={path}: {error}') from None
 
 
-def port_range(job: Job) -> Optional[range]:
+def port_range(job: JobResources) -> Optional[range]:
   """Returns the ports that nodes may use; None: any."""
   if not job.ports:
     return None
@@ -273,7 +274,8 @@ def port_range(job: Job) -> Optional[range]:
   return ports
 
 
-def tasks_of(job: Job, label: str, counts: Mapping[str, int]) -> Optional[int]:
+def tasks_of(job: JobResources, label: str,
+             counts: Mapping[str, int]) -> Optional[int]:
   """Returns the number of nodes called `label` in the file; None if not given.
 
   Args:
@@ -291,7 +293,8 @@ def tasks_of(job: Job, label: str, counts: Mapping[str, int]) -> Optional[int]:
   return None
 
 
-def place(job: Job, counts: Mapping[str, int]) -> tuple[Placed, ...]:
+def place(job: JobResources,
+          counts: Mapping[str, int]) -> tuple[PlacedGroup, ...]:
   """Assigns each node of a program to a group.
 
   Args:
@@ -323,14 +326,14 @@ def place(job: Job, counts: Mapping[str, int]) -> tuple[Placed, ...]:
     _require(group.hosts <= len(nodes),
              f'groups.{group.name}.hosts is {group.hosts}, for {len(nodes)} '
              'nodes; allowed: at most one for each')
-    placed.append(Placed(group, nodes))
+    placed.append(PlacedGroup(group, nodes))
     _require(not group.tpus or placed[-1].nodes_per_host == 1,
              f'groups.{group.name} has {placed[-1].nodes_per_host} nodes on a '
              'host with TPUs; allowed: one, since a TPU belongs to one process')
   return tuple(placed)
 
 
-def by_label(groups: Sequence[Placed]) -> dict[str, Group]:
+def by_label(groups: Sequence[PlacedGroup]) -> dict[str, Group]:
   """Returns the group of each label, for launchers without mixed groups."""
   return {label: placed.group for placed in groups
           for label in placed.group.nodes}

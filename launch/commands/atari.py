@@ -99,7 +99,7 @@ def make_tasks(root: str):
           env_steps=-(-frames // _FRAMES_PER_STEP), num_envs=_NUM_ENVS.value,
           preset=_PRESET.value, overrides=_SET.value,
           lstm_size=_LSTM_SIZE.value)
-      tasks.append(worker.Task(
+      tasks.append(worker.JobTask(
           job, os.path.join(root, game, f'{job.rule}_seed{seed}')))
   return tasks
 

@@ -20,7 +20,7 @@ FLAGS = flags.FlagValues()
 experiment_flags.define_results(FLAGS, figure3.NAME)
 experiment_flags.define_rules(FLAGS)
 experiment_flags.define_seed(FLAGS)
-_DEFAULTS = training_settings.Settings()
+_DEFAULTS = training_settings.ComparisonSettings()
 experiment_flags.define_integers(
     FLAGS,
     num_lifetimes=(_DEFAULTS.num_lifetimes, 'lifetimes for each rule and kind'),
@@ -44,7 +44,7 @@ _NO_ABLATIONS = flags.DEFINE_bool('no_ablations', False,
 
 
 def _compute():
-  settings = training_settings.Settings(
+  settings = training_settings.ComparisonSettings(
       num_lifetimes=FLAGS.num_lifetimes, chunk=FLAGS.chunk,
       tuning_lifetimes=FLAGS.tuning_lifetimes,
       final_lifetimes=FLAGS.final_lifetimes, updates=FLAGS.updates,

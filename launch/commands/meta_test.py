@@ -93,7 +93,7 @@ def main() -> int:
   if _RENDER.value:
     render.check(job, _RENDER.value)
   directory = _RUN_DIR.value or jobs.default_directory(job)
-  with stopping.Stopping() as stop, progress.Progress() as display:
+  with stopping.Stopping() as stop, progress.ProgressDisplay() as display:
     done = session.run(job, directory, stop.event, make_watch(job, display))
   if not done:
     print('stopped; the same command resumes', file=sys.stderr)

@@ -60,7 +60,7 @@ _FOLLOW = flags.DEFINE_bool(
 _LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 
 
-def _make_config(job: Optional[resources.Job]) -> config_lib.Config:
+def _make_config(job: Optional[resources.JobResources]) -> config_lib.Config:
   """The configuration, with as many workers as the resource file has."""
   if job is None:
     return _MAKE_CONFIG(None)
@@ -82,7 +82,7 @@ def _isolate() -> None:
         file=sys.stderr)
 
 
-def _read_resources() -> Optional[resources.Job]:
+def _read_resources() -> Optional[resources.JobResources]:
   if _LAUNCH_TYPE.value == 'slurm':
     if not _RESOURCES.value:
       raise command.UsageError('--resources is missing: a file that says '
@@ -94,13 +94,13 @@ def _read_resources() -> Optional[resources.Job]:
   return None
 
 
-def _submit(config, run, job: resources.Job) -> int:
+def _submit(config, run, job: resources.JobResources) -> int:
   from lpg_distributed.launch.cluster.slurm import launches
   from lpg_distributed.launch.cluster.slurm import work
   from lpg_distributed.launch.local import runner
   facade = None
   if _BANDIT_PORT.value or _BANDIT_HOST.value not in _LOOPBACK:
-    facade = work.Facade(
+    facade = work.FacadeOptions(
         _BANDIT_HOST.value, _BANDIT_PORT.value,
         os.path.abspath(_BANDIT_TOKEN_FILE.value)
         if _BANDIT_TOKEN_FILE.value else '', _BANDIT_WRITES.value)
@@ -114,7 +114,7 @@ def _evaluates() -> bool:
           else _EVALUATE.value)
 
 
-def _check_flags(job: Optional[resources.Job]) -> None:
+def _check_flags(job: Optional[resources.JobResources]) -> None:
   if job is None:  # Else it is on another host.
     command.check_port(_BANDIT_HOST.value, _BANDIT_PORT.value)
   if (_BANDIT_HOST.value not in _LOOPBACK and not _BANDIT_TOKEN_FILE.value):
@@ -176,7 +176,7 @@ def main() -> int:
       code = runner.run(config, _LAUNCH_TYPE.value, run, checkpoint,
                         runner.Supervision(_MAX_RESTARTS.value,
                                            _HANG_S.value),
-                        listener and runner.Facade(
+                        listener and runner.FacadeListener(
                             listener, os.path.abspath(
                                 _BANDIT_TOKEN_FILE.value)
                             if _BANDIT_TOKEN_FILE.value else '',

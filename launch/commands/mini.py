@@ -44,14 +44,14 @@ def main() -> int:
   if not 0. < _SCALE.value <= 1000.:
     raise command.UsageError(f'--scale is {_SCALE.value}; allowed: more than '
                              '0, up to 1000')
-  config = mini.Config(
+  config = mini.MiniConfig(
       published.resolve(_ETA.value), seeds,
       tuple(_ENVIRONMENTS.value) or tuple(mini.ENV_STEPS), _SCALE.value)
   mini.check(config, root)
   with stopping.Stopping() as stop:
     finished = pool.work([
-        pool.Task(f'{item.environment} by {item.rule}', _do,
-                  (config, item.environment, item.rule, root))
+        pool.PoolTask(f'{item.environment} by {item.rule}', _do,
+                      (config, item.environment, item.rule, root))
         for item in mini.items(config, root) if item.result() is None
     ], _PROCESSES.value, stop.event)
   rows = mini.table(config, root)

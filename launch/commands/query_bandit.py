@@ -55,7 +55,7 @@ def _look():
   if _ADDRESS.value:
     token = _TOKEN_FILE.value and facade_process.read_token(_TOKEN_FILE.value)
     return _ADDRESS.value, facade_client.get_statistics(
-        facade_client.Facade(_ADDRESS.value, token), _ENVIRONMENT.value)
+        facade_client.FacadeAddress(_ADDRESS.value, token), _ENVIRONMENT.value)
   try:
     facade = facade_client.find(_RUN_DIR.value, _TOKEN_FILE.value)
   except FileNotFoundError:  # The run has ended, or is embedded.

@@ -62,7 +62,7 @@ def main() -> int:
       num_envs=_NUM_ENVS.value)
   with stopping.Stopping() as stop:
     done = pool.work([
-        pool.Task(os.path.basename(trial.directory), _do, (trial,))
+        pool.PoolTask(os.path.basename(trial.directory), _do, (trial,))
         for trial in trials], _PROCESSES.value, stop.event)
   if not done:
     print('stopped; the same command resumes', file=sys.stderr)

@@ -34,7 +34,7 @@ _RUN = flags.DEFINE_string(
     'run', 'lpg', 'the run directory\'s name within the bucket')
 
 
-def check_pools(placed: Sequence[resources.Placed], learner: str) -> None:
+def check_pools(placed: Sequence[resources.PlacedGroup], learner: str) -> None:
   """Checks the pools: Vertex AI ends a job with its first pool of one node.
 
   Raises:
@@ -78,7 +78,7 @@ def stage(directory: str, environments: Sequence[str] = ()) -> None:
   own_modules.copy(environments, directory)
 
 
-def launch(config, job: resources.Job, run_dir: str, code: str,
+def launch(config, job: resources.JobResources, run_dir: str, code: str,
            packages: str) -> None:
   """Packs the program and hands it over.
 

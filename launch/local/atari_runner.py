@@ -18,14 +18,14 @@ _POLL_S = 0.5
 _LINE_PERIOD_S = 10.
 
 
-def work(tasks: Sequence[worker_lib.Task], threads: int) -> int:
+def work(tasks: Sequence[worker_lib.JobTask], threads: int) -> int:
   """Runs a worker in this process; returns the exit code."""
   with stopping.Stopping(second_ends=False) as interrupt:
     failed = worker_lib.Worker(tasks, interrupt.event, threads).work()
     return interrupt.exit_code or (1 if failed else 0)
 
 
-def run(launch_type: str, tasks: Sequence[worker_lib.Task], root: str,
+def run(launch_type: str, tasks: Sequence[worker_lib.JobTask], root: str,
         processes: int, threads: int, arguments: Sequence[str]) -> int:
   """Runs all jobs, or until a signal; returns the exit code.
 
@@ -147,7 +147,7 @@ def _run_program(tasks, root, processes, threads, interrupt, watcher) -> None:
 class Watcher:
   """Prints a line for each running job at intervals."""
 
-  def __init__(self, tasks: Sequence[worker_lib.Task]):
+  def __init__(self, tasks: Sequence[worker_lib.JobTask]):
     self._tasks = tasks
     self._time = time.monotonic()
     self._shown: dict[str, Any] = {}
@@ -173,7 +173,7 @@ class Watcher:
       print('\n'.join(lines), file=sys.stderr, flush=True)
 
 
-def _line(task: worker_lib.Task, status: Mapping[str, Any]) -> str:
+def _line(task: worker_lib.JobTask, status: Mapping[str, Any]) -> str:
   job = task.job
   mean: Optional[float] = status.get('last_return')
   left: Optional[float] = status.get('seconds_left')

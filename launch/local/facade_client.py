@@ -27,7 +27,7 @@ class NoAnswer(command.UsageError):
   """No server listens at the address, or it is no facade."""
 
 
-class Facade(NamedTuple):
+class FacadeAddress(NamedTuple):
   """Address and token of a facade."""
   address: str  # host:port
   token: str  # '' for none
@@ -41,7 +41,7 @@ def _is_loopback(address: str) -> bool:
     return False
 
 
-def find(run_dir: str, token_file: str = '') -> Facade:
+def find(run_dir: str, token_file: str = '') -> FacadeAddress:
   """Finds the facade of a running run, from its launch.json.
 
   A run directory may come from another user. So a token is sent to this machine
@@ -72,7 +72,7 @@ def find(run_dir: str, token_file: str = '') -> Facade:
   if owner != os.geteuid():
     raise command.UsageError(f'{path} belongs to another user; give --address')
   if not (token_file or own_file):
-    return Facade(address, '')
+    return FacadeAddress(address, '')
   if not _is_loopback(address):
     raise command.UsageError(
         f'{path} names {address}, which is not this machine, so no token is '
@@ -80,7 +80,8 @@ def find(run_dir: str, token_file: str = '') -> Facade:
   if not token_file and not _contains(run_dir, own_file):
     raise command.UsageError(
         f'the token of the facade is not in {run_dir}; give --token_file')
-  return Facade(address, facade_process.read_token(token_file or own_file))
+  return FacadeAddress(
+      address, facade_process.read_token(token_file or own_file))
 
 
 def _contains(directory: str, file: str) -> bool:
@@ -89,7 +90,8 @@ def _contains(directory: str, file: str) -> bool:
       os.path.join(os.path.realpath(directory), ''))
 
 
-def get_statistics(facade: Facade, environment: str = '') -> dict[str, Any]:
+def get_statistics(facade: FacadeAddress,
+                   environment: str = '') -> dict[str, Any]:
   """Requests the bandit's statistics from a facade.
 
   Args:

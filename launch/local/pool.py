@@ -12,7 +12,7 @@ import time
 from typing import Any, Callable, NamedTuple, Optional, Sequence
 
 
-class Task(NamedTuple):
+class PoolTask(NamedTuple):
   """A function call that writes its result to files and can be repeated."""
   name: str
   function: Callable[..., None]  # at the top level of an importable module
@@ -31,7 +31,7 @@ def _die_with(parent: int) -> None:
     os._exit(1)
 
 
-def work(tasks: Sequence[Task], processes: Optional[int],
+def work(tasks: Sequence[PoolTask], processes: Optional[int],
          stop: threading.Event) -> bool:
   """Runs all tasks; prints each finished one to standard error.
 

@@ -43,7 +43,7 @@ class Supervision(NamedTuple):
   hang_s: float = 60.  # seconds without a heartbeat until a node counts as dead
 
 
-class Facade(NamedTuple):
+class FacadeListener(NamedTuple):
   """The bandit's HTTP facade; see `launch/local/facade_process.py`."""
   listener: socket.socket
   token_file: str = ''
@@ -59,7 +59,8 @@ def _last_row(run_dir: str) -> Optional[dict[str, Any]]:
 
 
 def shower(config: config_lib.Config, run_path: str,
-           display: progress.Progress) -> Callable[[Mapping[str, Any]], None]:
+           display: progress.ProgressDisplay
+           ) -> Callable[[Mapping[str, Any]], None]:
   """Returns a function that shows the learner's status on `display`."""
   estimator = progress.Estimator(
       config.run.meta_steps, config.environments, optimal_returns.optima())
@@ -71,10 +72,10 @@ def run(config: config_lib.Config, launch_type: str,
         run_dir: run_directory.RunDirectory,
         checkpoint: Optional[checkpointing.Checkpoint],
         supervision: Supervision = _SUPERVISION,
-        facade: Optional[Facade] = None) -> int:
+        facade: Optional[FacadeListener] = None) -> int:
   """Runs until the end or a signal; returns the exit code."""
   with stopping.Stopping(second_ends=False) as interrupt, (
-      progress.Progress()) as display:
+      progress.ProgressDisplay()) as display:
     watch = shower(config, run_dir.path, display)
     if launch_type == 'embedded':
       from lpg_distributed import local_loop
@@ -101,7 +102,7 @@ def _supervision(label: str, variables: dict[str, str], run_path: str,
           'LPG_OPTIONAL': '1' if label in _OPTIONAL else ''}
 
 
-def start_facade(facade: Facade, bandit: str, run_path: str,
+def start_facade(facade: FacadeListener, bandit: str, run_path: str,
                   supervision: Supervision) -> subprocess.Popen:
   """Starts the facade in its own process, so that it cannot disturb nodes."""
   descriptor = facade.listener.fileno()
@@ -120,7 +121,7 @@ def start_facade(facade: Facade, bandit: str, run_path: str,
             'LPG_FACADE': json.dumps(settings)})
 
 
-class _Log(io.TextIOBase):
+class _LogFile(io.TextIOBase):
   """A log file; if the disk fails, lines are lost but no error is raised."""
 
   def __init__(self, path: str):
@@ -156,11 +157,11 @@ def _run_program(config, launch_type, run_dir, watch, interrupt, supervision,
             label, process_environment.SERVICE if label in programs.SERVICES
             else process_environment.WORKER, run_dir.path, supervision),
         _absolute_interpreter_path=_SUPERVISED) for label in program.groups}
-  deaths = Deaths(os.path.join(run_dir.path, DEATHS))
+  deaths = FailureReports(os.path.join(run_dir.path, DEATHS))
 
   # Launchpad prints to standard output, also from signal handlers.
   with local_launchpad.temporary_files(temporary), (
-      _Log(os.path.join(logs, 'launchpad.log'))) as log, (
+      _LogFile(os.path.join(logs, 'launchpad.log'))) as log, (
       contextlib.redirect_stdout(log)):
     os.mkdir(os.path.join(temporary, 'pids'))
     manager = local_launchpad.launch(lp, program, launch_type, resources,
@@ -216,7 +217,7 @@ def _wait(manager, learner: list[str]) -> Optional[Exception]:
   return failed
 
 
-class Deaths:
+class FailureReports:
   """Prints the deaths of nodes that their supervisors record."""
 
   def __init__(self, path: str):
@@ -262,7 +263,7 @@ def watch_learner(client, watch: Callable[[Mapping[str, Any]], None],
             'of the nodes', file=sys.stderr, flush=True)
 
 
-def explain(error, nodes, deaths: Deaths, logs: str) -> None:
+def explain(error, nodes, deaths: FailureReports, logs: str) -> None:
   """Prints which nodes died and the last lines of their logs.
 
   Args:

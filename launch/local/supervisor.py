@@ -54,7 +54,7 @@ def _number(name: str, default: float) -> float:
   return float(os.environ.get(name, default))
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
   """Prints to the node's log; ignores errors such as a full disk."""
   with contextlib.suppress(OSError):
     print(f'supervisor: {text}', file=sys.stderr, flush=True)
@@ -159,13 +159,13 @@ class Supervisor:
         return code, hung
       now = time.monotonic()
       if now > self._deadline:
-        _say(f'{self._node} did not end within {self._stop_s:g} s; killed')
+        _log(f'{self._node} did not end within {self._stop_s:g} s; killed')
         self._deadline = float('inf')
         self._process.kill()
       if now - asleep_since > 5 * _TICK_S:  # All processes were suspended.
         last_beat = now
       if now - last_beat > patience_s and not hung and not self._stopping:
-        _say(f'{self._node} has been silent for {patience_s:g} s; killed')
+        _log(f'{self._node} has been silent for {patience_s:g} s; killed')
         hung = True
         self._process.kill()
 
@@ -178,7 +178,7 @@ class Supervisor:
           f.write(str(self._process.pid))
         os.replace(path + '.aside', path)
       except OSError as error:
-        _say(f'no file for the process id: {error}')
+        _log(f'no file for the process id: {error}')
 
   def _note_death(self, code, hung, lived_s, failures, final,
                   pause_s) -> None:
@@ -186,7 +186,7 @@ class Supervisor:
            else f'signal {signal.Signals(-code).name}')
     then = ('not started again' if final
             else f'started again in {pause_s:.1f} s')
-    _say(f'{self._node} ended ({how}) after {lived_s:.1f} s, failure '
+    _log(f'{self._node} ended ({how}) after {lived_s:.1f} s, failure '
          f'{failures} in a row; {then}')
     path = os.environ.get('LPG_DEATHS')
     if not path:
@@ -198,7 +198,7 @@ class Supervisor:
       with open(path, 'a', encoding='utf-8') as f:
         f.write(line + '\n')
     except OSError as error:
-      _say(f'the death is not in {path}: {error}')
+      _log(f'the death is not in {path}: {error}')
 
 
 def main() -> int:

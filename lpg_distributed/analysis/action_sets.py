@@ -23,7 +23,8 @@ NUM_ACTIONS = (grid_world.NUM_MOVES, grid_world.NUM_ACTIONS)
 _Summaries = Mapping[str, Mapping[str, Any]]
 
 
-def num_actions(environment: str, settings: training.Settings) -> np.ndarray:
+def num_actions(environment: str,
+                settings: training.ComparisonSettings) -> np.ndarray:
   """Returns the number of actions, 9 or 18, of each lifetime on a grid.
 
   Returns:
@@ -53,7 +54,7 @@ def by_num_actions(about: Mapping[str, Any], data: Mapping[str, Any],
     if label not in known:
       raise stored.ResultsError(f'--label is {label!r}; allowed: '
                                 f'{", ".join(map(repr, known))}')
-  settings = training.Settings(**about['settings'])
+  settings = training.ComparisonSettings(**about['settings'])
   result = {}
   for name, found in data.items():
     if not isinstance(suite.load(name), grid_world.GridWorld):

@@ -27,7 +27,7 @@ _SIGNS = {1: '+', -1: '-', 0: '='}
 _MARKERS = 'osD^v<>P'
 
 
-class Compared(NamedTuple):
+class RuleComparison(NamedTuple):
   """The comparison of a rule in one file."""
   head: str
   final: Mapping[str, int]  # result of `intervals.compare`, by kind
@@ -52,7 +52,7 @@ def _head(label: str, about: Mapping[str, Any]) -> str:
 
 def _difference(label: str, data: Mapping[str, Any]
                 ) -> dict[str, Mapping[str, Any]]:
-  """Computes `Compared.difference`, for kinds with results of both."""
+  """Computes `RuleComparison.difference`, for kinds with results of both."""
   final = lambda rows, label: stored.as_array(rows[label]['final'])
   by_kind = {name: found['rules'] for name, found in data.items()}
   return {name: intervals.summary(
@@ -71,27 +71,27 @@ def _signs(columns: Sequence[Mapping[str, int]]) -> str:
   """Counts kinds on which some rule is above A2C, or every rule below."""
   by_kind = [[column[name] for column in columns if name in column]
              for name in suite.ENVIRONMENTS]
-  lived = [found for found in by_kind if found]
-  return (f'of {len(by_kind)} kinds: compared on {len(lived)}; some rule is '
-          f'above A2C on {sum(1 in found for found in lived)}, every one that '
+  shared = [found for found in by_kind if found]
+  return (f'of {len(by_kind)} kinds: compared on {len(shared)}; some rule is '
+          f'above A2C on {sum(1 in found for found in shared)}, every one that '
           'was compared below on '
-          f'{sum(set(found) == {-1} for found in lived)}.')
+          f'{sum(set(found) == {-1} for found in shared)}.')
 
 
 def compared(about: Mapping[str, Any],
-             data: Mapping[str, Any]) -> list[Compared]:
+             data: Mapping[str, Any]) -> list[RuleComparison]:
   """Returns the trained rules that were compared with A2C on some kind."""
   result = []
   for label in figure3.trained(about):
     final, whole = (figure3.compared(label, training.A2C, data, what)
                     for what in ('final', 'whole'))
     if final:
-      result.append(Compared(_head(label, about), final, whole,
-                             _difference(label, data), _baseline(data)))
+      result.append(RuleComparison(_head(label, about), final, whole,
+                                   _difference(label, data), _baseline(data)))
   return result
 
 
-def lines(columns: Sequence[Compared]) -> list[str]:
+def lines(columns: Sequence[RuleComparison]) -> list[str]:
   """Formats the tables, and counts kinds with some rule above A2C."""
   nothing = {'low': 0., 'high': 0.}
   paired = [{name: intervals.compare(found, nothing)
@@ -115,7 +115,7 @@ def lines(columns: Sequence[Compared]) -> list[str]:
       f'Lifetime by lifetime, {_signs(paired)}']
 
 
-def read(paths: Sequence[str]) -> list[Compared]:
+def read(paths: Sequence[str]) -> list[RuleComparison]:
   """Reads the rules of several files of results of Figure 3; see `compared`.
 
   Raises:
@@ -129,7 +129,7 @@ def read(paths: Sequence[str]) -> list[Compared]:
   return columns
 
 
-def draw(columns: Sequence[Compared], path: str) -> str:
+def draw(columns: Sequence[RuleComparison], path: str) -> str:
   """Draws a forest plot of the paired differences from A2C; returns `path`.
 
   It has a row for each kind and a mark for each rule: the mean over lifetimes

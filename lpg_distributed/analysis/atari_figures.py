@@ -13,14 +13,14 @@ _POINTS = 200
 _MOST_COLUMNS = 6
 
 
-class Curve(NamedTuple):
+class GameCurve(NamedTuple):
   """The learning curve of one game."""
   frames: np.ndarray  # [n]
   mean: np.ndarray  # [n], mean return over runs
   error: np.ndarray  # [n], standard error over runs; 0 with one run
 
 
-def curve(runs: Sequence[atari_summary.Run]) -> Curve:
+def curve(runs: Sequence[atari_summary.Run]) -> GameCurve:
   """Interpolates the mean over runs, at frames that all runs cover."""
   begin = max(run.frames[0] for run in runs)
   end = max(begin, min(run.frames[-1] for run in runs))
@@ -30,7 +30,7 @@ def curve(runs: Sequence[atari_summary.Run]) -> Curve:
   error = np.zeros(_POINTS)
   if len(runs) > 1:
     error = returns.std(axis=0, ddof=1) / np.sqrt(len(runs))
-  return Curve(frames, returns.mean(axis=0), error)
+  return GameCurve(frames, returns.mean(axis=0), error)
 
 
 def draw_curves(groups: Mapping[str, Sequence[atari_summary.Run]],

@@ -32,7 +32,7 @@ def _nan_statistics(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt(square / (count - 1.) / count)
 
 
-def row(lives: Sequence[train_agents.Lifetimes], bounds: np.ndarray,
+def row(lifetimes: Sequence[train_agents.Lifetimes], bounds: np.ndarray,
         num: int) -> dict[str, Any]:
   """Reduces the lifetimes of a rule to the numbers that results store.
 
@@ -41,9 +41,9 @@ def row(lives: Sequence[train_agents.Lifetimes], bounds: np.ndarray,
     over its curve. `mean` and `standard_error` [P]: those of the curves.
   """
   curves = np.concatenate(
-      [curve(some, bounds) for some in lives], axis=1)[:, :num]
+      [curve(some, bounds) for some in lifetimes], axis=1)[:, :num]
   final = np.concatenate(
-      [np.asarray(some.final_return) for some in lives])[:num]
+      [np.asarray(some.final_return) for some in lifetimes])[:num]
   mean, error = _nan_statistics(curves)
   return {'final': final, 'mean': mean, 'standard_error': error,
           'whole': _nan_statistics(curves.T)[0]}

@@ -18,7 +18,7 @@ from lpg_distributed.store import saved_bandit
 _HELD_OUT = 2 ** 31 - 1
 
 
-class Score(NamedTuple):
+class KindScore(NamedTuple):
   """Statistics of the final returns of lifetimes of one kind."""
   mean: float
   standard_error: float
@@ -70,7 +70,7 @@ def hold(config: config_lib.RuleConfig, eta: np.ndarray, name: str,
       else lpg_network.hold_input(tree, name, value))
 
 
-class Lives:
+class LifetimeSimulator:
   """Simulates whole lifetimes of one kind under any eta; compiled once."""
 
   def __init__(self, config: config_lib.Config, environment: str,
@@ -80,12 +80,12 @@ class Lives:
     self._compiled = functools.lru_cache(None)(self._compile)
 
   def _compile(self, alpha_y):
-    def live(eta, key, log_probs):
+    def simulate(eta, key, log_probs):
       lifetimes = train_agents.train_agents(
           self._config, self._environment, eta, key, self._num_lifetimes,
           log_probs, alpha_y=alpha_y)
       return lifetimes._replace(theta=())
-    return jax.jit(live)
+    return jax.jit(simulate)
 
   def __call__(self, eta: np.ndarray, key: chex.PRNGKey,
                log_probs: np.ndarray, alpha_y: Optional[float] = None
@@ -95,7 +95,7 @@ class Lives:
         np.asarray, self._compiled(alpha_y)(eta, key, log_probs))
 
 
-def mean_seen(lifetimes: train_agents.Lifetimes) -> dict[str, float]:
+def input_means(lifetimes: train_agents.Lifetimes) -> dict[str, float]:
   """Mean of each of the rule's inputs over lifetimes and updates.
 
   Values that are not finite are left out.
@@ -114,28 +114,28 @@ class Comparison:
                num_lifetimes: int):
     self._config, self._environment = config, environment
     self._num_lifetimes = num_lifetimes
-    self._lives = Lives(config, environment, num_lifetimes)
+    self._simulate = LifetimeSimulator(config, environment, num_lifetimes)
     self._key = held_out_key(config.run.seed,
                              config.environments.index(environment))
 
   def scores(self, variants: dict[str, Variant],
-             bandit_state: Optional[dict[str, Any]]) -> dict[str, Score]:
+             bandit_state: Optional[dict[str, Any]]) -> dict[str, KindScore]:
     """Scores the variants; see `evaluate`."""
     log_probs = np.zeros(
         len(self._config.agents[self._environment].arms), np.float32)
     if bandit_state is not None:
       log_probs = saved_bandit.read(
           self._config, bandit_state).log_probabilities(self._environment)
-    scores, seen = {}, {}
+    scores, means = {}, {}
     for name, variant in variants.items():
       eta = variant.eta
       if variant.held is not None:
         eta = hold(self._config.rule, eta, variant.held,
-                   seen[variant.held_of][variant.held])
-      lifetimes = self._lives(eta, self._key, log_probs, variant.alpha_y)
-      seen[name] = mean_seen(lifetimes)
+                   means[variant.held_of][variant.held])
+      lifetimes = self._simulate(eta, self._key, log_probs, variant.alpha_y)
+      means[name] = input_means(lifetimes)
       returns = np.asarray(lifetimes.final_return, np.float64)
-      scores[name] = Score(
+      scores[name] = KindScore(
           float(returns.mean()),
           float(returns.std(ddof=1) / np.sqrt(self._num_lifetimes)),
           self._num_lifetimes)
@@ -145,7 +145,7 @@ class Comparison:
 def evaluate(config: config_lib.Config, environment: str,
              variants: dict[str, Variant],
              bandit_state: Optional[dict[str, Any]],
-             num_lifetimes: int) -> dict[str, Score]:
+             num_lifetimes: int) -> dict[str, KindScore]:
   """Simulates whole lifetimes of one kind with each variant of a rule.
 
   Layouts, hyperparameters and random numbers are the same for all variants.

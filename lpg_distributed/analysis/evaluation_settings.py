@@ -9,7 +9,7 @@ GAMMA = 0.995  # Section 4.3
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class PredictionSettings:
   """How predictions are learned, with the numbers of Table 3 for tables."""
   updates: int = 400
   records: int = 20  # number of equally spaced records of predictions
@@ -20,7 +20,7 @@ class Settings:
   gamma: float = GAMMA
 
 
-def checked(settings: Settings) -> Settings:
+def checked(settings: PredictionSettings) -> PredictionSettings:
   """Returns the settings; raises ResultsError if a number is not allowed."""
   experiment.check_counts(updates=settings.updates, records=settings.records,
                           num_envs=settings.num_envs)

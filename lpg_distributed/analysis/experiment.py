@@ -26,7 +26,7 @@ class Experiment(Protocol):
     """Returns the results as lines of text."""
 
 
-def say(text: str) -> None:
+def report(text: str) -> None:
   """Prints a message about progress."""
   print(text, file=sys.stderr, flush=True)
 

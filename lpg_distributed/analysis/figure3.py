@@ -35,7 +35,7 @@ from lpg_distributed.figures import style
 NAME = 'figure3'
 
 
-def _check_settings(settings: training.Settings) -> None:
+def _check_settings(settings: training.ComparisonSettings) -> None:
   """Raises ResultsError if a number is not allowed."""
   experiment.check_counts(2, num_lifetimes=settings.num_lifetimes,
                           tuning_lifetimes=settings.tuning_lifetimes,
@@ -70,7 +70,7 @@ def _done(path: str, about: Mapping[str, Any]) -> dict[str, Any]:
   for name in ('command', 'process_minutes'):  # They may differ.
     found.pop(name, None)
   # Older files lack newer settings, which then have their defaults.
-  found['settings'] = {**dataclasses.asdict(training.Settings()),
+  found['settings'] = {**dataclasses.asdict(training.ComparisonSettings()),
                        **found.get('settings', {})}
   if found != stored.plain(about):
     raise stored.ResultsError(f'{path} holds another comparison; '
@@ -78,8 +78,8 @@ def _done(path: str, about: Mapping[str, Any]) -> dict[str, Any]:
   return data
 
 
-def compute(rules: Sequence[str], settings: training.Settings, path: str,
-            environments: Sequence[str] = (), average_last: int = 1):
+def compute(rules: Sequence[str], settings: training.ComparisonSettings,
+            path: str, environments: Sequence[str] = (), average_last: int = 1):
   """Compares rules with A2C and an untrained rule; see `compare`.
 
   Args:
@@ -102,7 +102,7 @@ def compute(rules: Sequence[str], settings: training.Settings, path: str,
 
 
 def compare(rules: Sequence[Any], environments: Sequence[str],
-            settings: training.Settings, path: str
+            settings: training.ComparisonSettings, path: str
             ) -> tuple[dict[str, Any], dict[str, Any]]:
   """Compares rules kind by kind; see `training_environments.evaluate`.
 
@@ -134,7 +134,7 @@ def compare(rules: Sequence[Any], environments: Sequence[str],
     begin, found = time.process_time(), data.get(name)
     spent = found['process_minutes'] if found else 0.
     training_environments.evaluate(
-        name, rules, settings, experiment.say, found, keep)
+        name, rules, settings, experiment.report, found, keep)
   return about, data
 
 

@@ -17,7 +17,7 @@ _COLUMNS = 11
 _WORLD_SEED = 4  # seed of a layout that no other experiment uses
 
 
-def compute(rule: str, settings: evaluation_settings.Settings,
+def compute(rule: str, settings: evaluation_settings.PredictionSettings,
             average_last: int = 1, seed: int = 0):
   """Evaluates one policy by a rule; returns `about` and `data`.
 

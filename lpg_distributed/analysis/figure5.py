@@ -44,7 +44,8 @@ def _correlations(numbers: np.ndarray, worlds) -> dict[str, np.ndarray]:
           for key in ('mean', 'standard_error')}
 
 
-def compute(rules: Sequence[str], settings: evaluation_settings.Settings,
+def compute(rules: Sequence[str],
+            settings: evaluation_settings.PredictionSettings,
             average_last: int = 1, seed: int = 0, train_worlds: int = 40,
             test_worlds: int = 10, regression_steps: int = 1000):
   """Evaluates policies by rules; returns `about` and `data`.
@@ -75,7 +76,7 @@ def compute(rules: Sequence[str], settings: evaluation_settings.Settings,
   found.append(sources.untrained(found[0]))
   curves, correlations = {}, {}
   for source in found:
-    experiment.say(f'evaluating {num} policies by {source.label}')
+    experiment.report(f'evaluating {num} policies by {source.label}')
     course = evaluation.PolicyEvaluation(source.config, worlds, settings).run(
         source.eta, *keys)
     regress = lambda x: value_regression.errors(

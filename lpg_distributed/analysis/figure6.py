@@ -24,7 +24,8 @@ _SHOWN = 3  # dimensions of y that the example shows
 MOMENTS = ('before', 'after')
 
 
-def compute(rules: Sequence[str], settings: evaluation_settings.Settings,
+def compute(rules: Sequence[str],
+            settings: evaluation_settings.PredictionSettings,
             average_last: int = 1, seed: int = 0, num_worlds: int = 128):
   """Evaluates policies by rules; returns `about` and `data`.
 
@@ -48,7 +49,7 @@ def compute(rules: Sequence[str], settings: evaluation_settings.Settings,
   found.append(sources.untrained(found[0]))
   data = {'mean': {}, 'standard_error': {}}
   for source in found:
-    experiment.say(f'evaluating {num_worlds} policies by {source.label}')
+    experiment.report(f'evaluating {num_worlds} policies by {source.label}')
     runner = evaluation.PolicyEvaluation(source.config, worlds, settings)
     first, second = (runner.run(source.eta, init, key)
                      for init in (init_0, init_1))

@@ -110,7 +110,7 @@ def compute(rule: str, average_last: int = 1, seed: int = 0,
   source = sources.read(rule, average_last)
   norms, agreements, total = {}, {}, dict.fromkeys(LIMITS, 0.0)
   for name in source.config.environments:
-    experiment.say(f'{num_lifetimes} lifetimes of {name}')
+    experiment.report(f'{num_lifetimes} lifetimes of {name}')
     gradients = lifetime_gradients(
         source.config, name, source.eta, num_lifetimes, seed,
         source.arm_log_probs(name))

@@ -51,11 +51,12 @@ def check(eta: np.ndarray, config: config_lib.Config,
   """
   name = wanted['environment']
   sized = training_environments.sized(
-      config, name, config, training_settings.Settings(
+      config, name, config, training_settings.ComparisonSettings(
           updates=wanted['updates'], num_envs=wanted['num_envs']))
   log_probs = tuning.only_arm(
       wanted['arm'], len(config.agents[name].arms))
-  lifetimes = evaluation.Lives(sized, name, wanted['num_lifetimes'])(
+  simulate = evaluation.LifetimeSimulator(sized, name, wanted['num_lifetimes'])
+  lifetimes = simulate(
       jnp.asarray(eta), evaluation.held_out_key(wanted['seed'], _INDEX),
       log_probs)
   found = intervals.summary(lifetimes.final_return)
@@ -103,7 +104,7 @@ def _unfinished(run_dir: str, source: sources.Source, num_lifetimes: int,
 def _results(path: str, source: sources.Source, num_lifetimes: int,
              environments: Sequence[str]) -> dict[str, Any]:
   """Evaluates rule, ablations and A2C on held-out lifetimes, by kind."""
-  settings = training_settings.Settings(
+  settings = training_settings.ComparisonSettings(
       num_lifetimes=num_lifetimes, chunk=min(16, num_lifetimes))
   rules = [source, sources.untrained(source)]
   _, data = figure3.compare(rules, environments, settings, path)

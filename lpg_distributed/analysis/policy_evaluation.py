@@ -44,7 +44,7 @@ _EPSILON = 0.1
 _TOLERANCE = 1e-6
 
 
-class Worlds(NamedTuple):
+class GridBatch(NamedTuple):
   """W grid worlds of the same setting, with policies and true values.
 
   F is the number of cells, m that of objects, D that of discounts.
@@ -65,7 +65,7 @@ def _iterate(backup, values):
 
 
 def solve(settings: grid_world.GridWorldSettings,
-          object_cells: np.ndarray) -> Worlds:
+          object_cells: np.ndarray) -> GridBatch:
   """Computes a near-optimal policy and its true values.
 
   The policy is near-optimal at the largest discount. The step limit is ignored,
@@ -94,18 +94,18 @@ def solve(settings: grid_world.GridWorldSettings,
   visited = np.ones((len(object_cells), num_cells), bool)
   np.put_along_axis(visited, np.searchsorted(model.cells, object_cells), False,
                     axis=1)
-  return Worlds(np.asarray(object_cells), policy[:, 0].transpose(2, 1, 0),
-                np.stack(values)[:, 0].transpose(0, 2, 1), visited)
+  return GridBatch(np.asarray(object_cells), policy[:, 0].transpose(2, 1, 0),
+                   np.stack(values)[:, 0].transpose(0, 2, 1), visited)
 
 
 def make_worlds(num: int, seed: int,
-                settings: grid_world.GridWorldSettings = UNSEEN) -> Worlds:
+                settings: grid_world.GridWorldSettings = UNSEEN) -> GridBatch:
   """Draws `num` worlds with objects in random cells, and solves them."""
   return solve(settings, optimal.draw_layouts(
       settings, num, np.random.default_rng(seed)))
 
 
-class Course(NamedTuple):
+class PredictionHistory(NamedTuple):
   """Predictions before the first update and at each of R records."""
   updates: np.ndarray  # [R+1]
   y_logits: np.ndarray  # [R+1, W, F, M]
@@ -130,8 +130,8 @@ def _make_kind(config: config_lib.Config, world: grid_world.GridWorldSettings
 class PolicyEvaluation:
   """Policy evaluation in given worlds, compiled once for rules of one shape."""
 
-  def __init__(self, config: config_lib.Config, worlds: Worlds,
-               settings: evaluation_settings.Settings,
+  def __init__(self, config: config_lib.Config, worlds: GridBatch,
+               settings: evaluation_settings.PredictionSettings,
                world: grid_world.GridWorldSettings = UNSEEN):
     """Prepares policy evaluation; `config` is that of the rule's training.
 
@@ -216,7 +216,7 @@ class PolicyEvaluation:
     return jax.lax.scan(step, progress, keys)[0]
 
   def run(self, eta: np.ndarray, init_key: chex.PRNGKey,
-          key: chex.PRNGKey) -> Course:
+          key: chex.PRNGKey) -> PredictionHistory:
     """Evaluates the policies by the rule.
 
     Args:
@@ -240,8 +240,8 @@ class PolicyEvaluation:
       block_keys = jax.random.split(block, size * num).reshape(size, num, 2)
       progress = self._advance(jnp.asarray(eta), task, progress, block_keys)
       record(progress)
-    return Course(size * np.arange(settings.records + 1), np.stack(logits),
-                  np.stack(values))
+    return PredictionHistory(size * np.arange(settings.records + 1),
+                             np.stack(logits), np.stack(values))
 
 
 def represent(source: sources.Source, y_logits: np.ndarray) -> np.ndarray:

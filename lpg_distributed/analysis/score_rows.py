@@ -31,8 +31,8 @@ def write(run_dir: str, file: str, step: int, num_lifetimes: int,
     step: meta-step of the rule.
     num_lifetimes: lifetimes per kind.
     names: names of the kinds.
-    scores_of: maps a kind to `evaluation.Score` by variant. It is not called
-      for kinds that an interrupted call for the same rule has finished.
+    scores_of: maps a kind to `evaluation.KindScore` by variant. It is not
+      called for kinds that an interrupted call for the same rule has finished.
     resume_step: see `loggers.MetricsLogger`.
 
   Returns:

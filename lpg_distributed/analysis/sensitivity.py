@@ -73,7 +73,7 @@ def compute(rule: str, average_last: int = 1, seed: int = 0,
     raise stored.ResultsError(f'--environment: {error}') from None
   config = training_environments.sized(
       source.config, environment, source.config,
-      training_settings.Settings(updates=updates))
+      training_settings.ComparisonSettings(updates=updates))
   log_probs = source.arm_log_probs(environment, config.agents[environment])
   key = rule_derivatives.held_out_key(seed)
   measure = jax.jit(lambda eta: rule_derivatives.kernels(
@@ -82,7 +82,7 @@ def compute(rule: str, average_last: int = 1, seed: int = 0,
           updates)))
   found: list[Mapping[str, Any]] = []
   for step, eta in etas:
-    experiment.say(f'{source.label} at meta-step {step}')
+    experiment.report(f'{source.label} at meta-step {step}')
     found.append(jax.device_get(measure(np.asarray(eta))))
   about = {'rule': {'label': source.label, **source.about},
            'environment': environment, 'updates': updates,

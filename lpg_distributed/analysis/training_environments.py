@@ -29,7 +29,7 @@ _STREAM = tuning.STREAM + 1  # folded into the key of the seed
 
 
 def sized(config: config_lib.Config, environment: str,
-          base: config_lib.Config, settings: settings_lib.Settings
+          base: config_lib.Config, settings: settings_lib.ComparisonSettings
           ) -> config_lib.Config:
   """Adapts a rule's configuration to one environment and sizes of lifetimes.
 
@@ -64,7 +64,7 @@ def sized(config: config_lib.Config, environment: str,
           trajectory_steps=base.meta.trajectory_steps))
 
 
-def _chunk_keys(environment: str, settings: settings_lib.Settings):
+def _chunk_keys(environment: str, settings: settings_lib.ComparisonSettings):
   key = jax.random.fold_in(
       evaluation.held_out_key(settings.seed, _STREAM),
       suite.seed_number(environment))
@@ -72,7 +72,7 @@ def _chunk_keys(environment: str, settings: settings_lib.Settings):
   return [jax.random.fold_in(key, i) for i in range(num_chunks)]
 
 
-def layouts(environment: str, settings: settings_lib.Settings) -> Any:
+def layouts(environment: str, settings: settings_lib.ComparisonSettings) -> Any:
   """Returns the environments' parameters in the lifetimes of the comparison.
 
   Returns:
@@ -82,21 +82,21 @@ def layouts(environment: str, settings: settings_lib.Settings) -> Any:
   idle = train_agents.LifetimeLearner(lambda task, progress: (progress, {}))
 
   @jax.jit
-  def born(key):  # XLA drops everything but the parameters.
+  def init(key):  # XLA drops everything but the parameters.
     return train_agents.simulate(
         config, environment, lambda kind: idle, key,
         settings.chunk, jnp.zeros(len(config.agents[environment].arms)),
         updates=0)[1].task.env_params
 
-  found = [born(key) for key in _chunk_keys(environment, settings)]
+  found = [init(key) for key in _chunk_keys(environment, settings)]
   return jax.tree_util.tree_map(
       lambda *x: np.concatenate(x)[:settings.num_lifetimes], *found)
 
 
 def _by_rule(source: sources.Source, environment: str,
-             base: config_lib.Config, settings: settings_lib.Settings,
-             compiled: dict[Any, evaluation.Lives],
-             say: Callable[[str], None], log: Optional[tuning.Log] = None
+             base: config_lib.Config, settings: settings_lib.ComparisonSettings,
+             compiled: dict[Any, evaluation.LifetimeSimulator],
+             report: Callable[[str], None], log: Optional[tuning.Log] = None
              ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
   """Evaluates a rule and its ablations, labelled `LABEL, ABLATION`.
 
@@ -108,39 +108,39 @@ def _by_rule(source: sources.Source, environment: str,
   config = sized(source.config, environment, base, settings)
   if settings.tune:
     config = tuning.with_a2c_rates(config, environment)
-  lives = compiled.setdefault(
+  simulate = compiled.setdefault(
       (config.rule, config.meta, config.outer, config.agents[environment]),
-      evaluation.Lives(config, environment, settings.chunk))
+      evaluation.LifetimeSimulator(config, environment, settings.chunk))
   chosen = tuning.choose_arm(
-      source, config, environment, settings, say, log)
+      source, config, environment, settings, report, log)
   num_arms = len(chosen['arms'])
   log_probs = (np.zeros(num_arms, np.float32) if chosen['arm'] is None
                else tuning.only_arm(chosen['arm'], num_arms))
-  say(f'{settings.num_lifetimes} lifetimes')
+  report(f'{settings.num_lifetimes} lifetimes')
   keys = _chunk_keys(environment, settings)
-  live = lambda eta, alpha_y=None: [
-      lives(eta, key, log_probs, alpha_y) for key in keys]
-  whole = live(source.eta)
+  run = lambda eta, alpha_y=None: [
+      simulate(eta, key, log_probs, alpha_y) for key in keys]
+  whole = run(source.eta)
   bounds = curves.bins(len(whole[0].episode_return), settings.points)
   keep = lambda found: curves.row(found, bounds, settings.num_lifetimes)
   rows = {source.label: keep(whole)}
   if settings.ablations and not source.about.get('untrained'):
     if registry.make_learned(config.rule).predictions is not None:
       rows[f'{source.label}, {settings_lib.NO_Y}'] = keep(
-          live(source.eta, 0.))
-    means = [evaluation.mean_seen(some) for some in whole]
+          run(source.eta, 0.))
+    means = [evaluation.input_means(some) for some in whole]
     for label, name in ((settings_lib.HELD_PHI, 'phi'),
                         (settings_lib.HELD_POLICY, 'action_probability')):
       if name == 'action_probability' and not config.rule.sees_policy:
         continue
-      rows[f'{source.label}, {label}'] = keep(live(evaluation.hold(
+      rows[f'{source.label}, {label}'] = keep(run(evaluation.hold(
           config.rule, source.eta, name, np.mean([m[name] for m in means]))))
   return rows, chosen
 
 
 def evaluate(environment: str, rules: Sequence[sources.Source],
-             settings: settings_lib.Settings,
-             say: Callable[[str], None] = lambda text: None,
+             settings: settings_lib.ComparisonSettings,
+             report: Callable[[str], None] = lambda text: None,
              found: Optional[Mapping[str, Any]] = None,
              keep: Callable[[Mapping[str, Any]], None] = lambda found: None
              ) -> Mapping[str, Any]:
@@ -151,7 +151,7 @@ def evaluate(environment: str, rules: Sequence[sources.Source],
     rules: the rules. The first one's training determines the length of
       lifetimes. Rules that are marked as untrained have no ablations.
     settings: settings of the comparison.
-    say: called with messages about progress.
+    report: called with messages about progress.
     found: the last argument of `keep` in an earlier call, to resume from.
     keep: called with the results so far, after each rule, and in tuning after
       each pair of a grid.
@@ -166,8 +166,9 @@ def evaluate(environment: str, rules: Sequence[sources.Source],
   num_updates = train_agents.num_updates(config, environment)
   bounds = curves.bins(num_updates, settings.points)
   per_update = config.meta.trajectory_steps * config.meta.num_envs
-  say_of = lambda label: lambda text: say(f'{environment}: {label}, {text}')
-  compiled: dict[Any, evaluation.Lives] = {}
+  report_of = lambda label: lambda text: report(
+      f'{environment}: {label}, {text}')
+  compiled: dict[Any, evaluation.LifetimeSimulator] = {}
   result: dict[str, Any] = copy.deepcopy(dict(found)) if found else {
       'env_steps': bounds[1:] * per_update, 'rules': {}, 'arms': {}}
   unfinished = result.setdefault('tuning', {})
@@ -185,20 +186,21 @@ def evaluate(environment: str, rules: Sequence[sources.Source],
   for source in rules:
     if source.label not in result['arms']:
       rows, result['arms'][source.label] = _by_rule(
-          source, environment, base, settings, compiled, say_of(source.label),
-          log_of(source.label))
+          source, environment, base, settings, compiled,
+          report_of(source.label), log_of(source.label))
       result['rules'].update(rows)
       keep_finished(source.label)
   if settings.a2c and 'a2c' not in result:
-    say_a2c = say_of(settings_lib.A2C)
-    tuned = tuning.tune_a2c(config, environment, settings, say_a2c,
+    report_a2c = report_of(settings_lib.A2C)
+    tuned = tuning.tune_a2c(config, environment, settings, report_a2c,
                             log_of(settings_lib.A2C))
     pair = tuned['learning_rate'], tuned['entropy_cost']
-    say_a2c(f'{settings.num_lifetimes} lifetimes')
-    live = tuning.a2c_lives(config, environment, settings.chunk)
-    lives = [live(pair, key) for key in _chunk_keys(environment, settings)]
+    report_a2c(f'{settings.num_lifetimes} lifetimes')
+    simulate = tuning.a2c_simulator(config, environment, settings.chunk)
+    lifetimes = [simulate(pair, key)
+                 for key in _chunk_keys(environment, settings)]
     result['rules'][settings_lib.A2C] = curves.row(
-        lives, bounds, settings.num_lifetimes)
+        lifetimes, bounds, settings.num_lifetimes)
     result['a2c'] = tuned
     keep_finished(settings_lib.A2C)
   return result

@@ -9,7 +9,7 @@ HELD_POLICY = 'policy held'
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class ComparisonSettings:
   """Numbers of a comparison; 0: as in the training of the first rule."""
   num_lifetimes: int = 64  # seeds
   # Lifetimes that run at once; limits memory, and changes random numbers.

@@ -63,7 +63,8 @@ class Log:
 
 def tune(pairs: Sequence[Pair], make: Callable[[int], Callable[
     [int, chex.PRNGKey], train_agents.Lifetimes]],
-         settings: settings_lib.Settings, say: Callable[[str], None],
+         settings: settings_lib.ComparisonSettings,
+         report: Callable[[str], None],
          log: Optional[Log] = None) -> tuple[int, list[float]]:
   """Finds the best pair of a grid in two rounds.
 
@@ -76,7 +77,7 @@ def tune(pairs: Sequence[Pair], make: Callable[[int], Callable[
     make: maps a number of lifetimes to a function that simulates them, given
       the index of a pair and a key.
     settings: numbers of lifetimes.
-    say: called with a message about each round.
+    report: called with a message about each round.
     log: results that are not computed again; new ones are added.
 
   Returns:
@@ -90,13 +91,13 @@ def tune(pairs: Sequence[Pair], make: Callable[[int], Callable[
   ranked = list(range(len(pairs)))
   for index, (num, kept) in enumerate((
       (settings.tuning_lifetimes, _FINALISTS), (settings.final_lifetimes, 1))):
-    say(f'{len(ranked)} pairs, {num} lifetimes of each')
-    live = make(num)
+    report(f'{len(ranked)} pairs, {num} lifetimes of each')
+    simulate = make(num)
     whole = {}
     for pair in ranked:
       score = log.get(index, pairs[pair])
       if score is None:
-        some = live(pair, jax.random.fold_in(key, index))
+        some = simulate(pair, jax.random.fold_in(key, index))
         bounds = curves.bins(len(some.episode_return), settings.points)
         found = curves.row([some], bounds, num)
         score = tuple(float(np.nan_to_num(np.mean(found[what]), nan=-np.inf))
@@ -123,7 +124,8 @@ def with_a2c_rates(config: config_lib.Config,
 
 
 def tune_rule(config: config_lib.Config, environment: str, eta: np.ndarray,
-              settings: settings_lib.Settings, say: Callable[[str], None],
+              settings: settings_lib.ComparisonSettings,
+              report: Callable[[str], None],
               log: Optional[Log] = None) -> dict[str, Any]:
   """Finds the arm with which a rule's agents have the best final return.
 
@@ -133,16 +135,16 @@ def tune_rule(config: config_lib.Config, environment: str, eta: np.ndarray,
   arms = config.agents[environment].arms
 
   def make(num):
-    lives = evaluation.Lives(config, environment, num)
-    return lambda arm, key: lives(eta, key, only_arm(arm, len(arms)))
+    simulate = evaluation.LifetimeSimulator(config, environment, num)
+    return lambda arm, key: simulate(eta, key, only_arm(arm, len(arms)))
 
-  arm, final = tune(arms, make, settings, say, log)
+  arm, final = tune(arms, make, settings, report, log)
   return {'arm': arm, 'arms': arms, 'final': final}
 
 
-def a2c_lives(config: config_lib.Config, environment: str, num: int
-              ) -> Callable[[Sequence[float], chex.PRNGKey],
-                            train_agents.Lifetimes]:
+def a2c_simulator(config: config_lib.Config, environment: str, num: int
+                  ) -> Callable[[Sequence[float], chex.PRNGKey],
+                                train_agents.Lifetimes]:
   """Compiles a function that simulates `num` lifetimes of A2C.
 
   Its arguments are a pair of `baselines.grid` and a key.
@@ -154,23 +156,24 @@ def a2c_lives(config: config_lib.Config, environment: str, num: int
 
 
 def tune_a2c(config: config_lib.Config, environment: str,
-             settings: settings_lib.Settings, say: Callable[[str], None],
+             settings: settings_lib.ComparisonSettings,
+             report: Callable[[str], None],
              log: Optional[Log] = None) -> dict[str, Any]:
   """Finds the pair of `baselines.grid` with which A2C has the best return."""
   pairs = baselines.grid(config.agents[environment])
 
   def make(num):
-    lives = a2c_lives(config, environment, num)
-    return lambda index, key: lives(pairs[index], key)
+    simulate = a2c_simulator(config, environment, num)
+    return lambda index, key: simulate(pairs[index], key)
 
-  best, final = tune(pairs, make, settings, say, log)
+  best, final = tune(pairs, make, settings, report, log)
   return {'learning_rate': pairs[best][0], 'entropy_cost': pairs[best][1],
           'final': final, 'pairs': pairs}
 
 
 def choose_arm(source: sources.Source, config: config_lib.Config,
-               environment: str, settings: settings_lib.Settings,
-               say: Callable[[str], None], log: Optional[Log] = None
+               environment: str, settings: settings_lib.ComparisonSettings,
+               report: Callable[[str], None], log: Optional[Log] = None
                ) -> dict[str, Any]:
   """Chooses the hyperparameters of a rule's agents.
 
@@ -181,7 +184,7 @@ def choose_arm(source: sources.Source, config: config_lib.Config,
     config: result of `training_environments.sized`.
     environment: name of the environment kind.
     settings: settings of the comparison.
-    say: see `tune`.
+    report: see `tune`.
     log: see `tune`.
 
   Returns:
@@ -192,5 +195,5 @@ def choose_arm(source: sources.Source, config: config_lib.Config,
   arm = (None if settings.tune
          else source.preferred_arm(environment, agent))
   if arm is None and not source.about.get('untrained'):
-    return tune_rule(config, environment, source.eta, settings, say, log)
+    return tune_rule(config, environment, source.eta, settings, report, log)
   return {'arm': arm, 'arms': agent.arms}

@@ -23,7 +23,7 @@ from lpg_distributed.meta_testing import learner as learner_lib
 from lpg_distributed.meta_testing import settings as settings_lib
 
 
-class State(NamedTuple):
+class LoopState(NamedTuple):
   """An agent and its environments."""
   agent: learner_lib.AgentState
   env_params: base.EnvParams
@@ -43,10 +43,10 @@ class Window(NamedTuple):
 
 class Loop(NamedTuple):
   """Functions of one agent, not yet compiled."""
-  init: Callable[[chex.PRNGKey], State]
+  init: Callable[[chex.PRNGKey], LoopState]
   # (eta, Hyper, State, number of updates) -> (State, Window). The number of
   # updates is static.
-  advance: Callable[..., tuple[State, Window]]
+  advance: Callable[..., tuple[LoopState, Window]]
 
 
 def check(environment: base.Environment) -> None:
@@ -61,7 +61,7 @@ def check(environment: base.Environment) -> None:
 
 def make_loop(environment: base.Environment,
               make_network: Callable[[int], agent_networks.Network],
-              settings: settings_lib.Settings,
+              settings: settings_lib.AgentSettings,
               rule: rule_lib.UpdateRule,
               num_envs: int) -> Loop:
   """Builds the functions of one agent.
@@ -88,8 +88,8 @@ def make_loop(environment: base.Environment,
         env_params, jax.random.split(reset_key, num_envs))
     returns = rollout.no_returns(num_envs)
     returns = returns._replace(whole=jnp.ones_like(returns.whole))
-    return State(learner.init(agent_key), env_params, env_state,
-                 observation, returns, key, jnp.int32(0))
+    return LoopState(learner.init(agent_key), env_params, env_state,
+                     observation, returns, key, jnp.int32(0))
 
   def collect(state, key):
     """Collects a trajectory; returns the new state and the experience."""
@@ -119,7 +119,7 @@ def make_loop(environment: base.Environment,
                            returns=returns),
             rule_lib.Experience(trajectory, outputs))
 
-  def advance(eta: Any, hyper: rule_lib.Hyper, state: State,
+  def advance(eta: Any, hyper: rule_lib.Hyper, state: LoopState,
               num_updates: int):
     def update(state, _):
       key = jax.random.fold_in(state.key, state.updates)

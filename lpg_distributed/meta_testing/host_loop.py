@@ -37,7 +37,7 @@ class Snapshot(NamedTuple):
   env_steps: int  # steps so far, over all environments
 
 
-class Progress(NamedTuple):
+class TrainingProgress(NamedTuple):
   """The progress of training."""
   env_steps: int  # steps so far, over all environments
   # Raw returns of the episodes that ended since the last item, ordered by step.
@@ -46,7 +46,7 @@ class Progress(NamedTuple):
   metrics: Optional[Mapping[str, float]]  # those of an update that just ended
 
 
-class _Left(Exception):
+class _GeneratorClosed(Exception):
   """The caller of `train` closed the iterator."""
 
 
@@ -57,7 +57,7 @@ def part_steps(num_steps: int, num_envs: int) -> int:
   return max(fitting, default=1)
 
 
-class _Group:
+class _ThreadGroup:
   """Environments that one thread steps, and their share of a trajectory."""
 
   def __init__(self, environment: host.HostEnvironment, num_steps: int,
@@ -81,7 +81,7 @@ class _Group:
     self.kept, self.returns, self.taken = [], [], 0
     for t in range(len(self.actions)):
       if self._stop.is_set():
-        raise _Left()
+        raise _GeneratorClosed()
       action, kept = self.act(learner, theta, t, uniform)
       self.actions[t] = action
       self.kept.append(kept)
@@ -94,7 +94,7 @@ class _Group:
     self.kept.append(self.act(learner, theta, -1, uniform)[1])
 
   def act(self, learner: learner_lib.Learner, theta: types.Params, t: int,
-          uniform: np.ndarray) -> tuple[jax.Array, learner_lib.Kept]:
+          uniform: np.ndarray) -> tuple[jax.Array, learner_lib.Activations]:
     return learner.act_and_keep(theta, self.observations[t], uniform[t])
 
   def open_next(self) -> None:
@@ -113,7 +113,7 @@ class _Group:
 
 
 def _experience(learner: learner_lib.Learner,
-                groups: Sequence[_Group]) -> rule_lib.Experience:
+                groups: Sequence[_ThreadGroup]) -> rule_lib.Experience:
   """Joins the groups' trajectories, without observations.
 
   No rule reads observations.
@@ -128,13 +128,13 @@ def _experience(learner: learner_lib.Learner,
                        join('discounts')), learner.split(rows))
 
 
-def _returns(groups: Sequence[_Group]) -> tuple[float, ...]:
+def _returns(groups: Sequence[_ThreadGroup]) -> tuple[float, ...]:
   """Returns of the episodes that ended, ordered by step, then environment."""
   by_step = zip(*(group.returns for group in groups))
   return tuple(x for step in by_step for returns in step for x in returns)
 
 
-def _parts(groups: Sequence[_Group], targets: rule_lib.Targets
+def _parts(groups: Sequence[_ThreadGroup], targets: rule_lib.Targets
            ) -> list[learner_lib.Part]:
   """Divides the trajectories of all groups, with their targets, into parts."""
   targets = jax.tree_util.tree_map(np.asarray, targets)
@@ -156,9 +156,9 @@ def _seed(seed: int, taken: int) -> int:
 
 def train(environments: Union[host.HostEnvironment,
                               Sequence[host.HostEnvironment]],
-          learner: learner_lib.Learner, settings: settings_lib.Settings,
+          learner: learner_lib.Learner, settings: settings_lib.AgentSettings,
           eta: lpg_network.Eta, seed: int, env_steps: int,
-          snapshot: Optional[Snapshot] = None) -> Iterator[Progress]:
+          snapshot: Optional[Snapshot] = None) -> Iterator[TrainingProgress]:
   """Trains an agent from the start or from a snapshot.
 
   Yields at least every tenth of a second, except during compilation, so that
@@ -189,7 +189,7 @@ def train(environments: Union[host.HostEnvironment,
   draw = jax.jit(lambda taken: jax.random.uniform(
       jax.random.fold_in(act_key, taken), (num_steps, num_envs)))
   stop = threading.Event()
-  groups = [_Group(environment, num_steps, _seed(seed, taken), stop)
+  groups = [_ThreadGroup(environment, num_steps, _seed(seed, taken), stop)
             for environment in environments]
   splits = np.cumsum([group.num_envs for group in groups])[:-1]
   pool = futures.ThreadPoolExecutor(len(groups))
@@ -198,7 +198,7 @@ def train(environments: Union[host.HostEnvironment,
     running = [pool.submit(function, *item) for item in items]
     while futures.wait(running, _HEARTBEAT_S)[1]:
       steps = taken * num_envs + sum(g.taken * g.num_envs for g in groups)
-      yield Progress(steps, (), state, None)
+      yield TrainingProgress(steps, (), state, None)
     return [job.result() for job in running]
 
   # JAX may read NumPy arrays in place, so wait before they change.
@@ -208,13 +208,13 @@ def train(environments: Union[host.HostEnvironment,
 
   compiled = False
   try:
-    yield Progress(taken * num_envs, (), state, None)
+    yield TrainingProgress(taken * num_envs, (), state, None)
     while taken * num_envs < env_steps:
       uniforms = np.split(np.asarray(draw(taken)), splits, axis=1)
       if not compiled:  # Compile once, before the threads start.
         for group, uniform in zip(groups, uniforms):
           group.act(learner, state.theta, 0, uniform)
-      yield from in_threads(_Group.collect, [
+      yield from in_threads(_ThreadGroup.collect, [
           (group, learner, state.theta, uniform)
           for group, uniform in zip(groups, uniforms)])
       taken += num_steps
@@ -229,8 +229,8 @@ def train(environments: Union[host.HostEnvironment,
       gradients = yield from in_threads(gradient, [(part,) for part in parts])
       state = jax.block_until_ready(learner.update(
           hyper, state, gradients, np.float32(num_steps * num_envs)))
-      yield Progress(taken * num_envs, _returns(groups), state,
-                     {name: float(x) for name, x in metrics.items()})
+      yield TrainingProgress(taken * num_envs, _returns(groups), state,
+                             {name: float(x) for name, x in metrics.items()})
       for group in groups:
         group.open_next()
   finally:

@@ -53,7 +53,7 @@ class Job:
   rule: str  # see `core.update_rules.registry.names`
   env_steps: int  # of each agent, over its parallel environments
   num_envs: int
-  settings: settings_lib.Settings
+  settings: settings_lib.AgentSettings
   seeds: tuple[int, ...] = (0,)
   preset: Optional[str] = None  # of Atari only
   eta: Optional[str] = None  # a published name, or an absolute path
@@ -65,9 +65,9 @@ class Job:
 _MOST_ENV_STEPS = 10 ** 15
 
 
-def default_settings(kind: str) -> settings_lib.Settings:
+def default_settings(kind: str) -> settings_lib.AgentSettings:
   """Returns the settings of Table 4, adapted to the kind of environment."""
-  return settings_lib.Settings(
+  return settings_lib.AgentSettings(
       learning_rate=_LEARNING_RATE.get(kind, _SMALL_LEARNING_RATE),
       max_abs_reward=_MAX_ABS_REWARD.get(kind, 0.))
 
@@ -77,18 +77,18 @@ def _require(condition: bool, message: str) -> None:
     raise JobError(message)
 
 
-_POSITIVE = fields.Number(open_low=True)
+_POSITIVE = fields.Real(open_low=True)
 _SETTINGS = {
     'learning_rate': _POSITIVE, 'reward_scale': _POSITIVE,
-    'kl_cost': fields.Number(), 'max_abs_reward': fields.Number(),
-    'value_cost': fields.Number(), 'entropy_cost': fields.Number(),
-    'discount': fields.Number(high=1), 'td_lambda': fields.Number(high=1),
-    'trajectory_steps': fields.Whole(), 'use_baseline': fields.Flag(),
+    'kl_cost': fields.Real(), 'max_abs_reward': fields.Real(),
+    'value_cost': fields.Real(), 'entropy_cost': fields.Real(),
+    'discount': fields.Real(high=1), 'td_lambda': fields.Real(high=1),
+    'trajectory_steps': fields.Integer(), 'use_baseline': fields.Flag(),
     'optimiser': fields.Choice(('adam', 'sgd')),
 }
 
 
-def check_settings(settings: settings_lib.Settings) -> None:
+def check_settings(settings: settings_lib.AgentSettings) -> None:
   """Raises JobError if a setting is not allowed."""
   for name, bounds in _SETTINGS.items():
     try:
@@ -97,14 +97,15 @@ def check_settings(settings: settings_lib.Settings) -> None:
       raise JobError(str(error)) from None
 
 
-def apply_overrides(settings: settings_lib.Settings,
-                    overrides: Sequence[str]) -> settings_lib.Settings:
+def apply_overrides(settings: settings_lib.AgentSettings,
+                    overrides: Sequence[str]) -> settings_lib.AgentSettings:
   """Returns `settings`, changed by texts such as `learning_rate=0.001`.
 
   Raises:
     JobError: there is no such setting, or the value is not allowed.
   """
-  kinds = {f.name: f.type for f in dataclasses.fields(settings_lib.Settings)}
+  kinds = {f.name: f.type
+           for f in dataclasses.fields(settings_lib.AgentSettings)}
   changes = {}
   for text in overrides:
     name, found, value = text.partition('=')
@@ -127,7 +128,7 @@ def _convert(kind: type, text: str) -> Any:
     if text.lower() not in ('true', 'false', '1', '0'):
       raise ValueError(text)
     return text.lower() in ('true', '1')
-  return fields.parse_whole(text) if kind is int else kind(text)
+  return fields.parse_integer(text) if kind is int else kind(text)
 
 
 def _load_rule(rule: str, eta: Optional[str], lstm_size: int
@@ -187,8 +188,8 @@ def make_job(environment: str, rule: str, *, eta: Optional[str] = None,
   env_steps = DEFAULT_ENV_STEPS[kind] if env_steps is None else env_steps
   num_envs = NUM_ENVS[kind] if num_envs is None else num_envs
   try:
-    env_steps = fields.Whole(1, _MOST_ENV_STEPS).check('env_steps', env_steps)
-    num_envs = fields.Whole(1, 65535).check('num_envs', num_envs)
+    env_steps = fields.Integer(1, _MOST_ENV_STEPS).check('env_steps', env_steps)
+    num_envs = fields.Integer(1, 65535).check('num_envs', num_envs)
     seeds = tuple(fields.SEED.check('seeds', seed)
                   for seed in (seeds if np.ndim(seeds) else (seeds,)))
   except fields.FieldError as error:

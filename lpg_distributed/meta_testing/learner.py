@@ -27,7 +27,7 @@ class AgentState(NamedTuple):
   opt_state: Any
 
 
-class Kept(NamedTuple):
+class Activations(NamedTuple):
   """Results of acting that learning reuses."""
   rows: chex.Array  # [B, outputs]; `split` converts it to an `AgentOutput`
   activations: Any  # see `staged_network`
@@ -38,7 +38,7 @@ class Part(NamedTuple):
   observation: chex.Array  # [t, B, ...]
   action: chex.Array  # [t, B] int32
   targets: base.Targets  # leaves [t, B, ...]
-  kept: tuple[Kept, ...]  # one per step, computed with the same theta
+  kept: tuple[Activations, ...]  # one per step, computed with the same theta
 
 
 class Learner(NamedTuple):
@@ -58,8 +58,8 @@ class Learner(NamedTuple):
   # update from a trajectory.
   learn: Callable[..., tuple[AgentState, Mapping[str, Any]]]
   # The same update in steps, for environments on the host:
-  # (theta, observation [B, ...], uniform [B]) -> (action [B], Kept)
-  act_and_keep: Callable[..., tuple[chex.Array, Kept]]
+  # (theta, observation [B, ...], uniform [B]) -> (action [B], Activations)
+  act_and_keep: Callable[..., tuple[chex.Array, Activations]]
   # (rows [..., outputs]) -> AgentOutput
   split: Callable[[chex.Array], types.AgentOutput]
   # (hyper, theta, Part) -> the sum of per-step gradients
@@ -88,7 +88,7 @@ def _make_split(num_actions: int, outputs: base.Outputs
 def make_learner(
     make_network: Callable[[int], Any],
     num_actions: int,
-    settings: settings_lib.Settings,
+    settings: settings_lib.AgentSettings,
     rule: base.UpdateRule) -> Learner:
   """Builds one agent's functions.
 
@@ -153,7 +153,7 @@ def make_learner(
   def act_and_keep(theta, observation, uniform):
     rows, activations = network.forward(theta, observation)
     action = rollout.sample_action(split(rows).logits, uniform, all_actions)
-    return action, Kept(rows, activations)
+    return action, Activations(rows, activations)
 
   def gradient(hyper, theta, part):
     rows, activations = jax.tree_util.tree_map(

@@ -50,7 +50,7 @@ TUNING_FILE, CONFIG_FILE = 'tuning.json', 'config.json'
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class MiniConfig:
   """Configuration of a table; each needs a directory of its own."""
   eta_file: str
   seeds: tuple[int, ...] = SEEDS
@@ -65,7 +65,8 @@ class Config:
 class Item:
   """One rule on one environment, with a directory of its own."""
 
-  def __init__(self, config: Config, environment: str, rule: str, root: str):
+  def __init__(self, config: MiniConfig, environment: str, rule: str,
+               root: str):
     self.config, self.environment, self.rule = config, environment, rule
     name = f'{environment.partition("/")[2]}_{rule}'
     self.directory = os.path.join(root, name)
@@ -102,13 +103,13 @@ class Item:
     return result if done else None
 
 
-def items(config: Config, root: str) -> list[Item]:
+def items(config: MiniConfig, root: str) -> list[Item]:
   """Returns the items of a table, the longest first."""
   return [Item(config, environment, rule, root)
           for environment in config.environments for rule in RULES]
 
 
-def check(config: Config, root: str) -> None:
+def check(config: MiniConfig, root: str) -> None:
   """Starts a directory, or checks that it belongs to the same table.
 
   Raises:
@@ -217,7 +218,7 @@ def do(item: Item) -> None:
                 item.directory)
 
 
-def table(config: Config, root: str) -> dict[str, dict[str, Any]]:
+def table(config: MiniConfig, root: str) -> dict[str, dict[str, Any]]:
   """Returns the scores of finished items, by environment and rule."""
   rows: dict[str, dict[str, Any]] = {}
   for item in items(config, root):

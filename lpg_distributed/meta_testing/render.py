@@ -82,7 +82,7 @@ def _painter(environment: str, spec: specs.Array
                     'environments, which draw themselves')
 
 
-def _make_host(job: jobs.Job, loaded: registry.Loaded):
+def _make_host(job: jobs.Job, loaded: registry.LoadedEnvironment):
   """Returns a batch of one environment, and its painter."""
   kind, name = registry.split(job.environment)
   if kind != 'gymnasium':

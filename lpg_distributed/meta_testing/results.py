@@ -58,7 +58,7 @@ def _job(header: Mapping[str, Any]) -> jobs.Job:
   config = values['rule_config']
   return jobs.Job(**{
       **values, 'seeds': tuple(values['seeds']),
-      'settings': settings_lib.Settings(**_settings(values['settings'])),
+      'settings': settings_lib.AgentSettings(**_settings(values['settings'])),
       'rule_config': config and config_lib.RuleConfig(**config)})
 
 

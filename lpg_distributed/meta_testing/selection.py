@@ -37,7 +37,7 @@ class Trial(NamedTuple):
   directory: str
 
 
-class Choice(NamedTuple):
+class Selection(NamedTuple):
   """The result of the selection."""
   best: Pair
   scores: Mapping[Pair, float]  # means over environments
@@ -81,7 +81,7 @@ def _score(environment: str, value: float, others: Sequence[float]) -> float:
   return (value - low) / (high - low) if high > low else 0.
 
 
-def choose(found: Sequence[Trial]) -> Choice:
+def choose(found: Sequence[Trial]) -> Selection:
   """Selects the best pair, without environments where no episode ended.
 
   Raises:
@@ -106,10 +106,10 @@ def choose(found: Sequence[Trial]) -> Choice:
       scores[pair] = sum(values) / len(values)
   if not scores:
     raise jobs.JobError('no episode has ended yet; give the agents more steps')
-  return Choice(max(scores, key=scores.get), scores, returns)
+  return Selection(max(scores, key=scores.get), scores, returns)
 
 
-def lines_of(choice: Choice) -> list[str]:
+def lines_of(choice: Selection) -> list[str]:
   """Formats a table of all pairs, best first, and the choice."""
   environments = list(next(iter(choice.returns.values())))
   rows = []

@@ -41,7 +41,7 @@ _CHECKPOINT_PERIOD_S = 30.
 _ETA_FOLD = 0x657461
 
 
-class InUseError(jobs.JobError):
+class JobInUseError(jobs.JobError):
   """Another process uses the directory."""
 
 
@@ -73,7 +73,7 @@ def make_rule(job: jobs.Job) -> rule_lib.UpdateRule:
   return rule_registry.make(rule_registry.kind_of(job.rule), job.rule_config)
 
 
-def load_environment(job: jobs.Job) -> registry.Loaded:
+def load_environment(job: jobs.Job) -> registry.LoadedEnvironment:
   """Loads the job's environment.
 
   Raises:
@@ -120,7 +120,7 @@ def _finite(metrics: Mapping[str, Any]) -> bool:
   return all(math.isfinite(float(x)) for x in metrics.values())
 
 
-class _Run:
+class _TrainingRun:
   """The state that both loops share: files, clock, status."""
 
   def __init__(self, job: jobs.Job, directory: str, stop: threading.Event,
@@ -185,7 +185,7 @@ class _Run:
       self._writer.close()
 
 
-def _run_jitted(run: _Run, environment: base.Environment) -> bool:
+def _run_jitted(run: _TrainingRun, environment: base.Environment) -> bool:
   job = run.job
   seeds = len(job.seeds)
   loop = compiled_loop.make_loop(
@@ -242,7 +242,7 @@ def _run_jitted(run: _Run, environment: base.Environment) -> bool:
   return finished
 
 
-def _make_batches(loaded: registry.Loaded, num_envs: int,
+def _make_batches(loaded: registry.LoadedEnvironment, num_envs: int,
                   num_threads: Optional[int]) -> list[Any]:
   if loaded.make_groups is None:
     return [loaded.make_host(num_envs)]
@@ -250,7 +250,7 @@ def _make_batches(loaded: registry.Loaded, num_envs: int,
                             num_threads or len(os.sched_getaffinity(0)))
 
 
-def _run_host(run: _Run, batches: list[Any]) -> bool:
+def _run_host(run: _TrainingRun, batches: list[Any]) -> bool:
   job = run.job
   spec = batches[0].observation_spec()
   learner = learner_lib.make_learner(
@@ -275,7 +275,7 @@ def _run_host(run: _Run, batches: list[Any]) -> bool:
   return True
 
 
-def _train_on_host(run: _Run, batches, learner, index: int,
+def _train_on_host(run: _TrainingRun, batches, learner, index: int,
                    snapshot: Optional[host_loop.Snapshot],
                    updates: int) -> bool:
   """Trains one agent to its end; returns False if it was stopped."""
@@ -345,8 +345,8 @@ def _hold(directory: str):
     own_directory.make(directory)
     own_directory.require_own(directory)
     return own_directory.hold(directory)
-  except own_directory.InUseError as error:
-    raise InUseError(str(error)) from None
+  except own_directory.DirectoryInUseError as error:
+    raise JobInUseError(str(error)) from None
   except own_directory.DirectoryError as error:
     raise jobs.JobError(str(error)) from None
   except OSError as error:
@@ -371,7 +371,7 @@ def run(job: jobs.Job, directory: str, stop: Optional[threading.Event] = None,
     True if the job is done; False if it was stopped.
 
   Raises:
-    InUseError: another process uses the directory.
+    JobInUseError: another process uses the directory.
     JobError, ResultError, AgentCheckpointError: the message is one line.
   """
   stop = stop or threading.Event()
@@ -385,8 +385,8 @@ def run(job: jobs.Job, directory: str, stop: Optional[threading.Event] = None,
       except (ValueError, ImportError) as error:
         raise _job_error(job, error) from None
     with _hold(directory):
-      running = _Run(job, directory, stop, watch,
-                     batches[0].frames_per_step if batches else 1)
+      running = _TrainingRun(job, directory, stop, watch,
+                             batches[0].frames_per_step if batches else 1)
       try:
         if loaded.jax is not None:
           return _run_jitted(running, loaded.jax)

@@ -8,7 +8,7 @@ from lpg_distributed.core.update_rules import base
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class AgentSettings:
   """Settings of an agent; the defaults are those of Table 4."""
   optimiser: str = 'adam'
   learning_rate: float = 5e-4  # alpha_lr

@@ -9,7 +9,7 @@ from lpg_distributed.meta_testing import results
 _LAST = 0.1  # share of an agent's steps that final returns are taken from
 
 
-class Score(NamedTuple):
+class MeanReturn(NamedTuple):
   """Mean over agents, and its standard error (None for a single agent)."""
   mean: float
   standard_error: Optional[float]
@@ -45,14 +45,14 @@ def by_seed(result: results.Result) -> dict[int, list[dict[str, Any]]]:
   return agents
 
 
-def score(values: Sequence[float]) -> Score:
+def score(values: Sequence[float]) -> MeanReturn:
   """Computes the mean over agents and its standard error."""
   error = (float(np.std(values, ddof=1) / np.sqrt(len(values)))
            if len(values) > 1 else None)
-  return Score(float(np.mean(values)), error, len(values))
+  return MeanReturn(float(np.mean(values)), error, len(values))
 
 
-def final_score(result: results.Result) -> Optional[Score]:
+def final_score(result: results.Result) -> Optional[MeanReturn]:
   """Computes the score over the agents that finished an episode."""
   values = [final_return(rows) for rows in by_seed(result).values()]
   values = [value for value in values if value is not None]

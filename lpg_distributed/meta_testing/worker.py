@@ -22,13 +22,13 @@ ERROR_FILE, STATUS_FILE = 'error.txt', 'status.json'
 _STATUS_PERIOD_S = 2.
 
 
-class Task(NamedTuple):
+class JobTask(NamedTuple):
   """A job and the directory of its files."""
   job: jobs_lib.Job
   directory: str
 
 
-def is_done(task: Task) -> bool:
+def is_done(task: JobTask) -> bool:
   """Returns whether the task is done.
 
   Raises:
@@ -46,7 +46,7 @@ def is_done(task: Task) -> bool:
              for seed in task.job.seeds)
 
 
-def read_status(task: Task) -> Optional[Mapping[str, Any]]:
+def read_status(task: JobTask) -> Optional[Mapping[str, Any]]:
   """Returns the last status of a task; None if there is none."""
   try:
     with open(os.path.join(task.directory, STATUS_FILE),
@@ -56,7 +56,7 @@ def read_status(task: Task) -> Optional[Mapping[str, Any]]:
     return None
 
 
-def read_error(task: Task) -> Optional[str]:
+def read_error(task: JobTask) -> Optional[str]:
   """Returns the error of a task's last attempt; None if it did not fail."""
   try:
     with open(os.path.join(task.directory, ERROR_FILE),
@@ -69,7 +69,7 @@ def read_error(task: Task) -> Optional[str]:
 class Worker:
   """One of several workers that share a list of tasks."""
 
-  def __init__(self, tasks: Sequence[Task], stop: threading.Event,
+  def __init__(self, tasks: Sequence[JobTask], stop: threading.Event,
                num_threads: int = 1,
                run: Callable[..., bool] = session.run):
     """Prepares the worker, without starting work.
@@ -98,13 +98,13 @@ class Worker:
       try:
         if not is_done(task):
           self._do(task)
-      except session.InUseError:  # Another worker runs this job.
+      except session.JobInUseError:  # Another worker runs this job.
         continue
       except Exception as error:  # pylint: disable=broad-except
         failed += self._report(task, error)
     return failed
 
-  def _do(self, task: Task) -> None:
+  def _do(self, task: JobTask) -> None:
     with contextlib.suppress(FileNotFoundError):
       os.remove(os.path.join(task.directory, ERROR_FILE))
     last = [0.]
@@ -120,7 +120,7 @@ class Worker:
     _write_status(task, {**(read_status(task) or {}),
                          'state': 'done' if done else 'stopped'})
 
-  def _report(self, task: Task, error: Exception) -> int:
+  def _report(self, task: JobTask, error: Exception) -> int:
     message = f'{type(error).__name__}: {" ".join(str(error).split())}'
     logging.warning('%s failed: %s', task.directory, message)
     os.makedirs(task.directory, exist_ok=True)
@@ -129,6 +129,6 @@ class Worker:
     return 1
 
 
-def _write_status(task: Task, status: Mapping[str, Any]) -> None:
+def _write_status(task: JobTask, status: Mapping[str, Any]) -> None:
   path = os.path.join(task.directory, STATUS_FILE)
   files.write_whole(path, json.dumps(status).encode())

@@ -30,7 +30,7 @@ _PROGRESS_PERIOD_S = 5.
 _SAVE_PERIOD_S = 60.
 
 
-class Task(NamedTuple):
+class EvaluationTask(NamedTuple):
   """A rule and the game to evaluate it on."""
   meta_step: int
   game: str
@@ -76,7 +76,7 @@ class Evaluations:
     self._seed = seed
     self._path = os.path.join(run_dir, 'evaluator', 'agent.npz')
     self._make_environments = make_environments
-    self._settings = settings_lib.Settings(
+    self._settings = settings_lib.AgentSettings(
         learning_rate=config.learning_rate, kl_cost=config.kl_cost,
         discount=config.discount, trajectory_steps=config.trajectory_steps,
         use_baseline=config.use_baseline)
@@ -103,7 +103,7 @@ class Evaluations:
     return {**{name: getattr(self._config, name) for name in names},
             'run_seed': self._seed}
 
-  def interrupted(self) -> Optional[Task]:
+  def interrupted(self) -> Optional[EvaluationTask]:
     """Task of the saved agent; None if no agent can be used."""
     like = {'eta': jax.ShapeDtypeStruct((rule_vector.size(self._rule),),
                                         np.float32)}
@@ -115,10 +115,10 @@ class Evaluations:
     if (saved is None or saved.info['identity'] != self._identity()
         or saved.info['game'] not in self._config.games):
       return None
-    return Task(saved.info['meta_step'], saved.info['game'],
-                saved.state['eta'])
+    return EvaluationTask(saved.info['meta_step'], saved.info['game'],
+                          saved.state['eta'])
 
-  def _load(self, task: Task, learner: learner_lib.Learner):
+  def _load(self, task: EvaluationTask, learner: learner_lib.Learner):
     """Snapshot and record of the saved agent, if it is of this task."""
     found = self.interrupted()
     if found is None or found[:2] != task[:2]:
@@ -133,7 +133,7 @@ class Evaluations:
     return host_loop.Snapshot(saved.state['agent'],
                               record['env_steps']), record
 
-  def _save(self, task: Task, state: learner_lib.AgentState,
+  def _save(self, task: EvaluationTask, state: learner_lib.AgentState,
             record: atari_record.Record) -> None:
     os.makedirs(os.path.dirname(self._path), exist_ok=True)
     agent_file.save(self._path, {'agent': state, 'eta': task.eta},
@@ -145,7 +145,7 @@ class Evaluations:
     with contextlib.suppress(FileNotFoundError):
       os.remove(self._path)
 
-  def run(self, task: Task, stop: threading.Event,
+  def run(self, task: EvaluationTask, stop: threading.Event,
           tell: Callable[[Mapping[str, Any]], None],
           write: Callable[[Mapping[str, Any]], None]) -> bool:
     """Trains an agent for `config.frames`, or until it diverges.

@@ -87,7 +87,7 @@ class AtariEvaluator:
     self._on_closed = on_closed
     self._evaluations = atari_evaluation.Evaluations(
         config, rule, run_dir, seed, make_environments)
-    self._tasks: list[atari_evaluation.Task] = []  # of one snapshot
+    self._tasks: list[atari_evaluation.EvaluationTask] = []  # of one snapshot
     self._failures = {name: _Failures() for name in ('', *config.games)}
     self._last_step: Optional[int] = None
     self._done: set[tuple[int, str]] = set()
@@ -128,7 +128,7 @@ class AtariEvaluator:
   def _begin_round(self, step: int, eta: np.ndarray) -> None:
     """Lists the games that are not done with this eta."""
     self._last_step = step
-    self._tasks = [atari_evaluation.Task(step, game, eta)
+    self._tasks = [atari_evaluation.EvaluationTask(step, game, eta)
                    for game in self._config.games
                    if (step, game) not in self._done]
 

@@ -33,7 +33,7 @@ class Record:
     self._row_frames = self.frames
     self._scores = atari.scores().get(game)
 
-  def add(self, progress: host_loop.Progress) -> None:
+  def add(self, progress: host_loop.TrainingProgress) -> None:
     """Counts an item with an update. Items without one are skipped, because
     they run ahead of the agent."""
     if progress.metrics is None:

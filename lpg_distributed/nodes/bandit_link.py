@@ -24,7 +24,7 @@ class BanditLink:
     self.state: Optional[Mapping[str, Any]] = None  # None: no returns yet
 
   def begin(self, epoch: int, state: Optional[Mapping[str, Any]]) -> None:
-    """Begins an epoch with a state; `tend` restores the server to it."""
+    """Begins an epoch with a state; `watch` restores the server to it."""
     self.epoch, self.state = epoch, state
 
   def end_step(self, meta_step: int, reports: list[list[Any]]
@@ -46,7 +46,7 @@ class BanditLink:
                 if name != 'epoch'}
       self._bandit.restore(self.epoch, self.state)
 
-  def tend(self, lock: threading.Lock, ended: Callable[[float], bool]) -> None:
+  def watch(self, lock: threading.Lock, ended: Callable[[float], bool]) -> None:
     """Restores the server whenever it is in another epoch.
 
     Args:

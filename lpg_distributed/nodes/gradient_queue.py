@@ -25,7 +25,7 @@ TABLE = 'meta_gradients'
 _AWAY_PAUSE_S = 0.5
 
 
-class QueueBooks(NamedTuple):
+class QueueCounts(NamedTuple):
   """Numbers of items since the queue was made."""
   inserted: int
   waiting: int  # in the queue
@@ -45,7 +45,7 @@ class GradientReader(Protocol):
   def get(self, timeout_s: float) -> Optional[types.MetaGradient]:
     """Returns None if none arrived in time."""
 
-  def books(self) -> Optional[QueueBooks]:
+  def books(self) -> Optional[QueueCounts]:
     """Counts of items; None if they are not known."""
 
 
@@ -72,8 +72,8 @@ class LocalGradientQueue:
     except queue.Empty:
       return None
 
-  def books(self) -> QueueBooks:
-    return QueueBooks(self._inserted, self._queue.qsize(), 0)
+  def books(self) -> QueueCounts:
+    return QueueCounts(self._inserted, self._queue.qsize(), 0)
 
 
 def _import_tensorflow() -> None:
@@ -221,13 +221,13 @@ class ReverbGradientReader:
     self._given += 1
     return gradient
 
-  def books(self, timeout_s: int = 5) -> Optional[QueueBooks]:
+  def books(self, timeout_s: int = 5) -> Optional[QueueCounts]:
     """Counts of this server and reader; None if the server is away."""
     try:
       table = self._client.server_info(timeout=timeout_s)[TABLE]
     except Exception as error:  # As above.
       logging.warning('the gradient queue is away: %s', error)
       return None
-    return QueueBooks(
+    return QueueCounts(
         table.rate_limiter_info.insert_stats.completed + self._put_here,
         table.current_size, self._taken + self._put_here - self._given)

@@ -253,7 +253,7 @@ class MetaLearner:
         target=lambda: self._stop.wait() and self.stop_training(),
         daemon=True).start()
     threading.Thread(
-        target=self._bandit.tend, daemon=True, args=(
+        target=self._bandit.watch, daemon=True, args=(
             self._update_lock,
             lambda wait_s: done.wait(wait_s) or self._stop.is_set())).start()
     try:

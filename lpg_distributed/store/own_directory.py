@@ -30,7 +30,7 @@ class DirectoryError(errors.UserError, OSError):
     return str(self.args[0])
 
 
-class InUseError(DirectoryError):
+class DirectoryInUseError(DirectoryError):
   """Another process holds it."""
 
 
@@ -127,7 +127,7 @@ def hold(path: str) -> Lock:
   process of another host cannot be seen then; this is said as a warning.
 
   Raises:
-    InUseError: another process holds it.
+    DirectoryInUseError: another process holds it.
     OSError: the lock cannot be opened.
   """
   file = os.path.join(path, LOCK)
@@ -153,7 +153,7 @@ def _try(call, descriptor: int, path: str) -> Optional[OSError]:
     call(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except OSError as error:
     if error.errno in _IN_USE:
-      raise InUseError(f'{path} is in use by another launch') from None
+      raise DirectoryInUseError(f'{path} is in use by another launch') from None
     return error
   return None
 
@@ -178,7 +178,8 @@ def _note_owner(lock: TextIO, path: str, obstacle: OSError) -> None:
   except (ValueError, AttributeError):
     host = pid = start = None
   if host == me['host'] and type(pid) is int and start == _start_of(pid):
-    raise InUseError(f'{path} is in use by another launch, process {pid}')
+    raise DirectoryInUseError(
+        f'{path} is in use by another launch, process {pid}')
   logging.warning(
       '%s is on a file system without locks (%s)%s; see that no other launch '
       'uses it', path, obstacle.strerror,

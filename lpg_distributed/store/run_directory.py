@@ -116,7 +116,7 @@ def _lock(path: str):
     own_directory.make(path)
     own_directory.require_own(path)
     return own_directory.hold(path)
-  except own_directory.InUseError as error:
+  except own_directory.DirectoryInUseError as error:
     raise config_lib.ConfigError(
         f'{error}; wait for it, stop it, or choose another --run_dir'
         ) from None

@@ -15,7 +15,7 @@ from lpg_distributed.core import baselines
 from lpg_distributed.core import train_agents
 from tests.launch import command_testing
 
-SETTINGS = training_settings.Settings(num_lifetimes=10, chunk=6)
+SETTINGS = training_settings.ComparisonSettings(num_lifetimes=10, chunk=6)
 ABOUT = {'rules': {'LPG': {}}, 'settings': dataclasses.asdict(SETTINGS)}
 
 

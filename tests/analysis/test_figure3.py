@@ -28,8 +28,9 @@ from tests.launch import command_testing
 
 _RESULTS = pathlib.Path(__file__).resolve().parents[2] / 'docs' / 'results'
 NAME, CONFIG = run_testing.NAME, run_testing.CONFIG
-TINY = training_settings.Settings(num_lifetimes=3, chunk=2, tuning_lifetimes=2,
-                         final_lifetimes=3, updates=30, num_envs=8, points=4)
+TINY = training_settings.ComparisonSettings(
+    num_lifetimes=3, chunk=2, tuning_lifetimes=2, final_lifetimes=3, updates=30,
+    num_envs=8, points=4)
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -171,11 +172,11 @@ def test_an_interrupted_search_goes_on(evaluated, rules, monkeypatch):
   num_pairs = len(evaluated['a2c']['pairs'])
   assert [len(found['tuning']['A2C']) for found in kept[:-1]] == list(
       range(1, num_pairs + 5))
-  make = tuning.a2c_lives
+  make = tuning.a2c_simulator
   def counted(config, environment, num):
     live = make(config, environment, num)
     return lambda pair, key: lived.append(num) or live(pair, key)
-  monkeypatch.setattr(tuning, 'a2c_lives', counted)
+  monkeypatch.setattr(tuning, 'a2c_simulator', counted)
   again = evaluate(kept[num_pairs + 1])  # Two of four finalists are there.
   assert stored.plain(again) == whole
   assert lived == 2 * [TINY.final_lifetimes] + 2 * [TINY.chunk]
@@ -232,7 +233,7 @@ def test_a_rule_whose_bandit_does_not_know_the_kind_is_tuned(run_dir):
   source = sources.read(run_dir)._replace(bandit=None)
   found = tuning.choose_arm(source, config, NAME, TINY, print)
   assert found['arms'] == CONFIG.agents[NAME].arms
-  lives = evaluation.Lives(config, NAME, TINY.final_lifetimes)
+  lives = evaluation.LifetimeSimulator(config, NAME, TINY.final_lifetimes)
   alone = lives(source.eta, jax.random.fold_in(
       evaluation.held_out_key(TINY.seed, tuning.STREAM), 1),
                 tuning.only_arm(found['arm'], 9))
@@ -268,10 +269,10 @@ def test_rules_that_are_tuned_have_the_learning_rates_of_a2c(
       20., 40., 80., 320.]
 
 
-def made_up(environment, rules, settings, say=None, found=None,
+def made_up(environment, rules, settings, report=None, found=None,
             keep=lambda found: None):
   """In place of `training_environments.evaluate`: numbers of no agents."""
-  del say
+  del report
   if found:
     return found
   rng = np.random.default_rng(len(environment))

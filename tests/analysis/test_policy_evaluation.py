@@ -27,8 +27,8 @@ WORLD = grid_world.GridWorldSettings(
     3, 4, (grid_world.ObjectType(1, 1., 1., 0.),
            grid_world.ObjectType(1, -1., 1., 0.)), 500, True)
 CELLS = np.array([[11, 5], [0, 6]])
-SETTINGS = evaluation_settings.Settings(updates=40, records=2, num_envs=8,
-                               trajectory_steps=10)
+SETTINGS = evaluation_settings.PredictionSettings(
+    updates=40, records=2, num_envs=8, trajectory_steps=10)
 
 
 @pytest.fixture(scope='module')
@@ -145,7 +145,7 @@ def test_regression_finds_what_is_there():
 
 
 def test_correlations_by_hand():
-  worlds = evaluation.Worlds(
+  worlds = evaluation.GridBatch(
       np.zeros((2, 1)), np.zeros(0),
       values=np.array([[[1., 2., 3., 9.], [1., 2., 3., 9.]]]),
       visited=np.array([[True, True, True, False]] * 2))

@@ -90,10 +90,10 @@ def test_publishing_goes_on(tmp_path, monkeypatch):
   run_dir = run_testing.store(tmp_path / 'run')
   lived = []
 
-  def evaluate(name, rules, settings, say, found, keep):
+  def evaluate(name, rules, settings, report, found, keep):
     if not found:
       lived.append(name)
-    return test_figure3.made_up(name, rules, settings, say, found, keep)
+    return test_figure3.made_up(name, rules, settings, report, found, keep)
 
   def interrupt(source):
     raise KeyboardInterrupt

@@ -84,7 +84,7 @@ def test_lpg_v_has_no_y_to_go_without(tmp_path, monkeypatch):
   run_dir = store_run(tmp_path / 'run')
   monkeypatch.setattr(
       evaluation, 'evaluate', lambda config, name, variants, *_: {
-          variant: evaluation.Score(1., 0.5, 3) for variant in variants})
+          variant: evaluation.KindScore(1., 0.5, 3) for variant in variants})
   config = dataclasses.replace(
       CONFIG, rule=dataclasses.replace(CONFIG.rule, kind='lpg_v'),
       evaluator=dataclasses.replace(CONFIG.evaluator, enabled=False))

@@ -20,7 +20,7 @@ def test_an_interrupted_row_goes_on(num_lived, tmp_path):
     if len(asked) == num_lived:
       raise KeyboardInterrupt
     asked.append(name)
-    return {'full': evaluation.Score(float(NAMES.index(name)), 0.5, 4)}
+    return {'full': evaluation.KindScore(float(NAMES.index(name)), 0.5, 4)}
 
   run_dir = str(tmp_path)
   with pytest.raises(KeyboardInterrupt):
@@ -45,7 +45,7 @@ def test_what_is_of_another_rule_is_done_anew(step, num_lifetimes, damage,
       asked.append('')
       raise KeyboardInterrupt
     asked.append(name)
-    return {'full': evaluation.Score(0., 0., 4)}
+    return {'full': evaluation.KindScore(0., 0., 4)}
 
   with pytest.raises(KeyboardInterrupt):
     score_rows.write(str(tmp_path), 'a', 7, 4, NAMES, scores_of)

@@ -12,7 +12,8 @@ from lpg_distributed.analysis import tuning
 from lpg_distributed.core import train_agents
 
 PAIRS = [(float(i), 0.5) for i in range(8)]
-SETTINGS = training_settings.Settings(tuning_lifetimes=2, final_lifetimes=7)
+SETTINGS = training_settings.ComparisonSettings(
+    tuning_lifetimes=2, final_lifetimes=7)
 
 
 def lives(num, value, bonus=0.):

@@ -14,8 +14,8 @@ FLAGS = [KIND, '--units=8', '--envs=4', '--lifetimes=2', '--check_units=8',
          '--check_envs=4', '--gemm=64', '--repeats=1', '--grid_units=8',
          '--grid_lifetimes=1']
 
-RIGHT = device_checks.Result(np.array([3., 4.]), np.array([1., np.nan, 2.]),
-                             np.array([10.]))
+RIGHT = device_checks.ShardResult(
+    np.array([3., 4.]), np.array([1., np.nan, 2.]), np.array([10.]))
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from lpg_distributed.meta_testing import settings as settings_lib
 
 def final_returns(name, learning_rate, updates, seeds=6):
   """Mean returns of each agent: of the first tenth and of the last."""
-  settings = settings_lib.Settings(learning_rate=learning_rate,
-                                   max_abs_reward=0.)
+  settings = settings_lib.AgentSettings(learning_rate=learning_rate,
+                                        max_abs_reward=0.)
   environment = gymnax_adapter.load(name)
   spec = environment.observation_spec()
   loop = compiled_loop.make_loop(

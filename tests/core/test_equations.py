@@ -76,7 +76,7 @@ def meta_train():
 
 def meta_test():
   """Traces an update of one agent."""
-  settings = settings_lib.Settings()
+  settings = settings_lib.AgentSettings()
   rule = registry.make('lpg', windows.RULE)
   network = lambda outputs: agent_networks.Network(
       init=lambda key: jnp.zeros((3, outputs)), apply=lambda w, x: x @ w)

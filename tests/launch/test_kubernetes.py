@@ -322,7 +322,7 @@ class _Pod:
                'from lpg_distributed.launch.cluster.kubernetes import node\n'
                'node.ENTRY = "entry"; node._PATIENCE_S = 1.; '
                'node._TICK_S = 0.05\n'
-               'sys.exit(node.Node("some_node").run())')
+               'sys.exit(node.NodeRunner("some_node").run())')
     self.alive = directory / 'alive' / 'alive'
     self.process = subprocess.Popen([sys.executable, '-c', program], env={
         **os.environ, 'PYTHONPATH': str(entry.parent),

@@ -14,7 +14,7 @@ _PROGRAM = '''
 import sys, threading
 from lpg_distributed.launch.local import pool
 from tests.launch import test_pool
-pool.work([pool.Task(str(i), test_pool.note, (sys.argv[1], i, 60.))
+pool.work([pool.PoolTask(str(i), test_pool.note, (sys.argv[1], i, 60.))
            for i in range(2)], 2, threading.Event())
 '''
 
@@ -53,8 +53,8 @@ def _until(condition, seconds=60.):
 @pytest.mark.parametrize('fails', [False, True])
 def test_at_the_end_of_all_tasks(tmp_path, fails):
   """The last one fails, when nothing else runs any more; or none does."""
-  tasks = [pool.Task('0', note, (str(tmp_path), 0, 0.)),
-           pool.Task('1', note, (str(tmp_path), 1, 1., fails))]
+  tasks = [pool.PoolTask('0', note, (str(tmp_path), 0, 0.)),
+           pool.PoolTask('1', note, (str(tmp_path), 1, 1., fails))]
   if fails:
     with pytest.raises(ValueError, match='this one fails'):
       pool.work(tasks, 2, threading.Event())
@@ -69,7 +69,7 @@ def test_stopped(tmp_path):
   threading.Thread(
       target=lambda: (_until(lambda: len(_pids(tmp_path)) == 2), stop.set())
   ).start()
-  assert not pool.work([pool.Task(str(i), note, (str(tmp_path), i, 60.))
+  assert not pool.work([pool.PoolTask(str(i), note, (str(tmp_path), i, 60.))
                         for i in range(3)], 2, stop)
   assert len(_pids(tmp_path)) == 2
   assert not any(map(_is_alive, _pids(tmp_path)))

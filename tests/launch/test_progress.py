@@ -114,7 +114,7 @@ def make_view(step, notes=()):
 
 def test_plain_lines_now_and_then(clock):
   stream = io.StringIO()
-  with progress.Progress(stream) as display:
+  with progress.ProgressDisplay(stream) as display:
     display.show(make_view(0))
     assert stream.getvalue() == 'meta-step 0\n  returns: chain_short 0.5\n'
     clock.now += 9.9
@@ -131,7 +131,7 @@ def test_plain_lines_now_and_then(clock):
 
 def test_no_line_of_returns_without_returns():
   stream = io.StringIO()
-  with progress.Progress(stream) as display:
+  with progress.ProgressDisplay(stream) as display:
     display.show(progress.View('compiling', [('a', '-', '1')], []))
   assert stream.getvalue() == 'compiling\n'
 
@@ -146,7 +146,7 @@ def test_a_table_on_a_terminal(monkeypatch):
   monkeypatch.setenv('TERM', 'xterm')
   monkeypatch.setenv('COLUMNS', '100')
   stream = _Terminal()
-  with progress.Progress(stream) as display:
+  with progress.ProgressDisplay(stream) as display:
     display.show(make_view(1))
     display.show(make_view(2, ['a note']))
   text = stream.getvalue()
@@ -158,7 +158,7 @@ def test_a_table_on_a_terminal(monkeypatch):
 def test_the_terminal_is_left_in_order_after_an_error(monkeypatch):
   monkeypatch.setenv('TERM', 'xterm')
   stream = _Terminal()
-  with pytest.raises(RuntimeError), progress.Progress(stream) as display:
+  with pytest.raises(RuntimeError), progress.ProgressDisplay(stream) as display:
     display.show(make_view(1))
     raise RuntimeError
   assert stream.getvalue().rstrip().endswith('\x1b[?25h')  # Cursor is shown.

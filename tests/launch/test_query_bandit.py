@@ -64,7 +64,8 @@ def stranger():
 
 
 def ask(one):
-  return facade_client.get_statistics(facade_client.Facade(one.address, ''))
+  return facade_client.get_statistics(
+      facade_client.FacadeAddress(one.address, ''))
 
 
 def with_arm(**changes):

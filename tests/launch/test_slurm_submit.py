@@ -174,7 +174,7 @@ def test_an_agent_without_its_variables_says_so(tmp_path, monkeypatch):
   places.write(str(tmp_path / places.JOB_FILE), {})
   monkeypatch.delenv('LPG_ATTEMPT', raising=False)
   with pytest.raises(SystemExit, match='LPG_ATTEMPT is not set'):
-    agent.Agent(str(tmp_path), 0)
+    agent.NodeAgent(str(tmp_path), 0)
 
 
 @pytest.mark.parametrize('heard, requeues', [(False, 0), (True, 1)])

@@ -12,7 +12,7 @@ from lpg_distributed.launch import command
 from lpg_distributed.launch import progress
 
 def main():
-  with progress.Progress() as display:
+  with progress.ProgressDisplay() as display:
     for i in range(3):
       display._last_time = -60.
       display.show(progress.View(f'step {i}', [('x', '1', '2')], ['\\u00f6']))

@@ -52,8 +52,8 @@ class Recorder:
 
 def test_it_learns_from_what_was_lived():
   """Replays the environment's own log through `learn`, one environment."""
-  settings = settings_lib.Settings(trajectory_steps=T, learning_rate=0.01,
-                                   max_abs_reward=0.)
+  settings = settings_lib.AgentSettings(trajectory_steps=T, learning_rate=0.01,
+                                        max_abs_reward=0.)
   eta = rule_vector.init(RULE, jax.random.PRNGKey(1))
   environment = Recorder()
   loop = make_loop(environment, 'lpg', settings, num_envs=1)
@@ -94,7 +94,7 @@ def test_it_learns_from_what_was_lived():
 
 
 def test_the_same_seed_gives_the_same_bits():
-  settings = settings_lib.Settings(trajectory_steps=T)
+  settings = settings_lib.AgentSettings(trajectory_steps=T)
   eta = rule_vector.init(RULE, jax.random.PRNGKey(1))
   loop = make_loop(suite.load('chain_short'), 'lpg', settings)
   init = jax.jit(jax.vmap(loop.init))
@@ -117,7 +117,7 @@ def test_the_same_seed_gives_the_same_bits():
 
 def test_learning_rates_side_by_side():
   """Each agent learns with its own; a rate of 0 changes nothing."""
-  settings = settings_lib.Settings(trajectory_steps=T)
+  settings = settings_lib.AgentSettings(trajectory_steps=T)
   loop = make_loop(suite.load('chain_short'), 'a2c', settings)
   both = hyper(2, settings)._replace(alpha_lr=jnp.array([0., 0.01]))
   keys = jnp.stack([jax.random.PRNGKey(0)] * 2)

@@ -21,7 +21,7 @@ from lpg_distributed.meta_testing import learner as learner_lib
 from lpg_distributed.meta_testing import settings as settings_lib
 
 FEATURES, A, M, T = 3, 2, 4, 4
-SETTINGS = settings_lib.Settings(
+SETTINGS = settings_lib.AgentSettings(
     optimiser='sgd', learning_rate=1., kl_cost=0.7, trajectory_steps=T)
 HYPER = SETTINGS.hyper()
 

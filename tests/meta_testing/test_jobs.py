@@ -29,7 +29,7 @@ def etas(tmp_path_factory):
 def test_atari_has_table_4():
   job = jobs.make_job('atari/breakout', 'a2c')
   assert (job.num_envs, job.preset) == (30, 'dm_noop')
-  assert job.settings == settings_lib.Settings()
+  assert job.settings == settings_lib.AgentSettings()
   s = job.settings
   assert (s.learning_rate, s.kl_cost, s.discount, s.trajectory_steps,
           s.optimiser, s.use_baseline, s.max_abs_reward) == (
@@ -41,7 +41,7 @@ def test_others_differ_where_data_says_so():
                                                   'use_baseline=false'])
   assert job.preset is None and job.eta is None and job.rule_config is None
   assert job.settings == dataclasses.replace(
-      settings_lib.Settings(), learning_rate=2e-3, max_abs_reward=0.,
+      settings_lib.AgentSettings(), learning_rate=2e-3, max_abs_reward=0.,
       entropy_cost=0.5, use_baseline=False)
 
 

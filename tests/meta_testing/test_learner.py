@@ -28,7 +28,7 @@ def make_linear(num_outputs):
       apply=lambda w, x: x @ w)
 
 
-HYPER = settings_lib.Settings(learning_rate=RATE, kl_cost=ALPHA_Y).hyper()
+HYPER = settings_lib.AgentSettings(learning_rate=RATE, kl_cost=ALPHA_Y).hyper()
 
 
 class FixedTargets(NamedTuple):
@@ -45,7 +45,7 @@ def fixed_rule(eta, inputs):
 @functools.lru_cache(None)
 def make_learner(use_baseline=True, network=fixed_rule, **settings):
   """A learner with what answers in place of a rule's network."""
-  settings = settings_lib.Settings(
+  settings = settings_lib.AgentSettings(
       optimiser='sgd', trajectory_steps=T, use_baseline=use_baseline,
       **settings)
   return learner_lib.make_learner(

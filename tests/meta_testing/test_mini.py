@@ -23,7 +23,7 @@ def config(tmp_path):
   rule = config_lib.RuleConfig(num_predictions=3, lstm_size=2)
   path = str(tmp_path / 'eta.npz')
   eta_file.save(path, rule_vector.init(rule, jax.random.PRNGKey(0)), rule)
-  return mini.Config(path, environments=(CHAIN,), scale=0.06)
+  return mini.MiniConfig(path, environments=(CHAIN,), scale=0.06)
 
 
 def test_late_returns_by_hand():
@@ -36,7 +36,7 @@ def test_late_returns_by_hand():
 def test_an_item_is_tuned_and_trained_once(config, tmp_path, monkeypatch):
   monkeypatch.setattr(mini, 'LEARNING_RATES', (1e-6, 0.02))
   monkeypatch.setattr(
-      session, 'load_environment', lambda job: registry.Loaded(
+      session, 'load_environment', lambda job: registry.LoadedEnvironment(
           'gymnax', suite.load('chain_short'), None))
   root = str(tmp_path / 'root')
   mini.check(config, root)
@@ -65,15 +65,15 @@ def test_an_item_is_tuned_and_trained_once(config, tmp_path, monkeypatch):
 def test_a_directory_is_of_one_table(config, tmp_path):
   root = str(tmp_path / 'root')
   mini.check(config, root)
-  mini.check(mini.Config(config.eta_file, scale=0.06), root)  # All eight.
+  mini.check(mini.MiniConfig(config.eta_file, scale=0.06), root)  # All eight.
   with pytest.raises(jobs.JobError, match='has a table of another kind'):
-    mini.check(mini.Config(config.eta_file, scale=0.5), root)
+    mini.check(mini.MiniConfig(config.eta_file, scale=0.5), root)
   with open(tmp_path / 'root' / mini.CONFIG_FILE, encoding='utf-8') as f:
     assert json.load(f)['seeds'] == [0, 1, 2]
   with pytest.raises(jobs.JobError, match='seeds are .0, 1.; allowed: 3'):
-    mini.check(mini.Config(config.eta_file, seeds=(0, 1)), root)
+    mini.check(mini.MiniConfig(config.eta_file, seeds=(0, 1)), root)
   with pytest.raises(jobs.JobError, match='allowed: some of gymnax/Freeway'):
-    mini.check(mini.Config(config.eta_file, environments=('x',)), root)
+    mini.check(mini.MiniConfig(config.eta_file, environments=('x',)), root)
 
 
 def test_what_it_is_made_of():

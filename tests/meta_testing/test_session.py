@@ -148,7 +148,7 @@ def test_refusals(whole, tmp_path):
   with pytest.raises(results.ResultError, match='is of another job'):
     session.run(make_job(JITTED, num_envs=3), whole[JITTED])
   with session._hold(str(tmp_path)), pytest.raises(
-      session.InUseError, match='is in use by another launch'):
+      session.JobInUseError, match='is in use by another launch'):
     session.run(make_job(JITTED), str(tmp_path))
   with pytest.raises(jobs.JobError, match='cannot be imported'):
     session.run(make_job('module/no.such:thing'), str(tmp_path / 'x'))

@@ -14,7 +14,7 @@ STEPS = 100
 
 
 def make_tasks(root, number=3, env_steps=STEPS):
-  return [worker.Task(
+  return [worker.JobTask(
       jobs.make_job('atari/pong', 'a2c', seeds=[seed], env_steps=env_steps),
       os.path.join(root, f'seed{seed}')) for seed in range(number)]
 
@@ -30,7 +30,7 @@ class Session:
     (seed,) = job.seeds
     self.threads.append(num_threads)
     if seed in self.in_use:
-      raise session.InUseError(f'{directory} is in use by another launch')
+      raise session.JobInUseError(f'{directory} is in use by another launch')
     self.seen.append(seed)
     os.makedirs(directory, exist_ok=True)
     watch(session.Status(seed, 50, 10., 5., 1.5))

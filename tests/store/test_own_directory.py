@@ -183,7 +183,7 @@ def test_jobs_of_meta_testing_check_their_directories_too(tmp_path,
   (directory / 'lock').unlink()
   without_locks(monkeypatch)
   for _ in range(2):
-    with session._hold(str(directory)), pytest.raises(session.InUseError):
+    with session._hold(str(directory)), pytest.raises(session.JobInUseError):
       session._hold(str(directory))
 
 

@@ -61,8 +61,8 @@ def load_by_run(place):
 
 def check_mini(place):
   """As --eta of mini."""
-  mini.check(mini.Config(eta_file=place), 'table')
-  return mini.Item(mini.Config(eta_file=place), CATCH, 'lpg', 'table').job(
+  mini.check(mini.MiniConfig(eta_file=place), 'table')
+  return mini.Item(mini.MiniConfig(eta_file=place), CATCH, 'lpg', 'table').job(
       0.1, (0, 1, 2)) and ETA.eta
 
 

@@ -17,7 +17,7 @@ def _never_stops(mark_as_completed: bool = False) -> None:
   raise NotImplementedError('no node of this program stops the others')
 
 
-def make(config: config_lib.Config, job: resources.Job,
+def make(config: config_lib.Config, job: resources.JobResources,
          export: objects.Export) -> dict[str, dict[str, Any]]:
   """Makes all manifests, by the names of their files.
 
@@ -53,7 +53,7 @@ def make(config: config_lib.Config, job: resources.Job,
             '2_service': objects.service(export, ports),
             '3_nodes': objects.config_map(export, contents)}
   for label, nodes in program.groups.items():
-    result[f'4_{label}'] = objects.job(export, objects.Node(
+    result[f'4_{label}'] = objects.job(export, objects.NodeKind(
         label, len(nodes), groups[label], label in ports,
         label in programs.SERVICES, label == programs.ATARI_EVALUATOR,
         label == programs.META_LEARNER), labels)

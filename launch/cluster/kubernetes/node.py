@@ -36,7 +36,7 @@ _TICK_S = 1.
 _PATIENCE_S = 60.
 
 
-class Node:
+class NodeRunner:
   """Runs one node and decides its exit code."""
 
   def __init__(self, label: str):
@@ -146,4 +146,4 @@ class Node:
 
 
 if __name__ == '__main__':
-  sys.exit(Node(sys.argv[1]).run())
+  sys.exit(NodeRunner(sys.argv[1]).run())

@@ -29,7 +29,7 @@ _LONGEST_NAME = 63
 _BACKOFF_LIMIT = 20
 
 
-class Node(NamedTuple):
+class NodeKind(NamedTuple):
   """A kind of node."""
   label: str
   number: int  # number of nodes
@@ -137,7 +137,7 @@ def _map_name(export: Export) -> str:
   return f'{export.name}-nodes-{export.attempt}'
 
 
-def job(export: Export, kind: Node, labels: list[str]) -> dict[str, Any]:
+def job(export: Export, kind: NodeKind, labels: list[str]) -> dict[str, Any]:
   """Runs all nodes of one kind."""
   spec = {
       'completionMode': 'Indexed',
@@ -160,7 +160,7 @@ def job(export: Export, kind: Node, labels: list[str]) -> dict[str, Any]:
           'spec': spec}
 
 
-def _pod(export: Export, kind: Node, labels: list[str]) -> dict[str, Any]:
+def _pod(export: Export, kind: NodeKind, labels: list[str]) -> dict[str, Any]:
   group = kind.group
   pod = {
       'restartPolicy': 'Never',  # The Job creates a new pod of the same name.
@@ -201,7 +201,7 @@ def _accelerator(group: resources.Group) -> str:
   return 'nvidia.com/gpu' if group.gpus else 'google.com/tpu'
 
 
-def _container(export: Export, kind: Node,
+def _container(export: Export, kind: NodeKind,
                labels: list[str]) -> dict[str, Any]:
   group = kind.group
   command = [
@@ -240,7 +240,7 @@ def _container(export: Export, kind: Node,
   return container
 
 
-def _environment(export: Export, kind: Node) -> list[dict[str, Any]]:
+def _environment(export: Export, kind: NodeKind) -> list[dict[str, Any]]:
   variables = {
       'HOME': TEMPORARY, 'TMPDIR': TEMPORARY,
       'XDG_CACHE_HOME': f'{TEMPORARY}/cache',

@@ -13,13 +13,13 @@ _UNUSABLE = ('down', 'drained', 'draining', 'fail', 'failing', 'unknown',
 _UNLIMITED = ('infinite', 'n/a', '')
 
 
-def memory_mb(placed: resources.Placed, leads: bool) -> int:
+def memory_mb(placed: resources.PlacedGroup, leads: bool) -> int:
   """Returns the memory that a group needs on each of its hosts, in MiB."""
   return (placed.nodes_per_host * placed.group.memory_mb
           + (LEADER_MB if leads else 0))
 
 
-def accelerators(placed: resources.Placed) -> list[tuple[str, int]]:
+def accelerators(placed: resources.PlacedGroup) -> list[tuple[str, int]]:
   """Returns the accelerators per host, as (name in Slurm, number)."""
   group = placed.group
   return [(kind + (f':{sort}' if sort else ''), count * placed.nodes_per_host)
@@ -28,7 +28,7 @@ def accelerators(placed: resources.Placed) -> list[tuple[str, int]]:
           if count]
 
 
-def _refuse(placed: resources.Placed, message: str) -> None:
+def _refuse(placed: resources.PlacedGroup, message: str) -> None:
   raise resources.ResourceError(f'groups.{placed.group.name}{message}')
 
 
@@ -43,7 +43,7 @@ def _partition(placed, hosts) -> list[commands.Host]:
   return found
 
 
-def _check_group(placed: resources.Placed, leads: bool,
+def _check_group(placed: resources.PlacedGroup, leads: bool,
                  hosts: Sequence[commands.Host]) -> None:
   group = placed.group
   inside = _partition(placed, hosts)
@@ -82,7 +82,7 @@ def _check_group(placed: resources.Placed, leads: bool,
             'a file that this host sees')
 
 
-def check(groups: Sequence[resources.Placed]) -> None:
+def check(groups: Sequence[resources.PlacedGroup]) -> None:
   """Checks whether the groups fit on the hosts that Slurm reports.
 
   Raises:

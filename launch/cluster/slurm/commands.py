@@ -23,7 +23,7 @@ class SlurmError(errors.UserError, RuntimeError):
   """
 
 
-class State(NamedTuple):
+class JobState(NamedTuple):
   """The state of a job in Slurm."""
   name: str  # for example RUNNING
   reason: str
@@ -110,7 +110,7 @@ def hosts() -> list[Host]:
   return found
 
 
-def state(job_id: str) -> Optional[State]:
+def state(job_id: str) -> Optional[JobState]:
   """Returns the state of a queued or running job; None for any other."""
   try:
     lines = call('squeue', '--noheader', f'--jobs={job_id}',
@@ -119,7 +119,7 @@ def state(job_id: str) -> Optional[State]:
     if 'Invalid job id' in str(error):  # Slurm no longer has the job.
       return None
     raise
-  found = [State(*line.split('|', 2)) for line in lines if '|' in line]
+  found = [JobState(*line.split('|', 2)) for line in lines if '|' in line]
   # Slurm lists each component of the job, and hosts of an old attempt may
   # still be listed as running. The leader's component decides.
   return found[0] if found else None

@@ -12,7 +12,7 @@ _ASK_S = 3.  # seconds between two requests to Slurm
 _TAIL = 4096  # bytes of the existing log that are shown
 
 
-class _Log:
+class _LogTail:
   """Shows what is appended to a log."""
 
   def __init__(self, path: str, begin: Optional[int]):
@@ -34,7 +34,7 @@ class _Log:
     sys.stdout.flush()
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
   print(f'slurm: {text}', file=sys.stderr, flush=True)
 
 
@@ -49,7 +49,7 @@ def follow(job_id: str, path: str, begin: Optional[int]) -> int:
   Returns:
     0 if the job succeeded, 130 after Ctrl-C, else 1.
   """
-  log = _Log(path, begin)
+  log = _LogTail(path, begin)
   last, next_question = None, 0.
   try:
     while True:
@@ -59,20 +59,20 @@ def follow(job_id: str, path: str, begin: Optional[int]) -> int:
         try:
           state = commands.state(job_id)
         except commands.SlurmError as error:  # It may answer later.
-          _say(str(error))
+          _log(str(error))
           continue
         if state is None:
           break
         if state != last:
           last = state
-          _say(f'job {job_id} is {state.name}'
+          _log(f'job {job_id} is {state.name}'
                + (f' on {state.hosts}' if state.hosts else '')
                + (f' ({state.reason})' if state.reason != 'None' else ''))
       time.sleep(_TICK_S)
   except KeyboardInterrupt:
-    _say(f'job {job_id} goes on; cancel it with: scancel {job_id}')
+    _log(f'job {job_id} goes on; cancel it with: scancel {job_id}')
     return 130
   name, code = commands.end(job_id)
   log.show()
-  _say(f'job {job_id} has ended: {name}, exit code {code.split(":")[0] or "?"}')
+  _log(f'job {job_id} has ended: {name}, exit code {code.split(":")[0] or "?"}')
   return 0 if name == 'COMPLETED' else 1

@@ -16,7 +16,7 @@ _SERVERS = ('meta_learner', 'gradient_queue', 'bandit_server')
 _WORKER, _EVALUATOR = 'lifetime_worker', 'atari_evaluator'
 
 
-def num_workers(config, job: resources.Job) -> Optional[int]:
+def num_workers(config, job: resources.JobResources) -> Optional[int]:
   """Returns the number of workers in the resource file; None if not given."""
   counts = {**dict.fromkeys(_SERVERS, 1),
             _EVALUATOR: int(config.evaluator.enabled)}
@@ -24,7 +24,7 @@ def num_workers(config, job: resources.Job) -> Optional[int]:
 
 
 def make_config(make: Callable[[Optional[int]], Any],
-                job: resources.Job) -> Any:
+                job: resources.JobResources) -> Any:
   """Makes a configuration with as many workers as the resource file has.
 
   Args:
@@ -35,8 +35,8 @@ def make_config(make: Callable[[Optional[int]], Any],
   return make(num_workers(make(None), job))
 
 
-def _submit(root: str, job: resources.Job,
-            groups: Sequence[resources.Placed], follows: bool) -> int:
+def _submit(root: str, job: resources.JobResources,
+            groups: Sequence[resources.PlacedGroup], follows: bool) -> int:
   """Submits a job, prints its number, and follows it if requested."""
   log = os.path.join(root, submit.LOG)
   os.makedirs(os.path.dirname(log), exist_ok=True)
@@ -46,8 +46,8 @@ def _submit(root: str, job: resources.Job,
   return follow.follow(job_id, log, begin) if follows else 0
 
 
-def meta_train(config, run, job: resources.Job, supervision,
-               facade: Optional[work_lib.Facade], evaluate: bool,
+def meta_train(config, run, job: resources.JobResources, supervision,
+               facade: Optional[work_lib.FacadeOptions], evaluate: bool,
                follows: bool) -> int:
   """Submits a run of meta-training.
 
@@ -88,8 +88,8 @@ def meta_train(config, run, job: resources.Job, supervision,
   return _submit(run.path, job, groups, follows)
 
 
-def atari(tasks: Sequence[Any], root: str, job: resources.Job, processes: int,
-          threads: int, supervision, follows: bool) -> int:
+def atari(tasks: Sequence[Any], root: str, job: resources.JobResources,
+          processes: int, threads: int, supervision, follows: bool) -> int:
   """Submits meta-testing jobs; arguments and errors as in `meta_train`."""
   groups = resources.place(job, {_EVALUATOR: processes})
   checks.check(groups)

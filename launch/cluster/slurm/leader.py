@@ -31,12 +31,12 @@ _TICK_S = 0.5
 _STOP_S = 60.  # seconds that nodes have to end; more than their supervisors'
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
   """Prints a message with the time."""
   print(time.strftime('%H:%M:%S ') + text, file=sys.stderr, flush=True)
 
 
-class _Stopping(stopping.Stopping):
+class _JobStopping(stopping.Stopping):
   """Also handles the signal that the job's time limit is near."""
 
   def __init__(self):
@@ -68,7 +68,7 @@ class Leader:
 
   def run(self) -> int:
     """Runs until the job ends; returns the exit code."""
-    with _Stopping() as interrupt:
+    with _JobStopping() as interrupt:
       self._beat()
       self._steps.start()
       self._work.begin(self._dir)
@@ -83,7 +83,7 @@ class Leader:
           self._beat()
           self._steps.look()
           self._work.show(self._dir)
-          self._say_that_all_are_there()
+          self._log_hosts()
           done = self._end_of_nodes()
           if done is not None:
             why = done
@@ -93,7 +93,7 @@ class Leader:
           if why:
             again = self._job['requeue'] and self._steps.any_heard()
             if not self._steps.any_heard():
-              say('no node has begun, so that to begin anew would not help; '
+              log('no node has begun, so that to begin anew would not help; '
                   'what hindered them stands above')
             break
           if places.STOP in places.names(self._dir):
@@ -108,20 +108,20 @@ class Leader:
       if interrupt.time_is_up and not interrupt.signal:
         why, again = 'the job\'s time is nearly over', self._job['requeue']
       elif interrupt.signal:
-        say('Slurm, or somebody, has sent '
+        log('Slurm, or somebody, has sent '
             f'{signal.Signals(interrupt.signal).name}')
       return self._finish(why, again, interrupt)
 
   def _finish(self, why: str, again: bool, interrupt) -> int:
     if why or interrupt.event.is_set():
-      say((f'{why}; ' if why else '') + self._work.where_it_ends())
+      log((f'{why}; ' if why else '') + self._work.where_it_ends())
     if again and not interrupt.signal:
-      say('the job is queued again, and goes on from there')
+      log('the job is queued again, and goes on from there')
       try:
         steps_lib.requeue()
         return 0
       except commands.SlurmError as error:
-        say(str(error))
+        log(str(error))
     if why:
       return 1
     return interrupt.exit_code
@@ -132,14 +132,14 @@ class Leader:
       self._next_beat = now + 1.
       self._steps.tell()
 
-  def _say_that_all_are_there(self) -> None:
+  def _log_hosts(self) -> None:
     if not self._began and all(node.host for node in self._steps.nodes):
       self._began = True
       hosts: dict[str, list[str]] = {}
       for node in self._steps.nodes:
         hosts.setdefault(node.host, []).append(node.name)
       for host, names in hosts.items():
-        say(f'{host}: {", ".join(names)}')
+        log(f'{host}: {", ".join(names)}')
 
   def _end_of_nodes(self) -> Optional[str]:
     """Returns why the job ends: '' if the work is done, None if it goes on."""
@@ -164,11 +164,11 @@ class Leader:
       return ''
     hosts = sorted({node.host or '?' for node in lost})
     names = ', '.join(node.name for node in lost)
-    say(f'{names} of {", ".join(hosts)} is lost: silent for '
+    log(f'{names} of {", ".join(hosts)} is lost: silent for '
         f'{time.monotonic() - min(n.heard for n in lost):.0f} s')
     hindrance, lines = self._steps.place_anew(lost)
     for line in lines:
-      say(line)
+      log(line)
     return (f'{names} cannot be placed on another host, since {hindrance}'
             if hindrance else '')
 

@@ -25,7 +25,7 @@ _MAX_LIVES = 10  # largest number of times that a node is moved in an attempt
 
 
 @dataclasses.dataclass
-class Node:
+class NodeState:
   """One node of the program, and its state."""
   group: int
   index: int
@@ -70,7 +70,7 @@ class Steps:
     self._lost_hosts: set[str] = set()
     self._steps: list[subprocess.Popen] = []
     self._beats, self._stop = 0, ''
-    self.nodes = [Node(i, j, label, number)
+    self.nodes = [NodeState(i, j, label, number)
                   for i, group in enumerate(self._groups)
                   for j, (label, number) in enumerate(group['nodes'])]
 
@@ -80,7 +80,8 @@ class Steps:
       nodes = [node for node in self.nodes if node.group == i]
       self._srun(nodes, self._hosts[i][:group['hosts']])
 
-  def _srun(self, nodes: list[Node], hosts: list[str], life: int = 0) -> None:
+  def _srun(self, nodes: list[NodeState], hosts: list[str],
+            life: int = 0) -> None:
     group = self._groups[nodes[0].group]
     het = ([f'--het-group={nodes[0].group}'] if len(self._groups) > 1 else [])
     # Slurm assigns tasks to hosts in its own order of hosts.
@@ -131,7 +132,7 @@ class Steps:
     """Returns whether any agent has started in this attempt."""
     return any(node.beat for node in self.nodes)
 
-  def lost(self) -> list[Node]:
+  def lost(self) -> list[NodeState]:
     """Returns the nodes that have not ended and whose agents are silent."""
     now = time.monotonic()
     found = []
@@ -145,7 +146,7 @@ class Steps:
           found.append(node)
     return found
 
-  def place_anew(self, lost: Iterable[Node]) -> tuple[str, list[str]]:
+  def place_anew(self, lost: Iterable[NodeState]) -> tuple[str, list[str]]:
     """Starts lost nodes on other hosts of their group.
 
     Returns:
@@ -168,7 +169,7 @@ class Steps:
              if node not in lost and node.ended is None}
     self._lost_hosts |= {node.host for node in lost
                          if node.host and node.host not in heard}
-    chosen: dict[str, list[Node]] = collections.defaultdict(list)
+    chosen: dict[str, list[NodeState]] = collections.defaultdict(list)
     for node in lost:
       host = self._host_for(node, chosen)
       if host is None:
@@ -184,7 +185,7 @@ class Steps:
     self.tell()
     return '', lines
 
-  def _host_for(self, node: Node, chosen) -> Optional[str]:
+  def _host_for(self, node: NodeState, chosen) -> Optional[str]:
     """Selects a host: the node's own, else the one with the fewest nodes.
 
     None if no host has room.

@@ -30,7 +30,7 @@ def job_dir_of(run_dir: str) -> str:
   return os.path.join(os.path.abspath(run_dir), 'slurm')
 
 
-def current(run_dir: str) -> Optional[tuple[str, commands.State]]:
+def current(run_dir: str) -> Optional[tuple[str, commands.JobState]]:
   """Returns a run's queued or running job and its state; None if no job."""
   job_id = places.read(os.path.join(job_dir_of(run_dir), places.ID_FILE))
   found = commands.state(str(job_id)) if job_id else None
@@ -51,7 +51,7 @@ def _script(group: resources.Group, job_dir: str, *words: str) -> str:
   return '\n'.join([*lines, 'exec ' + shlex.join(command)]) + '\n'
 
 
-def _options(placed: resources.Placed, leads: bool) -> list[str]:
+def _options(placed: resources.PlacedGroup, leads: bool) -> list[str]:
   """Returns sbatch options for one component of the job."""
   group = placed.group
   options = [f'--nodes={group.hosts + group.spare_hosts}',
@@ -75,8 +75,9 @@ def _notice_s(time: str) -> int:
   return min(_NOTICE_S, max(1, seconds // 4))
 
 
-def arguments(job: resources.Job, groups: Sequence[resources.Placed],
-              job_dir: str, log: str) -> list[str]:
+def arguments(job: resources.JobResources,
+              groups: Sequence[resources.PlacedGroup], job_dir: str,
+              log: str) -> list[str]:
   """Returns the arguments of sbatch for all components.
 
   `#SBATCH` lines are not used: they do not permit blanks or quotes in paths,
@@ -112,7 +113,7 @@ def _check_path(job_dir: str) -> None:
           'allow; choose another directory')
 
 
-def _say_what_is_left_out() -> None:
+def _warn_of_unused() -> None:
   names = [name for name in os.environ if name.startswith('SBATCH_')
            and name not in _DEFAULTS and name != 'SBATCH_CLUSTERS']
   if names:
@@ -120,8 +121,9 @@ def _say_what_is_left_out() -> None:
           f'{", ".join(sorted(names))}', file=sys.stderr, flush=True)
 
 
-def write_directory(job_dir: str, work: Any, program, job: resources.Job,
-                    groups: Sequence[resources.Placed],
+def write_directory(job_dir: str, work: Any, program,
+                    job: resources.JobResources,
+                    groups: Sequence[resources.PlacedGroup],
                     about: Mapping[str, Any],
                     environments: Sequence[str] = ()) -> None:
   """Creates the job's directory again: code, nodes, scripts.
@@ -177,8 +179,8 @@ def write_directory(job_dir: str, work: Any, program, job: resources.Job,
                  for placed in groups]})
 
 
-def submit(job_dir: str, job: resources.Job,
-           groups: Sequence[resources.Placed], log: str) -> str:
+def submit(job_dir: str, job: resources.JobResources,
+           groups: Sequence[resources.PlacedGroup], log: str) -> str:
   """Submits the job in a directory; returns its number.
 
   Raises:
@@ -193,7 +195,7 @@ def submit(job_dir: str, job: resources.Job,
            script]
   with open(os.path.join(job_dir, 'command'), 'w', encoding='utf-8') as f:
     f.write(shlex.join(words) + '\n')
-  _say_what_is_left_out()
+  _warn_of_unused()
   job_id = commands.call(*words, kept=_DEFAULTS).strip().split(';')[0]
   places.write(os.path.join(job_dir, places.ID_FILE), job_id)
   return job_id

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Optional, Sequence
 from lpg_distributed.launch.cluster.slurm import places
 
 
-class Facade(NamedTuple):
+class FacadeOptions(NamedTuple):
   """The bandit's HTTP facade; see `launch/local/facade_process.py`."""
   host: str
   port: int
@@ -27,7 +27,7 @@ class MetaTraining:
   """A run of `lpg meta-train`."""
 
   def __init__(self, run_dir: str, config, supervision,
-               facade: Optional[Facade], evaluate: bool):
+               facade: Optional[FacadeOptions], evaluate: bool):
     self._run_dir = run_dir
     self._config = config
     self._supervision = supervision
@@ -48,7 +48,8 @@ class MetaTraining:
     print(f'run {self._run_dir} {begin} on {socket.gethostname()}',
           file=sys.stderr, flush=True)
     self._run.update(self._config)
-    self._deaths = runner.Deaths(os.path.join(self._run_dir, runner.DEATHS))
+    self._failures = runner.FailureReports(
+        os.path.join(self._run_dir, runner.DEATHS))
     self._positions: dict[str, int] = {}
     if step < self._config.run.meta_steps:
       return True
@@ -87,7 +88,7 @@ class MetaTraining:
         self._start_facade(found[0])
     found = self._client(attempt_dir, programs.META_LEARNER)
     if found:
-      with progress.Progress() as display:
+      with progress.ProgressDisplay() as display:
         runner.watch_learner(found[1], runner.shower(
             self._config, self._run_dir, display), self._done)
 
@@ -100,8 +101,8 @@ class MetaTraining:
     listener = facade_process.listen(host, port)
     os.makedirs(os.path.join(self._run_dir, 'tmp', 'pids'), exist_ok=True)
     self._front = runner.start_facade(
-        runner.Facade(listener, token_file, writable), bandit, self._run_dir,
-        self._supervision)
+        runner.FacadeListener(listener, token_file, writable), bandit,
+        self._run_dir, self._supervision)
     port = listener.getsockname()[1]
     host = socket.gethostname() if host in ('0.0.0.0', '::') else host
     self._run.write_json(run_directory.LAUNCH_FILE, {
@@ -122,7 +123,7 @@ class MetaTraining:
         if whole:
           with open(os.path.join(self._run_dir, runner.DEATHS), 'ab') as out:
             out.write(whole)
-    self._deaths.show_new()
+    self._failures.show_new()
 
   def end(self) -> None:
     """Stops watching the learner."""
@@ -138,7 +139,7 @@ class MetaTraining:
   def explain(self) -> None:
     """Prints which nodes died."""
     from lpg_distributed.launch.local import runner
-    runner.explain('see the logs', {}, self._deaths,
+    runner.explain('see the logs', {}, self._failures,
                    os.path.join(self._run_dir, 'logs'))
 
   def where_it_ends(self) -> str:
