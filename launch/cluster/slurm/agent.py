@@ -157,7 +157,7 @@ class NodeAgent:
     stopping.take_back()
     stopping.install(lambda number, frame: self._stop('a signal'))
 
-  def _log(self, text: str) -> None:
+  def _report(self, text: str) -> None:
     """Writes to the node's log, since Slurm's output ends with the leader."""
     with contextlib.suppress(OSError), open(self._log, 'a',
                                             encoding='utf-8') as f:
@@ -169,7 +169,7 @@ class NodeAgent:
   def _stop(self, why: str) -> None:
     first, self._stopping = not self._stopping, self._stopping or why
     if first and why != 'a signal':
-      self._log(f'ends: {why}')
+      self._report(f'ends: {why}')
     if self._supervisor is not None and self._supervisor.poll() is None:
       self._supervisor.send_signal(signal.SIGTERM)
 
@@ -246,7 +246,7 @@ class NodeAgent:
     try:
       call()
     except OSError as error:
-      self._log(f'cannot write: {error}')
+      self._report(f'cannot write: {error}')
 
   def _beat(self, beats: int, code: Optional[int] = None) -> None:
     self._try(lambda: places.write_in_place(self._path('beats'), {
@@ -267,7 +267,7 @@ class NodeAgent:
     elif os.getppid() != self._parent:
       self._stop('Slurm is gone from this host')
     elif leader_silent_s > 2 * self._hang_s and not self._stopping:
-      self._log(f'the job\'s leader has been silent for '
+      self._report(f'the job\'s leader has been silent for '
                 f'{leader_silent_s:.0f} s')
       self._ask_slurm()
       self._stop('nobody leads the job')
@@ -280,10 +280,10 @@ class NodeAgent:
     try:
       done = subprocess.run(command, timeout=30, check=False,
                             stdin=subprocess.DEVNULL, capture_output=True)
-      self._log(f'asked Slurm: {" ".join(command)}: {done.returncode} '
+      self._report(f'asked Slurm: {" ".join(command)}: {done.returncode} '
                 + done.stderr.decode(errors='replace').strip())
     except (OSError, subprocess.TimeoutExpired) as error:
-      self._log(f'cannot ask Slurm: {error}')
+      self._report(f'cannot ask Slurm: {error}')
 
 
 if __name__ == '__main__':
