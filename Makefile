@@ -54,7 +54,7 @@ test-current: venv-current
 	  tests/meta_testing tests/figures tests/test_config.py \
 	  tests/test_public_interface.py tests/launch/test_main.py \
 	  tests/benchmarks/test_accelerator.py \
-	  -m 'not long' $(PYTEST)
+	  -m 'not long and not pinned' $(PYTEST)
 
 # Slurm, kills at random, and whatever else takes a minute by itself.
 test-long: venv

@@ -15,8 +15,8 @@ from tests.core.lifetime_testing import make_config
 from tests.core.lifetime_testing import map_slots
 
 
-@pytest.fixture(scope='module', params=['chain_short',
-                                        'chain_state_distraction'])
+@pytest.fixture(scope='module', params=['chain_short', pytest.param(
+    'chain_state_distraction', marks=pytest.mark.pinned)])
 def kind(request):
   return Kind(request.param)
 
@@ -38,7 +38,8 @@ def gradients_by_themselves(kind, state, meta_step):
                    for i in range(L)])
 
 
-@pytest.mark.parametrize('chunk', [1, 3])
+@pytest.mark.parametrize('chunk', [
+    1, pytest.param(3, marks=pytest.mark.pinned)])
 def test_each_lifetime_keeps_to_a_norm_of_its_own(kind, monkeypatch, chunk):
   states, _ = kind.run(1, first_slot=1, kind_lifetimes=2 * L)
   plain, after, metrics = kind.step(states[-1], 1)

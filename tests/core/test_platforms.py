@@ -41,7 +41,14 @@ def precisions(program):
           for precision in (match.groups() if match else ('DEFAULT',))}
 
 
-@pytest.mark.parametrize('name', list(config_lib.AGENTS))
+# One of each way to observe: tables of grids and chains, planes and bits.
+QUICK = ('tabular_dense', 'random_dense', 'chain_short',
+         'chain_state_distraction')
+
+
+@pytest.mark.parametrize('name', [
+    *QUICK, *(pytest.param(name, marks=pytest.mark.long)
+              for name in config_lib.AGENTS if name not in QUICK)])
 def test_every_kind_is_lowered_for_cuda_in_full_precision(name):
   program = exported(SMALL, name, ['cuda'], 'gpu')
   assert program.platforms == ('cuda',)

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import numpy as np
+import pytest
 from scipy import stats
 
 # How many copies are stepped at once. Always the same, so that an environment
@@ -38,6 +39,9 @@ CHAIN_TABLES = {
 }
 GRIDS = tuple(GRID_TABLES)
 CHAINS = tuple(CHAIN_TABLES)
+EACH_GRID = pytest.mark.parametrize('name', [
+    name if name in ('tabular_dense', 'random_small')
+    else pytest.param(name, marks=pytest.mark.pinned) for name in GRIDS])
 
 # From the paper's pictures; row and column of each wall.
 WALLS = {

@@ -28,7 +28,7 @@ def state_of(params, cell, present, time=0):
   return cell, present, cells, time
 
 
-@pytest.mark.parametrize('name', env_testing.GRIDS)
+@env_testing.EACH_GRID
 def test_termination(name):
   """Collecting ends the episode with the object's probability, else no end."""
   environment, params = make(name)
@@ -41,7 +41,7 @@ def test_termination(name):
     assert np.isin(timestep.discount, (0, 1)).all()
 
 
-@pytest.mark.parametrize('name', env_testing.GRIDS)
+@env_testing.EACH_GRID
 def test_an_end_starts_an_episode(name):
   """Also one that collecting ended: all are back, and time is 0."""
   environment, params = make(name)
@@ -56,7 +56,7 @@ def test_an_end_starts_an_episode(name):
   assert (new.time[~ended] == 8).all()
 
 
-@pytest.mark.parametrize('name', env_testing.GRIDS)
+@env_testing.EACH_GRID
 def test_respawn(name):
   """Each object by itself, and all of them together: they are independent."""
   environment, params = make(name)
@@ -83,7 +83,7 @@ def test_respawn(name):
       counts, np.prod(np.where(bits, respawn, 1 - respawn), axis=1))
 
 
-@pytest.mark.parametrize('name', env_testing.GRIDS)
+@env_testing.EACH_GRID
 def test_present_objects_stay(name):
   environment, params = make(name, by_action=True)
   state = state_of(params, env_testing.free_cells(name)[0], True)
@@ -91,7 +91,7 @@ def test_present_objects_stay(name):
   assert new.present.all() and (new.object_cells == params.object_cells).all()
 
 
-@pytest.mark.parametrize('name', env_testing.GRIDS)
+@env_testing.EACH_GRID
 def test_where_episodes_start(name):
   """Free cells alike, after `reset` and after a step that ended an episode."""
   environment, params = make(name)
@@ -119,7 +119,7 @@ def test_where_episodes_start(name):
                                         num_cells)
 
 
-@pytest.mark.parametrize('name', env_testing.GRIDS)
+@env_testing.EACH_GRID
 def test_what_a_lifetime_draws(name):
   environment = suite.load(name)
   params = env_testing.run(environment, 'init_params')
