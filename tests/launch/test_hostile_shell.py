@@ -15,7 +15,7 @@ from tests import chaos
 from tests import waiting
 from tests.launch import test_faults
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.long]
 
 DEAD_PROXY = 'http://127.0.0.1:9'
 SETTINGS = {

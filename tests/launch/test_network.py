@@ -15,9 +15,11 @@ import courier
 import portpicker
 import pytest
 
+from lpg_distributed.launch import process_environment
 from lpg_distributed.launch.local import facade_process
 from lpg_distributed.launch.local import isolation
 from tests import chaos
+from tests import waiting
 
 pytestmark = pytest.mark.processes
 
@@ -105,14 +107,18 @@ def other_network():
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-  """A launch as it is by default."""
+  """A launch as it is by default; no process outlives its launcher."""
   run = chaos.Run(tmp_path_factory.mktemp('runs') / 'run',
                   '--meta_steps=1000000')
   try:
     run.wait_for_step()
     yield run
   finally:
-    run.kill_all()
+    pids = run.kill_all()
+    waiting.until_gone(pids)
+  # A supervisor and a process for each of queue, bandit, learner, two workers
+  # and facade.
+  assert len(pids) == 12
 
 
 def node_ports(run):
@@ -175,6 +181,22 @@ def test_the_facade_and_nothing_else_leads_in(run):
       timeout=30).stdout)
   assert ask('/v1/health')['status'] == 'ok'
   assert set(ask('/v1/statistics')['environments']) == {'chain_short'}
+
+
+def test_the_bandit_answers_while_the_run_goes_on(run):
+  for _ in range(3):
+    run.wait_for_step()
+  result = subprocess.run(
+      [sys.executable, '-m', 'launch.query_bandit', '--json',
+       f'--run_dir={run.run_dir}'], capture_output=True, text=True,
+      timeout=waiting.PATIENCE_S,
+      env={**os.environ, **process_environment.with_packages({})})
+  assert result.returncode == 0, result.stderr
+  answer = json.loads(result.stdout)
+  assert answer['meta_step'] >= 1
+  arms = answer['environments']['chain_short']
+  assert len(arms) == 9
+  assert abs(sum(arm['probability'] for arm in arms) - 1.) < 1e-9
 
 
 def test_a_system_that_refuses_changes_nothing(monkeypatch):

@@ -75,9 +75,9 @@ def user(wheel, tmp_path_factory):
       pytest.fail('.venv-current is missing; make venv-current')
     pytest.skip('needs .venv-current; make venv-current')
   root = tmp_path_factory.mktemp('user')
-  _run(_CURRENT_PYTHON, '-m', 'venv', root / 'venv', cwd=root)
-  _run(root / 'venv' / 'bin' / 'python', '-m', 'pip', 'install', '--quiet',
-       wheel, cwd=root)
+  (root / 'requirements.txt').write_text(f'{wheel}\n')
+  _run('sh', _ROOT / 'launch' / 'venv.sh', root / 'venv',
+       root / 'requirements.txt', '3.13', '3.12', cwd=root)
   for name in ('envs', 'launch'):
     (root / name).mkdir()
     (root / name / '__init__.py').write_text(_OWN_PACKAGE)
