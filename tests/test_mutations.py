@@ -24,7 +24,15 @@ def test_each_still_applies(mutation):
   assert mutation.old != mutation.new
   assert (ROOT / mutation.file).read_text(encoding='utf-8').count(
       mutation.old) == 1
-  assert (ROOT / shlex.split(mutation.tests)[0]).exists()
+  path, *selection = shlex.split(mutation.tests)
+  tests = re.findall(r'def (test_\w+)',
+                     (ROOT / path).read_text(encoding='utf-8'))
+  assert tests
+  if selection:
+    (option, words) = selection
+    assert option == '-k'
+    for word in words.split(' or '):
+      assert any(word in name for name in tests), word
 
 
 def test_a_change_that_does_not_apply_is_an_error(tmp_path):
