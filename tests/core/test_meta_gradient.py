@@ -202,7 +202,9 @@ def test_the_critic_never_reaches_the_rule():
 
 def test_loss_by_hand():
   """Eq. (4) recomputed in NumPy from the window's own last trajectory."""
-  config = make_config('chain_short', num_updates=1)
+  # So large that no term is lost in the tolerance.
+  config = make_config('chain_short', num_updates=1, pi_hat_cost=10.,
+                       y_hat_cost=0.3, prediction_entropy_cost=0.2)
   kind, task, progress, keys, eta = make_window(config)
   _, (after, stats) = meta_gradient.window_loss(
       eta, kind, config, task, progress, keys)
@@ -222,11 +224,13 @@ def test_loss_by_hand():
     action = np.asarray(after.trajectory.action[:, i])
     chosen = np.take_along_axis(log_pi, action[..., None], -1)[..., 0]
     entropy = lambda log_p: -np.mean(np.sum(np.exp(log_p) * log_p, -1))
+    pi_hat_square = np.mean(np.square(targets.pi_hat[:, i]))
+    assert pi_hat_square > 1e-4
     loss = (-np.mean(chosen * np.asarray(advantage[:, i]))
             - float(task.hyper.beta_0[i]) * entropy(log_pi)
-            - 0.001 * entropy(log_y)
-            + 0.001 * np.mean(np.square(targets.pi_hat[:, i]))
-            + 0.001 * np.mean(np.sum(np.square(y_hat[:, i]), -1)))
+            - 0.2 * entropy(log_y)
+            + 10. * pi_hat_square
+            + 0.3 * np.mean(np.sum(np.square(y_hat[:, i]), -1)))
     np.testing.assert_allclose(stats.loss[i], loss, rtol=1e-4)
 
 
