@@ -14,7 +14,7 @@ ORDER = (
     'errors', 'global_settings', 'light_imports', 'envs', 'types', 'fields',
     'core.update_rules.registry', 'config', 'config_io', 'presets', 'core',
     'store', 'figures', 'meta_testing', 'nodes', 'local_loop', 'analysis',
-    'programs', 'atari_program', 'api',
+    'programs', 'atari_program', 'api', 'policies',
     'launch.process_environment', 'launch.stopping', 'launch.streams',
     'launch.command',
     'launch.config_flags', 'launch.experiment_flags', 'launch.progress',

@@ -1,5 +1,6 @@
 """`import lpg_distributed as lpg`: what the README promises of it."""
 
+import importlib.util
 import pathlib
 import re
 import subprocess
@@ -89,7 +90,7 @@ def test_the_readmes_example_runs(tmp_path):
 
 
 def test_the_guides_examples_run(tmp_path):
-  first, second = _examples('docs/python.md')
+  first, second, third, fourth = _examples('docs/python.md')
   printed = _python(first + '\nprint(rule.info)', tmp_path)
   returns, shapes, info = printed.splitlines()[-3:]
   assert len(returns.strip('[]').split()) == 4
@@ -97,6 +98,9 @@ def test_the_guides_examples_run(tmp_path):
   assert info == "{'meta_step': 2}"
   assert (tmp_path / 'runs' / 'example' / 'eta.npz').exists()
   assert _python(second, tmp_path).splitlines()[-1] == '(2,)'
+  assert _python(third, tmp_path).splitlines()[-1] == '(18,)'
+  if importlib.util.find_spec('gymnax'):
+    assert _python(fourth, tmp_path).splitlines()[-1] in ('0', '1', '2')
 
 
 def test_rule_is_that_of_a_run_with_the_same_seed():

@@ -84,7 +84,7 @@ class LifetimeSimulator:
       lifetimes = train_agents.train_agents(
           self._config, self._environment, eta, key, self._num_lifetimes,
           log_probs, alpha_y=alpha_y)
-      return lifetimes._replace(theta=())
+      return lifetimes._replace(theta=(), env_params=())
     return jax.jit(simulate)
 
   def __call__(self, eta: np.ndarray, key: chex.PRNGKey,

@@ -150,7 +150,8 @@ def a2c_simulator(config: config_lib.Config, environment: str, num: int
   Its arguments are a pair of `baselines.grid` and a key.
   """
   train = jax.jit(lambda pair, key: baselines.train_a2c(
-      config, environment, key, jnp.tile(pair, (num, 1)))._replace(theta=()))
+      config, environment, key, jnp.tile(pair, (num, 1)))._replace(
+          theta=(), env_params=()))
   return lambda pair, key: jax.tree_util.tree_map(
       np.asarray, train(jnp.asarray(pair, jnp.float32), key))
 

@@ -1,6 +1,6 @@
 """Agents (Table 3): theta maps a state to a policy and a prediction vector."""
 
-from typing import Callable, NamedTuple
+from typing import Callable, Mapping, NamedTuple
 
 import chex
 from dm_env import specs
@@ -93,6 +93,11 @@ def make_network(config: config_lib.AgentConfig,
     return transformed.apply(params, flat).reshape(*batch, num_outputs)
 
   return Network(init=lambda key: transformed.init(key, example), apply=apply)
+
+
+def width(theta: types.Params) -> int:
+  """Number of outputs of the table or network with parameters `theta`."""
+  return (theta['head']['b'] if isinstance(theta, Mapping) else theta).shape[-1]
 
 
 class Agent(NamedTuple):

@@ -22,6 +22,7 @@ from lpg_distributed.core import rollout
 from lpg_distributed.core import rule_inputs
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core.update_rules import base
+from lpg_distributed.envs import base as environment_base
 
 # Means of the rule's inputs per agent, [L], by name: those of
 # `rule_inputs.INPUTS`, and `phi`, the mean of phi(y(s)).
@@ -36,6 +37,8 @@ class Lifetimes(NamedTuple):
   input_means: InputMeans  # leaves [N, L], over the trajectory of update n
   hyper: types.HyperParams  # leaves [L]
   theta: types.Params  # leaves [L, ...]
+  # Leaves [L, ...]: what each lifetime's environment keeps, such as a layout.
+  env_params: environment_base.EnvParams = ()
 
 
 class LifetimeLearner(NamedTuple):
@@ -174,8 +177,8 @@ def simulate(config: config_lib.Config, environment: str,
       step, progress, jax.random.split(updates_key, updates))
   return Lifetimes(
       jax.vmap(rollout.final_return)(progress.returns), episode_return,
-      episodes, input_means, task.hyper, progress.theta), LifetimeState(
-          task, progress)
+      episodes, input_means, task.hyper, progress.theta, task.env_params
+  ), LifetimeState(task, progress)
 
 
 def train_agents(config: config_lib.Config, environment: str, eta: chex.Array,

@@ -66,12 +66,15 @@ class Learner(NamedTuple):
   gradient: Callable[..., types.Params]
 
 
-def _make_split(num_actions: int, outputs: base.Outputs
-                ) -> tuple[int, Callable[[chex.Array], types.AgentOutput]]:
-  """Returns the width of an agent's rows, and a function that splits them.
+def num_outputs(num_actions: int, outputs: base.Outputs) -> int:
+  """Returns the width of an agent's rows; the first are the actions' logits."""
+  return (num_actions + outputs.num_predictions + outputs.value
+          + outputs.baseline)
 
-  The function converts rows [..., width] to an `AgentOutput`.
-  """
+
+def _make_split(num_actions: int, outputs: base.Outputs
+                ) -> Callable[[chex.Array], types.AgentOutput]:
+  """Returns a function from rows [..., width] to an `AgentOutput`."""
   first_value = num_actions + outputs.num_predictions
 
   def split(rows):
@@ -82,7 +85,7 @@ def _make_split(num_actions: int, outputs: base.Outputs
         value=rows[..., first_value] if outputs.value else None,
         baseline=rows[..., -1] if outputs.baseline else None)
 
-  return first_value + outputs.value + outputs.baseline, split
+  return split
 
 
 def make_learner(
@@ -100,8 +103,9 @@ def make_learner(
       they are arguments of the functions.
     rule: the agent's update rule.
   """
-  num_outputs, split = _make_split(num_actions, rule.outputs)
-  network = staged_network.staged(make_network(num_outputs))
+  split = _make_split(num_actions, rule.outputs)
+  network = staged_network.staged(make_network(
+      num_outputs(num_actions, rule.outputs)))
   optimiser = agent_update.make_optimiser(settings.optimiser)
   all_actions = jnp.ones(num_actions, bool)
 

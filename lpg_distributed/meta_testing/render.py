@@ -20,6 +20,7 @@ from lpg_distributed.meta_testing import agent_checkpoint as checkpoint_lib
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import learner as learner_lib
 from lpg_distributed.meta_testing import session
+from lpg_distributed.store import policy_file
 
 _SIDE = 160  # smallest side of an image in pixels
 _FRAME_MS = 60
@@ -149,8 +150,11 @@ def _learner(job: jobs.Job, environment: Any) -> learner_lib.Learner:
 
 def _load_agent(job: jobs.Job, directory: str, seed: int,
                 environment: Any) -> Any:
-  path = session.agent_file(directory, seed)
-  saved = checkpoint_lib.load(path)
+  path = policy_file.path_in(directory, seed)
+  if os.path.exists(path):
+    return policy_file.load(path).theta
+  # Jobs before 0.1.0 kept a checkpoint there.
+  saved = checkpoint_lib.load(os.path.dirname(path))
   if saved is None:
     raise RenderError(f'{directory} has no trained agent of seed {seed} yet')
   init = _learner(job, environment).init

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lpg_distributed.core import observation_networks
+from lpg_distributed.core import policy as policy_lib
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core.update_rules import base as rule_lib
 from lpg_distributed.core.update_rules import registry as rule_registry
@@ -32,6 +33,7 @@ from lpg_distributed.meta_testing import learner as learner_lib
 from lpg_distributed.meta_testing import results
 from lpg_distributed.store import eta_file
 from lpg_distributed.store import own_directory
+from lpg_distributed.store import policy_file
 from lpg_distributed.store import published
 
 _ROWS = 50  # smallest number of rows per agent
@@ -105,15 +107,15 @@ def make_network(spec) -> Callable[[int], Any]:
       spec, num_outputs)
 
 
-def agent_file(directory: str, seed: int) -> str:
-  """Returns the directory of a trained agent's parameters."""
-  return os.path.join(directory, f'agent_seed{seed}')
-
-
-def _save_agent(directory: str, seed: int, theta: Any) -> None:
-  path = agent_file(directory, seed)
-  os.makedirs(path, exist_ok=True)
-  checkpoint_lib.save(path, {'seed': seed}, theta)
+def _save_agent(job: jobs.Job, directory: str, seed: int, environment: Any,
+                theta: Any) -> None:
+  """Keeps a trained agent; `environment` has its specifications."""
+  num_actions = int(environment.action_spec().num_values)
+  form = policy_lib.Form(
+      job.environment, environment.observation_spec(), num_actions,
+      learner_lib.num_outputs(num_actions, make_rule(job).outputs))
+  policy_file.save_in(directory, seed, policy_lib.Policy(
+      form, theta, info={'rule': job.rule, 'seed': seed}))
 
 
 def _finite(metrics: Mapping[str, Any]) -> bool:
@@ -237,8 +239,8 @@ def _run_jitted(run: _TrainingRun, environment: base.Environment) -> bool:
   finished = done * size >= updates
   if finished:
     for i, seed in enumerate(job.seeds):
-      _save_agent(run.directory, seed, jax.tree_util.tree_map(
-          lambda x, i=i: x[i], state.agent.theta))
+      theta = jax.tree_util.tree_map(lambda x, i=i: x[i], state.agent.theta)
+      _save_agent(job, run.directory, seed, environment, theta)
   return finished
 
 
@@ -333,7 +335,7 @@ def _train_on_host(run: _TrainingRun, batches, learner, index: int,
     raise _job_error(job, error, more) from error
   finally:
     training.close()
-  _save_agent(run.directory, seed, kept.state.theta)
+  _save_agent(job, run.directory, seed, batches[0], kept.state.theta)
   kept_state, index, kept = kept.state, index + 1, kept._replace(env_steps=0)
   run.save(header(), kept_state, now=True)
   return True

@@ -15,6 +15,7 @@ from lpg_distributed.meta_testing import render
 from lpg_distributed.meta_testing import results
 from lpg_distributed.meta_testing import session
 from lpg_distributed.meta_testing import summary
+from lpg_distributed.store import policy_file
 from tests.meta_testing import session_testing
 
 HOST, JITTED = session_testing.HOST, session_testing.JITTED
@@ -58,7 +59,7 @@ def test_a_whole_job(whole, environment):
     assert all(np.isfinite(row['policy_entropy']) for row in rows)
   assert without_clock(agents[0])[-1] != without_clock(agents[1])[-1]
   for seed in (0, 1):
-    assert leaves(session.agent_file(whole[environment], seed))
+    assert policy_file.load(policy_file.path_in(whole[environment], seed))
 
 
 @both

@@ -18,6 +18,7 @@ from lpg_distributed.meta_testing import agent_checkpoint
 from lpg_distributed.store import agent_file
 from lpg_distributed.store import checkpointing
 from lpg_distributed.store import eta_file
+from lpg_distributed.store import policy_file
 from lpg_distributed.store import tree_file
 
 RULE = config_lib.RuleConfig(num_predictions=3, embedding_size=2, lstm_size=2)
@@ -127,7 +128,8 @@ def load_checkpoint(path):
 
 READERS = {'eta': eta_file.load,
            'agent': lambda path: agent_file.load(path, {'a': ETA}),
-           'checkpoint': load_checkpoint, 'part': read_part}
+           'checkpoint': load_checkpoint, 'part': read_part,
+           'policy': policy_file.load}
 
 
 def assert_refused(reader, path):
