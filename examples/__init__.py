@@ -1,0 +1,1 @@
+"""Programs to copy and change; docs/examples.md lists them."""
