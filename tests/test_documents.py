@@ -25,7 +25,9 @@ from lpg_distributed.store import published
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 _WEIGHTS = _ROOT / 'lpg_distributed' / 'weights'
 _DOCUMENTS = sorted(
-    path for pattern in ('*.md', 'docs/**/*.md', 'docker/*.md')
+    path for pattern in ('*.md', 'docs/**/*.md', 'docker/*.md',
+                         'benchmarks/*.md', 'lpg_distributed/weights/*.md',
+                         'tests/*.md')
     for path in _ROOT.glob(pattern) if '_generated' not in path.parts)
 _PACKAGES = ('envs', 'launch', 'lpg_distributed', 'tests', 'docs', 'docker',
              'benchmarks', 'core', 'nodes')
