@@ -72,5 +72,6 @@ docs:
 	@echo 'docs/_build/index.html'
 
 clean:
-	rm -rf .venv .venv-current .venv-docs .libtpu docs/_build docs/_generated .pytest_cache .ruff_cache
+	rm -rf .venv .venv-current .venv-docs .libtpu docs/_build docs/_generated \
+	  .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -23,6 +23,7 @@ from lpg_distributed.analysis import stored
 from lpg_distributed.core import agent_networks
 from lpg_distributed.core import agent_update
 from lpg_distributed.core import critic as critic_lib
+from lpg_distributed.core import distributions
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_gradient
 from lpg_distributed.core import rollout
@@ -159,7 +160,7 @@ class PolicyEvaluation:
     num = len(self._worlds.object_cells)
     num_states = self._kind.environment.observation_spec().num_values
     logits = np.full((num, num_states, grid_world.NUM_ACTIONS),
-                     agent_networks.MASKED_LOGIT, np.float32)
+                     distributions.MASKED_LOGIT, np.float32)
     logits[:, :, MOVES] = 0.
     for place, move in enumerate(MOVES):
       logits[:, self._states, move] = np.log(self._worlds.policy[..., place])

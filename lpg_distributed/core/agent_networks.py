@@ -6,15 +6,17 @@ import chex
 from dm_env import specs
 import haiku as hk
 import jax
+from jax import ad_checkpoint
 import jax.numpy as jnp
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import convolution
+from lpg_distributed.core import distributions
 
-# Logit of a masked action. It is finite, since with minus infinity p * log(p)
-# would be NaN. The softmax of this value is exactly 0.
-MASKED_LOGIT = -1e9
+# Name of the rows that an agent reads from its table. A `jax.checkpoint` that
+# saves this name need not save the table, which is larger.
+ROWS = 'table_rows'
 
 
 class Network(NamedTuple):
@@ -75,7 +77,8 @@ def make_network(config: config_lib.AgentConfig,
     shape = (int(observation_spec.num_values), num_outputs)
     return Network(
         init=lambda key: jax.random.normal(key, shape) * table_stddev,
-        apply=lambda table, observation: table[observation])
+        apply=lambda table, observation: ad_checkpoint.checkpoint_name(
+            table[observation], ROWS))
 
   def forward(observation):
     return hk.Linear(num_outputs, name='head')(_torso(config, observation))
@@ -126,9 +129,11 @@ def make_agent(config: config_lib.AgentConfig,
   def apply(theta, observation, action_mask):
     chex.assert_shape(action_mask, (num_actions,))
     rows = network.apply(theta, observation)
+    # `split`, since the reverse pass of slices would pad each of them.
+    columns, *y_logits = jax.lax.split(
+        rows, [n for n in (num_actions, num_predictions) if n], rows.ndim - 1)
     logits = jnp.where(action_mask.reshape((1,) * (rows.ndim - 1) + (-1,)),
-                       rows[..., :num_actions], MASKED_LOGIT)
-    return types.AgentOutput(
-        logits, rows[..., num_actions:] if num_predictions else None)
+                       columns, distributions.MASKED_LOGIT)
+    return types.AgentOutput(logits, *y_logits)
 
   return Agent(network.init, apply)

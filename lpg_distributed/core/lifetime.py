@@ -81,9 +81,15 @@ class Shard(NamedTuple):
   advance: Callable[..., tuple[chex.Array, ShardState, ShardMetrics]]
 
 
-def make_kind(config: config_lib.Config,
-              environment_name: str) -> meta_gradient.Kind:
-  """Combines an environment with the agent in its row of Table 3."""
+def make_kind(config: config_lib.Config, environment_name: str,
+              platform: str = 'cpu') -> meta_gradient.Kind:
+  """Combines an environment with the agent in its row of Table 3.
+
+  Args:
+    config: configuration of the run.
+    environment_name: name of the environment kind.
+    platform: platform that its programs are compiled for, as in `make_shard`.
+  """
   environment = environments.load_trainable(environment_name)
   agent_config = config.agents[environment_name]
   spec = environment.observation_spec()
@@ -97,7 +103,8 @@ def make_kind(config: config_lib.Config,
       optimiser=agent_update.make_optimiser(agent_config.optimiser),
       critic=critic_lib.make_critic(
           agent_config, spec, config.outer),
-      rule=rule)
+      rule=rule,
+      recomputes=platform != 'cpu' or bool(agent_config.conv))
 
 
 def draw_hyper_params(key: chex.PRNGKey, config: config_lib.Config,
@@ -241,7 +248,7 @@ def make_shard(config: config_lib.Config, environment_name: str,
     platform: platform that the shard is compiled for: `cpu`, `gpu` or `tpu`,
       as in `jax.Device.platform`. It need not be JAX's default.
   """
-  kind = make_kind(config, environment_name)
+  kind = make_kind(config, environment_name, platform)
   windows = config.lifetime_windows(environment_name)
   num_keys = config.meta.num_updates + 2  # start, first rollout, K rollouts
   num_arms = len(config.agents[environment_name].arms)

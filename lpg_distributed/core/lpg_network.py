@@ -97,6 +97,25 @@ def embed(eta: Eta, y: chex.Array) -> chex.Array:
   return phi @ out['w'][:, 0] + out['b']
 
 
+def widen(eta: Eta, width: int, padding: float) -> Eta:
+  """Changes eta so that it reads and writes predictions of another width.
+
+  Args:
+    eta: parameters for predictions of M columns.
+    width: number of columns, at least M. The rule ignores those above M.
+    padding: value of the columns above M of `y_hat_logits`.
+  """
+  hidden, head = eta['lpg/phi/~/linear_0'], eta['lpg/y_hat']
+  behind = (0, width - head['b'].size)
+  return {
+      **eta,
+      'lpg/phi/~/linear_0': {**hidden,
+                             'w': jnp.pad(hidden['w'], (behind, (0, 0)))},
+      'lpg/y_hat': {
+          'w': jnp.pad(head['w'], ((0, 0), behind)),
+          'b': jnp.pad(head['b'], behind, constant_values=padding)}}
+
+
 def hold_phi(eta: Eta, value: chex.Numeric) -> Eta:
   """Changes eta so that phi(y) is `value` for all predictions y."""
   out = eta['lpg/phi/~/linear_1']

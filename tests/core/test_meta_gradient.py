@@ -246,3 +246,21 @@ def test_the_last_trajectory_judges_the_agents():
   judged = lambda stats: stats.loss - 0.001 * (
       stats.pi_hat_square + stats.y_hat_square)
   np.testing.assert_allclose(judged(both), judged(second), rtol=1e-4)
+
+
+@pytest.mark.parametrize('change', [
+    lambda kind: kind._replace(recomputes=True),
+    lambda kind: kind._replace(rule=kind.rule._replace(widen=None))],
+    ids=['recomputes', 'narrow'])
+def test_what_saves_time_does_not_change_the_gradient(change):
+  config = make_config('tabular_dense')
+  kind, task, progress, keys, eta = make_window(config)
+  assert not kind.recomputes and kind.rule.widen
+
+  def gradient(kind):
+    return jax.jit(jax.grad(lambda eta: meta_gradient.window_loss(
+        eta, kind, config, task, progress, keys)[0]))(eta)
+
+  jax.tree_util.tree_map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+      gradient(kind), gradient(change(kind)))

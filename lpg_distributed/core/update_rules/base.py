@@ -52,6 +52,8 @@ class Predictions(NamedTuple):
   # the term of Eq. (2) that alpha_y weighs.
   distance: Callable[[chex.Array, chex.Array], chex.Array]
   is_distribution: bool  # whether y has an entropy H(y), Eq. (4)
+  # Output of a column that adds nothing to y and to the distance.
+  padding: float = 0.
 
 
 # Maps eta and a `RuleInput` to targets, as `lpg_network.apply` does.
@@ -76,6 +78,10 @@ class UpdateRule(NamedTuple):
   predictions: Optional[Predictions] = None  # None for a rule without y
   # Maps Experience to the input y, [T+1, ..., .]; None for a rule without eta.
   y_input: Optional[Callable[[Experience], chex.Array]] = None
+  # Maps (eta, width) to the same rule for predictions of that width, where all
+  # columns above M hold `predictions.padding`. Meta-training then computes with
+  # whole vector registers. None: it computes with M columns.
+  widen: Optional[Callable[[Any, int], Any]] = None
 
 
 def value_targets(experience: Experience, hyper: Hyper) -> chex.Array:

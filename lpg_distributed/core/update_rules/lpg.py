@@ -14,7 +14,8 @@ from lpg_distributed.core import rule_inputs
 from lpg_distributed.core.update_rules import base
 
 CATEGORICAL = base.Predictions(
-    jax.nn.softmax, distributions.kl_divergence, is_distribution=True)
+    jax.nn.softmax, distributions.kl_divergence, is_distribution=True,
+    padding=distributions.MASKED_LOGIT)
 
 
 def policy_loss(output: types.AgentOutput, action: chex.Array,
@@ -70,7 +71,8 @@ def make_with(config: config_lib.RuleConfig,
       loss=functools.partial(loss, predictions),
       init=functools.partial(lpg_network.init, config, lpg_network.Widths(
           y=config.num_predictions, y_hat=config.num_predictions)),
-      predictions=predictions, y_input=y_input)
+      predictions=predictions, y_input=y_input,
+      widen=functools.partial(lpg_network.widen, padding=predictions.padding))
 
 
 def make(config: config_lib.RuleConfig,
