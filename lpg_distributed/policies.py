@@ -41,7 +41,7 @@ def make_policy(agents: train_agents_lib.Lifetimes, environment: str,
   """
   global_settings.check()
   made = suite.load(environment)
-  index = fields.Whole(0, len(agents.final_return) - 1).check('index', index)
+  index = fields.Integer(0, len(agents.final_return) - 1).check('index', index)
   theta, env_params = jax.tree_util.tree_map(
       lambda x: np.asarray(x[index]), (agents.theta, agents.env_params))
   agent = config_lib.AGENTS[environment]

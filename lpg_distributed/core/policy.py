@@ -79,7 +79,7 @@ class Policy:
     """Logits of the actions, [..., A].
 
     Args:
-      observation: [..., *shape], with any batch axes in front.
+      observation: one, or several with any batch axes in front.
 
     Raises:
       PolicyError: the last axes are not those of an observation.
@@ -101,7 +101,7 @@ class Policy:
     """Chooses actions, [...] int32.
 
     Args:
-      observation: [..., *shape], with any batch axes in front.
+      observation: one, or several with any batch axes in front.
       key: source of randomness, to sample as in training; None: the most
         probable actions.
 

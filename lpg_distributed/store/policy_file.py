@@ -112,7 +112,7 @@ def _describe(spec: specs.Array) -> dict[str, Any]:
 
 def _parse_spec(found: Mapping[str, Any]) -> specs.Array:
   if 'num_values' in found:
-    return specs.DiscreteArray(fields.Whole(1, _MOST_FEATURES).check(
+    return specs.DiscreteArray(fields.Integer(1, _MOST_FEATURES).check(
         'num_values', found['num_values']))
   shape = _wholes('shape', found['shape'], _MOST_AXES)
   if math.prod(shape) > _MOST_FEATURES:
@@ -124,7 +124,7 @@ def _parse_spec(found: Mapping[str, Any]) -> specs.Array:
   if found['bounds'] is None:
     return specs.Array(shape, dtype)
   low, high = found['bounds']
-  bound = fields.Number(low=-math.inf)
+  bound = fields.Real(low=-math.inf)
   return specs.BoundedArray(shape, dtype, bound.check('bounds', low),
                             bound.check('bounds', high))
 
@@ -132,7 +132,7 @@ def _parse_spec(found: Mapping[str, Any]) -> specs.Array:
 def _wholes(name: str, values: Any, most: int) -> tuple[int, ...]:
   if not isinstance(values, list) or len(values) > most:
     raise ValueError(f'{name}: allowed: up to {most} whole numbers')
-  return tuple(fields.Whole(1, _MOST_FEATURES).check(name, value)
+  return tuple(fields.Integer(1, _MOST_FEATURES).check(name, value)
                for value in values)
 
 
@@ -148,12 +148,12 @@ def _parse(header: Mapping[str, Any]
       agent = config_lib.AgentConfig(**{
           name: _wholes(name, agent[name], _MOST_LAYERS)
           for name in ('conv', 'dense')})
-    num_actions = fields.Whole(1, 1 << 16).check(
+    num_actions = fields.Integer(1, 1 << 16).check(
         'num_actions', header['num_actions'])
     return policy_lib.Form(
         fields.Text().check('environment', header['environment']),
         _parse_spec(header['observation']), num_actions,
-        fields.Whole(num_actions, 1 << 20).check(
+        fields.Integer(num_actions, 1 << 20).check(
             'num_outputs', header['num_outputs']),
         agent), dict(header['info'])
   except (AttributeError, KeyError, TypeError, ValueError) as error:
