@@ -7,6 +7,7 @@ their mixture mostly reflects this difference. Layouts are drawn again from the
 comparison's seed; no agent is trained.
 """
 
+import dataclasses
 from typing import Any, Mapping, Sequence
 
 import numpy as np
@@ -54,7 +55,11 @@ def by_num_actions(about: Mapping[str, Any], data: Mapping[str, Any],
     if label not in known:
       raise stored.ResultsError(f'--label is {label!r}; allowed: '
                                 f'{", ".join(map(repr, known))}')
-  settings = training.ComparisonSettings(**about['settings'])
+  known_settings = {field.name for field in dataclasses.fields(
+      training.ComparisonSettings)}
+  settings = training.ComparisonSettings(**{
+      name: value for name, value in about['settings'].items()
+      if name in known_settings})  # Older files have others too.
   result = {}
   for name, found in data.items():
     if not isinstance(suite.load(name), grid_world.GridWorld):

@@ -4,7 +4,8 @@ It reads several files of results of Figure 3. The first table has a row for
 each environment, also for those without a comparison, and a column for each
 rule of each file. A rule is above (+) or below (-) A2C, which is tuned for that
 environment, if their 95 % intervals do not overlap; else `=`. Final returns and
-means over learning curves are compared.
+means over learning curves are compared. The head of a column names the trials
+of the search that tuned both; without, A2C was tuned in part, see `figure3`.
 
 Some layouts give higher returns to all agents, and all agents get the same
 layouts. So a second table has the differences lifetime by lifetime.
@@ -39,7 +40,9 @@ class RuleComparison(NamedTuple):
 
 
 def _head(label: str, about: Mapping[str, Any]) -> str:
-  """Names the rule, and how its lifetimes differ from those of training."""
+  """Names the rule, how its lifetimes differ from those of training, and the
+  trials of the search, which files of an older search lack.
+  """
   rule, settings = about['rules'][label], about['settings']
   name = rule.get('published')
   parts = [f'`{name}`' if name else label]
@@ -47,6 +50,8 @@ def _head(label: str, about: Mapping[str, Any]) -> str:
     parts.append(f'{settings["updates"]} updates')
   if settings['seed']:
     parts.append(f'seed {settings["seed"]}')
+  if settings.get('trials'):
+    parts.append(f'{settings["trials"]} trials')
   return ', '.join(parts)
 
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from lpg_distributed import config as config_lib
+from lpg_distributed import types
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents
@@ -70,6 +71,12 @@ def hold(config: config_lib.RuleConfig, eta: np.ndarray, name: str,
       else lpg_network.hold_input(tree, name, value))
 
 
+def only_arm(arm: int, num_arms: int) -> np.ndarray:
+  """Returns log-probabilities, [arms], that always draw `arm`."""
+  with np.errstate(divide='ignore'):
+    return np.log(np.eye(num_arms, dtype=np.float32)[arm])
+
+
 class LifetimeSimulator:
   """Simulates whole lifetimes of one kind under any eta; compiled once."""
 
@@ -80,19 +87,20 @@ class LifetimeSimulator:
     self._compiled = functools.lru_cache(None)(self._compile)
 
   def _compile(self, alpha_y):
-    def simulate(eta, key, log_probs):
+    def simulate(eta, key, log_probs, hyper):
       lifetimes = train_agents.train_agents(
           self._config, self._environment, eta, key, self._num_lifetimes,
-          log_probs, alpha_y=alpha_y)
+          log_probs, alpha_y=alpha_y, hyper=hyper)
       return lifetimes._replace(theta=(), env_params=())
     return jax.jit(simulate)
 
   def __call__(self, eta: np.ndarray, key: chex.PRNGKey,
-               log_probs: np.ndarray, alpha_y: Optional[float] = None
+               log_probs: np.ndarray, alpha_y: Optional[float] = None,
+               hyper: Optional[types.HyperParams] = None
                ) -> train_agents.Lifetimes:
     """Runs `train_agents.train_agents`; returns NumPy arrays, without theta."""
     return jax.tree_util.tree_map(
-        np.asarray, self._compiled(alpha_y)(eta, key, log_probs))
+        np.asarray, self._compiled(alpha_y)(eta, key, log_probs, hyper))
 
 
 def input_means(lifetimes: train_agents.Lifetimes) -> dict[str, float]:

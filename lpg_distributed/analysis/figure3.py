@@ -3,16 +3,15 @@
 New agents learn by each of the following. Learning curves and final returns
 are recorded.
 
-- each rule, with the hyperparameters that its bandit prefers or, if rules are
-  tuned, the best ones in other lifetimes
-- A2C, with hyperparameters that are tuned in the same way
-- an untrained rule
+- each rule, with the best hyperparameters of a search in other lifetimes
+- A2C, tuned by the same search with as many trials
+- an untrained rule, with the hyperparameters of the first rule
 - ablations of each rule: agents that never learn predictions (alpha_y = 0), phi
   held at its mean, and pi(a|s) held at its mean. A rule that does not need
   predictions may represent values by pi(a|s).
 
-Results are written after each rule on each environment, and after each pair of
-a grid in tuning. The same command computes what is missing.
+Results are written after each rule on each environment, and after each trial
+of a search. The same command computes what is missing.
 """
 
 import dataclasses
@@ -40,8 +39,9 @@ def _check_settings(settings: training.ComparisonSettings) -> None:
   experiment.check_counts(2, num_lifetimes=settings.num_lifetimes,
                           tuning_lifetimes=settings.tuning_lifetimes,
                           final_lifetimes=settings.final_lifetimes)
-  experiment.check_counts(chunk=settings.chunk)
-  experiment.check_counts(0, updates=settings.updates,
+  experiment.check_counts(chunk=settings.chunk, trials=settings.trials,
+                          finalists=settings.finalists)
+  experiment.check_counts(0, updates=settings.updates, seed=settings.seed,
                           num_envs=settings.num_envs)
 
 
@@ -69,8 +69,10 @@ def _done(path: str, about: Mapping[str, Any]) -> dict[str, Any]:
   found, data = stored.load(path, NAME)
   for name in ('command', 'process_minutes'):  # They may differ.
     found.pop(name, None)
-  # Older files lack newer settings, which then have their defaults.
+  # Older files lack newer settings, which then have their defaults. Those of
+  # another search than today's can be drawn only.
   found['settings'] = {**dataclasses.asdict(training.ComparisonSettings()),
+                       'trials': 0,
                        **found.get('settings', {})}
   if found != stored.plain(about):
     raise stored.ResultsError(f'{path} holds another comparison; '
@@ -189,33 +191,70 @@ def summaries(found: Mapping[str, Any],
           for label, row in found['rules'].items()}
 
 
+_NAMES = {'learning_rate': 'rate', 'kl_cost': 'KL', 'entropy_cost': 'entropy',
+          'critic_rate': 'critic', 'td_lambda': 'lambda'}
+_ENDS = {1: ' (largest)', -1: ' (smallest)'}
+
+
+def _chosen(found: Mapping[str, Any]) -> str:
+  """Formats hyperparameters; marks those at an end of their last range."""
+  edges, widened = found.get('at_edge', {}), found.get('widened', {})
+  return ', '.join(
+      f'{_NAMES.get(name, name)} {value:.3g}{"*" if name in widened else ""}'
+      f'{_ENDS.get(edges.get(name), "")}'
+      for name, value in found['best'].items())
+
+
 def _pair(pair: Sequence[float], grid: Sequence[Sequence[float]]) -> str:
-  """Formats a pair; marks values at the edge of the grid."""
+  """Formats a pair of an older file; marks values at the edge of the grid."""
   parts = []
   for value, values in zip(pair, zip(*grid)):
     low, high = min(values), max(values)
-    ends = {} if low == high else {high: ' (largest)',
-                                   low: ' (smallest)' if low else ''}
+    ends = {} if low == high else {high: _ENDS[1],
+                                   low: _ENDS[-1] if low else ''}
     parts.append(f'{value:g}{ends.get(value, "")}')
   return ', '.join(parts)
 
 
+def _chosen_pair(label: str, found: Mapping[str, Any]) -> str:
+  """Formats the hyperparameters of an older file, pairs of a grid."""
+  if label == training.A2C:
+    a2c = found.get('a2c')
+    return _pair((a2c['learning_rate'], a2c['entropy_cost']),
+                 a2c['pairs']) if a2c else '-'
+  # The oldest have a list, the probabilities that arms were drawn with.
+  chosen = found['arms'].get(label)
+  arm = chosen['arm'] if isinstance(chosen, Mapping) else None
+  return '-' if arm is None else _pair(chosen['arms'][arm], chosen['arms'])
+
+
 def _hyper_params(about, data) -> list[str]:
   """Formats a table of the agents' hyperparameters."""
-  labels = trained(about)
+  labels = [*trained(about), training.A2C]
   rows = []
   for name, found in data.items():
-    cells = []
-    for chosen in map(found['arms'].get, labels):
-      # Older results have a list, the probabilities that arms were drawn with.
-      arm = chosen['arm'] if isinstance(chosen, Mapping) else None
-      cells.append('-' if arm is None else
-                   _pair(chosen['arms'][arm], chosen['arms']))
-    a2c = found.get('a2c')
-    cells.append(_pair((a2c['learning_rate'], a2c['entropy_cost']),
-                       a2c['pairs']) if a2c else '-')
+    if 'chosen' in found:
+      cells = [_chosen(found['chosen'][label]) if label in found['chosen']
+               else '-' for label in labels]
+    else:
+      cells = [_chosen_pair(label, found) for label in labels]
     rows.append([f'`{name}`', *cells])
-  return markdown.table(['environment', *labels, training.A2C], rows)
+  return markdown.table(['environment', *labels], rows)
+
+
+def _search(settings: Mapping[str, Any]) -> str:
+  """Describes how the hyperparameters were chosen."""
+  if not settings.get('trials'):
+    return ('Learning rate and KL cost, of A2C entropy cost, and '
+            'whether they are at an end of their grid:')
+  if settings['trials'] == 1:
+    return 'Hyperparameters, the defaults:'
+  return (
+      f'Best of {settings["trials"]} trials in '
+      f'{settings["tuning_lifetimes"]} other lifetimes each, then of '
+      f'{settings["finalists"]} in {settings["final_lifetimes"]} others; for '
+      'each rule and A2C alike. * marks a range that was widened, (largest) or '
+      '(smallest) a value at an end of its last range:')
 
 
 def trained(about: Mapping[str, Any]) -> list[str]:
@@ -303,6 +342,5 @@ def lines(about, data):
       'Mean of the whole curve:', '', *_raw(labels, data, 'whole'), '',
       'Normalised (random 0, optimal 1), final / mean of the whole '
       'curve:', '', *_normalised(labels, data), '',
-      'Learning rate and KL cost, of A2C entropy cost, and '
-      'whether they are at an end of their grid:', '',
+      _search(about['settings']), '',
       *_hyper_params(about, data), '', *_verdicts(about, data)]

@@ -22,7 +22,6 @@ from lpg_distributed.analysis import sources
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import training_environments
 from lpg_distributed.analysis import training_settings
-from lpg_distributed.analysis import tuning
 from lpg_distributed.figures import intervals
 from lpg_distributed.figures import markdown
 from lpg_distributed.store import eta_file
@@ -53,7 +52,7 @@ def check(eta: np.ndarray, config: config_lib.Config,
   sized = training_environments.sized(
       config, name, config, training_settings.ComparisonSettings(
           updates=wanted['updates'], num_envs=wanted['num_envs']))
-  log_probs = tuning.only_arm(
+  log_probs = evaluation.only_arm(
       wanted['arm'], len(config.agents[name].arms))
   simulate = evaluation.LifetimeSimulator(sized, name, wanted['num_lifetimes'])
   lifetimes = simulate(

@@ -1,14 +1,14 @@
 """Evaluates several rules on the training environments, for Figure 3.
 
 All rules get the same lifetimes: layouts, lengths and random numbers come from
-one key, which training does not use. A2C is tuned on other lifetimes, and uses
-the best pair of its grid. A rule uses the arm that its bandit prefers, the
-maximum over alpha in Eq. (5). If its bandit does not know the kind, the rule is
-tuned like A2C.
+one key, which training does not use. Rules and A2C are tuned on other
+lifetimes, with the same number of trials; see `tuning`. The first trial of a
+rule is the arm that its bandit prefers, the maximum over alpha in Eq. (5).
 """
 
 import copy
 import dataclasses
+import functools
 from typing import Any, Callable, Mapping, Optional, Sequence
 
 import jax
@@ -16,11 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from lpg_distributed import config as config_lib
+from lpg_distributed import types
 from lpg_distributed.analysis import curves
 from lpg_distributed.analysis import evaluation
+from lpg_distributed.analysis import search_space
 from lpg_distributed.analysis import sources
 from lpg_distributed.analysis import training_settings as settings_lib
 from lpg_distributed.analysis import tuning
+from lpg_distributed.core import baselines
 from lpg_distributed.core import train_agents
 from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import suite
@@ -39,23 +42,19 @@ def sized(config: config_lib.Config, environment: str,
   - that of the rule's training, if it had the environment
   - that of `base`, if `base` has the environment
   - that of Table 3
-
-  With `settings.tune` the learning rates are always those of Table 3.
   """
-  grid = next((known.agents[environment] for known in (config, base)
-               if environment in known.environments),
-              config_lib.AGENTS[environment])
-  rates = (config_lib.AGENTS[environment] if settings.tune
-           else grid).learning_rates
   base = dataclasses.replace(
       base, agents={**config_lib.AGENTS, **base.agents})
+  grid = next((known.agents[environment] for known in (config, base)
+               if environment in known.environments),
+              config_lib.AGENTS.get(environment, base.agents[environment]))
   num_envs = settings.num_envs or base.meta.num_envs
   updates = settings.updates or (
       base.lifetime_windows(environment) * base.meta.num_updates)
   steps = updates * base.meta.trajectory_steps * num_envs
   agent = dataclasses.replace(
       base.agents[environment], lifetime_env_steps=steps,
-      learning_rates=rates, kl_costs=grid.kl_costs)
+      learning_rates=grid.learning_rates, kl_costs=grid.kl_costs)
   return dataclasses.replace(
       config, environments=(environment,), shares=(),
       agents={**base.agents, environment: agent},
@@ -93,33 +92,63 @@ def layouts(environment: str, settings: settings_lib.ComparisonSettings) -> Any:
       lambda *x: np.concatenate(x)[:settings.num_lifetimes], *found)
 
 
-def _by_rule(source: sources.Source, environment: str,
-             base: config_lib.Config, settings: settings_lib.ComparisonSettings,
-             compiled: dict[Any, evaluation.LifetimeSimulator],
-             report: Callable[[str], None], log: Optional[tuning.Log] = None
-             ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-  """Evaluates a rule and its ablations, labelled `LABEL, ABLATION`.
+def _hyper(values: search_space.Values, num: int) -> types.HyperParams:
+  """Hyperparameters of `num` agents of a rule; None: as they are drawn."""
+  full = lambda name: (np.full(num, values[name], np.float32)
+                       if name in values else None)
+  return types.HyperParams(
+      None, full('learning_rate'), full('kl_cost'), None, None,
+      full('td_lambda'), full('critic_rate'))
 
-  `compiled` caches compiled functions; rules of the same shape share them.
 
-  Returns:
-    The rows by label, and the result of `tuning.choose_arm`.
+class _RuleSimulator:
+  """Simulates agents of a rule, compiled once per number of lifetimes."""
+
+  def __init__(self, config: config_lib.Config, environment: str):
+    self._simulators = functools.lru_cache(None)(
+        functools.partial(evaluation.LifetimeSimulator, config, environment))
+    self._log_probs = np.zeros(
+        len(config.agents[environment].arms), np.float32)
+
+  def __call__(self, eta, values, key, num, alpha_y=None):
+    return self._simulators(num)(eta, key, self._log_probs, alpha_y,
+                                 _hyper(values, num))
+
+
+def _a2c_simulator(config: config_lib.Config,
+                   environment: str) -> tuning.Simulate:
+  """Returns a function that simulates A2C, compiled once per number."""
+  @jax.jit
+  def train(hyper, key):
+    return baselines.train_a2c(config, environment, key, hyper)._replace(
+        theta=(), env_params=())
+
+  def simulate(values, key, num):
+    hyper = baselines.A2CHyper(**{name: np.full(num, value, np.float32)
+                                  for name, value in values.items()})
+    return jax.tree_util.tree_map(np.asarray, train(hyper, key))
+
+  return simulate
+
+
+def _first_arm(source: sources.Source, environment: str,
+               agent: config_lib.AgentConfig) -> int:
+  """Returns the arm that the bandit prefers; if unknown, the middle one."""
+  arm = source.preferred_arm(environment, agent)
+  return (len(agent.arms) - 1) // 2 if arm is None else arm
+
+
+def _by_rule(source: sources.Source, config: config_lib.Config,
+             environment: str, settings: settings_lib.ComparisonSettings,
+             simulate: _RuleSimulator, values: search_space.Values
+             ) -> dict[str, dict[str, Any]]:
+  """Evaluates a rule and its ablations; returns rows by label.
+
+  The labels of ablations are `LABEL, ABLATION`.
   """
-  config = sized(source.config, environment, base, settings)
-  if settings.tune:
-    config = tuning.with_a2c_rates(config, environment)
-  simulate = compiled.setdefault(
-      (config.rule, config.meta, config.outer, config.agents[environment]),
-      evaluation.LifetimeSimulator(config, environment, settings.chunk))
-  chosen = tuning.choose_arm(
-      source, config, environment, settings, report, log)
-  num_arms = len(chosen['arms'])
-  log_probs = (np.zeros(num_arms, np.float32) if chosen['arm'] is None
-               else tuning.only_arm(chosen['arm'], num_arms))
-  report(f'{settings.num_lifetimes} lifetimes')
   keys = _chunk_keys(environment, settings)
   run = lambda eta, alpha_y=None: [
-      simulate(eta, key, log_probs, alpha_y) for key in keys]
+      simulate(eta, values, key, settings.chunk, alpha_y) for key in keys]
   whole = run(source.eta)
   bounds = curves.bins(len(whole[0].episode_return), settings.points)
   keep = lambda found: curves.row(found, bounds, settings.num_lifetimes)
@@ -135,7 +164,7 @@ def _by_rule(source: sources.Source, environment: str,
         continue
       rows[f'{source.label}, {label}'] = keep(run(evaluation.hold(
           config.rule, source.eta, name, np.mean([m[name] for m in means]))))
-  return rows, chosen
+  return rows
 
 
 def evaluate(environment: str, rules: Sequence[sources.Source],
@@ -154,11 +183,11 @@ def evaluate(environment: str, rules: Sequence[sources.Source],
     report: called with messages about progress.
     found: the last argument of `keep` in an earlier call, to resume from.
     keep: called with the results so far, after each rule, and in tuning after
-      each pair of a grid.
+      each trial.
 
   Returns:
-    `env_steps` [P]; `rules`, see `curves.row`; `arms`, how each rule's
-    hyperparameters were chosen; with A2C also `a2c`, see `tuning.tune_a2c`.
+    `env_steps` [P]; `rules`, see `curves.row`; `chosen`, how the
+    hyperparameters of each rule and of A2C were chosen, see `tuning.tune`.
     `tuning` has the rows of unfinished searches by label, see `tuning.Log`.
   """
   base = rules[0].config
@@ -166,41 +195,57 @@ def evaluate(environment: str, rules: Sequence[sources.Source],
   num_updates = train_agents.num_updates(config, environment)
   bounds = curves.bins(num_updates, settings.points)
   per_update = config.meta.trajectory_steps * config.meta.num_envs
-  report_of = lambda label: lambda text: report(
-      f'{environment}: {label}, {text}')
-  compiled: dict[Any, evaluation.LifetimeSimulator] = {}
+  compiled: dict[Any, _RuleSimulator] = {}
   result: dict[str, Any] = copy.deepcopy(dict(found)) if found else {
-      'env_steps': bounds[1:] * per_update, 'rules': {}, 'arms': {}}
+      'env_steps': bounds[1:] * per_update, 'rules': {}, 'chosen': {}}
   unfinished = result.setdefault('tuning', {})
 
-  def log_of(label):
+  def tune(label, space, first, simulate):
     def keep_rows(rows):
       unfinished[label] = rows
       keep(result)
-    return tuning.Log(unfinished.get(label, ()), keep_rows)
 
-  def keep_finished(label):
+    return tuning.tune(
+        environment, space, first, simulate, settings,
+        lambda text: report(f'{environment}: {label}, {text}'),
+        tuning.Log(unfinished.get(label, ()), keep_rows))
+
+  def finish(label, chosen, rows):
+    result['chosen'][label] = chosen
+    result['rules'].update(rows)
     unfinished.pop(label, None)
     keep(result)
 
   for source in rules:
-    if source.label not in result['arms']:
-      rows, result['arms'][source.label] = _by_rule(
-          source, environment, base, settings, compiled,
-          report_of(source.label), log_of(source.label))
-      result['rules'].update(rows)
-      keep_finished(source.label)
-  if settings.a2c and 'a2c' not in result:
-    report_a2c = report_of(settings_lib.A2C)
-    tuned = tuning.tune_a2c(config, environment, settings, report_a2c,
-                            log_of(settings_lib.A2C))
-    pair = tuned['learning_rate'], tuned['entropy_cost']
-    report_a2c(f'{settings.num_lifetimes} lifetimes')
-    simulate = tuning.a2c_simulator(config, environment, settings.chunk)
-    lifetimes = [simulate(pair, key)
-                 for key in _chunk_keys(environment, settings)]
-    result['rules'][settings_lib.A2C] = curves.row(
-        lifetimes, bounds, settings.num_lifetimes)
-    result['a2c'] = tuned
-    keep_finished(settings_lib.A2C)
+    if source.label in result['chosen']:
+      continue
+    own = sized(source.config, environment, base, settings)
+    agent = own.agents[environment]
+    simulate_rule = compiled.setdefault(
+        (own.rule, own.meta, own.outer, agent),
+        _RuleSimulator(own, environment))
+    if source.about.get('untrained'):
+      # A control: nothing but eta differs from the first rule.
+      chosen = {'best': result['chosen'][rules[0].label]['best'],
+                'as': rules[0].label}
+    else:
+      chosen = tune(
+          source.label, search_space.of_rule(environment, agent, own.rule),
+          search_space.default_rule(
+              environment, own, _first_arm(source, environment, agent)),
+          functools.partial(simulate_rule, source.eta))
+    report(f'{environment}: {source.label}, {settings.num_lifetimes} lifetimes')
+    finish(source.label, chosen, _by_rule(
+        source, own, environment, settings, simulate_rule, chosen['best']))
+  label = settings_lib.A2C
+  if settings.a2c and label not in result['chosen']:
+    simulate = _a2c_simulator(config, environment)
+    chosen = tune(
+        label, search_space.of_a2c(environment, config.agents[environment]),
+        search_space.default_a2c(environment, config), simulate)
+    report(f'{environment}: {label}, {settings.num_lifetimes} lifetimes')
+    found = [simulate(chosen['best'], key, settings.chunk)
+             for key in _chunk_keys(environment, settings)]
+    finish(label, chosen, {
+        label: curves.row(found, bounds, settings.num_lifetimes)})
   return result

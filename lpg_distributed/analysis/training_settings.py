@@ -14,14 +14,15 @@ class ComparisonSettings:
   num_lifetimes: int = 64  # seeds
   # Lifetimes that run at once; limits memory, and changes random numbers.
   chunk: int = 16
-  tuning_lifetimes: int = 4  # per pair of the grid, in the first round
-  final_lifetimes: int = 32  # per pair in the second round, see `tuning.tune`
+  # Trials of the search for hyperparameters, see `tuning.tune`; 1: no search,
+  # all have their defaults.
+  trials: int = 32
+  finalists: int = 8  # trials in the final round
+  tuning_lifetimes: int = 8  # per trial
+  final_lifetimes: int = 32  # per trial in the final round
   updates: int = 0  # per lifetime
   num_envs: int = 0
   points: int = 40  # number of points of a curve
   seed: int = 0
   a2c: bool = True
-  # Whether rules are tuned like A2C, over Table 3's learning rates and larger
-  # ones. Of use for lifetimes of another length than in their training.
-  tune: bool = False
   ablations: bool = True

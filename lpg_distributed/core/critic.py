@@ -34,10 +34,10 @@ class Critic(NamedTuple):
   init: Callable[[chex.PRNGKey], CriticState]
   # (state, observation [..., *shape]) -> V(s) [...]
   evaluate: Callable[[CriticState, chex.Array], chex.Array]
-  # (state, trajectory, gamma) -> (state, advantage [T, B]). The advantage is
-  # computed before the critic learns from this trajectory.
-  update: Callable[[CriticState, types.Trajectory, chex.Array],
-                   tuple[CriticState, chex.Array]]
+  # (state, trajectory, gamma, td_lambda, learning_rate) -> (state, advantage
+  # [T, B]). The advantage is computed before the critic learns from this
+  # trajectory. The last two may be None or left out: those of the config.
+  update: Callable[..., tuple[CriticState, chex.Array]]
 
 
 def lambda_returns(trajectory: types.Trajectory, values: chex.Array,
@@ -62,7 +62,7 @@ def lambda_returns(trajectory: types.Trajectory, values: chex.Array,
 
 
 def _mean_visit_update(table: chex.Array, state_index: chex.Array,
-                       error: chex.Array, rate: float) -> chex.Array:
+                       error: chex.Array, rate: chex.Numeric) -> chex.Array:
   """Moves each visited state's value by `rate` times its mean error.
 
   A step by the summed error would grow with the number of visits. It diverges
@@ -87,36 +87,40 @@ def make_critic(agent_config: config_lib.AgentConfig,
   The network has the same torso as the agent's.
   """
   network = agent_networks.make_network(agent_config, observation_spec, 1)
-  optimiser = optax.adam(config.network_learning_rate)
+  config_rate = (config.table_learning_rate if agent_config.is_table
+                 else config.network_learning_rate)
 
   def init(key):
     params = network.init(key)
-    opt_state = () if agent_config.is_table else optimiser.init(params)
+    opt_state = (() if agent_config.is_table
+                 else optax.adam(config_rate).init(params))
     return CriticState(params, opt_state, jnp.zeros(()),
                        jnp.zeros((), jnp.int32))
 
-  def learn(state, trajectory, gamma):
+  def learn(state, trajectory, gamma, td_lambda, rate):
     """Returns new parameters, a new optimiser state and the errors [T, B]."""
     def errors(params):
       values = network.apply(params, trajectory.observation)[..., 0]
       targets = lambda_returns(trajectory, jax.lax.stop_gradient(values),
-                               gamma, config.td_lambda)
+                               gamma, td_lambda)
       return targets - values[:-1]
 
     if agent_config.is_table:
       error = errors(state.params)
       params = _mean_visit_update(
-          state.params, trajectory.observation[:-1], error,
-          config.table_learning_rate)
+          state.params, trajectory.observation[:-1], error, rate)
       return params, (), error
 
     error, pullback = jax.vjp(errors, state.params)
     (gradient,) = pullback(error / error.size)  # of 0.5 * mean(error ** 2)
-    updates, opt_state = optimiser.update(gradient, state.opt_state)
+    updates, opt_state = optax.adam(rate).update(gradient, state.opt_state)
     return optax.apply_updates(state.params, updates), opt_state, error
 
-  def update(state, trajectory, gamma):
-    params, opt_state, advantage = learn(state, trajectory, gamma)
+  def update(state, trajectory, gamma, td_lambda=None, learning_rate=None):
+    params, opt_state, advantage = learn(
+        state, trajectory, gamma,
+        config.td_lambda if td_lambda is None else td_lambda,
+        config_rate if learning_rate is None else learning_rate)
     decay = config.advantage_ema_decay
     square = decay * state.advantage_square + (1. - decay) * jnp.mean(
         jnp.square(advantage))

@@ -98,13 +98,18 @@ def isolated_network(eta: lpg_network.Eta,
 def agent_hyper(hyper: types.HyperParams, td_lambda: float) -> rule_lib.Hyper:
   """Returns the hyperparameters of L agents, [L, 1] each.
 
-  The cost of V(s) is 0, since it is learned by the critics.
+  The cost of V(s) is 0, since it is learned by the critics. `td_lambda` is
+  used where `hyper` has none.
   """
   behind = lambda x: x[:, None]
+  if hyper.td_lambda is None:
+    td_lambda = jnp.float32(td_lambda)
+  else:
+    td_lambda = behind(hyper.td_lambda)
   return rule_lib.Hyper(
       alpha_lr=behind(hyper.alpha_lr), alpha_y=behind(hyper.alpha_y),
       gamma=behind(hyper.gamma), entropy_cost=behind(hyper.beta_0),
-      value_cost=jnp.zeros(()), td_lambda=jnp.float32(td_lambda))
+      value_cost=jnp.zeros(()), td_lambda=td_lambda)
 
 
 def over_lifetimes(function, in_axes, out_axes, num_lifetimes: int):
@@ -176,10 +181,11 @@ def learn_values(kind: Kind, task: Task,
     The new progress, and the advantages [T, L, B] by the critics before this
     update.
   """
+  hyper = task.hyper
   value, advantage = over_lifetimes(
-      kind.critic.update, (0, 1, 0), (0, 1),
-      task.hyper.gamma.shape[0])(
-          progress.value, progress.trajectory, task.hyper.gamma)
+      kind.critic.update, (0, 1, 0, 0, 0), (0, 1), hyper.gamma.shape[0])(
+          progress.value, progress.trajectory, hyper.gamma, hyper.td_lambda,
+          hyper.critic_rate)
   return progress._replace(value=value), advantage
 
 

@@ -121,7 +121,9 @@ def init_lifetimes(config: config_lib.Config, environment: str,
       in_axes=(0, None), out_axes=lifetime.INIT_AXES)(
           split(init_key), arm_log_probs)
   if hyper is not None:
-    task = task._replace(hyper=hyper)
+    given = {name: value for name, value in hyper._asdict().items()
+             if value is not None}
+    task = task._replace(hyper=task.hyper._replace(**given))
   return LifetimeState(task, meta_gradient.collect(
       kind, config.meta, task, progress, split(first_key)))
 
@@ -146,7 +148,8 @@ def simulate(config: config_lib.Config, environment: str,
     arm_log_probs: [arms], log-probabilities of the bandit's hyperparameters.
     updates: N.
     alpha_y: overrides the drawn KL cost; with 0 y is never trained.
-    hyper: leaves [L]; overrides all drawn hyperparameters.
+    hyper: leaves [L]; overrides the drawn hyperparameters, but for those that
+      are None.
 
   Returns:
     The results, and the state of the lifetimes after the last update.
@@ -184,7 +187,8 @@ def simulate(config: config_lib.Config, environment: str,
 def train_agents(config: config_lib.Config, environment: str, eta: chex.Array,
                  key: chex.PRNGKey, num_lifetimes: int,
                  arm_log_probs: chex.Array, updates: Optional[int] = None,
-                 alpha_y: Optional[float] = None) -> Lifetimes:
+                 alpha_y: Optional[float] = None,
+                 hyper: Optional[types.HyperParams] = None) -> Lifetimes:
   """Simulates lifetimes of one kind under the rule `eta`, [P].
 
   The other arguments are those of `simulate`. If `updates` is None, lifetimes
@@ -194,7 +198,7 @@ def train_agents(config: config_lib.Config, environment: str, eta: chex.Array,
     updates = num_updates(config, environment)
   return simulate(config, environment,
                   lambda kind: make_learner(config, kind, eta), key,
-                  num_lifetimes, arm_log_probs, updates, alpha_y)[0]
+                  num_lifetimes, arm_log_probs, updates, alpha_y, hyper)[0]
 
 
 @functools.lru_cache(maxsize=16)

@@ -34,15 +34,15 @@ def test_table_by_hand():
   other = make({'LPG': {'published': 'rule_a'}, 'untrained': {}},
                {'tabular_dense': {'LPG': (0., 0.), 'A2C': (50., 50.)},
                 'chain_short': {'LPG': (0., 0.), 'A2C': (50., 50.)}},
-               updates=800, seed=3)
+               updates=800, seed=3, trials=32)
   found = [column for some in (one, other)
            for column in against_a2c.compared(*some)]
   assert [column.head for column in found] == [
-      '`rule_a`', 'mine', 'idle', '`rule_a`, 800 updates, seed 3']
+      '`rule_a`', 'mine', 'idle', '`rule_a`, 800 updates, seed 3, 32 trials']
   text = against_a2c.lines(found)
   for line in (
       '| environment | `rule_a` | mine | idle | '
-      '`rule_a`, 800 updates, seed 3 |',
+      '`rule_a`, 800 updates, seed 3, 32 trials |',
       '| `chain_long` | + / - | - / = | + / + |  |',
       '| `chain_short` | = / + |  |  | - / - |',
       '| `tabular_dense` |  |  |  | - / - |', '| `random_small` |  |  |  |  |'):

@@ -29,16 +29,9 @@ from tests.launch import command_testing
 _RESULTS = pathlib.Path(__file__).resolve().parents[2] / 'docs' / 'results'
 NAME, CONFIG = run_testing.NAME, run_testing.CONFIG
 TINY = training_settings.ComparisonSettings(
-    num_lifetimes=3, chunk=2, tuning_lifetimes=2, final_lifetimes=3, updates=30,
-    num_envs=8, points=4)
-
-
-@pytest.fixture(scope='module', autouse=True)
-def _few_pairs():
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(baselines, 'LARGER_RATES', (4.,))
-    patch.setattr(baselines, 'ENTROPY_COSTS', (0.,))
-    yield
+    num_lifetimes=3, chunk=2, trials=4, finalists=2, tuning_lifetimes=2,
+    final_lifetimes=3, updates=30, num_envs=8, points=4)
+NUM_ROWS = TINY.trials + TINY.finalists  # of a search
 
 
 @pytest.fixture(scope='module')
@@ -140,7 +133,7 @@ def test_every_rule_and_its_ablations(evaluated):
 
 def test_what_is_missing_is_added(evaluated, rules):
   begun = stored.plain(evaluated)
-  begun['arms'].pop('LPG-V')
+  begun['chosen'].pop('LPG-V')
   rows = begun['rules']
   rows['LPG']['final'] = [1., 2., 3.]  # Not done again.
   for label in ('LPG-V', 'LPG-V, phi held', 'LPG-V, policy held'):
@@ -149,46 +142,53 @@ def test_what_is_missing_is_added(evaluated, rules):
   found = training.evaluate(
       NAME, rules, TINY, found=begun,
       keep=lambda found: kept.append(
-          dict(found['tuning']) or set(found['arms'])))
-  # Its bandit does not know the kind: 9 pairs, then the best 4.
-  assert [len(some['LPG-V']) for some in kept[:-1]] == list(range(1, 14))
-  assert kept[-1] == set(evaluated['arms']) and 'LPG-V' not in rows
+          dict(found['tuning']) or set(found['chosen'])))
+  assert [len(some['LPG-V']) for some in kept[:-1]] == list(
+      range(1, NUM_ROWS + 1))
+  assert kept[-1] == set(evaluated['chosen']) and 'LPG-V' not in rows
   assert found['rules']['LPG']['final'] == [1., 2., 3.]
   for label in ('LPG-V', 'LPG-V, phi held', 'LPG-V, policy held'):
     assert stored.plain(found['rules'][label]) == stored.plain(
         evaluated['rules'][label])
-  assert stored.plain(found['arms']) == stored.plain(evaluated['arms'])
+  assert stored.plain(found['chosen']) == stored.plain(evaluated['chosen'])
 
 
-def test_an_interrupted_search_goes_on(evaluated, rules, monkeypatch):
+@pytest.mark.parametrize('num_rows', [2, NUM_ROWS - 1])
+def test_an_interrupted_search_goes_on(evaluated, rules, monkeypatch,
+                                       num_rows):
+  """Among trials, and with one of two finalists done."""
   begun = stored.plain(evaluated)
-  del begun['a2c'], begun['rules']['A2C']
-  kept, lived = [], []
-  keep = lambda found: kept.append(json.loads(json.dumps(stored.plain(found))))
-  evaluate = lambda found: training.evaluate(
-      NAME, rules, TINY, found=found, keep=keep)
-  whole = stored.plain(evaluate(begun))
-  assert whole == kept[-1] == stored.plain(evaluated)
-  num_pairs = len(evaluated['a2c']['pairs'])
-  assert [len(found['tuning']['A2C']) for found in kept[:-1]] == list(
-      range(1, num_pairs + 5))
-  make = tuning.a2c_simulator
-  def counted(config, environment, num):
-    live = make(config, environment, num)
-    return lambda pair, key: lived.append(num) or live(pair, key)
-  monkeypatch.setattr(tuning, 'a2c_simulator', counted)
-  again = evaluate(kept[num_pairs + 1])  # Two of four finalists are there.
-  assert stored.plain(again) == whole
-  assert lived == 2 * [TINY.final_lifetimes] + 2 * [TINY.chunk]
+  tuned = begun['chosen'].pop('A2C')
+  del begun['rules']['A2C']
+  begun['tuning'] = {'A2C': tuned['trials'][:num_rows]}
+  lived, make = [], training._a2c_simulator
+  def counted(config, environment):
+    live = make(config, environment)
+    return lambda *args: lived.append(args[2]) or live(*args)
+  monkeypatch.setattr(training, '_a2c_simulator', counted)
+  kept = []
+  again = training.evaluate(NAME, rules, TINY, found=begun, keep=lambda found:
+                            kept.append(len(found['tuning'].get('A2C', ()))))
+  assert stored.plain(again) == stored.plain(evaluated)
+  assert kept == [*range(num_rows + 1, NUM_ROWS + 1), 0]
+  wanted = TINY.trials * [TINY.tuning_lifetimes] + TINY.finalists * [
+      TINY.final_lifetimes]
+  assert lived == wanted[num_rows:] + 2 * [TINY.chunk]
 
 
-def test_a2c_is_tuned_on_other_lifetimes(evaluated):
-  tuned = evaluated['a2c']
-  assert [pair for pair, _ in tuned['pairs']] == [20., 40., 80., 320.]
-  best = max(tuned['final'])
-  chosen = tuned['final'][[pair[0] for pair in tuned['pairs']].index(
-      tuned['learning_rate'])]
-  assert chosen >= best - 0.01
+def test_all_are_tuned_on_other_lifetimes_with_as_many_trials(evaluated):
+  names = {'LPG': ['learning_rate', 'kl_cost'],
+           'LPG-V': ['learning_rate', 'critic_rate', 'td_lambda'],
+           'A2C': list(baselines.A2CHyper._fields)}
+  for label, wanted in names.items():
+    tuned = evaluated['chosen'][label]
+    assert tuned['names'] == wanted == list(tuned['best'])
+    assert len(tuned['trials']) == NUM_ROWS
+    last = {tuple(row[1:-2]): row[-2] for row in tuned['trials'][-2:]}
+    best = last[tuple(tuned['best'].values())]
+    assert best >= max(last.values()) - 0.01
+  assert evaluated['chosen']['untrained'] == {
+      'best': evaluated['chosen']['LPG']['best'], 'as': 'LPG'}
   keys = [training._chunk_keys(name, TINY)
           for name in (NAME, 'tabular_dense')]
   assert len({tuple(np.asarray(k)) for pair in keys for k in pair}) == 4
@@ -210,63 +210,51 @@ def test_arms_come_from_the_bandit_of_the_same_grid(run_dir):
   np.testing.assert_array_equal(source.arm_log_probs(NAME, other), [0.] * 3)
 
 
-def test_a_rule_gets_the_arm_that_its_bandit_likes_best(run_dir):
+def test_the_first_trial_is_the_arm_that_the_bandit_likes_best(run_dir):
   source = sources.read(run_dir)
   known = lambda counts: source._replace(bandit={**source.bandit, 'bandits': {
-      NAME: {'counts': counts, 'window': [[float(i == 4)] + [0.] * 9
+      NAME: {'counts': counts, 'window': [[float(i == 7)] + [0.] * 9
                                           for i in range(9)]}}})
   agent = CONFIG.agents[NAME]
-  choose = lambda source: tuning.choose_arm(
-      source, training.sized(CONFIG, NAME, CONFIG, TINY), NAME, TINY, print)
-  assert choose(known([9] * 9)) == {'arm': 4, 'arms': agent.arms}
+  first = lambda source: training._first_arm(source, NAME, agent)
+  assert first(known([9] * 9)) == 7
+  # While an arm was not tried, the likeliest is one that nothing is known of.
+  for unknown in (known([9] * 8 + [0]), source._replace(bandit=None)):
+    assert first(unknown) == 4  # The middle one.
   other = config_lib.AgentConfig(learning_rates=(1.,))
   assert known([9] * 9).preferred_arm(NAME, other) is None
   assert known([9] * 9).preferred_arm('chain_long', agent) is None
-  # While an arm was not tried, the likeliest is one that nothing is known of.
-  assert known([9] * 8 + [0]).preferred_arm(NAME, agent) is None
-  untrained = sources.untrained(source)
-  assert choose(untrained) == {'arm': None, 'arms': agent.arms}
 
 
-def test_a_rule_whose_bandit_does_not_know_the_kind_is_tuned(run_dir):
+def test_the_chosen_numbers_are_those_that_agents_learn_by(run_dir):
+  """Of an LPG with an arm as the single trial, and of a discount as drawn."""
   config = training.sized(CONFIG, NAME, CONFIG, TINY)
-  source = sources.read(run_dir)._replace(bandit=None)
-  found = tuning.choose_arm(source, config, NAME, TINY, print)
-  assert found['arms'] == CONFIG.agents[NAME].arms
-  lives = evaluation.LifetimeSimulator(config, NAME, TINY.final_lifetimes)
-  alone = lives(source.eta, jax.random.fold_in(
-      evaluation.held_out_key(TINY.seed, tuning.STREAM), 1),
-                tuning.only_arm(found['arm'], 9))
-  assert set(np.asarray(alone.hyper.arm)) == {found['arm']}
-  np.testing.assert_allclose(found['final'][found['arm']],
-                             np.mean(alone.final_return), rtol=1e-6)
-
-
-@pytest.mark.parametrize('kind,num_costs', [('lpg', 3), ('lpg_v', 1)])
-def test_rules_that_are_tuned_have_the_learning_rates_of_a2c(
-    run_dir, kind, num_costs):
-  settings = dataclasses.replace(TINY, tune=True, ablations=False)
-  agent = dataclasses.replace(CONFIG.agents[NAME], learning_rates=(7.,))
   source = sources.read(run_dir)
-  config = dataclasses.replace(
-      source.config, agents={NAME: agent},
-      rule=dataclasses.replace(source.config.rule, kind=kind),
-      evaluator=config_lib.EvaluatorConfig(enabled=False))
-  known = {'bandits': {NAME: {'counts': [9] * 3, 'window': [[1.] * 10] * 3}}}
-  source = source._replace(
-      config=config, bandit=known,
-      eta=np.asarray(meta_update.init(config).eta))
-  _, chosen = training._by_rule(source, NAME, config, settings, {}, print)
-  assert chosen['arms'] == tuple(
-      (rate, cost) for rate in (20., 40., 80., 320.)
-      for cost in agent.kl_costs[:num_costs])
-  assert len(chosen['final']) == len(chosen['arms'])
-  untrained = tuning.choose_arm(
-      sources.untrained(source), config, NAME, settings, print)
-  assert untrained == {'arm': None, 'arms': agent.arms}
-  a2c = training.sized(config, NAME, config, settings).agents[NAME]
-  assert sorted({rate for rate, _ in baselines.grid(a2c)}) == [
-      20., 40., 80., 320.]
+  key, arms = jax.random.PRNGKey(0), config.agents[NAME].arms
+  by_arm = evaluation.LifetimeSimulator(config, NAME, 3)(
+      source.eta, key, evaluation.only_arm(5, len(arms)))
+  values = {'learning_rate': arms[5][0], 'kl_cost': arms[5][1]}
+  lives = training._RuleSimulator(config, NAME)
+  by_values = lives(source.eta, values, key, 3)
+  for name in ('final_return', 'episode_return'):
+    np.testing.assert_array_equal(getattr(by_arm, name),
+                                  getattr(by_values, name))
+  for name in ('alpha_lr', 'alpha_y', 'gamma'):
+    np.testing.assert_array_equal(getattr(by_arm.hyper, name),
+                                  getattr(by_values.hyper, name))
+  changed = lives(source.eta, {**values, 'learning_rate': 1.}, key, 3)
+  assert np.any(changed.episode_return != by_values.episode_return)
+
+
+def test_without_a_search(run_dir, monkeypatch):
+  """One trial: the arm of the bandit, and nothing else is run."""
+  settings = dataclasses.replace(TINY, trials=1, ablations=False)
+  monkeypatch.setattr(tuning, '_score', None)
+  found = training.evaluate(NAME, [sources.read(f'LPG={run_dir}')], settings)
+  arms = CONFIG.agents[NAME].arms
+  assert found['chosen']['LPG']['best'] == dict(zip(
+      ('learning_rate', 'kl_cost'), arms[(len(arms) - 1) // 2]))
+  assert found['chosen']['A2C']['best']['td_lambda'] == 0.95
 
 
 def made_up(environment, rules, settings, report=None, found=None,
@@ -277,7 +265,7 @@ def made_up(environment, rules, settings, report=None, found=None,
     return found
   rng = np.random.default_rng(len(environment))
   labels = [source.label for source in rules]
-  found = {'env_steps': np.arange(1, 5) * 1000, 'arms': {}, 'rules': {
+  found = {'env_steps': np.arange(1, 5) * 1000, 'chosen': {}, 'rules': {
       label: {'final': rng.random(settings.num_lifetimes),
               'whole': rng.random(settings.num_lifetimes),
               'mean': rng.random(4), 'standard_error': 0.1 * rng.random(4)}
@@ -312,13 +300,19 @@ def test_command(run_dir, tmp_path, capsys, monkeypatch):
   assert (tmp_path / 'figure3.png').read_bytes() != picture
   # Another comparison needs another file.
   capsys.readouterr()
-  # A setting that there was not yet when it was computed has its default.
-  del again['about']['settings']['tune']
+  # A setting that there was not yet when it was computed has its default, but
+  # an older search is not mixed with this one.
+  del again['about']['settings']['ablations']
   results.write_text(json.dumps(again))
   assert command_testing.call('figure3', run) == 0
+  del again['about']['settings']['trials']
+  old = tmp_path / 'old.json'
+  old.write_text(json.dumps(again))
   capsys.readouterr()
   for bad, message in (
       ([*run, '--num_envs=4'], 'another comparison'),
+      ([*run, f'--results={old}'], 'another comparison'),
+      ([*run, '--trials=0'], '--trials is 0; allowed: 1 or more'),
       ([*run, '--environments=chess'], 'chess'),
       ([*run, f'--run=LPG={run_dir}'], 'a label of its own'),
       ([*run, '--num_lifetimes=1'], 'allowed: 2 or more')):
@@ -354,7 +348,25 @@ def test_a2c_is_the_last_column_whenever_it_lived():
   assert '| environment | LPG | untrained | A2C |' in text
 
 
-def test_hyper_params_at_the_ends_of_their_grids():
+def test_hyper_params_by_hand():
+  best = {'learning_rate': 160., 'kl_cost': 0.5}
+  a2c = {'learning_rate': 2., 'entropy_cost': 0.01, 'critic_rate': 0.3,
+         'td_lambda': 0.8, 'discount': 0.98}
+  data = {NAME: {'chosen': {
+      'LPG': {'best': best, 'at_edge': {'kl_cost': 1},
+              'widened': {'learning_rate': [1., 1000.]}},
+      'A2C': {'best': a2c, 'at_edge': {'discount': -1}, 'widened': {}}}},
+          'chain_long': {'chosen': {'LPG': {'best': best}}}}
+  about = {'rules': {'LPG': {}, 'untrained': {'untrained': True}}}
+  assert figure3._hyper_params(about, data)[2:] == [
+      f'| `{NAME}` | rate 160*, KL 0.5 (largest) | rate 2, entropy 0.01, '
+      'critic 0.3, lambda 0.8, discount 0.98 (smallest) |',
+      '| `chain_long` | rate 160, KL 0.5 | - |']
+  assert figure3._search(dataclasses.asdict(TINY)).startswith(
+      'Best of 4 trials in 2 other lifetimes each, then of 2 in 3 others;')
+
+
+def test_hyper_params_of_older_files_at_the_ends_of_their_grids():
   arms = [(rate, cost) for rate in (1., 2., 4.) for cost in (5., 7.)]
   pairs = [(rate, cost) for rate in (1., 2.) for cost in (0., 0.01, 0.02)]
   a2c = {'learning_rate': 2., 'entropy_cost': 0.01, 'pairs': pairs}

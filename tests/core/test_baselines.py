@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from lpg_distributed import config as config_lib
 from lpg_distributed.core import baselines
@@ -21,59 +22,75 @@ CONFIG = config_lib.Config(
                                trajectory_steps=T, num_updates=1))
 
 
-def test_grid():
-  pairs = baselines.grid(config_lib.AGENTS['tabular_dense'])
-  assert {rate for rate, _ in pairs} == {20., 40., 80., 160., 320., 640.}
-  assert {cost for _, cost in pairs} == {0., 0.01, 0.02, 0.05}
-  assert len(pairs) == len(set(pairs)) == 24
+HYPER = baselines.A2CHyper(
+    learning_rate=[5., 40., 40.], entropy_cost=[0.1, 0., 0.2],
+    critic_rate=[0.3, 0.1, 1.], td_lambda=[0.95, 0.5, 0.],
+    discount=[0.9, 0.995, 0.5])
 
 
-def test_one_update_by_hand():
-  """Ascent on log pi * A + cost * H; the critic's advantage as a constant."""
-  kind = lifetime.make_kind(CONFIG, NAME)
-  rates, costs = np.array([5., 40., 40.]), np.array([0.1, 0., 0.2])
-  hyper = baselines.hyper_params(
-      jnp.asarray(np.stack([rates, costs], axis=1), jnp.float32), 0.9)
+@pytest.mark.parametrize('decay', [0., 0.9])
+def test_one_update_by_hand(decay):
+  """Ascent on log pi * A + cost * H; each agent has numbers of its own.
+
+  The advantage is a constant, and that of the critic before it learns. The
+  first running mean square is that of these advantages, so the scale is their
+  root mean square.
+  """
+  config = dataclasses.replace(CONFIG, outer=config_lib.OuterConfig(
+      advantage_ema_decay=decay))
+  kind = lifetime.make_kind(config, NAME)
+  hyper = baselines.hyper_params(HYPER)
   keys = jax.random.split(jax.random.PRNGKey(0))
-  task, progress = train_agents.init_lifetimes(CONFIG, NAME, kind, keys, L,
-                                               jnp.zeros(9), hyper)
+  task, progress = train_agents.init_lifetimes(config, NAME, kind, keys, L,
+                                     jnp.zeros(9), hyper)
   rng = np.random.default_rng(0)
   theta = rng.normal(size=progress.theta.shape).astype(np.float32)
   values = rng.normal(size=progress.value.params.shape).astype(np.float32)
   progress = progress._replace(
       theta=jnp.asarray(theta),
       value=progress.value._replace(params=jnp.asarray(values)))
-  after, _ = jax.jit(baselines.a2c(CONFIG, kind).update)(task, progress)
+  after, _ = jax.jit(baselines.a2c(config, kind).update)(task, progress)
   t = jax.device_get(progress.trajectory)
   for i in range(L):
+    rate, cost, critic_rate, td_lambda, gamma = (x[i] for x in HYPER)
     table = theta[i, :, :2].astype(np.float64)
     pi = np.exp(table) / np.exp(table).sum(axis=-1, keepdims=True)
-    value = values[i, :, 0].astype(np.float64)[t.observation[:, i]]
-    target = value[T]
-    ascent = np.zeros_like(table)
+    states = t.observation[:, i]
+    value = values[i, :, 0].astype(np.float64)[states]
+    target, advantage = value[T], np.zeros((T, B))
     for step in reversed(range(T)):
-      target = t.reward[step, i] + 0.9 * t.discount_t[step, i] * (
-          0.05 * value[step + 1] + 0.95 * target)
+      target = t.reward[step, i] + gamma * t.discount_t[step, i] * (
+          (1. - td_lambda) * value[step + 1] + td_lambda * target)
+      advantage[step] = target - value[step]
+    new_values = values[i, :, 0].astype(np.float64)
+    for s in np.unique(states[:-1]):
+      new_values[s] += critic_rate * advantage[states[:-1] == s].mean()
+    np.testing.assert_allclose(after.value.params[i, :, 0], new_values,
+                               rtol=1e-4, atol=1e-5)
+    if decay:
+      advantage /= np.sqrt(np.square(advantage).mean()) + 1e-4
+    ascent = np.zeros_like(table)
+    for step in range(T):
       for b in range(B):
-        s, a = t.observation[step, i, b], t.action[step, i, b]
-        advantage = target[b] - value[step, b]
+        s, a = states[step, b], t.action[step, i, b]
         entropy = -np.sum(pi[s] * np.log(pi[s]))
-        ascent[s] += (np.eye(2)[a] - pi[s]) * advantage
-        ascent[s] -= costs[i] * pi[s] * (np.log(pi[s]) + entropy)
-    expected = table + rates[i] * ascent / (T * B)
+        ascent[s] += (np.eye(2)[a] - pi[s]) * advantage[step, b]
+        ascent[s] -= cost * pi[s] * (np.log(pi[s]) + entropy)
+    expected = table + rate * ascent / (T * B)
     np.testing.assert_allclose(after.theta[i, :, :2], expected, rtol=1e-3,
                                atol=1e-4)
-  # Predictions are none of its business; the critic has learned.
+  # Predictions are none of its business.
   np.testing.assert_array_equal(after.theta[..., 2:], theta[..., 2:])
-  assert np.any(after.value.params != values)
 
 
-def test_it_learns_and_each_pair_is_its_own():
-  pairs = np.array([[1e-6, 0.], [80., 0.], [80., 0.]])
-  lives = jax.jit(lambda pairs: baselines.train_a2c(
-      CONFIG, NAME, jax.random.PRNGKey(3), pairs))(pairs)
+def test_it_learns_and_each_agent_has_its_own_numbers():
+  hyper = baselines.A2CHyper(
+      np.array([1e-6, 80., 80.]), np.zeros(3), np.full(3, 0.3),
+      np.full(3, 0.95), np.full(3, 0.995))
+  lives = jax.jit(lambda hyper: baselines.train_a2c(
+      CONFIG, NAME, jax.random.PRNGKey(3), hyper))(hyper)
   assert lives.final_return.shape == (3,)
   assert train_agents.num_updates(CONFIG, NAME) == len(lives.episode_return)
-  np.testing.assert_allclose(lives.hyper.alpha_lr, pairs[:, 0])
+  np.testing.assert_allclose(lives.hyper.alpha_lr, hyper.learning_rate)
   assert abs(lives.final_return[0]) < 0.7
   assert np.all(lives.final_return[1:] > 0.8)

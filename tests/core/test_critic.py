@@ -90,3 +90,23 @@ def test_advantage_scale():
   _, unscaled = plain.update(plain.init(key), trajectory, 0.9)
   np.testing.assert_allclose(
       advantage, unscaled / np.sqrt(np.mean(np.square(unscaled))), rtol=1e-3)
+
+
+@pytest.mark.parametrize('agent, spec, rate', [
+    (config_lib.AgentConfig(), STATES, 'table_learning_rate'),
+    (DENSE, BITS, 'network_learning_rate')])
+def test_numbers_may_be_those_of_a_lifetime(agent, spec, rate):
+  """As arguments they give what they give in the configuration."""
+  other = config_lib.OuterConfig(td_lambda=0.4, **{rate: 0.07})
+  trajectory = make_trajectory(as_bits=not agent.is_table)
+  critic = critic_lib.make_critic(agent, spec, OUTER)
+  state = critic.init(jax.random.PRNGKey(0))
+  given, advantage = jax.jit(critic.update)(state, trajectory, 0.9, 0.4, 0.07)
+  wanted, wanted_advantage = jax.jit(critic_lib.make_critic(
+      agent, spec, other).update)(state, trajectory, 0.9)
+  plain, _ = jax.jit(critic.update)(state, trajectory, 0.9)
+  np.testing.assert_allclose(advantage, wanted_advantage, rtol=1e-5, atol=1e-6)
+  for found, same, others in zip(*map(jax.tree_util.tree_leaves, (
+      given.params, wanted.params, plain.params))):
+    np.testing.assert_allclose(found, same, rtol=1e-5, atol=1e-6)
+    assert np.any(found != others)
