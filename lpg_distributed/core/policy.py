@@ -12,6 +12,7 @@ from lpg_distributed import config as config_lib
 from lpg_distributed import errors
 from lpg_distributed import types
 from lpg_distributed.core import agent_networks
+from lpg_distributed.core import distributions
 from lpg_distributed.core import observation_networks
 from lpg_distributed.core import rollout
 
@@ -71,7 +72,7 @@ class Policy:
 
     def logits(theta, action_mask, observation):
       return jnp.where(action_mask, apply(theta, observation)[
-          ..., :num_actions], agent_networks.MASKED_LOGIT)
+          ..., :num_actions], distributions.MASKED_LOGIT)
 
     return logits
 
