@@ -1,15 +1,16 @@
 """Typed fields with bounds: what a value may be, checked in one place.
 
 A dataclass declares its fields with `integer`, `number`, `flag`, `choice`,
-`text`, `wholes` and `numbers`; `check` then compares all of them with their
-bounds. The same bounds check arguments, as `SEED.check('seed', 3)`.
+`text` and `tuple_of`; `check` then compares all of them with their bounds. The
+same bounds check arguments, as `SEED.check('seed', 3)`.
 NumPy and JAX scalars become Python's, and a whole number may be written as
 `3.` or `1e6`. True and False are no numbers.
 """
 
 import dataclasses
 import math
-from typing import Any, Sequence
+import re
+from typing import Any, Optional, Sequence
 
 from lpg_distributed import errors
 
@@ -110,12 +111,16 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-  """Any text; `meaning` says of what."""
+  """Texts that match `pattern`; `meaning` describes them in messages."""
   meaning: str = 'a text'
+  pattern: Optional[re.Pattern[str]] = None  # None: any text
+  one_line: bool = False  # whether all characters must be printable
 
   def check(self, name: str, value: Any) -> str:
     """Returns the value; raises FieldError if it is not allowed."""
-    if not isinstance(value, str):
+    if (not isinstance(value, str)
+        or self.pattern is not None and not self.pattern.fullmatch(value)
+        or self.one_line and not value.isprintable()):
       raise _refuse_value(name, value, self.meaning)
     return value
 
@@ -125,11 +130,12 @@ class Tuple:
   """A tuple whose items have bounds of their own."""
   item: Any
   empty: bool = False
+  meaning: str = 'a tuple'
 
   def check(self, name: str, value: Any) -> tuple[Any, ...]:
     """Returns the value; raises FieldError if it is not allowed."""
     if not isinstance(value, tuple):
-      raise _refuse_value(name, value, 'a tuple')
+      raise _refuse_value(name, value, self.meaning)
     if not value and not self.empty:
       raise _refuse(name, 'needs at least one value')
     return tuple(self.item.check(name, item) for item in value)

@@ -20,13 +20,13 @@ the fields of `SharedResources` that the job sets for all groups.
 """
 
 import dataclasses
-import json
 import math
 import re
 import sys
 from typing import Any, Mapping, Optional, Sequence
 
-from lpg_distributed import errors
+from lpg_distributed import fields
+from lpg_distributed.store import files
 
 if sys.version_info >= (3, 11):
   import tomllib
@@ -36,13 +36,20 @@ else:
 _TIME = re.compile(r'(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?')
 _NAME = re.compile(r'[A-Za-z0-9][\w.-]*')
 _PORTS = re.compile(r'(\d+)-(\d+)')
-_TOPOLOGY = re.compile(r'\d+(x\d+){1,2}')
-_IMAGE = re.compile(r'[\w./:@+-]*')
 _LARGEST = 1_000_000
+_LARGEST_FILE = 1 << 20  # bytes
 MEMORY_OPTIONS = ('mem', 'mem-per-cpu', 'none')
+_TIME_TEXT = fields.Text(
+    'minutes, minutes:seconds, hours:minutes:seconds, days-hours:minutes:'
+    'seconds', _TIME)
+_LINE = fields.Text('text of one line', one_line=True)
+_LINES = fields.Tuple(_LINE, empty=True, meaning='a list of texts')
+_OPTIONS = fields.Tuple(
+    fields.Text('options of sbatch as --name=value', re.compile('--.*'),
+                one_line=True), empty=True, meaning='a list of texts')
 
 
-class ResourceError(errors.UserError, ValueError):
+class ResourceError(fields.FieldError):
   """The resource file is not valid; the message is one line."""
 
 
@@ -53,10 +60,7 @@ def _require(condition: bool, message: str) -> None:
 
 def parse_time(text: str) -> int:
   """Converts a time of Slurm (M, M:S, H:M:S, D-H, D-H:M:S) to seconds."""
-  match = _TIME.fullmatch(text)
-  _require(match is not None, f'time is {text!r}; allowed: minutes, '
-           'minutes:seconds, hours:minutes:seconds, days-hours:minutes:seconds')
-  days, *others = match.groups()
+  days, *others = _TIME.fullmatch(_TIME_TEXT.check('time', text)).groups()
   numbers = [int(number) for number in others if number is not None]
   if days is not None or len(numbers) == 3:  # The first number is hours.
     hours, minutes, seconds = (numbers + [0, 0])[:3]
@@ -65,41 +69,66 @@ def parse_time(text: str) -> int:
   return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
+def _line(default: str = '') -> Any:
+  return fields.bounded(default, _LINE)
+
+
+def _pattern(default: str, meaning: str, pattern: str) -> Any:
+  return fields.bounded(default, fields.Text(
+      meaning, re.compile(pattern), one_line=True))
+
+
+def _count(default: int = 0, low: int = 0) -> Any:
+  return fields.integer(default, low, _LARGEST)
+
+
 @dataclasses.dataclass(frozen=True)
 class SharedResources:
   """Fields that the job sets for all groups and a group can override."""
-  partition: str = ''  # empty: the cluster's default
-  time: str = ''  # time limit of the job; empty: the partition's limit
-  setup: tuple[str, ...] = ()  # bash lines before Python, such as `module load`
-  python: str = ''  # Python on the hosts; empty: that of the submitting command
-  image: str = ''  # file of a container image; empty: no container
+  # Empty: the cluster's default.
+  partition: str = _pattern('', 'one name', f'({_NAME.pattern})?')
+  # Time limit of the job; empty: the partition's limit.
+  time: str = _pattern('', _TIME_TEXT.meaning, f'({_TIME.pattern})?')
+  # Bash lines before Python, such as `module load`.
+  setup: tuple[str, ...] = fields.bounded((), _LINES)
+  # Python on the hosts; empty: that of the submitting command.
+  python: str = _line()
+  # File of a container image; empty: no container.
+  image: str = _pattern('', 'letters, digits and ./:@+_-', r'[\w./:@+-]*')
   # Command that runs another one in the image. `{image}` and `{job}`, the
   # directory that must be visible inside, are replaced.
-  image_command: str = 'apptainer exec --bind {job} {image}'
-  options: tuple[str, ...] = ()  # more sbatch options, such as --constraint=x
+  image_command: str = _line('apptainer exec --bind {job} {image}')
+  # More sbatch options, such as --constraint=x.
+  options: tuple[str, ...] = fields.bounded((), _OPTIONS)
   # How memory is requested from Slurm: mem, mem-per-cpu, or none, for clusters
   # that reject such requests.
-  memory_option: str = 'mem'
+  memory_option: str = fields.choice('mem', MEMORY_OPTIONS)
+
+  def __post_init__(self):
+    fields.check(self, error=ResourceError)
+    if self.time and parse_time(self.time) == 0:
+      raise ResourceError('time is 0; allowed: more', 'time')
 
 
 @dataclasses.dataclass(frozen=True)
 class Group(SharedResources):
   """Nodes with the same resources."""
-  name: str = ''
-  nodes: tuple[str, ...] = ()  # labels of nodes; empty: the group's name
-  tasks: int = 0  # number of nodes; 0: as many as the program has
-  hosts: int = 1
-  spare_hosts: int = 0  # idle hosts that replace lost ones
-  cpus: int = 1  # per node
-  memory_gb: float = 4.  # per node
-  gpus: int = 0  # per node
-  gpu_type: str = ''  # the cluster's name for it; empty: any
-  tpus: int = 0  # chips per node
-  tpu_type: str = ''  # for example tpu-v5-lite-podslice
-  tpu_topology: str = ''  # for example 2x4
+  name: str = _pattern('', 'letters, digits and _.-', f'({_NAME.pattern})?')
+  # Labels of nodes; empty: the group's name.
+  nodes: tuple[str, ...] = fields.bounded((), _LINES)
+  tasks: int = _count()  # number of nodes; 0: as many as the program has
+  hosts: int = _count(1, low=1)
+  spare_hosts: int = _count()  # idle hosts that replace lost ones
+  cpus: int = _count(1, low=1)  # per node
+  memory_gb: float = fields.positive(4., _LARGEST)  # per node
+  gpus: int = _count()  # per node
+  gpu_type: str = _line()  # the cluster's name for it; empty: any
+  tpus: int = _count()  # chips per node
+  tpu_type: str = _line()  # for example tpu-v5-lite-podslice
+  tpu_topology: str = _pattern('', 'as 2x4', r'(\d+(x\d+){1,2})?')
   # Whether nodes of a lost host may share the processors and memory of another
   # host with its nodes.
-  crowd: bool = True
+  crowd: bool = fields.flag(True)
 
   @property
   def memory_mb(self) -> int:
@@ -110,11 +139,13 @@ class Group(SharedResources):
 @dataclasses.dataclass(frozen=True)
 class JobResources(SharedResources):
   """The content of a resource file."""
-  name: str = 'lpg'
-  account: str = ''
-  qos: str = ''
-  requeue: bool = True  # queue again after a preemption or loss of a host
-  ports: str = ''  # ports that nodes may use, as 30000-30999; empty: any
+  name: str = _pattern('lpg', 'letters, digits and _.-', _NAME.pattern)
+  account: str = _line()
+  qos: str = _line()
+  # Queue again after a preemption or loss of a host.
+  requeue: bool = fields.flag(True)
+  # Ports that nodes may use, as 30000-30999; empty: any.
+  ports: str = _line()
   groups: tuple[Group, ...] = ()
 
 
@@ -130,82 +161,40 @@ class PlacedGroup:
     return -(-len(self.nodes) // self.group.hosts)
 
 
-def _value(where: str, name: str, kind: Any, value: Any) -> Any:
-  """Converts `value` to the type `kind` of a field, or raises an error."""
-  if kind is bool:
-    _require(type(value) is bool, f'{where}.{name} is {value!r}; allowed: '
-             'true, false')
-  elif kind is int:
-    _require(type(value) is int and 0 <= value <= _LARGEST,
-             f'{where}.{name} is {value!r}; allowed: a whole number, 0 to '
-             f'{_LARGEST}')
-  elif kind is float:
-    _require(type(value) in (int, float) and 0 < value <= _LARGEST,  # Not NaN.
-             f'{where}.{name} is {value!r}; allowed: a number above 0')
-  elif kind is str:
-    if name == 'time' and type(value) is int:
-      value = str(value)
-    _require(type(value) is str and value.isprintable(),
-             f'{where}.{name} is {value!r}; allowed: text of one line')
-  else:
-    _require(type(value) is list and all(
-        type(v) is str and v.isprintable() for v in value),
-             f'{where}.{name} is {value!r}; allowed: a list of texts')
-    value = tuple(value)
-  return value
-
-
-def _read_fields(where: str, kind: Any, content: Any, given: Mapping) -> Any:
+def _read_fields(where: str, kind: Any, content: Any, **given: Any) -> Any:
+  """Builds a dataclass from a table of the file; `given` are not in it."""
   _require(isinstance(content, Mapping), f'{where} is no table')
-  fields = {f.name: f.type for f in dataclasses.fields(kind)
-            if f.name not in ('groups', *given)}
-  unknown = [name for name in content if name not in fields]
+  allowed = [field.name for field in dataclasses.fields(kind)
+             if field.name not in ('groups', *given)]
+  unknown = [name for name in content if name not in allowed]
   _require(not unknown, f'{where}.{unknown[0] if unknown else ""} is no field; '
-           f'allowed: {", ".join(fields)}')
-  return kind(**given, **{name: _value(where, name, fields[name], value)
-                          for name, value in content.items()})
-
-
-def _check(where: str, shared: SharedResources) -> None:
-  if shared.time:
-    try:
-      _require(parse_time(shared.time) > 0, 'time is 0; allowed: more')
-    except ResourceError as error:
-      raise ResourceError(f'{where}.{error}') from None
-  _require(not shared.partition or bool(_NAME.fullmatch(shared.partition)),
-           f'{where}.partition is {shared.partition!r}; allowed: one name')
-  _require(bool(_IMAGE.fullmatch(shared.image)), f'{where}.image is '
-           f'{shared.image!r}; allowed: letters, digits and ./:@+_-')
-  _require(shared.memory_option in MEMORY_OPTIONS, f'{where}.memory_option is '
-           f'{shared.memory_option!r}; allowed: {", ".join(MEMORY_OPTIONS)}')
-  for option in shared.options:
-    _require(option.startswith('--'), f'{where}.options has {option!r}; '
-             'allowed: options of sbatch as --name=value')
+           f'allowed: {", ".join(allowed)}')
+  values = {name: tuple(value) if isinstance(value, list) else value
+            for name, value in content.items()}
+  if type(values.get('time')) is int:
+    values['time'] = str(values['time'])
+  try:
+    return kind(**given, **values)
+  except ResourceError as error:
+    raise ResourceError(f'{where}.{error}') from None
 
 
 def _make_group(name: str, content: Any, job: JobResources) -> Group:
   where = f'groups.{name}'
   _require(bool(_NAME.fullmatch(name)), f'{where}: a name has letters, digits '
            'and _.-')
-  inherited = {} if not isinstance(content, Mapping) else {
+  own = _read_fields(where, Group, content, name=name)
+  group = dataclasses.replace(own, nodes=own.nodes or (name,), **{
       field.name: getattr(job, field.name)
       for field in dataclasses.fields(SharedResources)
-      if field.name not in content}
-  own = _read_fields(where, Group, content, {'name': name})
-  group = dataclasses.replace(own, **inherited,
-                              nodes=own.nodes or (name,))
-  for field in ('hosts', 'cpus'):
-    _require(getattr(group, field) > 0,
-             f'{where}.{field} is 0; allowed: 1 and more')
-  _check(where, group)
+      if field.name not in content})
   _require(not (group.gpus and group.tpus),
            f'{where} has gpus and tpus; allowed: one of them')
   for kind in ('gpu', 'tpu'):
     _require(bool(getattr(group, f'{kind}s')
                   or not getattr(group, f'{kind}_type')),
              f'{where}.{kind}_type is set and {kind}s is 0')
-  _require(not group.tpu_topology
-           or bool(group.tpus and _TOPOLOGY.fullmatch(group.tpu_topology)),
+  _require(not group.tpu_topology or bool(group.tpus),
            f'{where}.tpu_topology is {group.tpu_topology!r}; allowed: as 2x4, '
            'with tpus')
   return group
@@ -222,10 +211,7 @@ def from_dict(content: Any) -> JobResources:
   unknown = [name for name in content if name not in ('job', 'groups')]
   _require(not unknown, f'{unknown[0] if unknown else ""} is no table of a '
            'resource file; allowed: job, groups')
-  job = _read_fields('job', JobResources, content.get('job', {}), {})
-  _check('job', job)
-  _require(bool(_NAME.fullmatch(job.name)),
-           f'job.name is {job.name!r}; allowed: letters, digits and _.-')
+  job = _read_fields('job', JobResources, content.get('job', {}))
   if job.ports:
     port_range(job)
   groups = content.get('groups')
@@ -246,9 +232,8 @@ def load(path: str) -> JobResources:
     ResourceError: it cannot be read, or is not valid.
   """
   try:
-    with open(path, encoding='utf-8') as f:
-      text = f.read()
-    content = (json.loads(text) if path.endswith('.json')
+    text = files.read_text(path, _LARGEST_FILE)
+    content = (files.parse_json(text) if path.endswith('.json')
                else tomllib.loads(text))
   except OSError as error:
     raise ResourceError(f'--resources={path} cannot be read: '

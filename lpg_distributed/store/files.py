@@ -82,8 +82,8 @@ def open_regular(path: str) -> BinaryIO:
     raise
 
 
-def read_json(path: str, largest: int = 1 << 26) -> Any:
-  """Returns the content of a JSON file.
+def read_text(path: str, largest: int = 1 << 26) -> str:
+  """Returns the content of a text file in UTF-8, with or without a mark.
 
   Args:
     path: path of the file.
@@ -91,13 +91,23 @@ def read_json(path: str, largest: int = 1 << 26) -> Any:
 
   Raises:
     OSError: it cannot be read.
-    ValueError: it is not JSON, too large, or nested too deeply.
+    ValueError: it is too large, or is no text.
   """
   with open_regular(path) as f:
     data = f.read(largest + 1)
   if len(data) > largest:
     raise ValueError(f'it has more than {largest} bytes')
-  return parse_json(data)
+  return data.decode('utf-8-sig')
+
+
+def read_json(path: str, largest: int = 1 << 26) -> Any:
+  """Returns the content of a JSON file; arguments as of `read_text`.
+
+  Raises:
+    OSError: it cannot be read.
+    ValueError: it is not JSON, too large, or nested too deeply.
+  """
+  return parse_json(read_text(path, largest))
 
 
 def parse_json(data: Union[bytes, str]) -> Any:
