@@ -8,6 +8,7 @@ from typing import Any, Iterable, Mapping, Sequence
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import fields
+from lpg_distributed import files
 from lpg_distributed.envs import names
 
 ConfigError = config_lib.ConfigError
@@ -176,8 +177,7 @@ def load_file(base: config_lib.Config, path: str) -> config_lib.Config:
     ConfigError: no such file, no JSON, or bad fields; names the file.
   """
   try:
-    with open(path, encoding='utf-8') as f:
-      changes = json.load(f)
+    changes = files.read_json(path)
   except (OSError, ValueError) as error:
     raise ConfigError(f'{path} is not readable as JSON: {error}') from None
   try:

@@ -26,7 +26,7 @@ import sys
 from typing import Any, Mapping, Optional, Sequence
 
 from lpg_distributed import fields
-from lpg_distributed.store import files
+from lpg_distributed import files
 
 if sys.version_info >= (3, 11):
   import tomllib

@@ -10,6 +10,7 @@ import secrets
 
 from absl import flags
 
+from lpg_distributed import files
 from lpg_distributed.launch import command
 from lpg_distributed.launch import config_flags
 from lpg_distributed.launch import process_environment
@@ -17,7 +18,6 @@ from lpg_distributed.launch.cluster import resources
 from lpg_distributed.launch.cluster.kubernetes import objects
 from lpg_distributed.launch.cluster.slurm import launches
 from lpg_distributed.launch.local import environment_check
-from lpg_distributed.store import files
 
 _make_config = config_flags.define()
 _RESOURCES = flags.DEFINE_string(

@@ -59,7 +59,7 @@ def main() -> int:
     return stop.exit_code or 1
   lines = mini.lines_of(rows)
   print('\n'.join(lines))
-  from lpg_distributed.store import files
+  from lpg_distributed import files
   files.write_whole(os.path.join(root, 'table.md'),
                     ('\n'.join(lines) + '\n').encode())
   files.write_whole(os.path.join(root, 'table.json'),

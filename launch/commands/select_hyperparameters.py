@@ -53,8 +53,8 @@ def _do(trial) -> None:
 
 def main() -> int:
   process_environment.ensure(process_environment.WORKER)
+  from lpg_distributed import files
   from lpg_distributed.meta_testing import selection
-  from lpg_distributed.store import files
   trials = selection.trials(
       _RUN_DIR.value, _ENVIRONMENTS.value, _numbers(_RATES, float),
       _numbers(_KL_COSTS, float), rule=_RULE.value, eta=_ETA.value,

@@ -16,11 +16,11 @@ import time
 
 from absl import flags
 
+from lpg_distributed import files
 from lpg_distributed.analysis import studies
 from lpg_distributed.launch import command
 from lpg_distributed.launch import process_environment
 from lpg_distributed.launch import stopping
-from lpg_distributed.store import files
 
 _STUDY = flags.DEFINE_string('study', 'ablations', 'the name of a study')
 _ROOT = flags.DEFINE_string('root', None, 'where its runs are, or shall be; '

@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import ipaddress
-import json
 import math
 import os
 import socket
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import urllib.parse
 
 from lpg_distributed import errors
+from lpg_distributed import files
 from lpg_distributed.launch import command
 from lpg_distributed.launch.local import facade_process
 from lpg_distributed.store import run_directory
@@ -61,13 +61,12 @@ def find(run_dir: str, token_file: str = '') -> FacadeAddress:
     with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK),
               encoding='utf-8') as f:
       owner = os.fstat(f.fileno()).st_uid
-      launch = json.loads(f.read(_LARGEST_LAUNCH_FILE))
+      launch = files.parse_json(f.read(_LARGEST_LAUNCH_FILE))
     address = str(launch['addresses']['bandit_server'])
     own_file = str(launch.get('token_file', ''))
   except FileNotFoundError:
     raise
-  except (OSError, ValueError, KeyError, TypeError, AttributeError,
-          RecursionError) as error:
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise command.UsageError(f'{path} is not readable: {error!r}') from None
   if owner != os.geteuid():
     raise command.UsageError(f'{path} belongs to another user; give --address')
@@ -120,7 +119,7 @@ def get_statistics(facade: FacadeAddress,
     else:
       return _check_statistics(content)
   except (OSError, http.client.HTTPException, ValueError, KeyError,
-          TypeError, AttributeError, OverflowError, RecursionError) as error:
+          TypeError, AttributeError, OverflowError) as error:
     raise NoAnswer(f'the bandit at {facade.address} did not answer: '
                    f'{error or type(error).__name__}') from None
   raise command.UsageError(f'{facade.address}: {message[:200]}')
@@ -145,7 +144,7 @@ def _get(address: str, path: str, headers) -> tuple[int, Any]:
     data = answer.read(_LARGEST_ANSWER + 1)
     if len(data) > _LARGEST_ANSWER:
       raise ValueError('the answer is too large')
-    return answer.status, json.loads(data)
+    return answer.status, files.parse_json(data)
   finally:
     timer.cancel()
     connection.close()

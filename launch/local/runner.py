@@ -15,6 +15,7 @@ import time
 from typing import Any, Callable, Mapping, NamedTuple, Optional
 
 from lpg_distributed import config as config_lib
+from lpg_distributed import files
 from lpg_distributed.envs import optimal_returns
 from lpg_distributed.launch import process_environment
 from lpg_distributed.launch import progress
@@ -235,7 +236,7 @@ class FailureReports:
           break
         self._position = f.tell()
         with contextlib.suppress(ValueError, KeyError, TypeError):
-          self._show(json.loads(line))
+          self._show(files.parse_json(line))
 
   def _show(self, death: dict[str, Any]) -> None:
     self.of_this_launch.append(death)

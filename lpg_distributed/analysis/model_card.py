@@ -15,6 +15,7 @@ import numpy as np
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
+from lpg_distributed import files
 from lpg_distributed.analysis import evaluation
 from lpg_distributed.analysis import figure3
 from lpg_distributed.analysis import figure7
@@ -25,7 +26,6 @@ from lpg_distributed.analysis import training_settings
 from lpg_distributed.figures import intervals
 from lpg_distributed.figures import markdown
 from lpg_distributed.store import eta_file
-from lpg_distributed.store import files
 from lpg_distributed.store import published
 from lpg_distributed.store import run_directory
 

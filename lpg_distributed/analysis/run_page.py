@@ -18,10 +18,10 @@ import numpy as np
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
+from lpg_distributed import files
 from lpg_distributed.analysis import evaluator_curves
 from lpg_distributed.envs import optimal_returns
 from lpg_distributed.figures import style
-from lpg_distributed.store import files
 from lpg_distributed.store import loggers
 from lpg_distributed.store import run_directory
 
@@ -217,8 +217,7 @@ def _evaluator(run_dir: str) -> str:
 
 def _versions(run_dir: str) -> str:
   try:
-    with open(os.path.join(run_dir, 'versions.json'), encoding='utf-8') as f:
-      found = json.load(f)
+    found = files.read_json(os.path.join(run_dir, 'versions.json'))
     rows = [(name, str(value)) for name, value in found.items()]
   except (OSError, ValueError, AttributeError):
     return '<p>The run has no readable versions.json.</p>'

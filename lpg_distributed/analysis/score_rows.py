@@ -4,15 +4,14 @@ import json
 import os
 from typing import Any, Callable, Mapping, Optional, Sequence
 
-from lpg_distributed.store import files
+from lpg_distributed import files
 from lpg_distributed.store import loggers
 
 
 def _unfinished(path: str, about: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the scores by kind that an interrupted, equal call stored."""
   try:
-    with open(path, encoding='utf-8') as f:
-      found = json.load(f)
+    found = files.read_json(path)
     return found['kinds'] if found['about'] == about else {}
   except (OSError, ValueError, KeyError, TypeError):
     return {}

@@ -7,7 +7,7 @@ from typing import Any, Mapping
 import numpy as np
 
 from lpg_distributed import errors
-from lpg_distributed.store import files
+from lpg_distributed import files
 
 _FORMAT = 'lpg-results-1'
 _DIGITS = 5  # significant digits: enough for figures, and files stay small
@@ -88,8 +88,7 @@ def load(path: str, experiment: str) -> tuple[dict[str, Any], dict[str, Any]]:
     ResultsError: there is no such file, or it is of another experiment.
   """
   try:
-    with open(path, encoding='utf-8') as f:
-      content = json.loads(f.read(_LARGEST))
+    content = files.read_json(path, _LARGEST)
     found = content['experiment'] if content['format'] == _FORMAT else None
     about, data = dict(content['about']), dict(content['data'])
   except FileNotFoundError:

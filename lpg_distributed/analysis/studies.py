@@ -4,7 +4,6 @@ This module holds data only. `lpg study` runs studies; `analysis.figure7` reads
 their results. Variants differ in one setting, unless stated otherwise.
 """
 
-import json
 import os
 import re
 from typing import Any, Mapping, NamedTuple
@@ -12,6 +11,7 @@ from typing import Any, Mapping, NamedTuple
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import errors
+from lpg_distributed import files
 from lpg_distributed import presets
 
 FILE = 'study.json'  # in the root of a study's runs; describes the study
@@ -147,8 +147,7 @@ def read(root: str) -> dict[str, Any]:
   """
   path = os.path.join(root, FILE)
   try:
-    with open(path, encoding='utf-8') as f:
-      found = json.load(f)
+    found = files.read_json(path)
     if not {'study', 'set', 'variants', 'seeds'} <= found.keys():
       raise ValueError('it does not say what the runs are of')
     return found

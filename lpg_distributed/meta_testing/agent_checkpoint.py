@@ -9,7 +9,7 @@ from typing import Any, Mapping, NamedTuple, Optional
 import jax
 
 from lpg_distributed import errors
-from lpg_distributed.store import files
+from lpg_distributed import files
 from lpg_distributed.store import tree_file
 
 FILE = 'checkpoint.npz'

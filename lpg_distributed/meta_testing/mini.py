@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lpg_distributed import files
 from lpg_distributed.core.update_rules import registry as rule_registry
 from lpg_distributed.figures import markdown
 from lpg_distributed.meta_testing import compiled_loop
@@ -23,7 +24,6 @@ from lpg_distributed.meta_testing import results
 from lpg_distributed.meta_testing import session
 from lpg_distributed.meta_testing import summary
 from lpg_distributed.store import eta_file
-from lpg_distributed.store import files
 from lpg_distributed.store import published
 
 RULES = ('lpg', 'a2c', 'random')
@@ -87,8 +87,7 @@ class Item:
   def tuning(self) -> Optional[dict[str, Any]]:
     """Returns the results of `_tune`; None if it did not run yet."""
     try:
-      with open(self.tuning_file, encoding='utf-8') as f:
-        return json.load(f)
+      return files.read_json(self.tuning_file)
     except FileNotFoundError:
       return None
 
@@ -132,8 +131,10 @@ def check(config: MiniConfig, root: str) -> None:
   wanted['learning_rates'] = list(LEARNING_RATES)
   path = os.path.join(root, CONFIG_FILE)
   if os.path.exists(path):
-    with open(path, encoding='utf-8') as f:
-      found = json.load(f)
+    try:
+      found = files.read_json(path)
+    except (OSError, ValueError) as error:
+      raise jobs.JobError(f'{path} is damaged: {error}') from None
     if found != wanted:
       raise jobs.JobError(f'{root} has a table of another kind; choose another '
                           'directory')

@@ -20,9 +20,9 @@ from typing import Any, Iterable, Iterator, Mapping, NamedTuple
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import errors
+from lpg_distributed import files
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import settings as settings_lib
-from lpg_distributed.store import files
 from lpg_distributed.store import run_directory
 
 FORMAT = 'lpg-meta-test-1'
@@ -71,12 +71,12 @@ def read(path: str) -> Result:
   if os.path.isdir(path):
     path = os.path.join(path, FILE)
   try:
-    with open(path, encoding='utf-8', errors='replace') as f:
-      lines = f.read().split('\n')
+    with files.open_regular(path) as f:
+      lines = f.read().decode('utf-8', 'replace').split('\n')
   except OSError as error:
     raise ResultError(f'{path} cannot be read: {error.strerror}') from None
   try:
-    header = json.loads(lines[0])
+    header = files.parse_json(lines[0])
     if header['format'] != FORMAT:
       raise ValueError('format')
     job = _job(header)
@@ -88,7 +88,7 @@ def read(path: str) -> Result:
 def _rows(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
   for line in lines:
     try:
-      row = json.loads(line)
+      row = files.parse_json(line)
       row['env_steps'], row['seed'], row['return']
     except (ValueError, KeyError, TypeError):
       continue

@@ -13,10 +13,10 @@ from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence
 
 from absl import logging
 
+from lpg_distributed import files
 from lpg_distributed.meta_testing import jobs as jobs_lib
 from lpg_distributed.meta_testing import results
 from lpg_distributed.meta_testing import session
-from lpg_distributed.store import files
 
 ERROR_FILE, STATUS_FILE = 'error.txt', 'status.json'
 _STATUS_PERIOD_S = 2.
@@ -49,9 +49,7 @@ def is_done(task: JobTask) -> bool:
 def read_status(task: JobTask) -> Optional[Mapping[str, Any]]:
   """Returns the last status of a task; None if there is none."""
   try:
-    with open(os.path.join(task.directory, STATUS_FILE),
-              encoding='utf-8') as f:
-      return json.load(f)
+    return files.read_json(os.path.join(task.directory, STATUS_FILE))
   except (OSError, ValueError):
     return None
 

@@ -7,7 +7,6 @@ operator allows reports of final returns.
 
 import asyncio
 from concurrent import futures
-import json
 import math
 import random
 import re
@@ -17,6 +16,7 @@ from typing import Any, Callable, Mapping, Optional
 
 from absl import logging
 
+from lpg_distributed import files
 from lpg_distributed.nodes import http_requests
 from lpg_distributed.nodes import outside_reports
 from lpg_distributed.nodes import rpc
@@ -265,8 +265,8 @@ def parse_report(body: bytes) -> dict[str, Any]:
     HttpError: the body does not match `SCHEMA`.
   """
   try:
-    report = json.loads(body)
-  except (ValueError, RecursionError):
+    report = files.parse_json(body)
+  except ValueError:
     raise http_requests.HttpError(400, 'the body is not JSON') from None
   fields = ('id', 'environment', 'arm', 'return', 'meta_step')
   if not isinstance(report, dict) or sorted(report) != sorted(fields):

@@ -12,8 +12,8 @@ from absl import logging
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import errors
+from lpg_distributed import files
 from lpg_distributed import types
-from lpg_distributed.store import files
 
 _MOST_LOGGED = 5  # cases of one meta-step
 _MOST_KEPT = 1000  # cases in a snapshot, the newest

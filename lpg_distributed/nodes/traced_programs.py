@@ -21,10 +21,10 @@ import numpy as np
 from lpg_distributed import config as config_lib
 from lpg_distributed import core
 from lpg_distributed import envs
+from lpg_distributed import files
 from lpg_distributed.core import lifetime
 from lpg_distributed.core import rule_vector
 from lpg_distributed.envs import suite
-from lpg_distributed.store import files
 
 _PACKAGES = ('jax', 'jaxlib', 'dm-haiku', 'optax', 'rlax', 'chex', 'numpy')
 # JAX's settings that change what is traced.

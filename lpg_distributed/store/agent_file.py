@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple, Optional
 
 from lpg_distributed import errors
-from lpg_distributed.store import files
+from lpg_distributed import files
 from lpg_distributed.store import tree_file
 
 _FORMAT = 'lpg-agent-1'

@@ -18,7 +18,7 @@ from absl import logging
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import errors
-from lpg_distributed.store import files
+from lpg_distributed import files
 from lpg_distributed.store import tree_file
 
 _FORMAT = 2

@@ -7,8 +7,8 @@ import numpy as np
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import errors
+from lpg_distributed import files
 from lpg_distributed.core import rule_vector
-from lpg_distributed.store import files
 from lpg_distributed.store import tree_file
 
 _FORMAT = 'lpg-eta-1'

@@ -8,7 +8,7 @@ from typing import Any, Iterator, Mapping
 
 from absl import logging
 
-from lpg_distributed.store import files
+from lpg_distributed import files
 
 
 def _path(run_dir: str, name: str) -> str:
@@ -20,8 +20,8 @@ def read_metrics(run_dir: str, name: str) -> Iterator[dict[str, Any]]:
   try:
     with open(_path(run_dir, name), encoding='utf-8', errors='replace') as f:
       for line in f:
-        with contextlib.suppress(json.JSONDecodeError):
-          yield json.loads(line)
+        with contextlib.suppress(ValueError):
+          yield files.parse_json(line)
   except FileNotFoundError:
     return
 

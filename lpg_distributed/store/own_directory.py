@@ -17,6 +17,7 @@ from typing import Any, Optional, TextIO
 from absl import logging
 
 from lpg_distributed import errors
+from lpg_distributed import files
 
 LOCK = 'lock'
 _IN_USE = (errno.EWOULDBLOCK, errno.EACCES)
@@ -173,7 +174,7 @@ def _note_owner(lock: TextIO, path: str, obstacle: OSError) -> None:
   me: dict[str, Any] = {'host': socket.gethostname(), 'pid': os.getpid(),
                         'start': _start_of(os.getpid())}
   try:
-    owner = json.loads(lock.read() or '{}')
+    owner = files.parse_json(lock.read() or '{}')
     host, pid, start = (owner.get(k) for k in ('host', 'pid', 'start'))
   except (ValueError, AttributeError):
     host = pid = start = None

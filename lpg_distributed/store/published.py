@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from lpg_distributed import errors
-from lpg_distributed.store import files
+from lpg_distributed import files
 
 DIRECTORY = os.path.join(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'weights')

@@ -15,8 +15,8 @@ from absl import logging
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import errors
+from lpg_distributed import files
 from lpg_distributed import global_settings
-from lpg_distributed.store import files
 from lpg_distributed.store import own_directory
 from lpg_distributed.store import published
 
@@ -52,9 +52,8 @@ def versions() -> dict[str, str]:
 def _read_versions(path: str) -> dict[str, Any]:
   """What an earlier launch has recorded; empty if that cannot be read."""
   try:
-    with open(path, encoding='utf-8') as f:
-      found = json.load(f)
-  except (OSError, ValueError, RecursionError):
+    found = files.read_json(path)
+  except (OSError, ValueError):
     return {}
   if not isinstance(found, dict) or not isinstance(
       found.get(_EARLIER, []), list):

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from lpg_distributed import errors
-from lpg_distributed.store import files
+from lpg_distributed import files
 
 # Fields that were renamed after files with them had been written.
 _NAMES_IN_FILES = {'.discount_t': '.discount'}

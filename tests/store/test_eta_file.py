@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from lpg_distributed import config as config_lib
+from lpg_distributed import files
 from lpg_distributed.core import rule_vector
 from lpg_distributed.store import eta_file
-from lpg_distributed.store import files
 
 RULE = config_lib.RuleConfig(num_predictions=3, embedding_size=2, lstm_size=2)
 SIZE = rule_vector.size(RULE)

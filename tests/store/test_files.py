@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from lpg_distributed.store import files
+from lpg_distributed import files
 
 
 def test_threads_may_write_the_same_file(tmp_path):

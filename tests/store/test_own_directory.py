@@ -11,10 +11,10 @@ import sys
 import pytest
 
 from lpg_distributed import config as config_lib
+from lpg_distributed import files
 from lpg_distributed import presets
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import session
-from lpg_distributed.store import files
 from lpg_distributed.store import loggers
 from lpg_distributed.store import own_directory
 from lpg_distributed.store import run_directory

@@ -14,6 +14,8 @@ import json
 import os
 from typing import Any, Optional
 
+from lpg_distributed import files
+
 JOB_FILE = 'job.json'
 ID_FILE = 'id'
 STOP = 'stop'
@@ -65,8 +67,7 @@ def write_in_place(path: str, content: Any) -> None:
 def read(path: str) -> Optional[Any]:
   """Reads JSON; returns None if the file does not exist or is incomplete."""
   try:
-    with open(path, encoding='utf-8') as f:
-      return json.load(f)
+    return files.read_json(path)
   except (OSError, ValueError):
     return None
 
