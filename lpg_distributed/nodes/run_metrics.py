@@ -1,4 +1,4 @@
-"""What the meta-learner logs of a run: its row, and what the bandit prefers."""
+"""Logs of the meta-learner: one row per meta-step, and p(alpha|E)."""
 
 from typing import Any, Mapping
 
@@ -7,6 +7,7 @@ import numpy as np
 from lpg_distributed import config as config_lib
 from lpg_distributed.core import bandit
 from lpg_distributed.store import loggers
+from lpg_distributed.store import saved_bandit
 
 _MOST_PREFERENCES = 200  # rows of one run in metrics/bandit.jsonl
 
@@ -16,15 +17,13 @@ def preferences(config: config_lib.Config,
   """p(alpha|E) over the arms of each environment, Eq. (6).
 
   Args:
-    config: of the run.
-    bandit_state: what `BanditServer.get_state` gave.
+    config: configuration of the run.
+    bandit_state: result of `BanditServer.get_state`.
   """
   return {
       name: np.exp(bandit.log_probabilities(
-          bandit.BanditState(np.asarray(saved['counts'], np.int64),
-                             np.asarray(saved['window'], np.float64)),
-          config.bandit)).round(4).tolist()
-      for name, saved in bandit_state['bandits'].items()}
+          state, config.bandit)).round(4).tolist()
+      for name, state in saved_bandit.unpack(bandit_state).items()}
 
 
 class RunMetrics:

@@ -9,29 +9,33 @@ from lpg_distributed import config as config_lib
 from lpg_distributed.core import bandit
 
 
+def unpack(state: Mapping[str, Any]) -> dict[str, bandit.BanditState]:
+  """The bandits of a state of `BanditServer.get_state`, unchecked."""
+  return {name: bandit.BanditState(np.asarray(values['counts'], np.int64),
+                                   np.asarray(values['window'], np.float64))
+          for name, values in state['bandits'].items()}
+
+
 def parse(config: config_lib.Config, state: Mapping[str, Any]
           ) -> dict[str, bandit.BanditState]:
-  """The bandits of a saved state, by environment.
+  """The bandits of a saved state, checked, by environment.
 
   Args:
-    config: of the run.
-    state: what `BanditServer.get_state` gave.
+    config: configuration of the run.
+    state: result of `BanditServer.get_state`, perhaps from a file.
 
   Raises:
     ValueError: the state belongs to another configuration, or is damaged.
   """
-  found = {}
-  saved = state['bandits']
-  missing = set(config.environments) - saved.keys()
+  missing = set(config.environments) - state['bandits'].keys()
   if missing:
     raise ValueError('the saved state has no bandit for '
                      f'{", ".join(sorted(missing))}')
-  for name, values in saved.items():
+  found = unpack(state)
+  for name, restored in found.items():
     if name not in config.environments:
       raise ValueError(f'no bandit for {name!r}; allowed: '
                        f'{", ".join(config.environments)}')
-    restored = bandit.BanditState(np.asarray(values['counts'], np.int64),
-                                  np.asarray(values['window'], np.float64))
     expected = bandit.init(len(config.agents[name].arms), config.bandit)
     if (restored.counts.shape != expected.counts.shape
         or restored.window.shape != expected.window.shape):
@@ -39,7 +43,6 @@ def parse(config: config_lib.Config, state: Mapping[str, Any]
                        f'{restored.window.shape} arms and lifetimes; here: '
                        f'{expected.window.shape}')
     bandit.check(restored)
-    found[name] = restored
   return found
 
 
