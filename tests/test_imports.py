@@ -17,10 +17,10 @@ ORDER = (
     'store', 'figures', 'meta_testing', 'nodes', 'local_loop', 'analysis',
     'programs', 'atari_program', 'api', 'policies',
     'launch.process_environment', 'launch.stopping', 'launch.streams',
-    'launch.command',
-    'launch.config_flags', 'launch.experiment_flags', 'launch.progress',
-    'launch.local', 'launch.cluster', 'launch.commands', 'launch.other_names',
-    'launch.main', '__main__')
+    'launch.command', 'launch.agent_flags', 'launch.config_flags',
+    'launch.experiment_flags', 'launch.progress', 'launch.local',
+    'launch.cluster', 'launch.commands', 'launch.other_names', 'launch.main',
+    '__main__')
 # Parts that an accelerator's process imports, and must need no service.
 PURE = ('errors', 'files', 'light_imports', 'envs', 'types', 'fields',
         'config', 'config_io', 'presets', 'core')

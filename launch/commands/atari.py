@@ -13,11 +13,12 @@ from typing import Optional
 
 from absl import flags
 
-from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import atari
+from lpg_distributed.launch import agent_flags
 from lpg_distributed.launch import command
 from lpg_distributed.launch import process_environment
 from lpg_distributed.launch.cluster import resources
+from lpg_distributed.launch.cluster.slurm import job_flags
 
 LAUNCH_TYPES = ('embedded', 'processes', 'local_mp', 'slurm')
 _FRAMES_PER_STEP = atari.AtariEnvironment.frames_per_step
@@ -26,18 +27,10 @@ _GAMES = flags.DEFINE_list('games', [], 'games, as breakout,pong; or all')
 _SEEDS = flags.DEFINE_list('seeds', ['0'], 'seeds, one job each, as 0,1,2')
 _FRAMES = flags.DEFINE_integer(
     'frames', 2_000_000, 'frames of the emulator in each job; the paper: 2e8')
-_RULE = flags.DEFINE_string('rule', 'lpg', ', '.join(registry.names()))
-_ETA = flags.DEFINE_string(
-    'eta', None, 'a learned rule: a file, or the name of a published rule')
+_agent_arguments = agent_flags.define()
 _PRESET = flags.DEFINE_string('preset', 'dm_noop', ' or '.join(atari.PRESETS))
 _NUM_ENVS = flags.DEFINE_integer('num_envs', 30, 'parallel emulators '
                                  'of each job')
-_SET = flags.DEFINE_multi_string(
-    'set', [], 'a setting of the agent and its value, as learning_rate=0.001; '
-    'many times; see lpg_distributed/meta_testing/settings.py')
-_LSTM_SIZE = flags.DEFINE_integer(
-    'lstm_size', 256, 'LSTM units of the eta that --rule=random draws without '
-    '--eta')
 _RESULTS = flags.DEFINE_string('results', None, 'the directory of all results')
 _LAUNCH_TYPE = flags.DEFINE_string(
     'launch_type', 'processes', 'embedded: one job after the other in this '
@@ -49,12 +42,7 @@ _PROCESSES = flags.DEFINE_integer(
 _THREADS = flags.DEFINE_integer(
     'threads', None, 'threads of each process; default: processors divided by '
     'processes')
-_RESOURCES = flags.DEFINE_string(
-    'resources', None, 'for --launch_type=slurm: a file that says where '
-    'workers run and what they get; see docs/cluster.md')
-_FOLLOW = flags.DEFINE_bool(
-    'follow', False, 'with --launch_type=slurm: show the job\'s log until it '
-    'ends')
+_load_resources, _FOLLOW = job_flags.define()
 _WORKER = flags.DEFINE_bool('worker', False, 'used by the program itself')
 
 
@@ -95,28 +83,23 @@ def make_tasks(root: str):
   for game in _games():
     for seed in dict.fromkeys(command.parse_seeds(_SEEDS.value)):
       job = jobs.make_job(
-          f'atari/{game}', _RULE.value, eta=_ETA.value, seeds=[seed],
+          f'atari/{game}', seeds=[seed],
           env_steps=-(-frames // _FRAMES_PER_STEP), num_envs=_NUM_ENVS.value,
-          preset=_PRESET.value, overrides=_SET.value,
-          lstm_size=_LSTM_SIZE.value)
+          preset=_PRESET.value, **_agent_arguments())
       tasks.append(worker.JobTask(
           job, os.path.join(root, game, f'{job.rule}_seed{seed}')))
   return tasks
 
 
-def _submit(tasks, root: str) -> int:
+def _submit(tasks, root: str, job: resources.JobResources) -> int:
   from lpg_distributed.launch.cluster.slurm import launches
   from lpg_distributed.launch.local import atari_runner
   from lpg_distributed.launch.local import runner
   from lpg_distributed.meta_testing import worker
-  if not _RESOURCES.value:
-    raise command.UsageError('--resources is missing: a file that says where '
-                             'workers run; see docs/cluster.md')
-  job = resources.load(_RESOURCES.value)
   code = launches.attach(root, _FOLLOW.value)
   if code is not None:
     return code
-  if all(map(worker.is_done, tasks)):  # It says so.
+  if all(map(worker.is_done, tasks)):  # It prints that all are done.
     return atari_runner.run('slurm', tasks, root, 1, 1, [])
   processes = _or('processes', _PROCESSES.value,
                   resources.tasks_of(job, 'atari_evaluator', {}) or len(tasks))
@@ -134,10 +117,12 @@ def main() -> int:
   if _LAUNCH_TYPE.value in ('local_mp', 'slurm'):
     command.require_launchpad(f'--launch_type={_LAUNCH_TYPE.value}',
                               '--launch_type=processes')
-  tasks = make_tasks(os.path.abspath(_RESULTS.value))
-  if _LAUNCH_TYPE.value == 'slurm':
+  root = os.path.abspath(_RESULTS.value)
+  tasks = make_tasks(root)
+  job = _load_resources(_LAUNCH_TYPE.value)
+  if job is not None:
     process_environment.ensure(process_environment.WORKER, here=False)
-    return _submit(tasks, os.path.abspath(_RESULTS.value))
+    return _submit(tasks, root, job)
   cores = len(os.sched_getaffinity(0))
   processes = _or('processes', _PROCESSES.value, min(cores, len(tasks)))
   if _LAUNCH_TYPE.value == 'embedded':
@@ -147,8 +132,7 @@ def main() -> int:
   from lpg_distributed.launch.local import atari_runner
   if _WORKER.value:
     return atari_runner.work(tasks, threads)
-  return atari_runner.run(_LAUNCH_TYPE.value, tasks,
-                          os.path.abspath(_RESULTS.value), processes, threads,
+  return atari_runner.run(_LAUNCH_TYPE.value, tasks, root, processes, threads,
                           sys.argv[1:])
 
 

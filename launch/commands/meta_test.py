@@ -12,16 +12,14 @@ import sys
 
 from absl import flags
 
-from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import atari
+from lpg_distributed.launch import agent_flags
 from lpg_distributed.launch import command
 from lpg_distributed.launch import process_environment
 from lpg_distributed.launch import stopping
 
 _ENV = flags.DEFINE_string('env', None, 'the environment, as KIND/NAME')
-_RULE = flags.DEFINE_string('rule', 'lpg', ', '.join(registry.names()))
-_ETA = flags.DEFINE_string(
-    'eta', None, 'a learned rule: a file, or the name of a published rule')
+_agent_arguments = agent_flags.define()
 _PRESET = flags.DEFINE_string('preset', None, 'on Atari: dm_noop or '
                               'machado')
 _SEEDS = flags.DEFINE_list('seeds', ['0'], 'seeds, one agent each, as 0,1,2')
@@ -31,12 +29,6 @@ _ENV_STEPS = flags.DEFINE_integer(
 _FRAMES = flags.DEFINE_integer(
     'frames', None, 'on Atari, in place of --env_steps: four per step')
 _NUM_ENVS = flags.DEFINE_integer('num_envs', None, 'parallel environments')
-_SET = flags.DEFINE_multi_string(
-    'set', [], 'a setting of the agent and its value, as learning_rate=0.001; '
-    'many times; see lpg_distributed/meta_testing/settings.py')
-_LSTM_SIZE = flags.DEFINE_integer(
-    'lstm_size', 256, 'LSTM units of the eta that --rule=random draws without '
-    '--eta')
 _RUN_DIR = flags.DEFINE_string(
     'run_dir', None, 'where results go; default: in runs/meta_test, by '
     'environment, rule and seed')
@@ -57,10 +49,9 @@ def _make_job():
                                '--env_steps')
     env_steps = -(-_FRAMES.value // atari.AtariEnvironment.frames_per_step)
   return jobs.make_job(
-      _ENV.value, _RULE.value, eta=_ETA.value,
-      seeds=command.parse_seeds(_SEEDS.value), env_steps=env_steps,
-      num_envs=_NUM_ENVS.value, preset=_PRESET.value,
-      overrides=_SET.value, lstm_size=_LSTM_SIZE.value)
+      _ENV.value, seeds=command.parse_seeds(_SEEDS.value),
+      env_steps=env_steps, num_envs=_NUM_ENVS.value, preset=_PRESET.value,
+      **_agent_arguments())
 
 
 def make_watch(job, display):

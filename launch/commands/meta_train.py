@@ -6,6 +6,7 @@ The same command resumes a run that was stopped or killed.
 """
 
 import os
+import socket
 import sys
 from typing import Optional
 
@@ -16,6 +17,7 @@ from lpg_distributed.launch import command
 from lpg_distributed.launch import config_flags
 from lpg_distributed.launch import process_environment
 from lpg_distributed.launch.cluster import resources
+from lpg_distributed.launch.cluster.slurm import job_flags
 from lpg_distributed.launch.local import environment_check
 from lpg_distributed.launch.local import facade_process
 from lpg_distributed.launch.local import isolation
@@ -50,12 +52,7 @@ _EVALUATE = flags.DEFINE_bool(
     'evaluate', None, 'at the end, compare the rule with an untrained one on '
     'new lifetimes; default: only after the demo')
 
-_RESOURCES = flags.DEFINE_string(
-    'resources', None, 'for --launch_type=slurm: a file that says where nodes '
-    'run and what they get; see docs/cluster.md')
-_FOLLOW = flags.DEFINE_bool(
-    'follow', False, 'with --launch_type=slurm: show the job\'s log until it '
-    'ends')
+_load_resources, _FOLLOW = job_flags.define()
 
 _LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 
@@ -82,18 +79,6 @@ def _isolate() -> None:
         file=sys.stderr)
 
 
-def _read_resources() -> Optional[resources.JobResources]:
-  if _LAUNCH_TYPE.value == 'slurm':
-    if not _RESOURCES.value:
-      raise command.UsageError('--resources is missing: a file that says '
-                               'where nodes run; see docs/cluster.md')
-    return resources.load(_RESOURCES.value)
-  for flag in (_RESOURCES, _FOLLOW):
-    if flag.value:
-      raise command.UsageError(f'--{flag.name} is for --launch_type=slurm')
-  return None
-
-
 def _submit(config, run, job: resources.JobResources) -> int:
   from lpg_distributed.launch.cluster.slurm import launches
   from lpg_distributed.launch.cluster.slurm import work
@@ -101,12 +86,17 @@ def _submit(config, run, job: resources.JobResources) -> int:
   facade = None
   if _BANDIT_PORT.value or _BANDIT_HOST.value not in _LOOPBACK:
     facade = work.FacadeOptions(
-        _BANDIT_HOST.value, _BANDIT_PORT.value,
-        os.path.abspath(_BANDIT_TOKEN_FILE.value)
-        if _BANDIT_TOKEN_FILE.value else '', _BANDIT_WRITES.value)
+        _BANDIT_HOST.value, _BANDIT_PORT.value, _token_path(),
+        _BANDIT_WRITES.value)
   return launches.meta_train(
       config, run, job, runner.Supervision(_MAX_RESTARTS.value, _HANG_S.value),
       facade, _evaluates(), _FOLLOW.value)
+
+
+def _token_path() -> str:
+  """Absolute path of the facade's token; '' for none."""
+  return (os.path.abspath(_BANDIT_TOKEN_FILE.value)
+          if _BANDIT_TOKEN_FILE.value else '')
 
 
 def _evaluates() -> bool:
@@ -128,7 +118,7 @@ def _check_flags(job: Optional[resources.JobResources]) -> None:
                              'server; allowed there: 0')
 
 
-def main() -> int:
+def _check_launch_type() -> None:
   if _LAUNCH_TYPE.value not in command.LAUNCH_TYPES:
     raise command.UsageError(
         f'--launch_type is {_LAUNCH_TYPE.value!r}; allowed: '
@@ -136,17 +126,81 @@ def main() -> int:
   if _LAUNCH_TYPE.value != 'embedded':
     command.require_launchpad(f'--launch_type={_LAUNCH_TYPE.value}',
                               '--launch_type=embedded')
-  job = _read_resources()
+
+
+def _listen() -> Optional[socket.socket]:
+  """Opens the facade's port, then isolates the program, if it runs here.
+
+  Both come before any thread is started. The listener stays in the network in
+  which it was opened.
+  """
+  if _LAUNCH_TYPE.value in ('embedded', 'slurm'):
+    return None
+  listener = facade_process.listen(_BANDIT_HOST.value, _BANDIT_PORT.value)
+  _isolate()
+  return listener
+
+
+def _train_here(config, run, checkpoint,
+                listener: Optional[socket.socket]) -> int:
+  """Runs the program on this machine; returns an exit code."""
+  from lpg_distributed.launch.local import runner
+  from lpg_distributed.store import checkpointing
+  facade = listener and runner.FacadeListener(
+      listener, _token_path(), _BANDIT_WRITES.value)
+  code = runner.run(config, _LAUNCH_TYPE.value, run, checkpoint,
+                    runner.Supervision(_MAX_RESTARTS.value, _HANG_S.value),
+                    facade)
+  step = _meta_step(checkpointing.latest(run.path))
+  if not code and step < config.run.meta_steps:
+    print(f'the last checkpoint is of meta-step {step} of '
+          f'{config.run.meta_steps}: a node was told to end, or later '
+          'checkpoints could not be written', file=sys.stderr)
+    code = 1
+  if code:
+    print('stopped; the same command resumes from the last checkpoint',
+          file=sys.stderr)
+  return code
+
+
+def _meta_step(checkpoint) -> int:
+  return 0 if checkpoint is None else checkpoint.meta_step
+
+
+def _train(config, run, job: Optional[resources.JobResources],
+           listener: Optional[socket.socket]) -> int:
+  """Trains what is left to train, and prints a report; returns a code."""
+  # What imports JAX comes after all that can be wrong with a command.
+  from lpg_distributed.store import checkpointing
+  checkpoint = checkpointing.latest(run.path)
+  if checkpoint is not None:
+    checkpointing.require_same_config(checkpoint, config)
+  run.update(config)
+  step = _meta_step(checkpoint)
+  begin = f'goes on at meta-step {step}' if step else 'begins'
+  print(f'run {os.path.relpath(run.path)} {begin}', file=sys.stderr)
+  if step < config.run.meta_steps:
+    if job is not None:  # The job's leader prints the report.
+      return _submit(config, run, job)
+    code = _train_here(config, run, checkpoint, listener)
+    if code:
+      return code
+  from lpg_distributed.analysis import report
+  if _evaluates():
+    report.evaluate(run.path, config)
+  for line in report.summarise(run.path, config):
+    print(line)
+  return 0
+
+
+def main() -> int:
+  _check_launch_type()
+  job = _load_resources(_LAUNCH_TYPE.value)
   config = _make_config(job)
   _check_flags(job)
   process_environment.ensure(process_environment.WORKER, here=job is None)
   environment_check.check(config)
-  listener = None
-  if _LAUNCH_TYPE.value not in ('embedded', 'slurm'):
-    # Before there are other threads; the listener stays where it was opened.
-    listener = facade_process.listen(_BANDIT_HOST.value, _BANDIT_PORT.value)
-    _isolate()
-
+  listener = _listen()
   path = _RUN_DIR.value or os.path.join(
       'runs', f'{flags.FLAGS.preset}_seed{config.run.seed}')
   if job is not None:
@@ -156,50 +210,12 @@ def main() -> int:
       return code
   if config.run.initial_rule and not run_directory.is_run(path):
     from lpg_distributed.nodes import initial_rule
-    initial_rule.first_state(config)  # A run that goes on needs it no more.
+    initial_rule.first_state(config)  # A resumed run no longer needs it.
   run = run_directory.RunDirectory.open(path, config)
   try:
-    # What brings JAX comes after all that can be wrong with a command.
-    from lpg_distributed.store import checkpointing
-    checkpoint = checkpointing.latest(run.path)
-    if checkpoint is not None:
-      checkpointing.require_same_config(checkpoint, config)
-    run.update(config)
-    step = 0 if checkpoint is None else checkpoint.meta_step
-    begin = f'goes on at meta-step {step}' if step else 'begins'
-    print(f'run {os.path.relpath(run.path)} {begin}', file=sys.stderr)
-    code = 0
-    if step < config.run.meta_steps and job is not None:
-      return _submit(config, run, job)
-    if step < config.run.meta_steps:
-      from lpg_distributed.launch.local import runner
-      code = runner.run(config, _LAUNCH_TYPE.value, run, checkpoint,
-                        runner.Supervision(_MAX_RESTARTS.value,
-                                           _HANG_S.value),
-                        listener and runner.FacadeListener(
-                            listener, os.path.abspath(
-                                _BANDIT_TOKEN_FILE.value)
-                            if _BANDIT_TOKEN_FILE.value else '',
-                            _BANDIT_WRITES.value))
-      checkpoint = checkpointing.latest(run.path)
-      step = 0 if checkpoint is None else checkpoint.meta_step
-      if not code and step < config.run.meta_steps:
-        print(f'the last checkpoint is of meta-step {step} of '
-              f'{config.run.meta_steps}: a node was told to end, or later '
-              'checkpoints could not be written', file=sys.stderr)
-        code = 1
-    if code:
-      print('stopped; the same command resumes from the last checkpoint',
-            file=sys.stderr)
-      return code
-    from lpg_distributed.analysis import report
-    if _evaluates():
-      report.evaluate(run.path, config)
-    for line in report.summarise(run.path, config):
-      print(line)
+    return _train(config, run, job, listener)
   finally:
     run.close()
-  return 0
 
 
 if __name__ == '__main__':

@@ -2,8 +2,9 @@
 
   lpg publish --run_dir=runs/demo_seed0 --name=demo --summary="..."
 
-Writes `NAME.npz` and `NAME.json` to `lpg_distributed/weights`. The rule of a
-run fluctuates, so `--average_last=5` takes the mean of the last five snapshots.
+Writes `NAME.npz` and `NAME.json` to `lpg_distributed/weights` of a checkout.
+The rule of a run fluctuates, so `--average_last=5` takes the mean of the last
+five snapshots.
 This command computes all results of the card, on held-out lifetimes. The same
 command resumes.
 """
@@ -49,6 +50,11 @@ def main() -> int:
   if _NAME.value in published.names() and not _REPLACE.value:
     raise command.UsageError(f'{_NAME.value} is published already; allowed '
                              'with --replace')
+  if not os.path.exists(os.path.join(process_environment.root(),
+                                     'pyproject.toml')):
+    raise command.UsageError(
+        f'{published.DIRECTORY} belongs to an installed package; allowed: lpg '
+        'publish of a checkout, since rules are published with the code')
   process_environment.ensure(process_environment.WORKER)
   from lpg_distributed.analysis import model_card
   card = model_card.publish(

@@ -51,6 +51,13 @@ def test_it_publishes_under_a_new_name(run, tmp_path, capsys):
   run('--run_dir=runs/a', '--name=small_1', '--replace')
 
 
+def test_an_installed_package_is_not_written_to(run, tmp_path, monkeypatch):
+  monkeypatch.setattr(publish.process_environment, 'root',
+                      lambda: str(tmp_path))
+  with pytest.raises(command.UsageError, match='allowed: lpg publish of a'):
+    run('--run_dir=runs/a', '--name=small_1')
+
+
 @pytest.mark.parametrize('arguments, message', [
     (('--name=a',), 'is missing'),
     (('--run_dir=runs/a',), 'is missing'),

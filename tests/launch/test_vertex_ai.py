@@ -135,7 +135,7 @@ def test_what_is_packed_is_whole_and_the_learner_comes_first(
 _CHECK = '''
 import sys, tomli
 from lpg_distributed.launch.cluster import resources
-from lpg_distributed.launch.commands import vertex_ai
+from lpg_distributed.launch.cluster import vertex_ai
 try:
   vertex_ai.check_pools(resources.place(
       resources.from_dict(tomli.loads(sys.argv[1])),
