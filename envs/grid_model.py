@@ -4,7 +4,7 @@ They implement Appendix A and the list of choices in `grid_world` independently
 of its code, so that each implementation verifies the other. Backups compute the
 values of all states at once, for many layouts:
 
-  Q(s, a) = r + discount * (1 - eps_term) * E[V(s')]
+  Q(s, a) = r + gamma * (1 - eps_term) * E[V(s')]
 
 The distribution of s' is a product over objects: each object that was absent
 when the step began reappears with its own probability.
@@ -27,12 +27,12 @@ class Model(Protocol):
     """Returns an array for the values of all states, filled with 0."""
 
   def action_values(self, values: np.ndarray,
-                    discount: float = 1.) -> Iterator[np.ndarray]:
+                    gamma: float = 1.) -> Iterator[np.ndarray]:
     """Yields Q of each action, shaped as `values`.
 
     Args:
       values: values of the next state.
-      discount: the discount factor.
+      gamma: the discount factor.
     """
 
   def start_value(self, values: np.ndarray) -> np.ndarray:
@@ -40,33 +40,33 @@ class Model(Protocol):
 
 
 def optimal_backup(model: Model, values: np.ndarray,
-                   discount: float = 1.) -> np.ndarray:
+                   gamma: float = 1.) -> np.ndarray:
   """Computes V one step before `values`, under the best action."""
-  return functools.reduce(np.maximum, model.action_values(values, discount))
+  return functools.reduce(np.maximum, model.action_values(values, gamma))
 
 
 def uniform_backup(model: Model, values: np.ndarray,
-                   discount: float = 1.) -> np.ndarray:
+                   gamma: float = 1.) -> np.ndarray:
   """Computes V one step before `values`, under the uniform policy."""
   total, num_actions = 0., 0
-  for action_value in model.action_values(values, discount):
+  for action_value in model.action_values(values, gamma):
     total = total + action_value
     num_actions += 1
   return total / num_actions
 
 
 def policy_backup(model: Model, values: np.ndarray, policy: np.ndarray,
-                  discount: float = 1.) -> np.ndarray:
+                  gamma: float = 1.) -> np.ndarray:
   """Computes V one step before `values`, under a policy.
 
   Args:
     model: the model.
     values: values of the next state.
     policy: probabilities of actions, [A] + the shape of `values`.
-    discount: the discount factor.
+    gamma: the discount factor.
   """
   return sum(chance * action_value for chance, action_value in
-             zip(policy, model.action_values(values, discount)))
+             zip(policy, model.action_values(values, gamma)))
 
 
 def _rows(settings: grid_world.GridWorldSettings) -> tuple[str, ...]:
@@ -167,28 +167,28 @@ class LayoutModel:
     """Returns values of 0, [N, F, L]."""
     return np.zeros((len(self.masks), len(self.cells), len(self._layout)))
 
-  def _collect(self, i: int, values, discount, cells, layouts):
+  def _collect(self, i: int, values, gamma, cells, layouts):
     """Computes Q of collecting object i, with the agent in `cells`.
 
     `layouts` are the layouts of these cells. Returns the index of these states,
     and their Q.
     """
     places, chances = self._changes[i]
-    goes_on = discount * (1. - self._kinds[i].termination)
+    goes_on = gamma * (1. - self._kinds[i].termination)
     later = chances @ values[:, cells, layouts]
     return ((places[:, None], cells, layouts),
             self._kinds[i].reward + goes_on * later)
 
   def action_values(self, values: np.ndarray,
-                    discount: float = 1.) -> Iterator[np.ndarray]:
+                    gamma: float = 1.) -> Iterator[np.ndarray]:
     """Yields Q of each action, [N, F, L]."""
-    later = discount * np.reshape(
+    later = gamma * np.reshape(
         self._change[1] @ values.reshape(len(values), -1), values.shape)
     entered = later
     if not self._by_action:
       entered = later.copy()
       for i, cells in enumerate(self._objects):
-        where, gain = self._collect(i, values, discount, cells, self._layout)
+        where, gain = self._collect(i, values, gamma, cells, self._layout)
         entered[where] = gain
     for direction in range(len(_MOVES)):
       yield entered[:, self._next[:, direction]]
@@ -200,7 +200,7 @@ class LayoutModel:
         # The agent is next to the object, in the opposite direction.
         layouts = self._layout[self._exists[cells, 8 - direction]]
         agents = self._next[cells[layouts], 8 - direction]
-        where, gain = self._collect(i, values, discount, agents, layouts)
+        where, gain = self._collect(i, values, gamma, agents, layouts)
         result[where] = gain
       yield result
 
@@ -235,10 +235,10 @@ class RovingModel:
     return np.zeros((len(self._next) + 1, len(self._next)))
 
   def action_values(self, values: np.ndarray,
-                    discount: float = 1.) -> Iterator[np.ndarray]:
+                    gamma: float = 1.) -> Iterator[np.ndarray]:
     """Yields Q of each action, [F + 1, F]."""
     cells, kind = np.arange(len(self._next)), self._kind
-    later = discount * values
+    later = gamma * values
     # The object does not appear in the agent's cell.
     appears = (later[:-1].sum(axis=0) - later[cells, cells]) / (len(cells) - 1)
     gain = kind.reward + (1. - kind.termination) * later[-1]
@@ -282,7 +282,7 @@ def start_values(model: Model, max_episode_steps: int,
 
 def layout_values(settings: grid_world.GridWorldSettings,
                   object_cells: np.ndarray, collects_by_action: bool,
-                  discount: float, policy: Optional[np.ndarray] = None,
+                  gamma: float, policy: Optional[np.ndarray] = None,
                   tolerance: float = 1e-6) -> np.ndarray:
   """Returns discounted values of one tabular layout, [S], without step limit.
 
@@ -290,7 +290,7 @@ def layout_values(settings: grid_world.GridWorldSettings,
     settings: settings of a tabular grid world.
     object_cells: [m], as in `GridParams`.
     collects_by_action: True for 18 actions, False for 9.
-    discount: the discount factor, below 1.
+    gamma: the discount factor, below 1.
     policy: probabilities of actions, [S, A]; columns of actions that do not
       exist are ignored. None for the optimal policy.
     tolerance: largest error of a value.
@@ -298,8 +298,8 @@ def layout_values(settings: grid_world.GridWorldSettings,
   Returns:
     The value of each state index; NaN for states with the agent in a wall.
   """
-  if not 0. <= discount < 1.:
-    raise ValueError(f'discount is {discount}; allowed: [0, 1)')
+  if not 0. <= gamma < 1.:
+    raise ValueError(f'gamma is {gamma}; allowed: [0, 1)')
   model = LayoutModel(settings, np.asarray(object_cells)[None],
                       collects_by_action, all_masks=True)
   num_cells = settings.height * settings.width
@@ -310,8 +310,8 @@ def layout_values(settings: grid_world.GridWorldSettings,
     chances = np.moveaxis(np.asarray(policy)[index][..., :num_actions], -1, 0)
     backup = functools.partial(policy_backup, policy=chances[..., None])
   values, change = model.zeros(), np.inf
-  while change * discount > tolerance * (1. - discount):
-    new_values = backup(model, values, discount=discount)
+  while change * gamma > tolerance * (1. - gamma):
+    new_values = backup(model, values, gamma=gamma)
     change = np.max(np.abs(new_values - values))
     values = new_values
   result = np.full(num_cells * len(model.masks), np.nan)

@@ -78,9 +78,9 @@ def solve(settings: grid_world.GridWorldSettings,
   """
   model = grid_model.LayoutModel(settings, object_cells, False)
 
-  def action_values(values, discount):
+  def action_values(values, gamma):
     """Action values, [4, 1, F, W]."""
-    everything = list(model.action_values(values, discount))
+    everything = list(model.action_values(values, gamma))
     return np.stack([everything[move] for move in MOVES])
 
   best = _iterate(lambda v: action_values(v, DISCOUNTS[0]).max(axis=0),
@@ -89,8 +89,8 @@ def solve(settings: grid_world.GridWorldSettings,
   greedy = q > q.max(axis=0) - 1e-4  # Ties share the probability.
   policy = (1. - _EPSILON) * greedy / greedy.sum(axis=0) + _EPSILON / len(MOVES)
   values = [_iterate(
-      lambda v: np.sum(policy * action_values(v, discount), axis=0),
-      model.zeros()) for discount in DISCOUNTS]
+      lambda v: np.sum(policy * action_values(v, gamma), axis=0),
+      model.zeros()) for gamma in DISCOUNTS]
   num_cells = policy.shape[2]
   visited = np.ones((len(object_cells), num_cells), bool)
   np.put_along_axis(visited, np.searchsorted(model.cells, object_cells), False,
