@@ -19,12 +19,12 @@ _ETA = flags.DEFINE_string('eta', None, 'the rule: a file, or the name of a '
                            'published rule')
 _RULE = flags.DEFINE_string('rule', 'lpg', ', '.join(registry.names()))
 _ENVIRONMENTS = flags.DEFINE_list(
-    'environments', ['atari/breakout', 'atari/boxing'], 'the validation '
-    'environments')
+    'environments', None, 'the validation environments; default: Breakout and '
+    'Boxing')
 _RATES = flags.DEFINE_list(
-    'learning_rates', ['0.001', '0.0005', '0.0003'], 'Table 4 searched these')
+    'learning_rates', None, 'learning rates to try; default: those of Table 4')
 _KL_COSTS = flags.DEFINE_list(
-    'kl_costs', ['1', '0.5', '0.1'], 'Table 4 searched these')
+    'kl_costs', None, 'KL costs to try; default: those of Table 4')
 _SEEDS = flags.DEFINE_list('seeds', ['0'], 'seeds, one agent each, as '
                            '0,1,2')
 _ENV_STEPS = flags.DEFINE_integer(
@@ -37,7 +37,9 @@ _PROCESSES = flags.DEFINE_integer(
     'processes', None, 'number of processes; default: one per processor')
 
 
-def _numbers(flag, kind):
+def _numbers(flag, kind, default=()):
+  if flag.value is None:
+    return default
   try:
     return tuple(kind(text) for text in flag.value)
   except ValueError:
@@ -56,8 +58,12 @@ def main() -> int:
   from lpg_distributed import files
   from lpg_distributed.meta_testing import selection
   trials = selection.trials(
-      _RUN_DIR.value, _ENVIRONMENTS.value, _numbers(_RATES, float),
-      _numbers(_KL_COSTS, float), rule=_RULE.value, eta=_ETA.value,
+      _RUN_DIR.value,
+      (selection.ENVIRONMENTS if _ENVIRONMENTS.value is None
+       else _ENVIRONMENTS.value),
+      _numbers(_RATES, float, selection.LEARNING_RATES),
+      _numbers(_KL_COSTS, float, selection.KL_COSTS), rule=_RULE.value,
+      eta=_ETA.value,
       seeds=_numbers(_SEEDS, int), env_steps=_ENV_STEPS.value,
       num_envs=_NUM_ENVS.value)
   with stopping.Stopping() as stop:

@@ -21,7 +21,6 @@ from lpg_distributed.nodes import http_requests
 from lpg_distributed.nodes import outside_reports
 from lpg_distributed.nodes import rpc
 
-VERSION = 'v1'
 _STALE_S = 10.  # age of the copy at which /v1/health reports an error
 _WRITE_S = 10.  # for the bandit to take a report
 _LOG_PERIOD_S = 60.  # between two warnings about reports
