@@ -1,11 +1,12 @@
-"""The public Python interface: a rule, environments, meta-training, agents.
+"""The public Python interface: rules, environments, meta-training, agents.
 
-Thin functions over the packages below, which are free to change; the names
-and arguments here are kept. Letters as in `types`: T steps, B parallel
-environments, M size of the prediction, N updates, P parameters of the rule.
+Names and arguments of this module are stable; those of other modules may
+change. Letters in shapes are those of `types`: T steps, B parallel
+environments, M size of the prediction, P parameters of the rule. N is the
+number of updates.
 
-An error that a caller can mend is an `errors.UserError`, and mostly a
-`ValueError` as well. Its message is one line.
+Errors that the caller can fix are `errors.UserError`s, and most are also
+`ValueError`s. Their messages are one line.
 """
 
 import functools
@@ -45,10 +46,10 @@ AgentConfig = config_lib.AgentConfig
 
 
 class Rule(NamedTuple):
-  """An update rule: its parameters, their shape, and what is known of it."""
+  """An update rule: its parameters, their shape, and metadata."""
   eta: np.ndarray  # [P] float32; about 278,000 at the paper's size
   config: config_lib.RuleConfig
-  info: Mapping[str, Any] = {}  # as saved with it, for example `meta_step`
+  info: Mapping[str, Any] = {}  # metadata of its file, for example `meta_step`
 
 
 def create_rule(seed: int = 0,
@@ -56,8 +57,8 @@ def create_rule(seed: int = 0,
   """Draws a new, untrained rule.
 
   Args:
-    seed: of its parameters. A run with `run.seed` equal to it and the same
-      `rule` begins with the same numbers.
+    seed: seed of its parameters. A run with the same `run.seed` and `rule`
+      starts from the same parameters.
     config: sizes; None: those of the paper (30 predictions, LSTM of 256).
   """
   global_settings.check()
@@ -68,15 +69,15 @@ def create_rule(seed: int = 0,
 
 
 def load_rule(path: str) -> Rule:
-  """Reads a rule: a run's `eta.npz`, one of its `eta/*.npz`, or your own.
+  """Reads a rule from a file, or a published rule by its name.
 
   Args:
-    path: of the file; or the name of a published rule, one of those in
-      `weights/`, whose cards say what they are.
+    path: path of a rule's file, for example `eta.npz` of a run; or the name of
+      a published rule. Published rules and their cards are in `weights/`.
 
   Raises:
-    EtaFileError: no such file, one cut short, or one of something else.
-    PublishedError: no published rule of that name.
+    EtaFileError: there is no such file, or it holds no complete rule.
+    PublishedError: there is no published rule of that name.
   """
   global_settings.check()
   return Rule(*eta_file.load(published.resolve(path)))
@@ -85,12 +86,12 @@ def load_rule(path: str) -> Rule:
 def save_rule(path: str, rule: Rule, **info: Any) -> None:
   """Writes a rule as `.npz`, with its configuration inside.
 
-  The file is written whole or not at all.
+  The file is written atomically.
 
   Args:
-    path: of the file.
-    rule: to be saved.
-    **info: added to `rule.info`; must be what JSON knows.
+    path: path of the file.
+    rule: the rule to save.
+    **info: metadata to add to `rule.info`, of JSON types.
   """
   eta_file.save(path, rule.eta, rule.config, **{**rule.info, **info})
 
@@ -102,28 +103,28 @@ def apply_rule(rule: Rule,
                action_probability: chex.Array,
                y: chex.Array,
                **inputs: chex.Array) -> types.LPGTargets:
-  """Asks the rule what an agent shall learn from a trajectory (Section 3.1).
+  """Computes an agent's targets from a trajectory (Section 3.1).
 
-  Pure, so fit for `jax.jit` and `jax.grad`; with respect to eta, by
-  `rule._replace(eta=...)`. By itself it is compiled once for each shape.
+  A pure function that supports `jax.jit` and `jax.grad`. To differentiate with
+  respect to eta, use `rule._replace(eta=...)`. It is compiled once for each
+  shape.
 
   Args:
-    rule: with M predictions.
-    reward: [T, ...], r_t; any batch axes stand behind T.
+    rule: a rule with M predictions.
+    reward: [T, ...], r_t; batch axes follow T.
     discount: [T, ...], d_t: 0 where the transition ended its episode, else 1.
     gamma: the discount factor, [] or [T, ...].
     action_probability: [T, ...], pi(a_t|s_t) of the action that was taken.
-    y: [T+1, ..., M], the agent's predictions at s_0 to s_T, each of which
-      sums to 1.
-    **inputs: [T, ...], those of `core.rule_inputs.INPUTS` that were added.
+    y: [T+1, ..., M], the agent's predictions at s_0 to s_T; each sums to 1 over
+      M.
+    **inputs: [T, ...], additional inputs, if `core.rule_inputs.INPUTS` has any.
 
   Returns:
-    `pi_hat` [T, ...], what log pi(a_t|s_t) is weighted with, and
-    `y_hat_logits` [T, ..., M], whose softmax is what y(s_t) shall become; see
-    Eq. (2).
+    `pi_hat` [T, ...], the weight of log pi(a_t|s_t), and `y_hat_logits`
+    [T, ..., M], whose softmax is the target of y(s_t); see Eq. (2).
 
   Raises:
-    ArgumentError: shapes that do not fit.
+    ArgumentError: the rule has no y, or shapes do not match.
   """
   global_settings.check()
   if registry.make_learned(rule.config).predictions is None:
@@ -148,7 +149,7 @@ def apply_rule(rule: Rule,
       **{name: jnp.asarray(x, jnp.float32) for name, x in inputs.items()}))
 
 
-# Without it, each call would compile the LSTM's loop again.
+# Without `jit`, each call would compile the LSTM's loop again.
 @functools.partial(jax.jit, static_argnums=0)
 def _apply(config: config_lib.RuleConfig, eta: chex.Array,
            inputs: rule_inputs.RuleInput) -> types.LPGTargets:
@@ -156,15 +157,17 @@ def _apply(config: config_lib.RuleConfig, eta: chex.Array,
 
 
 def load_environment(name: str) -> base.Environment:
-  """Makes one of the fifteen training environments.
+  """Returns one of the fifteen training environments, in pure JAX.
 
-  It is pure JAX: `params = init_params(key)` draws what a lifetime keeps,
-  `state, observation = reset(params, key)` and `state, timestep = step(params,
-  state, action, key)` are for one environment and safe under `jit` and `vmap`.
-  `envs.dm_env_adapter.DmEnv` makes a `dm_env.Environment` of it.
+  - `params = init_params(key)` draws the layout of a lifetime.
+  - `state, observation = reset(params, key)` starts an episode.
+  - `state, timestep = step(params, state, action, key)` takes a step.
+
+  These functions are for one environment and support `jit` and `vmap`.
+  `envs.dm_env_adapter.DmEnv` converts it to a `dm_env.Environment`.
 
   Raises:
-    ValueError: there is none; the message names those that there are.
+    ValueError: there is no environment of that name.
   """
   return suite.load(name)
 
@@ -174,31 +177,33 @@ def load_config(preset: str = 'demo', *overrides: str) -> config_lib.Config:
 
   Args:
     preset: demo, laptop or paper.
-    *overrides: texts as `meta.num_updates=3`, `environments=a,b` or
-      `agents.*.kl_costs=0.5`; what `--set` takes.
+    *overrides: texts such as `meta.num_updates=3`, `environments=a,b` or
+      `agents.*.kl_costs=0.5`, as for the flag `--set`.
 
   Raises:
-    ConfigError: no such preset or field, or a value that is not allowed.
+    ConfigError: there is no such preset or field, or a value is not allowed.
   """
   return config_io.apply_overrides(presets.load(preset), overrides)
 
 
 class Hyperparameters(NamedTuple):
-  """What the bandit balances; `train_agents` takes both by these names."""
+  """The hyperparameters that the bandit selects; see `train_agents`."""
   alpha_lr: float  # learning rate of the agent
   alpha_y: float  # cost of the KL term in Eq. (2)
 
 
 def best_hyperparameters(rule: Union[Rule, str], environment: str
                          ) -> Hyperparameters:
-  """The arm that a training's bandit likes best of those tried, Eq. (6).
+  """Returns the most probable arm of the bandit that trained a rule, Eq. (6).
+
+  Arms that were never tried are excluded.
 
   Args:
     rule: a published rule, its name, or a run's directory.
-    environment: one of those that the rule was trained on.
+    environment: one of the environments that the rule was trained on.
 
   Raises:
-    ArgumentError: nothing is known of the training, or of this environment.
+    ArgumentError: the rule's training, or this environment in it, is unknown.
   """
   if isinstance(rule, str):
     place = rule
@@ -206,7 +211,7 @@ def best_hyperparameters(rule: Union[Rule, str], environment: str
     place = str(rule.info.get('name', ''))
     if place not in published.names() or not np.array_equal(
         rule.eta, load_rule(published.weights_path(place)).eta):
-      raise ArgumentError('this rule is no published one; allowed: a '
+      raise ArgumentError('this rule is not a published one; allowed: a '
                           'published rule, its name, or a run\'s directory')
   try:
     return Hyperparameters(*training_record.best_arm(place, environment))
@@ -223,34 +228,33 @@ def meta_train(config: config_lib.Config,
                ) -> Rule:
   """Meta-trains in this process until `config.run.meta_steps` are done.
 
-  The embedded path: all nodes are threads, without RPC. Where `run_dir` holds
-  a run of the same configuration, it goes on from its last checkpoint. Ctrl-C
-  ends with a checkpoint, and then raises `KeyboardInterrupt`.
+  All nodes run as threads, without RPC. If `run_dir` holds a run of the same
+  configuration, that run resumes from its last checkpoint. Ctrl-C writes a
+  checkpoint and then raises `KeyboardInterrupt`.
 
-  `lpg meta-train` sets XLA to one thread before it starts; where
-  other flags stand, sums may be in another order, and the numbers differ in
-  their last digits.
+  `lpg meta-train` lets XLA use one thread. With other settings of XLA, sums may
+  be in another order, and results may differ in their last digits.
 
   Args:
-    config: the run; see `load_config`.
-    run_dir: where checkpoints, metrics and rules go.
+    config: configuration of the run; see `load_config`.
+    run_dir: directory of checkpoints, metrics and rules.
     watch: called about twice a second with the learner's status.
-    environments: in place of `config.environments`: names, or objects as
-      `docs/own_environment.md` describes. An object is called object/NAME, by
-      its `name` or its class.
-    agents: rows to add to `config.agents`, by the environment's name; for an
-      object NAME suffices.
+    environments: replaces `config.environments` by names, or by objects as in
+      `docs/own_environment.md`. An object's name is object/NAME, where NAME is
+      its attribute `name` or its class.
+    agents: rows to add to `config.agents`, by name of the environment; NAME
+      suffices for an object.
 
   Returns:
     The trained rule, which is also in `run_dir/eta.npz`.
 
   Raises:
-    ConfigError: the directory is in use, or of another configuration; or an
-      environment breaks the protocol.
-    CheckpointError: there are checkpoints, and all are damaged.
+    ConfigError: the directory is in use or belongs to another configuration,
+      or an environment violates the protocol.
+    CheckpointError: all checkpoints are damaged.
   """
   global_settings.check(trains=True)
-  # Here, since what only uses a rule needs no nodes.
+  # Imported here, since code that only uses a rule does not need the nodes.
   from lpg_distributed import local_loop
   from lpg_distributed.core import environment_check
   from lpg_distributed.store import checkpointing
@@ -280,31 +284,33 @@ def train_agents(rule: Rule,
                  num_envs: int = 64,
                  updates: Optional[int] = None,
                  seed: int = 0) -> train_agents_lib.Lifetimes:
-  """Lets new agents learn by a rule that stays as it is (Eq. 2).
+  """Trains new agents by a fixed rule, Eq. (2).
 
-  Each agent has a layout of its own, the architecture and optimiser of Table 3
-  and 20 steps of `num_envs` environments per update.
+  Each agent has its own layout, and the architecture and optimiser of Table 3.
+  Each update uses 20 steps of `num_envs` environments.
 
   Args:
     rule: the update rule.
-    environment: its name, one of `envs.suite.ENVIRONMENTS`.
+    environment: name of the environment, one of `envs.suite.ENVIRONMENTS`.
     alpha_lr: learning rate; Table 3 has 20 to 80 for tables, 0.0005 to 0.01
       for networks.
     alpha_y: cost of the KL term; Table 3 has 0.1 to 1.
-    gamma: the discount factor that the rule is told.
+    gamma: discount factor, an input of the rule.
     num_agents: L.
     num_envs: B.
     updates: N; None: a whole lifetime of Table 3.
-    seed: of layouts, agents and actions.
+    seed: seed of layouts, agents and actions.
 
   Returns:
-    NumPy arrays: `final_return` [L], the mean over environments of the last
-    whole episode's undiscounted return; `episode_return` and `num_episodes`
-    [N, L], of the episodes that ended after each update; `theta`, the agents'
-    parameters, leaves [L, ...]; and more, see `core.train_agents.Lifetimes`.
+    `core.train_agents.Lifetimes` as NumPy arrays. Its fields include:
+    - `final_return` [L]: mean over environments of the undiscounted return of
+      the last whole episode.
+    - `episode_return` and `num_episodes` [N, L]: mean return and number of the
+      episodes that ended after each update.
+    - `theta`: parameters of the agents, leaves [L, ...].
 
   Raises:
-    ValueError: no such environment, or a number that is not allowed.
+    ValueError: there is no such environment, or a number is not allowed.
   """
   global_settings.check(trains=True)
   suite.check_name(environment)
@@ -324,18 +330,18 @@ def train_agents(rule: Rule,
 
 
 class Curve(NamedTuple):
-  """How one agent learned."""
-  env_steps: np.ndarray  # [n], so far, over its parallel environments
+  """Learning curve of one agent."""
+  env_steps: np.ndarray  # [n], total over its parallel environments
   # [n], mean raw and undiscounted return of the episodes that ended since the
-  # last point; NaN where none did.
+  # previous point; NaN if none ended.
   returns: np.ndarray
 
 
 class MetaTest(NamedTuple):
-  """Agents that learned by one rule, in the order of their seeds."""
-  final_returns: np.ndarray  # [S], over the last tenth of the steps
-  curves: tuple[Curve, ...]  # S of them
-  directory: Optional[str]  # of the result's files, if they were kept
+  """Results of S agents that learned by one rule, in the order of seeds."""
+  final_returns: np.ndarray  # [S], mean return in the last tenth of the steps
+  curves: tuple[Curve, ...]  # S learning curves
+  directory: Optional[str]  # directory of the results; None: not kept
 
 
 def meta_test(rule: Union[Rule, str],
@@ -347,27 +353,29 @@ def meta_test(rule: Union[Rule, str],
               preset: Optional[str] = None,
               directory: Optional[str] = None,
               **settings: Any) -> MetaTest:
-  """Trains agents in an environment that the rule need not know (B.2).
+  """Trains agents by a rule on any environment, as `lpg meta-test` (B.2).
 
-  What `lpg meta-test` does; see `docs/meta_testing.md`.
+  The rule need not have been trained on the environment. See
+  `docs/meta_testing.md`.
 
   Args:
-    rule: the update rule, of any kind; or `'a2c'`; or `'random'`,
-      for a rule of the paper's size that is drawn for each seed.
-    environment: identifier, as `gymnax/CartPole-v1`; see `envs.registry`.
+    rule: an update rule of any kind; or `'a2c'`; or `'random'` for an untrained
+      rule of the paper's size, drawn for each seed.
+    environment: identifier such as `gymnax/CartPole-v1`; see `envs.registry`.
     seeds: one agent each.
-    env_steps: of each agent, over its parallel environments; None: by kind.
-    num_envs: B; None: by kind.
-    preset: of Atari, `dm_noop` (None) or `machado`.
-    directory: where result and checkpoints go, and from where an interrupted
-      call goes on; None: nothing is kept.
-    **settings: fields of `AgentSettings`, as `learning_rate=0.001`.
+    env_steps: total steps of each agent over its parallel environments; None:
+      the default of the kind of environment.
+    num_envs: B; None: the default of the kind of environment.
+    preset: for Atari, `dm_noop` (None) or `machado`.
+    directory: directory of results and checkpoints, from which an interrupted
+      call resumes; None: nothing is kept.
+    **settings: fields of `AgentSettings`, such as `learning_rate=0.001`.
 
   Raises:
-    JobError, ResultError, CheckpointError: one line each.
+    JobError, ResultError, CheckpointError: messages are one line.
   """
   global_settings.check(trains=True)
-  # Here, since what only uses a rule needs none of it.
+  # Imported here, since code that only uses a rule does not need these.
   from lpg_distributed.meta_testing import jobs
   from lpg_distributed.meta_testing import results
   from lpg_distributed.meta_testing import session
@@ -375,7 +383,7 @@ def meta_test(rule: Union[Rule, str],
   with tempfile.TemporaryDirectory() as temporary:
     eta = None
     if isinstance(rule, Rule):
-      # As text and array alone, so that the same rule is the same file.
+      # Saved without metadata, so that equal rules give equal files.
       eta, name = os.path.join(temporary, 'eta.npz'), rule.config.kind
       eta_file.save(eta, rule.eta, rule.config)
     else:

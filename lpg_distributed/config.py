@@ -1,8 +1,8 @@
-"""Every number of a run, with the paper's defaults, in one place.
+"""All numbers of a run, with the defaults of Oh et al. (2020), Tables 2 and 3.
 
-Tables 2 and 3 of Oh et al. (2020). Presets change sizes, flags change single
-fields, and neither defines one. All of it is checked when it is built, so that
-a bad value ends the launch and not the run.
+Presets change sizes and flags change single fields; neither defines a field. A
+configuration is checked when it is built, so a bad value ends the launch and
+not the run.
 """
 
 import dataclasses
@@ -111,7 +111,8 @@ class MetaConfig:
   """Meta-training, Table 2 and B.1."""
   learning_rate: float = fields.positive(1e-4, high=1)
   max_gradient_norm: float = fields.number(0.)  # 0: no clipping, as the paper
-  # The same for each lifetime's; a few are easily a thousand times the others.
+  # Largest gradient norm of one lifetime; 0: no clipping. A few lifetimes can
+  # have norms a thousand times those of the others.
   max_lifetime_gradient_norm: float = fields.number(0.)
   discounts: tuple[float, ...] = fields.tuple_of(
       (0.995, 0.99), fields.Real(high=1))
@@ -124,13 +125,14 @@ class MetaConfig:
   num_updates: int = fields.integer(5)  # K
   num_lifetimes: int = fields.integer(960)
   num_envs: int = fields.integer(64)  # B
-  # of every kind; small runs shorten them
+  # Factor on the length of all lifetimes; small runs shorten them.
   lifetime_scale: float = fields.positive(1.)
-  # of first lives, so that not all end together
+  # Whether the first lifetimes start at different ages, so that they do not
+  # all end together.
   staggered_ages: bool = fields.flag(True)
-  # Policy entropy in nats below which a lifetime ends at once (B.1 says "0").
+  # Policy entropy in nats below which a lifetime ends at once (B.1: "0").
   min_policy_entropy: float = fields.number(1e-3)
-  # of a table's first y logits (paper silent)
+  # Standard deviation of a table's initial y logits (paper silent).
   y_table_stddev: float = fields.number(0.1)
   # Not in the paper, off by default; see `core/reward_transform.py`. Fraction
   # of lifetimes whose rewards are shifted, by a constant from this range; and
@@ -150,7 +152,7 @@ class MetaConfig:
 
   @property
   def window_env_steps(self) -> int:
-    """Environment steps one lifetime takes in a meta-step."""
+    """Number of environment steps of one lifetime in a meta-step."""
     return self.num_updates * self.trajectory_steps * self.num_envs
 
 
@@ -158,7 +160,7 @@ class MetaConfig:
 class OuterConfig:
   """The A2C that estimates Eq. (4)'s policy gradient (paper silent)."""
   td_lambda: float = fields.number(0.95, high=1)
-  # Fraction of the way to the mean target of a state's visits; for tables.
+  # For tables: fraction of the way to the mean target of a state's visits.
   table_learning_rate: float = fields.positive(0.3, high=1)
   network_learning_rate: float = fields.positive(1e-3, high=1)  # Adam
   # Decay of the running second moment that scales advantages; 0: off.
@@ -184,7 +186,7 @@ class EvaluatorConfig:
   """The Atari evaluator that follows a run (Table 4, B.2)."""
   enabled: bool = fields.flag(True)
   games: tuple[str, ...] = fields.tuple_of(
-      ('breakout', 'boxing'), fields.Text())  # in turn; those of B.2
+      ('breakout', 'boxing'), fields.Text())  # those of B.2, one after another
   preset: str = fields.choice('dm_noop', tuple(atari.PRESETS))
   frames: int = fields.integer(100_000)  # per evaluated eta and game
   num_envs: int = fields.integer(30)
@@ -193,11 +195,11 @@ class EvaluatorConfig:
   kl_cost: float = fields.number(0.5)
   discount: float = fields.number(0.995, high=1)
   use_baseline: bool = fields.flag(True)  # Eq. (7)
-  # of all processor time of the machine that it is on
+  # Share of the machine's processor time that the evaluator may use.
   share: float = fields.positive(0.25, high=1)
-  # between evaluated etas; 0: each new one
+  # Meta-steps between evaluated etas; 0: the newest one, again and again.
   period_meta_steps: int = fields.integer(0, 0)
-  pause_s: float = fields.number(0.)  # between two games
+  pause_s: float = fields.number(0.)  # seconds between two games
 
   def __post_init__(self):
     fields.check(self, 'evaluator.', ConfigError)
@@ -212,29 +214,30 @@ class EvaluatorConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-  """How long, how spread out, how often saved."""
+  """Length of the run, its workers, and how often it is saved."""
   seed: int = fields.bounded(0, fields.SEED)
-  # a file or published name; empty: drawn by `seed`
+  # A file or the name of a published rule; empty: drawn from `seed`.
   initial_rule: str = fields.text('', 'a file or a published name')
   meta_steps: int = fields.integer(1_000_000)
   num_workers: int = fields.integer(2, 0)
-  # Workers that the learner's own devices count as; 0: it advances no shards.
+  # Speed of the learner's own devices, in workers; shards are assigned in
+  # proportion. 0: the learner advances no shards.
   learner_speed: float = fields.number(0.)
   # Lifetimes advanced by one compiled call: the unit of work and of memory.
   lifetimes_per_shard: int = fields.integer(16)
   mode: str = fields.choice('sync', ('sync', 'async'))
-  # async only; 0: as many as there are shards
+  # Async mode only; 0: as many as there are shards.
   gradients_per_update: int = fields.integer(0, 0)
   max_staleness: int = fields.integer(4, 0)  # async only, meta-steps
   checkpoint_period_steps: int = fields.integer(100)
   checkpoint_period_s: float = fields.positive(600.)
   checkpoints_kept: int = fields.integer(3)
   eta_snapshot_period_steps: int = fields.integer(100)
-  # a meta-step slower than this is an error
+  # A meta-step that takes longer is an error.
   step_timeout_s: float = fields.positive(3600.)
-  # meta-steps in a row that end the run
+  # Number of meta-steps in a row, with numbers not finite, that end the run.
   not_finite_limit: int = fields.integer(20)
-  # of float32 products on accelerators
+  # Precision of float32 matrix products on accelerators.
   matmul_precision: str = fields.choice('highest', MATMUL_PRECISIONS)
 
   def __post_init__(self):
@@ -250,16 +253,16 @@ class ShardSpec:
   shard_id: int
   environment: str
   num_lifetimes: int
-  first_slot: int  # of the kind's lifetimes, the first that is here
-  kind_lifetimes: int  # all lifetimes of the kind, over its shards
+  first_slot: int  # index of the shard's first lifetime among its kind's
+  kind_lifetimes: int  # number of lifetimes of the kind, over all shards
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """A whole run."""
+  """Configuration of a run."""
   environments: tuple[str, ...] = fields.tuple_of(
       suite.ENVIRONMENTS, fields.Text())
-  # Of the lifetimes; empty: equal shares.
+  # Share of the lifetimes for each environment; empty: equal shares.
   shares: tuple[float, ...] = fields.tuple_of(
       (), fields.Real(open_low=True), empty=True)
   agents: Mapping[str, AgentConfig] = dataclasses.field(
@@ -292,7 +295,10 @@ class Config:
              f'least one per environment ({len(self.environments)})')
 
   def lifetimes_per_environment(self) -> tuple[int, ...]:
-    """Splits the lifetimes by share, largest remainder first, one at least."""
+    """Splits the lifetimes by share; each environment gets at least one.
+
+    Rounding is by the method of the largest remainder.
+    """
     shares = self.shares or (1.,) * len(self.environments)
     spare = self.meta.num_lifetimes - len(self.environments)
     exact = [spare * share / sum(shares) for share in shares]
@@ -304,7 +310,7 @@ class Config:
     return tuple(counts)
 
   def shards(self) -> tuple[ShardSpec, ...]:
-    """The run's units of work, the same whoever owns them."""
+    """The run's units of work; they do not depend on the number of workers."""
     shards = []
     for name, total in zip(self.environments,
                            self.lifetimes_per_environment()):
@@ -316,7 +322,7 @@ class Config:
     return tuple(shards)
 
   def lifetime_windows(self, environment: str) -> int:
-    """Meta-steps in one lifetime, at least one."""
+    """Number of meta-steps in one lifetime, at least one."""
     steps = (self.agents[environment].lifetime_env_steps
              * self.meta.lifetime_scale)
     return max(1, round(steps / self.meta.window_env_steps))

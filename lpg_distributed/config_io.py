@@ -1,4 +1,4 @@
-"""Configurations as JSON, and single fields by dotted names."""
+"""Reads and writes configurations as JSON; sets fields by dotted names."""
 
 import dataclasses
 import difflib
@@ -13,7 +13,7 @@ from lpg_distributed.envs import names
 
 ConfigError = config_lib.ConfigError
 
-# What may change when a run is resumed: it changes no number of the run.
+# Fields that may change when a run is resumed; they change no result.
 RESUMABLE_FIELDS = (
     'run.meta_steps', 'run.num_workers', 'run.learner_speed',
     'run.checkpoint_period_steps', 'run.checkpoint_period_s',
@@ -23,7 +23,7 @@ RESUMABLE_FIELDS = (
 
 
 def to_dict(config: config_lib.Config) -> dict[str, Any]:
-  """All fields as JSON knows them."""
+  """Converts a configuration to JSON types."""
   return _plain(config)
 
 
@@ -32,7 +32,7 @@ def _plain(config: Any) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any]) -> config_lib.Config:
-  """The reverse of `to_dict`; what is missing has its default.
+  """The inverse of `to_dict`; missing fields get their defaults.
 
   Raises:
     ConfigError: an unknown field, or a value of another type.
@@ -55,16 +55,15 @@ def _require_group(values, prefix):
 
 
 def build(cls: type, values: Mapping[str, Any], prefix: str = '') -> Any:
-  """A dataclass from a group of fields; what is missing has its default.
+  """Builds a dataclass from values; missing fields get their defaults.
 
   Args:
-    cls: the dataclass; its fields are plain, tuples, or groups themselves.
-    values: by name.
-    prefix: of names in messages.
+    cls: the dataclass; its fields are plain values, tuples or dataclasses.
+    values: values by field name.
+    prefix: prefix of field names in messages.
 
   Raises:
-    ConfigError: an unknown field, a value of another type, or one that the
-      class refuses with this error.
+    ConfigError: an unknown field, or a value that is not allowed.
   """
   _require_group(values, prefix)
   hints = typing.get_type_hints(cls)
@@ -78,12 +77,12 @@ def build(cls: type, values: Mapping[str, Any], prefix: str = '') -> Any:
   except ConfigError as error:
     if not error.field:  # Of several fields, or of a group within.
       raise
-    # Only here is it known of which environment an agent is.
+    # Here the prefix is known, for example the environment of an agent.
     raise ConfigError(f'{prefix}{error.field} {error.problem}') from None
 
 
 def _convert(hint, value, name):
-  """`value`, from JSON or a flag's text, as the type of a field."""
+  """Converts `value`, from JSON or a flag, to the type of a field."""
   if dataclasses.is_dataclass(hint):
     return build(hint, value, name + '.')
   origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -120,7 +119,7 @@ def _convert_plain(hint, value, name):
 
 def merge(base: config_lib.Config,
           changes: Mapping[str, Any]) -> config_lib.Config:
-  """A configuration with some of its fields, in groups, replaced."""
+  """Returns `base` with some fields replaced; `changes` is nested by group."""
   values = to_dict(base)
   _update(values, changes, '')
   return from_dict(values)
@@ -132,7 +131,7 @@ def _update(values, changes, prefix):
     if name not in values:
       if prefix != 'agents.' or not names.is_own(name):
         raise _unknown(prefix + name, values)
-      # The row of an environment beside the suite's.
+      # The row of the user's own environment.
       values[name] = _plain(config_lib.AgentConfig())
     if isinstance(values[name], dict):
       _update(values[name], change, f'{prefix}{name}.')
@@ -144,7 +143,7 @@ def apply_overrides(base: config_lib.Config,
                     overrides: Sequence[str]) -> config_lib.Config:
   """Applies texts such as `meta.num_updates=3` or `environments=a,b`.
 
-  `agents.*.` means every agent.
+  `agents.*.` means the agents of all environments.
   """
   values = to_dict(base)
   for override in overrides:
@@ -164,17 +163,17 @@ def apply_overrides(base: config_lib.Config,
 
 
 def _split(path: str) -> list[str]:
-  """Parts of a dotted name; the name of an own module may have dots, too."""
+  """Splits a dotted name; names of the user's modules may contain dots."""
   group, _, rest = path.partition('.')
   name, _, field = rest.rpartition('.')
   return [group, name, field] if group == 'agents' and name else path.split('.')
 
 
 def load_file(base: config_lib.Config, path: str) -> config_lib.Config:
-  """`base` with the fields that a JSON file has.
+  """Returns `base` with the fields in a JSON file replaced.
 
   Raises:
-    ConfigError: no such file, no JSON, or bad fields; names the file.
+    ConfigError: the file cannot be read, is not JSON, or has bad fields.
   """
   try:
     changes = files.read_json(path)
@@ -195,7 +194,7 @@ def _flat(values, prefix=''):
 
 
 def difference(old: config_lib.Config, new: config_lib.Config) -> list[str]:
-  """What differs and may not when a run is resumed: 'field: old -> new'."""
+  """Lists changes that a resumed run does not allow: 'field: old -> new'."""
   before, after = dict(_flat(to_dict(old))), dict(_flat(to_dict(new)))
   return [f'{name}: {before.get(name)} -> {after.get(name)}'
           for name in sorted(before.keys() | after.keys())

@@ -1,4 +1,4 @@
-"""Named configurations. They differ in sizes, not in the algorithm."""
+"""Named configurations; they differ in sizes, not in the algorithm."""
 
 import dataclasses
 import difflib
@@ -14,8 +14,8 @@ def paper() -> config_lib.Config:
 def laptop() -> config_lib.Config:
   """All fifteen environments and the paper's rule and windows, scaled down.
 
-  A lifetime has some tens of windows. So lifetimes end, and the bandit learns,
-  within a few hours.
+  A lifetime has some tens of windows, so within a few hours lifetimes end and
+  the bandit learns.
   """
   return config_lib.Config(
       meta=config_lib.MetaConfig(

@@ -36,16 +36,17 @@ GRADIENT_QUEUE = 'gradient_queue'
 LIFETIME_WORKER = 'lifetime_worker'
 BANDIT_SERVER = 'bandit_server'
 ATARI_EVALUATOR = 'atari_evaluator'
-# Exit code after which `launch/local/supervisor.py` restarts no node.
+# Exit code for an error that only the user can fix. After it
+# `launch/local/supervisor.py` restarts no node.
 HOPELESS = 70
 _LAST_WORD_S = 1.
-_HELD = []  # the run directory, if this process opened it; never collected
+_HELD = []  # keeps the run directory open, if this process opened it
 SERVICES = (GRADIENT_QUEUE, BANDIT_SERVER, ATARI_EVALUATOR)
 
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-  """What a node needs to know of the launch, beside the configuration."""
+  """Settings of the launch that nodes need beside the configuration."""
   run_dir: str
   own_processes: bool  # False: all nodes are threads of one process
   # Whether the learner's process opens the run directory. It does where the

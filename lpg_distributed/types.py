@@ -62,7 +62,7 @@ class HyperParams(NamedTuple):
 
 
 class MetaGradient(NamedTuple):
-  """The contribution of a shard to a meta-step."""
+  """The meta-gradient of one shard in one meta-step."""
   meta_step: int
   shard_id: int
   gradient_sum: chex.Array  # [P], sum over the shard's lifetimes, to descend
@@ -70,7 +70,7 @@ class MetaGradient(NamedTuple):
   metrics: Mapping[str, Any]  # sums and counts; see core/lifetime.py
   epoch: int = 0  # epoch of the learner; see nodes/meta_learner.py
   writer: int = 0  # unique number of the worker's process
-  sequence: int = 0  # number of the message among those of its writer
+  sequence: int = 0  # number of this message among those of its writer
 
 
 class FinalReturn(NamedTuple):
