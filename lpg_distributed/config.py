@@ -197,7 +197,7 @@ class EvaluatorConfig:
   use_baseline: bool = fields.flag(True)  # Eq. (7)
   # Share of the machine's processor time that the evaluator may use.
   share: float = fields.positive(0.25, high=1)
-  # Meta-steps between evaluated etas; 0: the newest one, again and again.
+  # Fewest meta-steps between two evaluated etas; 0: any newer eta will do.
   period_meta_steps: int = fields.integer(0, 0)
   pause_s: float = fields.number(0.)  # seconds between two games
 

@@ -1,9 +1,8 @@
-"""Settings of the whole process that change what is computed.
+"""Process-wide settings of JAX and Python that change results.
 
-They belong to the user, who may have set them for other work. Commands start
-without them; the Python interface refuses them; a run directory records what
-is left, so that a run that goes on under other settings says so. Needs the
-standard library only.
+The user may have set them for other work. Commands remove them, and the Python
+interface refuses them. A run directory records the others, so that a run that
+resumes under other settings warns. Uses only the standard library.
 """
 
 import os
@@ -12,8 +11,7 @@ from typing import Any, Mapping
 
 from lpg_distributed import errors
 
-# JAX's settings by name, and the values under which programs here are right.
-# Others change numbers or their types.
+# Settings of JAX and their required values. Others change numbers or types.
 _NUMBERS = {
     'jax_enable_x64': False,
     'jax_default_prng_impl': 'threefry2x32',
@@ -22,8 +20,8 @@ _NUMBERS = {
     'jax_legacy_prng_key': 'allow',
     'jax_numpy_dtype_promotion': 'standard',
 }
-# Others end programs here, where NaN says that nothing was measured and keys
-# and shapes are used on purpose as they are, or take hours.
+# Settings under which training fails or takes hours: NaN marks missing values
+# here, and keys are reused and ranks promoted on purpose.
 _PROGRAMS = {
     'jax_disable_jit': False,
     'jax_debug_nans': False,
@@ -32,14 +30,14 @@ _PROGRAMS = {
     'jax_check_tracer_leaks': False,
     'jax_numpy_rank_promotion': 'allow',
 }
-# Environment variables that commands remove: of the settings above, and more.
-# Of Python, since Haiku needs the docstrings that `PYTHONOPTIMIZE=2` removes.
+# Environment variables that commands remove: the settings above, and more.
+# PYTHONOPTIMIZE, since Haiku needs the docstrings that level 2 removes.
 REMOVED = ('PYTHONOPTIMIZE', *(name.upper() for name in (
     *_NUMBERS, *_PROGRAMS, 'jax_default_dtype_bits',
     'jax_threefry_partitionable', 'jax_softmax_custom_jvp',
     'jax_dynamic_shapes', 'jax_enable_checks', 'jax_use_direct_linearize',
     'jax_transfer_guard', 'jax_no_tracing')))
-# What a run records: variables of the environment, and settings of JAX.
+# Environment variables and settings of JAX that a run records.
 _VARIABLES = ('NPROC', 'OMP_NUM_THREADS', 'XLA_FLAGS', 'JAX_PLATFORMS',
               'NVIDIA_TF32_OVERRIDE')
 _OF_JAX = (*_NUMBERS, 'jax_default_matmul_precision',
@@ -48,17 +46,17 @@ _YES, _NO = ('1', 'true', 't', 'yes', 'on'), ('', '0', 'false', 'no', 'off')
 
 
 class SettingsError(errors.UserError, ValueError):
-  """A global setting that cannot be worked under; the message is one line."""
+  """A global setting is not supported; the message is one line."""
 
 
 def _value(name: str, default: Any) -> Any:
-  """The value of a setting of JAX, `default` if this JAX has none such.
+  """Returns a setting of JAX; `default` if this JAX does not have it.
 
-  Where JAX is not imported yet, it is what JAX will read.
+  If JAX is not imported yet, returns the value that JAX will read.
   """
   jax = sys.modules.get('jax')
   if jax is not None:
-    # What has no attribute cannot be set by a context, only for all.
+    # A setting without an attribute is only in `values`.
     value = getattr(jax.config, name, jax.config.values.get(name, default))
     return getattr(value, 'value', value)  # Some are enumerations.
   text = os.environ.get(name.upper())
@@ -69,15 +67,15 @@ def _value(name: str, default: Any) -> Any:
 
 
 def check(trains: bool = False) -> None:
-  """Refuses settings of JAX under which results would be wrong, or none.
+  """Refuses settings of JAX under which results would be wrong or missing.
 
   Args:
-    trains: whether agents are trained, and not only a rule applied.
+    trains: whether agents are trained, not only a rule applied.
 
   Raises:
-    SettingsError: names the setting and what is allowed.
+    SettingsError: a setting has another value than the required one.
   """
-  import jax  # noqa: F401  # So that its settings are there.
+  import jax  # noqa: F401  # So that its settings exist.
   for name, allowed in {**_NUMBERS, **(_PROGRAMS if trains else {})}.items():
     value = _value(name, allowed)
     if value != allowed:
@@ -87,7 +85,7 @@ def check(trains: bool = False) -> None:
 
 
 def recorded() -> dict[str, str]:
-  """What may change numbers, as text; what is not set is left out."""
+  """Returns the settings that may change results, as text, if set."""
   found = {name: os.environ[name] for name in _VARIABLES
            if os.environ.get(name)}
   for name in _OF_JAX:
@@ -100,7 +98,7 @@ def recorded() -> dict[str, str]:
 
 def differences(before: Mapping[str, Any],
                 now: Mapping[str, Any]) -> list[str]:
-  """What differs, as `name: value -> value`."""
+  """Returns the settings that differ, as `name: value -> value`."""
   names = [*before, *(name for name in now if name not in before)]
   return [f'{name}: {before.get(name, "not set")} -> '
           f'{now.get(name, "not set")}' for name in names

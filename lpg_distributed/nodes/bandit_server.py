@@ -9,17 +9,16 @@ from lpg_distributed.core import bandit
 from lpg_distributed.nodes import outside_reports
 from lpg_distributed.store import saved_bandit
 
-# At the end of the run the server waits so long for the learner's last
-# checkpoint.
+# Longest wait at the end of the run for the learner's last checkpoint, seconds.
 _LINGER_S = 45.
 
 class BanditServer:
   """Serves p(alpha|E) and applies final returns; safe from many threads.
 
   Arguments and results are plain numbers, strings, lists and dicts. Final
-  returns arrive by whole meta-steps. A repeated call does no harm: a meta-step
-  that was applied before is ignored. Each answer names the learner's epoch. A
-  restarted server has epoch 0 until the learner calls `restore`.
+  returns arrive once per meta-step. Calls can be repeated safely: a meta-step
+  that was already applied is ignored. Each answer contains the learner's epoch.
+  A restarted server has epoch 0 until the learner calls `restore`.
   """
 
   def __init__(self, config: config_lib.Config,
@@ -28,12 +27,12 @@ class BanditServer:
     """Makes a server.
 
     Args:
-      config: of the run.
-      state: from `get_state`; None: bandits without any return.
+      config: configuration of the run.
+      state: result of `get_state`; None: bandits without any return.
       stop: ends `run` when set.
 
     Raises:
-      ValueError: `state` is damaged, or of other environments or arms.
+      ValueError: `state` is damaged, or has other environments or arms.
     """
     self._config = config
     self._stop = stop or threading.Event()
@@ -58,21 +57,21 @@ class BanditServer:
     return self._bandits[environment]
 
   def get_epoch(self) -> int:
-    """The learner's epoch that the state belongs to; 0: none yet."""
+    """Returns the learner's epoch of the state; 0: none yet."""
     return self._epoch
 
   def restore(self, epoch: int, state: Mapping[str, Any] | None) -> bool:
-    """Replaces the state, and begins an epoch.
+    """Replaces the state and begins an epoch.
 
     Args:
-      epoch: the learner's, not 0.
-      state: from `get_state`; None: bandits without any return.
+      epoch: the learner's epoch, not 0.
+      state: result of `get_state`; None: bandits without any return.
 
     Returns:
-      False if the server is in that epoch already; then nothing changes.
+      False if the server already is in that epoch; then nothing changes.
 
     Raises:
-      ValueError: `state` is damaged, or of other environments or arms.
+      ValueError: `state` is damaged, or has other environments or arms.
     """
     with self._lock:
       if epoch == self._epoch:
@@ -104,7 +103,7 @@ class BanditServer:
     Args:
       meta_step: the meta-step of these returns.
       reports: fields of `FinalReturn`s, sorted by shard and slot.
-      epoch: the learner's.
+      epoch: the learner's epoch.
 
     Returns:
       False if this meta-step was applied before, or the server is in another
@@ -134,20 +133,21 @@ class BanditServer:
 
   def report_outside(self, name: str, environment: str, arm: int,
                      value: float, meta_step: int) -> str:
-    """Takes a final return from another program.
+    """Accepts a final return from another program.
 
-    It enters the distribution at the end of the current meta-step, after the
-    run's own returns. It stays when the learner goes back to a checkpoint. It
-    is lost if this server dies before that end, so a sender that is not sure
-    sends it again.
+    It is applied at the end of the current meta-step, after the run's own
+    returns. It is kept when the learner rolls back to a checkpoint. It is lost
+    if this server dies before it is applied, so a client without confirmation
+    should send it again.
 
     Args:
-      name: of the report. A name that was accepted before is not counted again.
-      environment: one of the run's.
+      name: name of the report. Each name is counted once.
+      environment: one of the run's environments.
       arm: row of the environment's grid of hyperparameters.
       value: the final return.
-      meta_step: of the distribution that the arm was drawn from. Names are
-        remembered for the newest meta-steps only, and older reports refused.
+      meta_step: meta-step of the distribution that the arm was drawn from.
+        Names are remembered for the newest meta-steps only, and reports of
+        earlier ones are refused.
 
     Returns:
       One of the constants of `outside_reports`.
@@ -167,7 +167,7 @@ class BanditServer:
     """Returns each arm's hyperparameters, returns and probability.
 
     Args:
-      environment: one of the run's; '' for all.
+      environment: one of the run's environments; '' for all.
 
     Raises:
       ValueError: an unknown environment.

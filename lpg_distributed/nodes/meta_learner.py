@@ -1,9 +1,9 @@
-"""The node that owns eta: gradients in, eta out (Algorithm 1).
+"""The node that updates eta from the workers' gradients (Algorithm 1).
 
 The learner also keeps the nodes consistent. Whenever a node loses its state,
-the learner begins a new epoch: it goes back to the last checkpoint, and the
+the learner begins a new epoch: it rolls back to the last checkpoint, and the
 workers follow with their next call. All results are functions of the seed and
-the meta-step, so the run comes to the same eta.
+the meta-step, so the run arrives at the same eta.
 """
 
 import json
@@ -37,15 +37,15 @@ from lpg_distributed.store import checkpointing
 from lpg_distributed.store import eta_file
 
 _WAIT_S = 0.5  # between two checks whether the program stops
-# Wait for the shards of the last checkpoint; workers may be computing.
+# Wait for the shards of the last checkpoint, since workers may be computing.
 _LAST_CHECKPOINT_S = 30.
 NO_COUNTS = {'env_steps': 0, 'resets': 0, 'elapsed_s': 0.,
              **gradient_collector.NO_COUNTS}
-NO_EPOCH = 0  # of a worker without shards
+NO_EPOCH = 0  # epoch of a worker without shards
 
 
 def shard_parts(config: config_lib.Config) -> list[str]:
-  """Names of the checkpoint parts that workers write."""
+  """Returns the names of the checkpoint parts that workers write."""
   return [checkpointing.shard_part_name(s.shard_id) for s in config.shards()]
 
 
@@ -54,14 +54,14 @@ class MetaLearner:
 
   Synchronous mode waits for one gradient of every shard and sums them in
   shard order. Asynchronous mode takes any that are not stale. Other nodes call
-  all public methods except `run`; a repeated call does no harm.
+  all public methods except `run`; calls can be repeated safely.
   """
 
   def __init__(self, config: config_lib.Config,
                queue: gradient_queue.GradientReader, bandit: Any,
                run_dir: str, checkpoint: Optional[checkpointing.Checkpoint],
                stop: threading.Event):
-    """Goes on at `checkpoint`; None: begins at meta-step 0.
+    """Resumes from `checkpoint`; None: starts at meta-step 0.
 
     `bandit` is a `BanditServer` or an `rpc.Client` of one; `run_dir` is open.
     Raises UserError if `checkpoint` or `run.initial_rule` does not fit.
@@ -80,9 +80,10 @@ class MetaLearner:
     self._changed = threading.Condition()
     # Guards all other state. Acquire it before `_changed`.
     self._update_lock = threading.Lock()
-    self._frozen = False  # Training has ended; eta stays.
-    self._finished = False  # The last checkpoint is written or given up.
-    # Seconds for workers in other processes to hear that training has finished.
+    self._frozen = False  # Training has ended; eta is final.
+    self._finished = False  # The last checkpoint is written or abandoned.
+    # Seconds to wait until workers in other processes know that training has
+    # finished.
     self.last_word_s = 0.
     self._row: dict[str, float] = {}
     self._num_rollbacks = 0
@@ -138,17 +139,17 @@ class MetaLearner:
 
     Args:
       worker_id: number of the calling worker.
-      epoch: of the worker's shards; `NO_EPOCH` if it has none.
-      meta_step: to wait for.
+      epoch: epoch of the worker's shards; `NO_EPOCH` if it has none.
+      meta_step: meta-step to wait for.
       timeout_s: longest wait.
 
     Returns:
       `epoch`: if it differs from the argument, the worker loads its shards
       from checkpoint `restore_step` (-1: new shards) and ignores the rest.
-      `reached`: whether the wait succeeded; then `eta` [P] is that of
-      `meta_step`, else None. `missing`: shards without a gradient in this
+      `reached`: whether the wait succeeded; `eta` [P]: that of `meta_step`,
+      or None if it did not. `missing`: shards without a gradient in this
       meta-step. `save_meta_step`: the open checkpoint, or -1. `go_on`: whether
-      there is more to compute. `finished`: whether the worker should end.
+      training continues. `finished`: whether the worker should end.
     """
     self._collector.last_seen.setdefault(worker_id, time.monotonic())
     if epoch == NO_EPOCH:
@@ -202,7 +203,7 @@ class MetaLearner:
       return {'meta_step': meta_step, 'eta': eta}
 
   def get_status(self) -> dict[str, Any]:
-    """Returns progress, counts and delays, to show to the user."""
+    """Returns progress, counts and delays to display."""
     with self._changed:
       now = time.monotonic()
       return {
@@ -342,7 +343,8 @@ class MetaLearner:
                for report in step_metrics.final_returns(
                    gradient, self._specs[gradient.shard_id])]
     bandit_state = self._bandit.end_step(self._meta_step, reports)
-    # Only now: if the bandit does not answer, a checkpoint has neither.
+    # Both are replaced at once: if the bandit does not answer, a checkpoint
+    # contains neither.
     self._state, self._bandit.state = state, bandit_state
     self._collector.mark_applied()
 
@@ -369,7 +371,7 @@ class MetaLearner:
     self._not_finite.see(
         not_finite.find_cases(gradients, self._specs), norm)
 
-  # Checkpoints, and what others can read.
+  # Checkpoints, and values that other nodes read.
 
   def _checkpoint_is_due(self) -> bool:
     run = self._config.run

@@ -35,12 +35,12 @@ def find_cases(gradients: Sequence[types.MetaGradient],
   """Finds lifetimes and shards whose numbers are not finite.
 
   Args:
-    gradients: of one meta-step.
-    specs: by shard number.
+    gradients: gradients of one meta-step.
+    specs: shards by number.
 
   Returns:
     One dict per case: where it arose, and its hyperparameters. `slot` is the
-    lifetime's, or 'sum' for the shard's summed gradient.
+    index of the lifetime, or 'sum' for the shard's summed gradient.
   """
   cases = []
   for gradient in gradients:
@@ -58,7 +58,7 @@ def find_cases(gradients: Sequence[types.MetaGradient],
 
 
 class Watch:
-  """Counts meta-steps in a row with a case; keeps the newest cases."""
+  """Counts consecutive meta-steps with a case; keeps the newest cases."""
 
   def __init__(self, config: config_lib.Config, run_dir: str):
     self._limit = config.run.not_finite_limit
@@ -71,11 +71,11 @@ class Watch:
     return self._in_a_row >= self._limit
 
   def see(self, cases: Sequence[dict[str, Any]], norm: float) -> None:
-    """Counts one meta-step, and logs its first cases.
+    """Counts one meta-step and logs its first cases.
 
     Args:
-      cases: from `find_cases`.
-      norm: of the meta-gradient.
+      cases: result of `find_cases`.
+      norm: norm of the meta-gradient.
     """
     if not math.isfinite(norm):
       cases = [*cases, {'slot': 'the whole gradient'}]

@@ -1,15 +1,15 @@
-"""Final returns that other programs report to the bandit: each counts once."""
+"""Final returns that other programs report; each is counted once."""
 
 from typing import Any, Mapping, NamedTuple
 
 _MOST_WAITING = 1000  # reports per meta-step
 _MOST_REMEMBERED = 10_000  # names of reports that were applied
 
-# What becomes of a report.
+# Verdicts on a report.
 ACCEPTED = 'accepted'
 REPEATED = 'repeated'  # The report was accepted before.
-TOO_OLD = 'too old'  # Nobody knows any more whether it was accepted.
-NOT_REACHED = 'not reached'  # Its meta-step lies ahead.
+TOO_OLD = 'too old'  # It may have been accepted, but names are forgotten.
+NOT_REACHED = 'not reached'  # Its meta-step is in the future.
 TOO_MANY = 'too many'  # Too many wait for the end of the meta-step.
 
 
@@ -17,19 +17,19 @@ class Report(NamedTuple):
   environment: str
   arm: int
   value: float  # the final return
-  meta_step: int  # of the distribution that the arm was drawn from
+  meta_step: int  # that of the distribution that the arm was drawn from
 
 
 class OutsideReports:
-  """Reports that wait, and the names of those that were applied.
+  """Pending reports, and the names of applied ones.
 
   The names of the newest meta-steps are remembered. A report of an older
   meta-step is refused, because it may have been counted.
   """
 
   def __init__(self):
-    # Applied reports are kept too: they wait again when the learner restores a
-    # state from before them.
+    # Applied reports are kept too: they become pending again when the learner
+    # restores an earlier state.
     self._reports: dict[str, Report] = {}
     self._applied: dict[str, int] = {}  # name to meta-step
     # Names of reports of this meta-step and before may have been forgotten.
@@ -40,11 +40,11 @@ class OutsideReports:
             if name not in self._applied]
 
   def judge(self, name: str, meta_step: int, now: int) -> str:
-    """Says what becomes of a report that `add` would receive.
+    """Returns the verdict on a report; `add` may follow if it is ACCEPTED.
 
     Args:
-      name: of the report, chosen by its sender.
-      meta_step: of the distribution that the arm was drawn from.
+      name: name of the report, chosen by its sender.
+      meta_step: meta-step of the distribution that the arm was drawn from.
       now: the bandit's meta-step.
 
     Returns:
@@ -59,11 +59,11 @@ class OutsideReports:
     return TOO_MANY if len(self._waiting()) >= _MOST_WAITING else ACCEPTED
 
   def add(self, name: str, report: Report) -> None:
-    """Lets a report wait, which `judge` has called ACCEPTED."""
+    """Adds a report that `judge` has ACCEPTED to the pending ones."""
     self._reports[name] = report
 
   def apply(self) -> list[Report]:
-    """Returns the reports that wait, the oldest first, and marks them applied.
+    """Marks all pending reports as applied and returns them, oldest first.
 
     Forgets the oldest names if there are too many.
     """
@@ -83,12 +83,12 @@ class OutsideReports:
             'forgotten_step': self._forgotten_step}
 
   def restore(self, state: Mapping[str, Any], meta_step: int) -> None:
-    """Replaces what was applied; all other reports wait.
+    """Replaces the names of applied reports; all other reports are pending.
 
     Args:
-      state: from `get_state`. A list of names without meta-steps, the former
-        format, and an empty state are taken too.
-      meta_step: of the state.
+      state: result of `get_state`, or empty. Old states have a list of names
+        without meta-steps.
+      meta_step: meta-step of the state.
     """
     applied = state.get('outside', {})
     if not isinstance(applied, dict):

@@ -1,4 +1,4 @@
-"""An agent in training as a file: an `.npz` of its arrays, JSON beside them."""
+"""Files of agents in training: arrays and a JSON header in one `.npz`."""
 
 from typing import Any, NamedTuple, Optional
 
@@ -10,7 +10,7 @@ _FORMAT = 'lpg-agent-1'
 
 
 class AgentFileError(errors.UserError, ValueError):
-  """A file that is no agent; the message is one line."""
+  """The file does not hold an agent; the message is one line."""
 
 
 class AgentFile(NamedTuple):
@@ -19,21 +19,21 @@ class AgentFile(NamedTuple):
 
 
 def save(path: str, state: Any, **info: Any) -> None:
-  """Writes a tree of arrays whole or not at all; `info` must be JSON."""
+  """Writes a tree of arrays atomically; `info` has JSON types."""
   files.write_whole(path, tree_file.pack(
       tree_file.named_leaves(state), {'format': _FORMAT, 'info': info}))
 
 
 def load(path: str, like: Any) -> Optional[AgentFile]:
-  """Reads the file that `save` wrote; None if there is no file.
+  """Reads a file of `save`; returns None if there is no file.
 
   Args:
-    path: of the file.
-    like: a tree with the structure, shapes and types that are expected, as
-      `jax.eval_shape` gives. The file may hold more.
+    path: path of the file.
+    like: a tree with the expected structure, shapes and types, as from
+      `jax.eval_shape`. The file may hold additional arrays.
 
   Raises:
-    AgentFileError: the file is damaged, or of another agent.
+    AgentFileError: the file is damaged, or belongs to another agent.
   """
   try:
     with tree_file.open_tree(path) as saved:

@@ -1,7 +1,7 @@
-"""Checkpoints of a run: complete or absent, checked by sum, never pickled.
+"""Checkpoints of a run: complete or absent, with checksums, never pickled.
 
 A checkpoint is a directory of parts (`learner`, `bandit`, one per shard), each
-written by its owner. The manifest, which has the parts' sums, is written last.
+written by its owner. The manifest, which has the checksums, is written last.
 Until then the directory's name ends with `.incomplete`.
 """
 
@@ -25,20 +25,20 @@ _FORMAT = 2
 _MANIFEST = 'manifest.json'
 _COMPLETE = re.compile(r'step_(\d{8,})')
 _OPEN_SUFFIX = '.incomplete'
-# What the manifest may name; nothing else is ever opened.
+# Names that the manifest may have; no other file is opened.
 _PART = re.compile(r'learner|bandit|shard_\d{5,12}')
 _SHA256 = re.compile(r'[0-9a-f]{64}')
 # Bytes of a manifest, of a part that is JSON, and of any part.
 _LARGEST_MANIFEST, _LARGEST_JSON, _LARGEST_PART = 1 << 24, 1 << 24, 1 << 31
-_PIECE = 1 << 20  # bytes of a part that are read at once to be verified
+_PIECE = 1 << 20  # bytes that are read at once
 
 
 class CheckpointError(errors.UserError, RuntimeError):
-  """A checkpoint that cannot be used; the message is one line."""
+  """A checkpoint cannot be used; the message is one line."""
 
 
 class PartRecord(NamedTuple):
-  """What the manifest says of a part."""
+  """Entry of a part in the manifest."""
   name: str
   sha256: str
   size: int
@@ -49,7 +49,7 @@ class Checkpoint(NamedTuple):
   path: str
   meta_step: int
   parts: tuple[PartRecord, ...]
-  # What the manifest says of the run: `config`.
+  # Further fields of the manifest: the `config` of the run.
   about: Mapping[str, Any] = {}
 
 
@@ -58,15 +58,15 @@ def shard_part_name(shard_id: int) -> str:
 
 
 def save_tree(tree: Any) -> bytes:
-  """Arrays and numbers of a tree as an `.npz`, named by their paths."""
+  """Encodes the arrays and numbers of a tree as `.npz`, named by path."""
   return tree_file.pack(tree_file.named_leaves(tree))
 
 
 def load_tree(data: bytes, like: Any) -> Any:
-  """The reverse of `save_tree`, in the structure of `like`.
+  """The inverse of `save_tree`; returns the structure of `like`.
 
   Raises:
-    CheckpointError: other names, shapes or types than those of `like`.
+    CheckpointError: names, shapes or types differ from those of `like`.
   """
   try:
     with tree_file.open_tree(data) as saved:
@@ -86,10 +86,10 @@ def _directory(run_dir: str, meta_step: int) -> str:
 
 def write_part(run_dir: str, meta_step: int, name: str,
                data: bytes) -> PartRecord:
-  """Writes one part of a checkpoint that is not complete yet.
+  """Writes one part of an incomplete checkpoint.
 
   Raises:
-    OSError: it cannot be written, or is too large to be read again.
+    OSError: it cannot be written, or is too large to read back.
   """
   if len(data) > _LARGEST_PART:
     raise OSError(errno.EFBIG, f'{len(data)} bytes; allowed: up to '
@@ -102,14 +102,14 @@ def write_part(run_dir: str, meta_step: int, name: str,
 
 def commit(run_dir: str, meta_step: int, records: Sequence[PartRecord],
            kept: int, about: Optional[Mapping[str, Any]] = None) -> Checkpoint:
-  """Makes a checkpoint complete, and removes all but the newest `kept`.
+  """Completes a checkpoint; removes all but the newest `kept`.
 
   Args:
     run_dir: an opened run directory.
-    meta_step: the checkpoint's.
-    records: all parts.
-    kept: how many checkpoints stay.
-    about: further fields of the manifest, as JSON.
+    meta_step: meta-step of the checkpoint.
+    records: entries of all parts.
+    kept: number of checkpoints to keep.
+    about: further fields of the manifest, of JSON types.
 
   Raises:
     CheckpointError: a part is missing or has another size.
@@ -126,8 +126,8 @@ def commit(run_dir: str, meta_step: int, records: Sequence[PartRecord],
   manifest = {**(about or {}), 'format': _FORMAT, 'meta_step': meta_step,
               'parts': [record._asdict() for record in records]}
   files.write_whole(os.path.join(directory, _MANIFEST),
-             json.dumps(manifest, indent=1).encode())
-  if os.path.exists(final):  # From before a checkpoint was found damaged.
+                    json.dumps(manifest, indent=1).encode())
+  if os.path.exists(final):  # It is damaged, and was written before.
     shutil.rmtree(final)
   os.replace(directory, final)
   files.sync_directory(_root(run_dir))
@@ -136,7 +136,7 @@ def commit(run_dir: str, meta_step: int, records: Sequence[PartRecord],
 
 
 def _steps(run_dir: str) -> list[int]:
-  """Meta-steps of complete checkpoints, oldest first."""
+  """Returns the meta-steps of complete checkpoints, oldest first."""
   if not os.path.isdir(_root(run_dir)):
     return []
   matches = map(_COMPLETE.fullmatch, os.listdir(_root(run_dir)))
@@ -154,11 +154,11 @@ def _remove_old(run_dir: str, meta_step: int, kept: int) -> None:
 
 
 def remove_incomplete(run_dir: str, but: int = -1) -> None:
-  """Removes what attempts have left that never became complete.
+  """Removes incomplete checkpoints.
 
   Args:
     run_dir: an opened run directory.
-    but: the meta-step of an attempt that goes on.
+    but: meta-step of a checkpoint that is being written; it stays.
   """
   if not os.path.isdir(_root(run_dir)):
     return
@@ -173,7 +173,7 @@ def remove_oldest(run_dir: str) -> Optional[int]:
   """Removes the oldest checkpoint, but never the newest.
 
   Returns:
-    The meta-step of what was removed, or None.
+    The meta-step of the removed checkpoint, or None.
   """
   steps = _steps(run_dir)
   if len(steps) < 2:
@@ -183,7 +183,7 @@ def remove_oldest(run_dir: str) -> Optional[int]:
 
 
 def is_short_of_space(run_dir: str) -> bool:
-  """Whether the disk has no room for one more checkpoint like the newest."""
+  """Whether the disk has no space for another checkpoint like the newest."""
   steps = _steps(run_dir)
   if not steps:
     return False
@@ -198,15 +198,15 @@ def is_short_of_space(run_dir: str) -> bool:
 
 def open_step(run_dir: str, meta_step: int,
               verify: bool = True) -> Checkpoint:
-  """The checkpoint of a meta-step.
+  """Opens the checkpoint of a meta-step.
 
   Args:
     run_dir: an opened run directory.
-    meta_step: the checkpoint's.
-    verify: whether to read all parts; a part that is read is verified anyway.
+    meta_step: meta-step of the checkpoint.
+    verify: whether to verify all parts now; each part is verified when read.
 
   Raises:
-    CheckpointError: it is not there, damaged, or of another version.
+    CheckpointError: it is missing, damaged, or of another version.
   """
   path = _directory(run_dir, meta_step)
   try:
@@ -230,7 +230,7 @@ def open_step(run_dir: str, meta_step: int,
 
 
 def _check_record(record: PartRecord) -> PartRecord:
-  """Raises ValueError for what no program of this kind has written."""
+  """Raises ValueError if this program cannot have written the record."""
   if not _PART.fullmatch(record.name):
     raise ValueError(f'a part is called {record.name!r}')
   if not _SHA256.fullmatch(record.sha256):
@@ -241,12 +241,12 @@ def _check_record(record: PartRecord) -> PartRecord:
 
 
 def latest(run_dir: str) -> Optional[Checkpoint]:
-  """The newest checkpoint that is whole; None if there never was one.
+  """Opens the newest intact checkpoint; returns None if there is none.
 
-  One that is damaged is named in a warning, and the one before it is used.
+  For a damaged checkpoint it warns and tries the one before.
 
   Raises:
-    CheckpointError: there are checkpoints, and all are damaged.
+    CheckpointError: all checkpoints are damaged.
   """
   damaged = []
   for step in reversed(_steps(run_dir)):
@@ -266,10 +266,10 @@ def latest(run_dir: str) -> Optional[Checkpoint]:
 
 def require_same_config(checkpoint: Checkpoint,
                         config: config_lib.Config) -> None:
-  """Refuses a checkpoint of another run, for example one that was copied.
+  """Refuses a checkpoint of a run with another configuration.
 
   Raises:
-    CheckpointError: names the fields that differ.
+    CheckpointError: the configurations differ; names the fields.
   """
   if 'config' not in checkpoint.about:
     return
@@ -285,7 +285,7 @@ def require_same_config(checkpoint: Checkpoint,
 
 
 def _find_part(checkpoint: Checkpoint, name: str) -> tuple[str, PartRecord]:
-  """A part's path and record; raises CheckpointError if there is none."""
+  """Returns path and record of a part; CheckpointError if there is none."""
   records = {record.name: record for record in checkpoint.parts}
   if name not in records:
     raise CheckpointError(f'{checkpoint.path} has no part {name}')
@@ -293,10 +293,10 @@ def _find_part(checkpoint: Checkpoint, name: str) -> tuple[str, PartRecord]:
 
 
 def _read_verified(path: str, record: PartRecord) -> Iterator[bytes]:
-  """A part's data, in pieces; the last comes before the sum is compared.
+  """Yields a part's data in pieces; compares the checksum after the last.
 
   Raises:
-    CheckpointError: it is missing, cut short or changed.
+    CheckpointError: it is missing, truncated or changed.
   """
   digest = hashlib.sha256()
   try:
@@ -315,10 +315,10 @@ def _read_verified(path: str, record: PartRecord) -> Iterator[bytes]:
 
 
 def verify_part(checkpoint: Checkpoint, name: str) -> None:
-  """Compares a part with the manifest, a piece at a time.
+  """Compares a part with its checksum, a piece at a time.
 
   Raises:
-    CheckpointError: it is missing, cut short or changed.
+    CheckpointError: it is missing, truncated or changed.
   """
   for _ in _read_verified(*_find_part(checkpoint, name)):
     pass
@@ -326,15 +326,15 @@ def verify_part(checkpoint: Checkpoint, name: str) -> None:
 
 def read_part(checkpoint: Checkpoint, name: str,
               largest: int = _LARGEST_PART) -> bytes:
-  """One part's data, verified.
+  """Returns the verified data of a part.
 
   Args:
-    checkpoint: a complete one.
-    name: of the part.
-    largest: number of bytes that the part may have.
+    checkpoint: a complete checkpoint.
+    name: name of the part.
+    largest: largest allowed size in bytes.
 
   Raises:
-    CheckpointError: it is missing, too large, cut short or changed.
+    CheckpointError: it is missing, too large, truncated or changed.
   """
   path, record = _find_part(checkpoint, name)
   if record.size > largest:
@@ -344,16 +344,16 @@ def read_part(checkpoint: Checkpoint, name: str,
 
 
 def read_tree(checkpoint: Checkpoint, name: str, like: Any) -> Any:
-  """A part that `save_tree` made, in the structure of `like`.
+  """Reads a part of `save_tree` into the structure of `like`.
 
   Raises:
-    CheckpointError: it is damaged, or holds other arrays than `like`.
+    CheckpointError: it is damaged, or its arrays differ from those of `like`.
   """
   return load_tree(read_part(checkpoint, name, tree_file.size_of(like)), like)
 
 
 def load_json(checkpoint: Checkpoint, name: str) -> Any:
-  """A part that is JSON.
+  """Reads a part that is JSON.
 
   Raises:
     CheckpointError: it is damaged.

@@ -1,4 +1,4 @@
-"""A rule as a file: an `.npz` of eta, with its configuration as JSON."""
+"""Files of rules: eta as `.npz`, with its configuration as JSON."""
 
 import dataclasses
 from typing import Any, Mapping, NamedTuple
@@ -16,17 +16,17 @@ _LARGEST = 1 << 27  # bytes of eta; the paper's rule has 1.1 million
 
 
 class EtaFileError(errors.UserError, ValueError):
-  """A file that is no rule; the message is one line."""
+  """The file does not hold a rule; the message is one line."""
 
 
 class EtaFile(NamedTuple):
   eta: np.ndarray  # [P] float32
   rule: config_lib.RuleConfig
-  info: dict[str, Any]  # what was saved beside the rule, such as `meta_step`
+  info: dict[str, Any]  # metadata of the rule, such as `meta_step`
 
 
 def pack(eta: Any, rule: config_lib.RuleConfig, **info: Any) -> bytes:
-  """The bytes that `save` writes."""
+  """Returns the bytes that `save` writes."""
   if not hasattr(eta, 'shape'):
     eta = rule_vector.ravel(eta)
   header = {'format': _FORMAT, 'rule': dataclasses.asdict(rule), 'info': info}
@@ -36,15 +36,15 @@ def pack(eta: Any, rule: config_lib.RuleConfig, **info: Any) -> bytes:
 
 def save(path: str, eta: Any, rule: config_lib.RuleConfig,
          **info: Any) -> None:
-  """Writes eta, [P] or a tree, whole or not at all; `info` must be JSON."""
+  """Writes eta, [P] or a tree, atomically; `info` has JSON types."""
   files.write_whole(path, pack(eta, rule, **info))
 
 
 def load(path: str) -> EtaFile:
-  """Reads the file that `save` wrote.
+  """Reads a file of `save`.
 
   Raises:
-    EtaFileError: the file is missing, cut short, or something else.
+    EtaFileError: the file is missing, truncated, or holds no rule.
   """
   try:
     with tree_file.open_tree(path) as saved:
@@ -73,7 +73,7 @@ def load(path: str) -> EtaFile:
 
 def _parse_header(header: Mapping[str, Any]
                   ) -> tuple[config_lib.RuleConfig, dict[str, Any]]:
-  """The rule's configuration, and what was saved beside it."""
+  """Returns the rule's configuration and the metadata saved with it."""
   try:
     if header['format'] != _FORMAT:
       raise ValueError(f'its format is {header["format"]!r}; allowed: '

@@ -1,8 +1,8 @@
 """Directories that belong to the user, and to one process at a time.
 
-A directory may come from somebody else: as an archive, or as a place where
-others can write. Nothing in it may lead out of it, or be changed by others
-while it is used. Who uses it holds a lock, which goes with the process.
+A directory may come from somebody else, as an archive, or others may be able to
+write to it. So its content must not lead out of it, and others must not change
+it while it is in use. The process that uses it holds a lock.
 """
 
 import contextlib
@@ -25,24 +25,24 @@ _OF_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 class DirectoryError(errors.UserError, OSError):
-  """A directory that cannot be used; the message is one line."""
+  """A directory cannot be used; the message is one line."""
 
   def __str__(self) -> str:
     return str(self.args[0])
 
 
 class DirectoryInUseError(DirectoryError):
-  """Another process holds it."""
+  """Another process uses the directory."""
 
 
 def make(path: str, private: bool = False) -> None:
   """Makes a directory in which others cannot write, whatever the umask.
 
-  One that is there already is closed to them.
+  Write access of others to an existing directory is removed.
 
   Args:
-    path: its parent is made too, if need be.
-    private: whether others may not read it either.
+    path: path of the directory; parents are made if they do not exist.
+    private: whether to deny others to read it too.
 
   Raises:
     OSError: it cannot be made.
@@ -66,7 +66,7 @@ def make(path: str, private: bool = False) -> None:
 
 
 def _require_owner(path: str, found: os.stat_result) -> None:
-  # Root may do as it likes anyway, and owns the volumes of containers.
+  # Root has all rights anyway, and owns the volumes of containers.
   if found.st_uid not in (os.geteuid(), 0):
     raise DirectoryError(
         f'{path} belongs to the user with number {found.st_uid}, who could '
@@ -74,10 +74,10 @@ def _require_owner(path: str, found: os.stat_result) -> None:
 
 
 def require_own(path: str) -> None:
-  """Checks a directory and all below it, and closes it to others.
+  """Checks a directory and its content; removes write access of others.
 
-  The path itself may be a symbolic link, which the user has named. `tmp` is
-  not looked into, since it is emptied.
+  The path itself may be a symbolic link, since the user chose it. `tmp` is not
+  checked, since it will be emptied.
 
   Raises:
     DirectoryError: it has an owner other than the user, or holds something
@@ -102,7 +102,7 @@ def require_own(path: str) -> None:
 
 
 class Lock:
-  """A directory that is held; let go when it is closed or its process ends."""
+  """The lock of a directory; released by `close` or the process's end."""
 
   def __init__(self, file: TextIO):
     self._file = file
@@ -115,20 +115,20 @@ class Lock:
 
   def close(self) -> None:
     if not self._file.closed:
-      with contextlib.suppress(OSError):  # A disk that fails.
+      with contextlib.suppress(OSError):  # The disk fails.
         self._file.truncate(0)
       with contextlib.suppress(OSError):
         self._file.close()
 
 
 def hold(path: str) -> Lock:
-  """Takes hold of a directory that is there, until the lock is closed.
+  """Locks an existing directory.
 
-  Where the file system has no locks, the file says which process holds it. A
-  process of another host cannot be seen then; this is said as a warning.
+  If the file system has no locks, the lock file names the process that uses the
+  directory. A process of another host is not detected then, so this warns.
 
   Raises:
-    DirectoryInUseError: another process holds it.
+    DirectoryInUseError: another process uses it.
     OSError: the lock cannot be opened.
   """
   file = os.path.join(path, LOCK)
@@ -149,7 +149,7 @@ def hold(path: str) -> Lock:
 
 
 def _try(call, descriptor: int, path: str) -> Optional[OSError]:
-  """Locks; returns why the file system cannot."""
+  """Locks the file; returns the error if the file system has no locks."""
   try:
     call(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except OSError as error:
@@ -160,7 +160,7 @@ def _try(call, descriptor: int, path: str) -> Optional[OSError]:
 
 
 def _start_of(pid: int) -> Optional[str]:
-  """When a process of this host began; None if there is none."""
+  """Returns the start time of a process of this host; None: no process."""
   try:
     with open(f'/proc/{pid}/stat', encoding='utf-8') as f:
       fields = f.read().rpartition(')')[2].split()
@@ -170,7 +170,7 @@ def _start_of(pid: int) -> Optional[str]:
 
 
 def _note_owner(lock: TextIO, path: str, obstacle: OSError) -> None:
-  """Refuses if a process that is alive is noted; notes this one."""
+  """Refuses if the file names a running process; then writes this one."""
   me: dict[str, Any] = {'host': socket.gethostname(), 'pid': os.getpid(),
                         'start': _start_of(os.getpid())}
   try:

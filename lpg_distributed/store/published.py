@@ -1,8 +1,8 @@
-"""Rules that the repository publishes: weights by name, each with its card.
+"""Published rules: weights and card of each, by name.
 
-`weights/NAME.npz` is a rule as `eta_file` saves it, `weights/NAME.json` its
-card: configuration, steps, seed, curves, results, and the commands by which it
-came about. `lpg publish` writes both.
+`weights/NAME.npz` is a file of `eta_file`. `weights/NAME.json` is its card:
+configuration, steps, seed, curves, results, and the commands that produced it.
+`lpg publish` writes both.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ _NAME = re.compile(r'[a-z][a-z0-9_]{0,63}')
 
 
 class PublishedError(errors.UserError, ValueError):
-  """No such rule, or one that cannot be published; one line."""
+  """There is no such rule, or it cannot be published; one line."""
 
 
 def is_name(text: str) -> bool:
@@ -30,7 +30,7 @@ def is_name(text: str) -> bool:
 
 
 def names() -> tuple[str, ...]:
-  """Of all that have weights and a card."""
+  """Returns the names of all rules with weights and a card."""
   if not os.path.isdir(DIRECTORY):
     return ()
   present = set(os.listdir(DIRECTORY))
@@ -49,21 +49,22 @@ def card_path(name: str) -> str:
 
 
 def sum_of(name: str) -> str:
-  """The SHA-256 sum of the weights, which the card states."""
+  """Returns the SHA-256 sum of the weights, which the card states."""
   with open(weights_path(name), 'rb') as f:
     return hashlib.sha256(f.read()).hexdigest()
 
 
 def resolve(name_or_path: str) -> str:
-  """The file of a rule, as an absolute path.
+  """Returns the absolute path of a rule's file.
 
   Args:
-    name_or_path: a published rule's name; a file; or a run's directory, whose
-      `eta.npz` is meant. A file comes before a rule of the same name.
+    name_or_path: name of a published rule; path of a file; or a run's
+      directory, which stands for its `eta.npz`. A file takes precedence over a
+      published rule of the same name.
 
   Raises:
-    PublishedError: it has the form of a name, and neither a rule nor a file
-      is called so.
+    PublishedError: it has the form of a name, and there is neither such a rule
+      nor such a file.
   """
   path = os.path.abspath(name_or_path)
   if os.path.isfile(os.path.join(path, 'eta.npz')):
@@ -79,10 +80,10 @@ def resolve(name_or_path: str) -> str:
 
 
 def fix(name_or_path: str) -> str:
-  """A text that names the same rule wherever it is resolved.
+  """Returns a text that names the same rule from any directory.
 
-  The name of a published rule stays, since each copy of the program has it.
-  A path becomes absolute.
+  The name of a published rule is kept, since each copy of the program has the
+  rule. A path becomes absolute.
 
   Raises:
     PublishedError: as `resolve`.
@@ -93,7 +94,7 @@ def fix(name_or_path: str) -> str:
 
 
 def read_card(path: str) -> dict[str, Any]:
-  """The card that stands in a file.
+  """Reads a card from a file.
 
   Raises:
     PublishedError: it is damaged.
@@ -108,10 +109,10 @@ def read_card(path: str) -> dict[str, Any]:
 
 
 def load_card(name: str) -> dict[str, Any]:
-  """The card of a published rule.
+  """Reads the card of a published rule.
 
   Raises:
-    PublishedError: there is none, or it is damaged.
+    PublishedError: there is no such rule, or its card is damaged.
   """
   if not os.path.exists(card_path(name)):
     raise PublishedError(

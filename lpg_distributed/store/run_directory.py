@@ -1,7 +1,8 @@
 """The directory of a run: its configuration, versions, lock and files.
 
-config.json, versions.json, metrics/, checkpoints/, eta/, figures/, logs/; and
-initial_rule.npz, a copy of the rule that the run begins with, if it names one.
+It contains config.json, versions.json, metrics/, checkpoints/, eta/, figures/,
+logs/; and initial_rule.npz, a copy of the rule that the run starts from, if
+`run.initial_rule` is set.
 """
 
 import importlib.metadata
@@ -23,22 +24,22 @@ from lpg_distributed.store import published
 _PACKAGES = ('jax', 'jaxlib', 'numpy', 'dm-haiku', 'optax', 'rlax', 'chex',
              'dm-env', 'dm-launchpad-nightly', 'dm-reverb', 'ale-py')
 _DIRECTORIES = ('metrics', 'checkpoints', 'eta', 'figures', 'logs')
-# Where the nodes of the launch that goes on are: addresses and process ids.
+# Addresses and process ids of the nodes of the running launch.
 LAUNCH_FILE = 'launch.json'
 _CONFIG = 'config.json'
 _VERSIONS = 'versions.json'
-_EARLIER = 'earlier'  # in it: the records of launches that differed
+_EARLIER = 'earlier'  # key of the records of earlier launches that differed
 _MOST_EARLIER = 20
-_MOST_CHANGES = 6  # named when a configuration is another one
+_MOST_CHANGES = 6  # number of fields named when configurations differ
 
 
 def initial_rule_path(run_dir: str) -> str:
-  """The copy of the rule that a run begins with, if it names one."""
+  """Returns the path of the copy of the run's initial rule."""
   return os.path.join(run_dir, 'initial_rule.npz')
 
 
 def versions() -> dict[str, str]:
-  """Of Python and of what decides about numbers."""
+  """Returns the versions of Python and of packages that affect results."""
   found = {'python': platform.python_version(),
            'platform': platform.platform()}
   for package in _PACKAGES:
@@ -50,7 +51,7 @@ def versions() -> dict[str, str]:
 
 
 def _read_versions(path: str) -> dict[str, Any]:
-  """What an earlier launch has recorded; empty if that cannot be read."""
+  """Reads the record of an earlier launch; {} if it cannot be read."""
   try:
     found = files.read_json(path)
   except (OSError, ValueError):
@@ -68,10 +69,10 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_config(path: str) -> config_lib.Config:
-  """The configuration of the run at `path`.
+  """Reads the configuration of the run at `path`.
 
   Raises:
-    ConfigError: it is no run directory, or its configuration is damaged.
+    ConfigError: `path` is no run directory, or its configuration is damaged.
   """
   file = os.path.join(path, _CONFIG)
   try:
@@ -89,10 +90,10 @@ def _cannot_write(path: str, error: OSError) -> config_lib.ConfigError:
 
 
 def is_run(path: str) -> bool:
-  """Whether there is a run; False if there is nothing yet.
+  """Returns whether `path` holds a run; False if it is empty or missing.
 
   Raises:
-    ConfigError: there is something else.
+    ConfigError: it holds something else.
   """
   try:
     names = os.listdir(path)
@@ -101,7 +102,7 @@ def is_run(path: str) -> bool:
   except OSError as error:
     raise config_lib.ConfigError(
         f'{path} is no directory to run in: {error.strerror}') from None
-  # What a launch leaves that died at its very beginning.
+  # Files that a launch leaves if it is killed while it starts.
   others = [n for n in names if n != 'lock' and not n.endswith('.aside')]
   if others and _CONFIG not in names:
     raise config_lib.ConfigError(
@@ -110,7 +111,7 @@ def is_run(path: str) -> bool:
 
 
 def _lock(path: str):
-  """Takes hold of the directory, and makes it if need be."""
+  """Locks the directory, after making it if it does not exist."""
   try:
     own_directory.make(path)
     own_directory.require_own(path)
@@ -126,7 +127,7 @@ def _lock(path: str):
 
 
 def _check_same(path: str, config: config_lib.Config) -> None:
-  """Raises ConfigError if the run there is not one of `config`."""
+  """Raises ConfigError if the existing run has another configuration."""
   changes = config_io.difference(read_config(path), config)
   if len(changes) > _MOST_CHANGES:
     changes[_MOST_CHANGES:] = [f'and {len(changes) - _MOST_CHANGES} more']
@@ -137,7 +138,7 @@ def _check_same(path: str, config: config_lib.Config) -> None:
 
 
 class RunDirectory:
-  """Held by one launch at a time; let go when it is closed or dies."""
+  """A locked run directory; released by `close` or the process's end."""
 
   def __init__(self, path: str, lock):
     self.path = path
@@ -145,17 +146,17 @@ class RunDirectory:
 
   @classmethod
   def open(cls, path: str, config: config_lib.Config) -> 'RunDirectory':
-    """Makes a run's directory, or takes hold of one of the same run.
+    """Makes and locks a run directory, or locks that of the same run.
 
     Raises:
-      ConfigError: the directory is in use, holds something else, or a run
+      ConfigError: the directory is in use, or holds something else or a run
         with another configuration. Nothing is changed then.
     """
     path = os.path.abspath(path)
-    is_run(path)  # Before there is a lock in what is no run.
+    is_run(path)  # Raises before a lock is made in another directory.
     run = cls(path, _lock(path))
     try:
-      if is_run(path):  # Nobody else changes it any more.
+      if is_run(path):  # The lock excludes other launches from here on.
         _check_same(path, config)
       else:
         run.update(config)
@@ -165,19 +166,19 @@ class RunDirectory:
     return run
 
   def update(self, config: config_lib.Config) -> None:
-    """Writes down what this launch runs; makes what is missing.
+    """Writes the files of this launch; makes missing directories.
 
-    The rule that the run begins with is copied. A relative path is thus
-    resolved once, whatever host or directory a node starts in. A run with a
-    checkpoint needs that rule no more.
+    The initial rule is copied, so a relative path is resolved once, whatever
+    host or directory a node starts in. A run with a checkpoint no longer needs
+    it.
 
     Raises:
       ConfigError: the directory cannot be written.
-      PublishedError, EtaFileError: there is no rule `run.initial_rule`.
+      PublishedError, EtaFileError: `run.initial_rule` does not exist.
     """
     rule = self._copy_initial_rule(config.run.initial_rule)
     try:
-      # First, since it makes a run of the directory.
+      # Written first, since it marks the directory as a run.
       self.write_json(_CONFIG, config_io.to_dict(config))
       self._write_versions(config)
       for name in _DIRECTORIES:
@@ -188,7 +189,7 @@ class RunDirectory:
       raise _cannot_write(self.path, error) from None
 
   def _write_versions(self, config: config_lib.Config) -> None:
-    """Records versions and settings; warns if they were others before."""
+    """Records versions and settings; warns if they have changed."""
     now = {**versions(), 'matmul_precision': config.run.matmul_precision,
            'settings': global_settings.recorded()}
     before = _read_versions(os.path.join(self.path, _VERSIONS))
@@ -203,7 +204,7 @@ class RunDirectory:
                                           else {})})
 
   def _copy_initial_rule(self, name: str) -> bytes:
-    """The file of the rule that the run begins with; empty: none to copy."""
+    """Returns the file of the initial rule; empty: nothing to copy."""
     checkpoints = os.path.join(self.path, 'checkpoints')
     if (not name or os.path.exists(initial_rule_path(self.path))
         or os.path.isdir(checkpoints) and os.listdir(checkpoints)):
@@ -213,7 +214,7 @@ class RunDirectory:
     return eta_file.pack(file.eta, file.rule, **file.info)
 
   def write_json(self, name: str, content) -> None:
-    """Writes a whole file or none."""
+    """Writes a JSON file atomically."""
     files.write_whole(os.path.join(self.path, name),
                       (json.dumps(content, indent=1) + '\n').encode())
 

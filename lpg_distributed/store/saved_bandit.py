@@ -1,5 +1,4 @@
-"""The bandit's state as checkpoints and cards keep it, read without a server.
-"""
+"""Reads the bandit's state of a checkpoint or a card, without a server."""
 
 from typing import Any, Mapping, NamedTuple, Optional
 
@@ -10,7 +9,7 @@ from lpg_distributed.core import bandit
 
 
 def unpack(state: Mapping[str, Any]) -> dict[str, bandit.BanditState]:
-  """The bandits of a state of `BanditServer.get_state`, unchecked."""
+  """Converts a state of `BanditServer.get_state`, unchecked."""
   return {name: bandit.BanditState(np.asarray(values['counts'], np.int64),
                                    np.asarray(values['window'], np.float64))
           for name, values in state['bandits'].items()}
@@ -18,7 +17,7 @@ def unpack(state: Mapping[str, Any]) -> dict[str, bandit.BanditState]:
 
 def parse(config: config_lib.Config, state: Mapping[str, Any]
           ) -> dict[str, bandit.BanditState]:
-  """The bandits of a saved state, checked, by environment.
+  """Converts and checks a saved state; returns bandits by environment.
 
   Args:
     config: configuration of the run.
@@ -48,7 +47,7 @@ def parse(config: config_lib.Config, state: Mapping[str, Any]
 
 def statistics(config: config_lib.Config, environment: str,
                state: bandit.BanditState) -> list[dict[str, float]]:
-  """What is known of each arm of an environment's grid."""
+  """Returns statistics of each arm of an environment's grid."""
   probabilities = np.exp(bandit.log_probabilities(state, config.bandit))
   rows = zip(config.agents[environment].arms, bandit.mean_returns(state),
              state.counts, probabilities)
@@ -75,16 +74,14 @@ class SavedBandit(NamedTuple):
         self._state(environment), self.config.bandit), np.float32)
 
   def statistics(self, environment: str = '') -> dict[str, Any]:
-    """As `BanditServer.get_statistics`; '' means all environments."""
+    """Like `BanditServer.get_statistics`; '' means all environments."""
     names = [environment] if environment else self.states
     return {'epoch': 0, 'meta_step': self.meta_step, 'environments': {
         name: statistics(self.config, name, self._state(name))
         for name in names}}
 
   def best_arm(self, environment: str) -> Optional[int]:
-    """The arm of the highest probability, among those that were tried.
-
-    None if none was.
+    """Returns the most probable arm that was tried; None: none was.
     """
     state = self._state(environment)
     tried = np.flatnonzero(state.counts)
@@ -97,7 +94,7 @@ class SavedBandit(NamedTuple):
 
 def read(config: config_lib.Config,
          state: Optional[Mapping[str, Any]]) -> SavedBandit:
-  """The bandits of a saved state; for None, those of a run's beginning.
+  """Reads the bandits of a saved state; None gives those of a new run.
 
   Raises:
     ValueError: the state belongs to another configuration, or is damaged.

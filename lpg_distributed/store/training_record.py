@@ -1,4 +1,4 @@
-"""What is kept of a rule's training: its configuration and its bandit."""
+"""Reads the bandit of a rule's training from a run or a card."""
 
 import os
 
@@ -10,14 +10,14 @@ from lpg_distributed.store import saved_bandit
 
 
 def read_bandit(place: str) -> saved_bandit.SavedBandit:
-  """The bandit of a training.
+  """Reads the bandit of a rule's training.
 
   Args:
     place: a run's directory, a published rule's name, or a file of weights
       with its card beside it.
 
   Raises:
-    ValueError: nothing is known of the training, or it is damaged.
+    ValueError: there is no record of the training, or it is damaged.
   """
   if os.path.isdir(place):
     config = run_directory.read_config(place)
@@ -36,10 +36,10 @@ def read_bandit(place: str) -> saved_bandit.SavedBandit:
 
 
 def best_arm(place: str, environment: str) -> tuple[float, float]:
-  """(alpha_lr, alpha_y) that the bandit likes best, of those it has tried.
+  """Returns the most probable (alpha_lr, alpha_y) that the bandit tried.
 
   Raises:
-    ValueError: as `read_bandit`; or the bandit has tried nothing there.
+    ValueError: as `read_bandit`; or the bandit tried no arm there.
   """
   saved = read_bandit(place)
   best = saved.best_arm(environment)

@@ -1,8 +1,8 @@
-"""Trees of arrays as `.npz` files, whose headers are checked before data.
+"""Reads and writes trees of arrays as `.npz` files.
 
-The one reader of `.npz` files. A file may come from anybody: nothing is
-unpickled, and memory is taken only for arrays that were declared, fit their
-declared size, and were asked for by name.
+All `.npz` files are read here. Files are not trusted: nothing is unpickled, and
+headers are checked first. Memory is allocated only for arrays that the caller
+names and that have their declared size.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from lpg_distributed import files
 # Fields that were renamed after files with them had been written.
 _NAMES_IN_FILES = {'.discount_t': '.discount'}
 HEADER = 'header'  # The member that holds JSON, as one NumPy text.
-# Bytes of the archive's list of members: about 10,000 of them.
+# Largest list of the archive's members in bytes, about 10,000 members.
 _LARGEST_DIRECTORY = 1 << 20
 _LARGEST_ARRAY_HEADER = 4096  # bytes
 _LARGEST_JSON = 1 << 22  # bytes, at four for each character
@@ -29,11 +29,11 @@ _MAGIC = np.lib.format.magic(1, 0)
 
 
 class TreeFileError(errors.UserError, ValueError):
-  """A file without the arrays that are expected; the message is one line."""
+  """A file lacks the expected arrays; the message is one line."""
 
 
 class ArraySpec(NamedTuple):
-  """What a file says of an array, before the array is read."""
+  """Declared shape and type of an array, known before it is read."""
   shape: tuple[int, ...]
   dtype: np.dtype
 
@@ -47,14 +47,14 @@ class ArraySpec(NamedTuple):
 
 
 def spec_of(leaf: Any) -> ArraySpec:
-  """The spec of an array, of a number, or of what `jax.eval_shape` gives."""
+  """Returns the spec of an array, a number or a `jax.ShapeDtypeStruct`."""
   if not hasattr(leaf, 'shape') or not hasattr(leaf, 'dtype'):
     leaf = np.asarray(leaf)
   return ArraySpec(tuple(leaf.shape), np.dtype(leaf.dtype))
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
-  """The leaves of a tree by their paths, as files name them."""
+  """Returns the leaves of a tree by their paths, the names in files."""
   named = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
     name = jax.tree_util.keystr(path)
@@ -66,12 +66,12 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 
 def pack(leaves: Mapping[str, Any], header: Any = None,
          compressed: bool = False) -> bytes:
-  """The bytes of an `.npz` file.
+  """Encodes arrays as an `.npz` file.
 
   Args:
     leaves: arrays and numbers by name.
-    header: what JSON knows; None: the file has no header.
-    compressed: whether members are compressed, by deflate.
+    header: content of JSON types; None: the file has no header.
+    compressed: whether to compress the arrays.
   """
   arrays = {name: np.asarray(leaf) for name, leaf in leaves.items()}
   if header is not None:
@@ -82,7 +82,7 @@ def pack(leaves: Mapping[str, Any], header: Any = None,
 
 
 class _Archive:
-  """A seekable file that refuses to read much at once while it is opened."""
+  """A seekable file that refuses large reads while it is being opened."""
 
   def __init__(self, file: BinaryIO):
     self._file = file
@@ -102,8 +102,7 @@ class _Archive:
 
 
 def _read_spec(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> ArraySpec:
-  """The spec of one member; raises ValueError for what NumPy has not written.
-  """
+  """Reads the spec of one member; ValueError if NumPy did not write it."""
   if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
     raise ValueError(f'{entry.filename!r} has compression '
                      f'{entry.compress_type}; allowed: none, deflate')
@@ -128,19 +127,19 @@ def _read_spec(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> ArraySpec:
 
 @contextlib.contextmanager
 def _report_damage() -> Iterator[None]:
-  """Turns errors of reading a file into one of one line."""
+  """Converts errors of reading a file to a TreeFileError of one line."""
   try:
     yield
   except (FileNotFoundError, errors.UserError):
     raise
-  # Damage shows as nearly any error of zipfile, zlib, NumPy or JSON.
+  # Damage can raise nearly any error of zipfile, zlib, NumPy or JSON.
   except Exception as error:  # pylint: disable=broad-except
     raise TreeFileError(' '.join(str(error).split())
                         or type(error).__name__) from None
 
 
 class TreeReader:
-  """An open file: all headers are checked, no array is read."""
+  """An open file, with all headers checked and no array read yet."""
 
   def __init__(self, archive: zipfile.ZipFile):
     self._archive = archive
@@ -154,10 +153,10 @@ class TreeReader:
       self.specs[name] = _read_spec(archive, entry)
 
   def read(self, name: str, like: Any) -> np.ndarray:
-    """One array, if it has the shape and type of `like`.
+    """Reads an array, which must have the shape and type of `like`.
 
     Raises:
-      TreeFileError: the array is missing, or another one.
+      TreeFileError: the array is missing, or has another shape or type.
     """
     wanted = spec_of(like)
     if name not in self.specs:
@@ -168,10 +167,10 @@ class TreeReader:
       return np.lib.format.read_array(f, allow_pickle=False)
 
   def read_header(self) -> dict[str, Any]:
-    """The JSON that `pack` took.
+    """Reads the header that was given to `pack`.
 
     Raises:
-      TreeFileError: there is none, it is too large, or it is no group.
+      TreeFileError: there is none, it is too large, or it is no mapping.
     """
     spec = self.specs.get(HEADER)
     if (spec is None or spec.dtype.kind != 'U' or spec.shape
@@ -186,14 +185,14 @@ class TreeReader:
 
   def read_leaves(self, likes: Mapping[str, Any],
                   partial: bool = False) -> dict[str, np.ndarray]:
-    """Arrays by name; all specs are compared before the first is read.
+    """Reads arrays by name, after comparing the specs of all of them.
 
     Args:
-      likes: the arrays, numbers or shapes that are expected.
-      partial: whether the file may hold other arrays than these.
+      likes: expected arrays, numbers or shapes.
+      partial: whether the file may hold further arrays.
 
     Raises:
-      TreeFileError: names one array that differs.
+      TreeFileError: an array is missing or differs; names it.
     """
     names = self.specs.keys() - {HEADER}
     for name in sorted(likes.keys() - names):
@@ -207,10 +206,10 @@ class TreeReader:
     return {name: self.read(name, like) for name, like in likes.items()}
 
   def read_tree(self, like: Any, partial: bool = False) -> Any:
-    """The tree whose `named_leaves` were packed, in the structure of `like`.
+    """Reads a tree whose `named_leaves` were packed, structured as `like`.
 
     Raises:
-      TreeFileError: other names, shapes or types than those of `like`.
+      TreeFileError: names, shapes or types differ from those of `like`.
     """
     likes = named_leaves(like)
     leaves = self.read_leaves(likes, partial)
@@ -219,7 +218,7 @@ class TreeReader:
 
 
 def size_of(like: Any) -> int:
-  """Bytes that the file of such a tree has at most, uncompressed."""
+  """Returns the largest size in bytes of such a tree's uncompressed file."""
   return (1 << 16) + sum(
       spec_of(leaf).size + _LARGEST_ARRAY_HEADER + 4 * len(name)
       for name, leaf in named_leaves(like).items())
@@ -227,11 +226,11 @@ def size_of(like: Any) -> int:
 
 @contextlib.contextmanager
 def open_tree(source: Union[str, bytes]) -> Iterator[TreeReader]:
-  """Opens a file by its path, or its bytes.
+  """Opens a file, given its path or its bytes.
 
   Raises:
     FileNotFoundError: there is no such file.
-    TreeFileError: the file is damaged or something else.
+    TreeFileError: the file is damaged or of another kind.
   """
   with contextlib.ExitStack() as stack:
     with _report_damage():
