@@ -1,4 +1,4 @@
-"""What every command shares: it reads flags and reports errors in one line."""
+"""Shared by all commands: reads flags and reports errors in one line."""
 
 import errno
 import importlib.util
@@ -20,7 +20,7 @@ LAUNCH_TYPES = ('embedded', 'local_mt', 'local_mp', 'slurm')
 
 
 class UsageError(errors.UserError, ValueError):
-  """A command that cannot be run; the message is one line."""
+  """The command cannot be run; the message is one line."""
 
 
 def require(*needed) -> None:
@@ -68,17 +68,17 @@ def parse_seeds(texts: Sequence[str]) -> tuple[int, ...]:
 
 
 def as_typed(name: str) -> str:
-  """The running command as a line for a shell, for cards and results.
+  """Returns the running command as a line for a shell.
 
   Args:
-    name: the subcommand of `lpg`, as meta-train.
+    name: the subcommand of `lpg`, such as meta-train.
   """
   return shlex.join(['lpg', name, *sys.argv[1:]])
 
 
 def _parse(main: Callable[[], int], arguments: Sequence[str],
            flag_values: flags.FlagValues) -> bool:
-  """Reads the flags; False if help was asked for, and printed."""
+  """Parses the flags; returns False if it printed help instead."""
   if any(a in ('--help', '-help', '-h') for a in arguments[1:]):
     module = sys.modules[main.__module__]
     print(module.__doc__)
@@ -123,7 +123,7 @@ def call(main: Callable[[], int], arguments: Sequence[str],
 def run(main: Callable[[], int],
         flag_values: Optional[flags.FlagValues] = flags.FLAGS) -> None:
   """Calls a command with the process's arguments, and exits; see `call`."""
-  streams.steady()
+  streams.make_tolerant()
   stopping.take_back()
   try:
     os.getcwd()
@@ -134,7 +134,7 @@ def run(main: Callable[[], int],
   try:
     sys.stdout.flush()
     sys.stderr.flush()
-  except OSError as error:  # A full disk: what was printed is not whole.
+  except OSError as error:  # For example a full disk: the output is incomplete.
     errors.report(error)
     os._exit(code or 2)
   if threading.active_count() > 1:

@@ -36,7 +36,7 @@ def define_rules(flag_values: flags.FlagValues) -> None:
 
 def define_integers(flag_values: flags.FlagValues,
                     **integers: tuple[int, str]) -> None:
-  """Defines whole numbers, each by its default and its help."""
+  """Defines integer flags; each is given by its default and its help."""
   for name, (default, text) in integers.items():
     flags.DEFINE_integer(name, default, text, flag_values=flag_values)
 
@@ -60,7 +60,7 @@ def define_evaluation(flag_values: flags.FlagValues, updates: int) -> None:
 
 def evaluation_of(flag_values: flags.FlagValues
                   ) -> evaluation_settings.PredictionSettings:
-  """The settings that `define_evaluation` defined.
+  """Returns the settings that the flags of `define_evaluation` have.
 
   Raises:
     ResultsError: a number that is not allowed.
@@ -74,14 +74,14 @@ def evaluation_of(flag_values: flags.FlagValues
 
 def run(experiment: Any, flag_values: flags.FlagValues, source: Any,
         compute: Callable[[], Any]) -> int:
-  """Computes if there is something to compute from, then draws and prints.
+  """Computes an experiment, if requested, then draws and prints it.
 
   Args:
     experiment: a module of `analysis`.
-    flag_values: with --results and --figure.
-    source: the value of the flag to compute from; where it is empty, the
-      results that are there are drawn.
-    compute: returns `about` and `data`, see `analysis.stored`.
+    flag_values: values of --results, --figure and others.
+    source: value of the flag that names the rules; if it is empty, existing
+      results are drawn.
+    compute: returns `about` and `data`; see `analysis.stored`.
 
   Returns:
     The exit code.

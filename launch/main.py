@@ -71,7 +71,7 @@ def _refuse(name: str) -> int:
 
 
 def _print_or_refuse() -> int:
-  """What `lpg` does without a command."""
+  """Handles `lpg` without a command."""
   name = sys.argv[1] if sys.argv[1:] else '--help'
   if name in ('-h', '-help', '--help', 'help'):
     print(_usage())

@@ -1,4 +1,4 @@
-"""Environment variables that must stand before a process starts."""
+"""Environment variables that must be set before a process starts."""
 
 import hashlib
 import os
@@ -11,10 +11,11 @@ from typing import Mapping, Optional
 import lpg_distributed
 from lpg_distributed import global_settings
 
-# One thread per worker (NPROC is XLA's; its flag alone leaves it a second one):
-# with it, sums are in the same order everywhere, and two workers of one
-# thread are faster than one of two. The allocator keeps its memory, in large
-# pages and in one arena: docs/performance.md has what that gains.
+# Variables of workers. One thread each: then sums have the same order
+# everywhere, and two workers of one thread are faster than one of two. XLA
+# needs NPROC, since its flag alone leaves it a second thread. The allocator
+# keeps its memory, in large pages and one arena; docs/performance.md states the
+# gain.
 WORKER = {
     'NPROC': '1',
     'XLA_FLAGS': '--xla_cpu_multi_thread_eigen=false',
@@ -25,22 +26,21 @@ WORKER = {
     'MALLOC_MMAP_MAX_': '0',
     'MALLOC_TRIM_THRESHOLD_': '10000000000',
     'TF_CPP_MIN_LOG_LEVEL': '3',
-    # Of what is not a meta-step, as meta-testing: float32 on accelerators too.
-    # A meta-step's is `run.matmul_precision`.
+    # Everywhere but in meta-steps, which use `run.matmul_precision`.
     'JAX_DEFAULT_MATMUL_PRECISION': 'highest',
     # Nodes reach each other directly. gRPC would otherwise send even loopback
-    # to the proxy of `http_proxy`; this variable goes first.
+    # to the proxy of `http_proxy`; this variable takes precedence.
     'grpc_proxy': '',
 }
-# A node that only answers or waits leaves accelerators to the others.
+# Variables of nodes that only serve requests and must not use accelerators.
 SERVICE = {**{k: v for k, v in WORKER.items()
               if not k.startswith(('GLIBC', 'MALLOC'))},
            'JAX_PLATFORMS': 'cpu'}
-# A command that starts no node may need a proxy.
+# Variables of commands that start no node here; they may need a proxy.
 CLIENT = {k: v for k, v in SERVICE.items() if k != 'grpc_proxy'}
 
-# Node settings that override the user's environment: an image or a user who
-# asks for an accelerator does not mean the nodes that leave it to the others.
+# Settings that override the user's environment. A user or an image that selects
+# an accelerator does not mean it for the nodes that must not use it.
 _FIRM = ('JAX_PLATFORMS', 'grpc_proxy')
 _MARK = 'LPG_ENVIRONMENT_SET'
 # Starts JAX's backends, which read XLA_FLAGS and JAX_PLATFORMS.
@@ -49,7 +49,7 @@ _PROBE_S = 300.
 
 
 def root() -> str:
-  """The directory that holds the package."""
+  """Returns the directory that contains the package."""
   return os.path.dirname(os.path.dirname(
       os.path.abspath(lpg_distributed.__file__)))
 
@@ -62,10 +62,10 @@ def _can_write(path: str) -> bool:
 
 
 def _compilation_cache() -> Optional[str]:
-  """Where compiled programs are kept; one directory per kind of processor.
+  """Returns the cache of compiled programs for this kind of processor.
 
-  None if the user has no home, or none that can be written. A directory that
-  others can write is no substitute: what is compiled there is run.
+  None if the user has no writable home. A directory that others can write to is
+  no substitute, since the programs in it are executed.
   """
   home = os.environ.get('XDG_CACHE_HOME', '')
   if not os.path.isabs(home):
@@ -84,7 +84,7 @@ def _compilation_cache() -> Optional[str]:
 
 
 def _read_flags(text: str) -> list[str]:
-  """Flags of XLA; a text that does not begin with a dash names their file."""
+  """Parses XLA_FLAGS: flags, or the name of a file with flags."""
   if text.strip() and not text.strip().startswith('-'):
     try:
       with open(text.strip(), encoding='utf-8') as f:
@@ -97,7 +97,7 @@ def _read_flags(text: str) -> list[str]:
 
 
 def _merge_flags(ours: str, users: str) -> str:
-  """The user's flags of XLA, and those of ours that he has not set."""
+  """Returns the user's flags of XLA, and ours that the user has not set."""
   flags = _read_flags(users)
   names = {flag.split('=')[0] for flag in flags}
   return ' '.join(flags + [flag for flag in ours.split()
@@ -105,13 +105,13 @@ def _merge_flags(ours: str, users: str) -> str:
 
 
 def _import_paths() -> list[str]:
-  """Where other processes find the package; none if it is installed."""
+  """Returns the import paths that other processes need for the package."""
   installed = map(os.path.realpath, sysconfig.get_paths().values())
   return [] if os.path.realpath(root()) in installed else [root()]
 
 
 def with_packages(variables: Mapping[str, str]) -> dict[str, str]:
-  """`variables`, unless the user set them, and where to import from."""
+  """Returns `variables`, with the user's values, and PYTHONPATH."""
   cache = _compilation_cache()
   if cache:
     variables = {'JAX_COMPILATION_CACHE_DIR': cache, **variables}
@@ -126,7 +126,7 @@ def with_packages(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-  """The whole environment of a process: of this one, with `variables`.
+  """Returns the environment of this process, updated by `variables`.
 
   Settings that change numbers are left out; see `global_settings`.
   """
@@ -136,13 +136,13 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def _probe(wanted: Mapping[str, str], variables: Mapping[str, str]) -> None:
-  """Refuses settings of the user's that end JAX, in one line.
+  """Refuses user settings under which JAX does not start, in one line.
 
   JAX aborts at a flag of XLA that it does not know, and fails late where a
   platform has no device. Where the user has set neither, nothing is tried.
 
   Raises:
-    SettingsError: what was set, and what JAX says.
+    SettingsError: JAX does not start; states the settings and JAX's error.
   """
   ours = variables.get('XLA_FLAGS', '').split()
   asked = {
@@ -166,8 +166,8 @@ def _probe(wanted: Mapping[str, str], variables: Mapping[str, str]) -> None:
     code, lines = done.returncode, done.stderr.strip().splitlines()
   if code:
     said = lines[-1] if lines else f'code {code}'
-    said = said.split('] ', 1)[-1].strip()  # Without XLA's time and place.
-    if said == 'AssertionError':  # JAX's own way to say it.
+    said = said.split('] ', 1)[-1].strip()  # Without XLA's time and file.
+    if said == 'AssertionError':  # JAX reports a missing device this way.
       said = 'there is no such device'
     raise global_settings.SettingsError(
         'JAX does not start with '
@@ -187,17 +187,17 @@ def _warn_of_unused(wanted: Mapping[str, str]) -> None:
 
 
 def ensure(variables: Mapping[str, str], here: bool = True) -> None:
-  """Starts the same command again if a variable is not as it must be.
+  """Restarts the same command if a variable has another value.
 
   Args:
-    variables: what must be set, unless the user has set it.
-    here: whether JAX is used on this host, so that it must start here.
+    variables: values for variables that the user has not set.
+    here: whether JAX is used on this host and so must start here.
 
   Raises:
     SettingsError: JAX does not start under the user's settings.
   """
   wanted = environment(variables)
-  # The mark of this process: `exec` keeps its number, children have others.
+  # The mark is the process number: `exec` keeps it, and children differ.
   if wanted == dict(os.environ) or os.environ.get(_MARK) == str(os.getpid()):
     return
   if here:

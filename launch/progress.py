@@ -12,7 +12,7 @@ _PLAIN_PERIOD_S = 10.
 
 
 class View(NamedTuple):
-  """What is shown of a run at one moment."""
+  """The displayed state of a run at one moment."""
   headline: str
   returns: list[tuple[str, str, str]]  # environment, now, best possible
   notes: list[str]
@@ -25,7 +25,7 @@ def _duration(seconds: float) -> str:
 
 
 class Estimator:
-  """Makes views of a learner's status; remembers the last returns."""
+  """Converts a learner's status to views; remembers the last returns."""
 
   def __init__(self, meta_steps: int, environments: tuple[str, ...],
                optima: Mapping[str, Optional[float]]):
@@ -86,7 +86,7 @@ class Estimator:
     return View(', '.join(parts), returns, notes)
 
   def _return(self, name: str) -> Optional[float]:
-    """Return at the end of lifetimes; of episodes until one has ended."""
+    """Returns the final return of lifetimes, or of episodes until one ends."""
     return self._known.get(f'return/{name}',
                            self._known.get(f'episode_return/{name}'))
 

@@ -1,4 +1,4 @@
-"""Signals that end a command, for commands that end at a good moment."""
+"""Handles signals, so that a command ends after saving its state."""
 
 import signal
 import threading
@@ -31,24 +31,24 @@ def install(handler: Callable[[int, Any], None],
 
 
 def restore(handlers: dict[int, Any]) -> None:
-  """Puts back what `install` returned."""
+  """Restores the handlers that `install` returned."""
   for number, handler in handlers.items():
-    # None: it was not installed from Python, so it cannot be put back.
+    # None: it was not installed from Python, so it cannot be restored.
     signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def take_back() -> None:
-  """Undoes settings of whoever started the process that it cannot work under.
+  """Resets inherited signal settings under which the program cannot work.
 
-  Where SIGCHLD is ignored, the exit codes of children are lost; where signals
-  are blocked, nothing ends the program.
+  If SIGCHLD is ignored, the exit codes of children are lost. If signals are
+  blocked, nothing can end the program.
   """
   signal.signal(signal.SIGCHLD, signal.SIG_DFL)
   signal.pthread_sigmask(signal.SIG_UNBLOCK, _NEEDED)
 
 
 class Stopping:
-  """Remembers the first signal that came, and sets `event`."""
+  """Records the first signal and sets `event`."""
 
   def __init__(self, second_ends: bool = True):
     """`second_ends`: whether the same signal again ends the process."""
@@ -77,7 +77,7 @@ class Stopping:
                     else handler)
 
   def handle(self, number, frame) -> None:
-    """Notes a signal; a handler that replaces this one may call it."""
+    """Records a signal; a handler that replaces this one may call it."""
     del frame
     if not self.signal:  # Within `set`, a second `set` would wait for ever.
       self.signal = number
@@ -87,5 +87,5 @@ class Stopping:
 
   @property
   def exit_code(self) -> int:
-    """0, or what a shell says of a process that the signal ended."""
+    """0, or the exit code that a shell reports for the signal."""
     return 128 + self.signal if self.signal else 0

@@ -1,7 +1,7 @@
-"""Standard streams that may be closed, or whose reader may go away.
+"""Standard streams that tolerate a closed terminal or pipe.
 
-A run of days must not end because a terminal was closed, or because the other
-end of a pipe has seen enough. What cannot be shown is dropped then.
+A long run must not end because its terminal or the other end of a pipe was
+closed. Output that cannot be written is dropped.
 """
 
 import errno
@@ -9,12 +9,12 @@ import os
 import sys
 from typing import Any
 
-# How a reader that has gone away shows; a full disk is another matter.
+# Errors of a stream without a reader; a full disk is another error.
 _GONE = (errno.EPIPE, errno.EBADF, errno.EIO, errno.ENXIO, errno.ECONNRESET)
 
 
 class TolerantStream:
-  """A text stream that outlives its reader."""
+  """A text stream that drops output when its reader is gone."""
 
   def __init__(self, stream: Any):
     self._stream = stream
@@ -40,7 +40,7 @@ class TolerantStream:
       self._drop(error)
 
   def _drop(self, error: OSError) -> None:
-    """Sends the rest to nowhere, also what is still in buffers."""
+    """Redirects the stream and its buffer to the null device."""
     if error.errno not in _GONE:
       raise error
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -48,11 +48,11 @@ class TolerantStream:
     os.close(nowhere)
 
 
-def steady() -> None:
-  """Makes the standard streams of this process usable, whatever they are.
+def make_tolerant() -> None:
+  """Makes the standard streams of this process tolerant.
 
-  Descriptors that are closed are opened to nowhere: the next file that is
-  opened would else take their place, and be written into.
+  Closed descriptors are opened on the null device. Otherwise the next file that
+  is opened would get their number, and output would be written to it.
   """
   for descriptor in (0, 1, 2):
     try:
@@ -68,9 +68,9 @@ def steady() -> None:
     stream = getattr(sys, name)
     if isinstance(stream, TolerantStream):
       continue
-    if stream is None:  # It was closed when Python began.
+    if stream is None:  # It was closed when Python started.
       stream = open(descriptor, 'w', encoding='utf-8', closefd=False)
     if hasattr(stream, 'reconfigure'):
-      # Of a locale without a character, its number is shown.
+      # Characters that the locale lacks are shown as numbers.
       stream.reconfigure(errors='backslashreplace')
     setattr(sys, name, TolerantStream(stream))

@@ -13,7 +13,7 @@ from lpg_distributed.launch import command
 
 
 def copy(environments: Sequence[str], directory: str) -> None:
-  """Copies the file or the top-level package of each own environment.
+  """Copies the file or top-level package of each of the user's environments.
 
   Modules that it imports are not copied: they must be installed on the hosts or
   be in their PYTHONPATH. Installed modules are not copied either.

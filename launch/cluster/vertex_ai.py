@@ -11,10 +11,13 @@ from lpg_distributed.launch.cluster import resources
 
 
 def check_pools(placed: Sequence[resources.PlacedGroup], learner: str) -> None:
-  """Checks the pools: Vertex AI ends a job with its first pool of one node.
+  """Checks the pools of nodes with equal needs.
+
+  Vertex AI ends a job when its first pool of one node ends. So that node must
+  be the learner.
 
   Raises:
-    ResourceError: that pool is not the learner's, or there are over four.
+    ResourceError: it is not the learner, or there are more than four pools.
   """
   pools: dict[Any, list[str]] = {}
   for one in placed:
@@ -33,7 +36,7 @@ def check_pools(placed: Sequence[resources.PlacedGroup], learner: str) -> None:
 
 
 def _need(group: resources.Group) -> dict[str, Any]:
-  """What a group needs, as arguments of XManager's requirements."""
+  """Returns a group's needs as arguments of XManager's JobRequirements."""
   need: dict[str, Any] = {'cpu': group.cpus, 'ram': group.memory_mb << 20}
   for number, kind, label in ((group.gpus, group.gpu_type, 'gpu_type'),
                               (group.tpus, group.tpu_type, 'tpu_type')):
@@ -46,7 +49,7 @@ def _need(group: resources.Group) -> dict[str, Any]:
 
 
 def stage(directory: str, environments: Sequence[str] = ()) -> None:
-  """Copies what nodes import, since Launchpad copies a whole directory."""
+  """Copies the code that nodes import to the directory of the image."""
   shutil.copytree(
       os.path.join(process_environment.root(), 'lpg_distributed'),
       os.path.join(directory, 'lpg_distributed'),
@@ -56,18 +59,18 @@ def stage(directory: str, environments: Sequence[str] = ()) -> None:
 
 def launch(config, job: resources.JobResources, run_dir: str, code: str,
            packages: str) -> None:
-  """Packs the program and hands it over.
+  """Packs the program and launches it.
 
   Args:
-    config: the run.
-    job: what nodes get.
-    run_dir: of the run, as nodes see it.
-    code: an empty directory.
-    packages: the file of the lock, which the images install.
+    config: configuration of the run.
+    job: resources of the nodes.
+    run_dir: path of the run directory on the nodes.
+    code: an empty directory, for the code of the images.
+    packages: path of the requirements that the images install.
 
   Raises:
-    UsageError: no credentials.
-    ResourceError: the resource file does not fit.
+    UsageError: there are no credentials.
+    ResourceError: the resource file does not match the program.
   """
   import launchpad as lp
   from launchpad.nodes.python import xm_docker

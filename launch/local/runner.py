@@ -45,7 +45,7 @@ class Supervision(NamedTuple):
 
 
 class FacadeListener(NamedTuple):
-  """The bandit's HTTP facade; see `launch/local/facade_process.py`."""
+  """Listening socket of the bandit's facade; see `facade_process`."""
   listener: socket.socket
   token_file: str = ''
   writable: bool = False

@@ -1,4 +1,4 @@
-"""Which worker owns which shards. It affects speed, but no result."""
+"""Assigns shards to workers; this affects speed but not results."""
 
 from typing import Optional
 

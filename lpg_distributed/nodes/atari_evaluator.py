@@ -3,7 +3,7 @@
 It takes a snapshot of eta, trains an agent from scratch on each configured
 game, and logs to `metrics/evaluator.jsonl`. Then it takes a later snapshot. The
 run does not depend on it. A game that fails is tried again after longer and
-longer pauses; the others go on.
+longer pauses; the others continue.
 """
 
 import threading
@@ -74,7 +74,7 @@ class AtariEvaluator:
       get_eta: returns the newest meta-step and eta [P]; None: not available.
       run_dir: receives the metrics and the saved agent.
       stop: set by others when the program ends.
-      seed: of the run; each evaluation derives its own.
+      seed: seed of the run; each evaluation derives its own.
       on_closed: called when `run` ends. Something may still be compiling; the
         process may exit then.
       make_environments: makes a batch of environments from `config`, a game

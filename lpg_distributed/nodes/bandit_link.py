@@ -29,10 +29,10 @@ class BanditLink:
 
   def end_step(self, meta_step: int, reports: list[list[Any]]
                ) -> Mapping[str, Any]:
-    """Ends a meta-step on the server, restoring it first where needed.
+    """Ends a meta-step on the server, after restoring it if necessary.
 
     Args:
-      meta_step: the one that ends.
+      meta_step: the meta-step that ends.
       reports: fields of `types.FinalReturn`s.
 
     Returns:

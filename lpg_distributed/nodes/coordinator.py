@@ -14,7 +14,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class CheckpointCoordinator:
-  """Writes one checkpoint at a time: whole, or not at all.
+  """Writes one checkpoint at a time, atomically.
 
   If the disk is full or read-only, the checkpoint is given up with an error in
   the log. Its files are removed, and on a full disk the oldest checkpoint too.
@@ -24,7 +24,7 @@ class CheckpointCoordinator:
   def __init__(self, run_dir: str, shard_parts: Iterable[str], kept: int,
                last_committed: int = -1,
                manifest: Optional[Mapping[str, object]] = None):
-    """Removes what an earlier launch left incomplete.
+    """Removes incomplete checkpoints of an earlier launch.
 
     Args:
       run_dir: an opened run directory.
@@ -60,7 +60,7 @@ class CheckpointCoordinator:
     """Begins a checkpoint; gives up an open one of another meta-step.
 
     Args:
-      meta_step: of the checkpoint.
+      meta_step: meta-step of the checkpoint.
       own_parts: the learner's parts by name.
     """
     with self._changed:

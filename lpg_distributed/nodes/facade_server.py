@@ -67,7 +67,7 @@ class Server:
     return True
 
   def may_ask(self, address: str) -> bool:
-    """Whether this address has requests left; takes one.
+    """Returns whether this address may send a request, and counts one.
 
     Each address has a bucket of one second's requests, which fills at
     `Limits.requests_per_s`.
@@ -135,7 +135,7 @@ class _Connection(asyncio.Protocol):
     self._resume()
 
   def give_up(self) -> None:
-    """Closes the connection; a request that is not whole gets code 408."""
+    """Closes the connection; answers 408 to an incomplete request."""
     if self._parser.in_request and not self._busy and not self._unread:
       self._fail(http_requests.HttpError(
           408, 'the request did not arrive in time'))

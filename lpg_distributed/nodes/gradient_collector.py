@@ -25,14 +25,14 @@ NO_COUNTS = {'received': 0, 'applied': 0, 'duplicates': 0, 'stale': 0,
 
 
 class GradientCollector:
-  """Takes gradients for one meta-step after another."""
+  """Collects the gradients of one meta-step after another."""
 
   def __init__(self, config: config_lib.Config,
                queue: gradient_queue.GradientReader, owner: Mapping[int, int]):
     """Makes a collector.
 
     Args:
-      config: of the run.
+      config: configuration of the run.
       queue: delivers the workers' gradients.
       owner: shard number to worker number.
     """
@@ -73,8 +73,8 @@ class GradientCollector:
     """Waits for the gradients of a meta-step.
 
     Args:
-      meta_step: of the learner.
-      epoch: of the learner; messages of other epochs are dropped.
+      meta_step: the learner's meta-step.
+      epoch: the learner's epoch; messages of other epochs are dropped.
       wanted: called twice a second; False ends the wait.
 
     Returns:

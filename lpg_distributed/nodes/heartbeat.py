@@ -1,8 +1,8 @@
 """Writes a byte a second to a pipe, to show that this process is not stuck.
 
 The supervisor reads the other end of the pipe. The writing thread needs
-Python's interpreter lock, so a process whose lock is held for ever falls
-silent too.
+Python's interpreter lock, so the heartbeat also stops if the lock is held for
+ever.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The rule that a meta-training begins with: random, or a saved one."""
+"""The initial rule of a meta-training: random, or a saved one."""
 
 import dataclasses
 import os

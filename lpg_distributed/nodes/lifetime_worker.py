@@ -75,9 +75,9 @@ class LifetimeWorker:
     """Makes a worker; `run` compiles.
 
     Args:
-      config: of the run.
+      config: configuration of the run.
       worker_id: number of this worker.
-      shards: those that this worker owns; may be empty.
+      shards: the shards that this worker owns; may be empty.
       learner: a `MetaLearner` or an `rpc.Client` of one.
       bandit: a `BanditServer` or an `rpc.Client` of one.
       queue: receives the gradients.

@@ -23,8 +23,8 @@ _TRANSIENT = ('UNAVAILABLE', 'DEADLINE_EXCEEDED', 'CANCELLED')
 
 # Time limit of one attempt, for `lp.CourierNode(courier_client_kwargs=...)`.
 ATTEMPT_S = 30.
-_TICK_S = 0.5  # between two checks whether the program stops
-_LATE_S = 2.  # by which the limit here is longer than Courier's
+_TICK_S = 0.5  # seconds between two checks whether the program stops
+_LATE_S = 2.  # seconds by which the limit here exceeds Courier's
 CLIENT_KWARGS = {'call_timeout': ATTEMPT_S}
 
 
@@ -71,8 +71,8 @@ class Client:
     """Wraps a `courier.Client` to the node called `name`.
 
     Args:
-      client: with `call_timeout=attempt_s`.
-      name: of the node, for messages.
+      client: a client with `call_timeout=attempt_s`.
+      name: name of the node, for messages.
       stop: set when the program stops.
       patience_s: time for all attempts.
       attempt_s: time for one attempt.
@@ -86,7 +86,7 @@ class Client:
     self.num_retries = 0
 
   def _wait(self, answer: Any) -> Any:
-    """The result of a call, or whatever it raises.
+    """Returns the result of a call, or raises its error.
 
     A node that was never heard is perhaps out of reach. It is not waited for
     once the program stops, so that this node can end in time.

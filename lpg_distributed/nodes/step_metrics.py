@@ -74,8 +74,8 @@ def summarise(gradients: Sequence[types.MetaGradient],
   """Summarises one meta-step by environment.
 
   Args:
-    gradients: of one meta-update.
-    specs: by shard id.
+    gradients: gradients of one meta-update.
+    specs: shards by number.
 
   Returns:
     `return/<env>`: mean final return of the lifetimes that reached their end.

@@ -90,10 +90,10 @@ def traced(shard: lifetime.Shard, config: config_lib.Config, environment: str,
 
   Args:
     shard: `lifetime.make_shard` of the other arguments.
-    config: of the run.
+    config: configuration of the run.
     environment: name of the environment.
-    num_lifetimes: of the shard.
-    platform: of this process's devices.
+    num_lifetimes: L, lifetimes of the shard.
+    platform: platform of this process's devices.
   """
   directory = jax.config.jax_compilation_cache_dir
   if not directory or environment not in suite.SETTINGS:

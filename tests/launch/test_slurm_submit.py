@@ -167,7 +167,7 @@ def test_agents_get_the_leaders_environment(slurm, tmp_path, monkeypatch,
   assert option(words, 'mem') == (['0'] if asks else [])
   assert environment['LPG_ATTEMPT'] == '0'
   assert not {'SLURM_EXPORT_ENV', 'SLURM_MEM_PER_CPU'} & environment.keys()
-  assert not made.any_heard()
+  assert not made.any_started()
 
 
 def test_an_agent_without_its_variables_says_so(tmp_path, monkeypatch):
@@ -191,8 +191,8 @@ def test_a_job_whose_nodes_never_began_is_not_queued_again(
   made._dir, made._next_beat, made._began = '/none', 0., True
   made._steps = types.SimpleNamespace(
       nodes=[node], start=lambda: None, tell=lambda: None, look=lambda: None,
-      lost=lambda: [node], place_anew=lambda lost: ('it is lost', []),
-      any_heard=lambda: heard, stop=lambda how: None, alive=lambda: False,
+      lost=lambda: [node], replace_lost=lambda lost: ('it is lost', []),
+      any_started=lambda: heard, stop=lambda how: None, alive=lambda: False,
       close=lambda: None)
   nothing = lambda *_: None
   made._work = types.SimpleNamespace(

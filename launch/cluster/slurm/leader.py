@@ -78,10 +78,10 @@ class Leader:
         while not interrupt.event.wait(_TICK_S):
           now = time.monotonic()
           if now - before > 10 * _TICK_S:  # Suspended, or the files stalled.
-            self._steps.waited(now - before)
+            self._steps.excuse_silence(now - before)
           before = now
           self._beat()
-          self._steps.look()
+          self._steps.read_heartbeats()
           self._work.show(self._dir)
           self._log_hosts()
           done = self._end_of_nodes()
@@ -91,8 +91,8 @@ class Leader:
             break
           why = self._look_after_lost()
           if why:
-            again = self._job['requeue'] and self._steps.any_heard()
-            if not self._steps.any_heard():
+            again = self._job['requeue'] and self._steps.any_started()
+            if not self._steps.any_started():
               log('no node has begun, so that to begin anew would not help; '
                   'what hindered them stands above')
             break
@@ -130,7 +130,7 @@ class Leader:
     now = time.monotonic()
     if now >= self._next_beat:
       self._next_beat = now + 1.
-      self._steps.tell()
+      self._steps.write_leader_file()
 
   def _log_hosts(self) -> None:
     if not self._began and all(node.host for node in self._steps.nodes):
@@ -158,7 +158,7 @@ class Leader:
     # All nodes of a lost host fall silent within one heartbeat period.
     time.sleep(1.5 * self._job['beat_s'])
     self._beat()
-    self._steps.look()
+    self._steps.read_heartbeats()
     lost = self._steps.lost()
     if not lost:
       return ''
@@ -166,7 +166,7 @@ class Leader:
     names = ', '.join(node.name for node in lost)
     log(f'{names} of {", ".join(hosts)} is lost: silent for '
         f'{time.monotonic() - min(n.heard for n in lost):.0f} s')
-    hindrance, lines = self._steps.place_anew(lost)
+    hindrance, lines = self._steps.replace_lost(lost)
     for line in lines:
       log(line)
     return (f'{names} cannot be placed on another host, since {hindrance}'
@@ -178,7 +178,7 @@ class Leader:
     while self._steps.alive() and time.monotonic() < deadline:
       self._beat()
       time.sleep(_TICK_S / 2)
-      self._steps.look()
+      self._steps.read_heartbeats()
 
 
 def main() -> int:

@@ -103,7 +103,7 @@ class Steps:
       node.step, node.life, node.host = step, life, ''
       node.heard, node.beat = time.monotonic(), None
 
-  def tell(self) -> None:
+  def write_leader_file(self) -> None:
     """Writes the leader's file: its heartbeat and instructions to agents."""
     self._beats += 1
     with contextlib.suppress(OSError):
@@ -112,7 +112,7 @@ class Steps:
           'lives': {node.file: node.life for node in self.nodes
                     if node.life}})
 
-  def look(self) -> None:
+  def read_heartbeats(self) -> None:
     """Reads the heartbeats of all agents."""
     now = time.monotonic()
     for node in self.nodes:
@@ -123,12 +123,12 @@ class Steps:
         node.beat, node.heard, node.host = said, now, said['host']
         node.ended = said['code']
 
-  def waited(self, seconds: float) -> None:
+  def excuse_silence(self, seconds: float) -> None:
     """Excuses the agents' silence while this process did not read."""
     for node in self.nodes:
       node.heard += seconds
 
-  def any_heard(self) -> bool:
+  def any_started(self) -> bool:
     """Returns whether any agent has started in this attempt."""
     return any(node.beat for node in self.nodes)
 
@@ -146,7 +146,7 @@ class Steps:
           found.append(node)
     return found
 
-  def place_anew(self, lost: Iterable[NodeState]) -> tuple[str, list[str]]:
+  def replace_lost(self, lost: Iterable[NodeState]) -> tuple[str, list[str]]:
     """Starts lost nodes on other hosts of their group.
 
     Returns:
@@ -182,7 +182,7 @@ class Steps:
       lines.append(f'{names} of {", ".join(before)} goes on at {host}')
       life = 1 + max(node.life for node in nodes)
       self._srun(nodes, [host], life)
-    self.tell()
+    self.write_leader_file()
     return '', lines
 
   def _host_for(self, node: NodeState, chosen) -> Optional[str]:
@@ -206,7 +206,7 @@ class Steps:
   def stop(self, how: str) -> None:
     """Tells all nodes to end; `how` is ORDERLY or QUICKLY of `places`."""
     self._stop = how
-    self.tell()
+    self.write_leader_file()
 
   def alive(self) -> bool:
     """Returns whether any node is neither lost nor ended."""

@@ -16,7 +16,7 @@ from lpg_distributed.launch.cluster.slurm import places
 
 
 class FacadeOptions(NamedTuple):
-  """The bandit's HTTP facade; see `launch/local/facade_process.py`."""
+  """Address and options of the bandit's facade; see `facade_process`."""
   host: str
   port: int
   token_file: str
