@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, Protocol, Union
 import chex
 from dm_env import specs
 
-# What one lifetime (`EnvParams`) or one parallel environment (`EnvState`)
-# carries; a tree of arrays that only the environment itself looks into.
+# Trees of arrays that only the environment itself interprets: constants of a
+# lifetime (`EnvParams`), and the state of one parallel environment
+# (`EnvState`).
 EnvParams = Any
 EnvState = Any
 
@@ -20,14 +21,14 @@ ObservationSpec = Union[specs.DiscreteArray, specs.BoundedArray]
 
 
 class TimeStep(NamedTuple):
-  """What one step returns.
+  """Result of one step.
 
   Where `discount` is 0 the episode has ended, `observation` is already the
   first one of the next episode, and nothing may be bootstrapped from it.
   """
   observation: chex.Array  # [] int32 for a table, else [...] uint8 in {0, 1}
   reward: chex.Array  # [] float32
-  discount: chex.Array  # [] float32, d_t: 1 goes on, 0 ended (also by limit)
+  discount: chex.Array  # [] float32, d_t: 0 if the episode ended, else 1
 
 
 class Environment(Protocol):
@@ -37,13 +38,13 @@ class Environment(Protocol):
   max_episode_steps: int
 
   def observation_spec(self) -> ObservationSpec:
-    """`DiscreteArray` where a state index is seen, else `BoundedArray`."""
+    """`DiscreteArray` if a state index is observed, else `BoundedArray`."""
 
   def action_spec(self) -> specs.DiscreteArray:
-    """The width of the logits; see `action_mask` for what is allowed."""
+    """Spec of A actions; `action_mask` selects those of a lifetime."""
 
   def init_params(self, key: chex.PRNGKey) -> EnvParams:
-    """Draws what is fixed for a lifetime (layout, action space, length)."""
+    """Draws the constants of a lifetime: layout, action space, length."""
 
   def action_mask(self, params: EnvParams) -> chex.Array:
     """[A] bool, the actions that exist in this lifetime."""
@@ -70,4 +71,4 @@ class Environment(Protocol):
       action: chex.Array,
       key: chex.PRNGKey,
   ) -> tuple[EnvState, TimeStep]:
-    """Takes `action` ([] int32); starts a new episode where this one ended."""
+    """Takes `action`, [] int32; starts a new episode if this one ended."""

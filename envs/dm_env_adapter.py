@@ -49,11 +49,11 @@ class DmEnv(dm_env.Environment):
       raise ValueError(f'{environment.name}: the actions that exist must be '
                        'the first ones')
     self._state: Any = None
-    self._observation: Any = None  # The first one, if an episode waits.
+    self._observation: Any = None  # Its first state, if an episode is prepared.
 
   @property
   def params(self) -> base.EnvParams:
-    """What was drawn for this lifetime."""
+    """Constants of this lifetime."""
     return self._params
 
   @property
@@ -65,11 +65,11 @@ class DmEnv(dm_env.Environment):
     return self._environment.observation_spec()
 
   def action_spec(self) -> specs.DiscreteArray:
-    """Only the actions that exist in this lifetime."""
+    """Spec of the actions that exist in this lifetime."""
     return specs.DiscreteArray(self._num_actions, name='action')
 
   def reset(self) -> dm_env.TimeStep:
-    """Starts an episode: the one that waits after a LAST step, or a new one."""
+    """Starts an episode: the prepared one after a LAST step, or a new one."""
     if self._observation is None:
       self._key, (self._state, observation) = _reset(
           self._environment, self._params, self._key)

@@ -19,7 +19,7 @@ from lpg_distributed.envs import base
 from lpg_distributed.envs import protocol
 from lpg_distributed.envs import user_module
 
-_NO_LIMIT = 2 ** 31 - 1  # of steps in an episode, where none is known
+_NO_LIMIT = 2 ** 31 - 1  # step limit of an episode if none is known
 
 def _import_gymnax():
   try:
@@ -56,12 +56,12 @@ class GymnaxEnvironment:
   """
 
   def __init__(self, name: str, environment: Any, params: Any):
-    """Takes what `gymnax.make` returns.
+    """Takes the results of `gymnax.make`.
 
     Args:
       name: for messages.
       environment: a `gymnax.environments.environment.Environment`.
-      params: of it.
+      params: parameters of the environment.
 
     Raises:
       ValueError: actions are not a finite number of choices, or observations
@@ -125,7 +125,7 @@ class GymnaxEnvironment:
   def reset(self, params: Any, key: chex.PRNGKey) -> tuple[Any, chex.Array]:
     with _quiet():
       observation, state = self._environment.reset(key, params)
-      # A step may give other types of numbers; a loop wants them always.
+      # A step may return other types, but a loop needs the same types always.
       later = jax.eval_shape(self._environment.step, key, state, jnp.int32(0),
                              params)[1]
     state = jax.tree_util.tree_map(
@@ -139,7 +139,7 @@ class GymnaxEnvironment:
   def step(self, params: Any, state: Any, action: chex.Array,
            key: chex.PRNGKey) -> tuple[Any, base.TimeStep]:
     with _quiet():
-      # gymnax 1.0 tells ends of its own from step limits, 0.0.9 does not.
+      # gymnax 1.0 distinguishes ends from step limits; 0.0.9 does not.
       observation, state, reward, *ends, _ = self._environment.step(
           key, state, action, params)
     done = functools.reduce(jnp.logical_or, ends)
@@ -149,14 +149,14 @@ class GymnaxEnvironment:
 
 
 def _checked(name: str, environment: Any, params: Any) -> GymnaxEnvironment:
-  """The environment, traced once: not all of gymnax's can be."""
+  """Traces the environment once, since some of gymnax cannot be traced."""
   wrapped = GymnaxEnvironment(name, environment, params)
   protocol.check_types(wrapped)
   return wrapped
 
 
 def wrap(environment: Any, name: str) -> GymnaxEnvironment:
-  """Takes an object that works like one of gymnax's environments.
+  """Adapts an object with the interface of gymnax's environments.
 
   Raises:
     ValueError: it does not; the message is one line.
@@ -165,13 +165,13 @@ def wrap(environment: Any, name: str) -> GymnaxEnvironment:
     return _checked(name, environment, environment.default_params)
   except ValueError:
     raise
-  except Exception as error:  # Whatever the user's code does.
+  except Exception as error:  # The user's code may raise any error.
     raise ValueError(f'{name} is not quite like an environment of gymnax: '
                      f'{user_module.one_line(error)}') from None
 
 
 def load(name: str) -> GymnaxEnvironment:
-  """Makes the environment that gymnax calls `name`, with its defaults.
+  """Makes gymnax's environment `name` with its default parameters.
 
   Raises:
     ValueError: there is none, or it does not fit; the message is one line.
@@ -187,6 +187,6 @@ def load(name: str) -> GymnaxEnvironment:
     return _checked(name, *gymnax.make(name))
   except ValueError:
     raise
-  except Exception as error:  # gymnax does not say which it raises.
+  except Exception as error:  # gymnax does not document its errors.
     raise ValueError(f'gymnax cannot make {name!r}: '
                      f'{user_module.one_line(error)}') from None

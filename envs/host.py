@@ -14,11 +14,11 @@ from lpg_distributed import errors
 
 
 class EnvironmentFailure(errors.UserError, ValueError):
-  """An environment raised, or gave what cannot be used; one line."""
+  """An environment raised, or returned an invalid value; one line."""
 
 
 class HostStep(NamedTuple):
-  """What one step of B environments returns.
+  """Result of one step of B environments.
 
   Where `discount` is 0 the episode has ended within this step, by itself or by
   a limit, and `observation` is already the first one of the next episode
@@ -26,7 +26,7 @@ class HostStep(NamedTuple):
   """
   observation: np.ndarray  # [B, ...]
   reward: np.ndarray  # [B] float32, as the environment gives it: not clipped
-  discount: np.ndarray  # [B] float32, d_t: 1 goes on, 0 ended
+  discount: np.ndarray  # [B] float32, d_t: 0 if the episode ended, else 1
   # Undiscounted returns of raw rewards, of the episodes that ended in this
   # step, in the order of environments; empty if none ended.
   episode_returns: tuple[float, ...]
@@ -39,13 +39,13 @@ class HostEnvironment(Protocol):
   frames_per_step: int  # of the emulator, per environment and step; else 1
 
   def observation_spec(self) -> specs.BoundedArray:
-    """Of one environment, without the B axis."""
+    """Spec of one environment's observation, without the B axis."""
 
   def action_spec(self) -> specs.DiscreteArray:
-    """Of one environment."""
+    """Spec of one environment's action."""
 
   def reset(self, seed: int) -> np.ndarray:
-    """Starts all episodes anew; [B, ...] observations.
+    """Starts new episodes everywhere; returns observations [B, ...].
 
     Environments differ in their randomness, and the same seed gives the same
     stream again.
@@ -55,4 +55,4 @@ class HostEnvironment(Protocol):
     """Takes [B] int32 actions; starts a new episode where one has ended."""
 
   def close(self) -> None:
-    """Frees what the environments hold; they cannot be used after."""
+    """Frees all resources; the environments cannot be used afterwards."""

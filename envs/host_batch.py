@@ -29,34 +29,34 @@ class _Step(NamedTuple):
 
 
 class _SingleEnvironment(Protocol):
-  """One environment as `HostBatch` wants it."""
+  """The interface of one environment in a `HostBatch`."""
   observation_spec: specs.Array
   action_spec: specs.DiscreteArray
 
   def reset(self, seed: int | None) -> Any:
-    """Starts an episode; `seed` is None but for the first."""
+    """Starts an episode; `seed` is given for the first one only."""
 
   def step(self, action: int) -> _Step:
-    """Does not start the next episode."""
+    """Takes a step; does not start the next episode."""
 
   def close(self) -> None:
-    """Frees what it holds."""
+    """Frees all resources."""
 
 
 @contextlib.contextmanager
 def _guard(name: str, what: str) -> Iterator[None]:
-  """Names the environment in errors of its own code."""
+  """Adds the environment's name to errors of its code."""
   try:
     yield
   except host.EnvironmentFailure:
     raise
-  except Exception as error:  # Whatever the environment raises.
+  except Exception as error:  # The environment may raise any error.
     raise host.EnvironmentFailure(
         f'{name}: {what} raised {user_module.one_line(error)}') from error
 
 
 def _array_spec(spec: Any, name: str) -> specs.Array:
-  """`spec` if agents can see it, with float64 as float32.
+  """Checks a spec of observations; converts float64 to float32.
 
   Raises:
     EnvironmentFailure: it is not one array of numbers.
@@ -105,7 +105,7 @@ class _SingleDmEnv:
     return step
 
   def reset(self, seed):
-    del seed  # The factory was given it.
+    del seed  # The factory received the seed.
     return self._check(self._environment.reset(), 'reset').observation
 
   def step(self, action):
@@ -181,7 +181,7 @@ def _describe(found: Any) -> str:
 
 
 def is_gymnasium(environment: Any) -> bool:
-  """Whether it is a `gymnasium.Env`, without importing gymnasium."""
+  """Returns whether an object is a `gymnasium.Env`, without importing it."""
   return any(cls.__module__.split('.')[0] == 'gymnasium'
              and cls.__name__ == 'Env' for cls in type(environment).__mro__)
 
@@ -198,7 +198,7 @@ def _wrap(environment: Any, name: str) -> _SingleEnvironment:
 
 
 def _takes(function: Callable[..., Any], name: str) -> bool:
-  """Whether it may be called with this argument by name."""
+  """Returns whether a callable accepts this keyword argument."""
   try:
     parameters = inspect.signature(function).parameters.values()
   except (TypeError, ValueError):
@@ -208,7 +208,7 @@ def _takes(function: Callable[..., Any], name: str) -> bool:
 
 
 def takes_seed(factory: Callable[..., Any]) -> bool:
-  """Whether what makes an environment has a parameter `seed`."""
+  """Returns whether a factory of environments has a parameter `seed`."""
   try:
     return 'seed' in inspect.signature(factory).parameters
   except (TypeError, ValueError):
@@ -313,7 +313,7 @@ class HostBatch:
   def _convert(self, found: np.ndarray, dtype: np.dtype) -> np.ndarray:
     with np.errstate(invalid='ignore', over='ignore'):
       converted = found.astype(dtype)
-      # Rounding of floating point numbers is no loss.
+      # Rounding of floating point numbers is allowed.
       lost = (np.isfinite(found) & ~np.isfinite(converted)
               if dtype.kind == 'f' else converted != found)
     if np.any(lost):
@@ -362,7 +362,7 @@ class HostBatch:
     for environment in self._environments:
       try:
         environment.close()
-      except Exception as error:  # Its work is done; the others go on.
+      except Exception as error:  # The others are closed too.
         logging.warning('%s: close raised %s', self._name,
                         user_module.one_line(error))
     self._environments = []

@@ -1,4 +1,4 @@
-"""Names of environments to meta-train on; looking at one needs no JAX.
+"""Names of environments for meta-training; parsed without JAX.
 
     chain_short                       one of `suite.ENVIRONMENTS`
     module/PACKAGE.MODULE:FUNCTION    your own; see `docs/own_environment.md`
@@ -18,22 +18,22 @@ _OTHERS = 'module/PACKAGE.MODULE:FUNCTION, gymnax/NAME'
 
 
 def is_module_path(path: str) -> bool:
-  """Whether it reads PACKAGE.MODULE:FUNCTION."""
+  """Returns whether a text has the form PACKAGE.MODULE:FUNCTION."""
   return bool(_MODULE_PATH.fullmatch(path))
 
 
 def is_own(name: str) -> bool:
-  """Whether it names an environment beside those of `suite`."""
+  """Returns whether a name is that of the user's own environment."""
   kind, _, rest = str(name).partition('/')
   return (kind in (GYMNAX, OBJECT) and bool(rest)
           or kind == MODULE and is_module_path(rest))
 
 
 def check_trainable(name: str, agents: Container[str]) -> None:
-  """Raises a one-line ValueError if nothing can be trained under this name.
+  """Raises a one-line ValueError if there is no environment of this name.
 
   Args:
-    name: as in `Config.environments`.
+    name: an item of `Config.environments`.
     agents: names that have a row of agents.
   """
   if name in suite.SETTINGS or is_own(name):

@@ -1,4 +1,4 @@
-"""Environments of users: what they may leave out, and what is checked.
+"""Completes and checks environments of users.
 
 An own environment needs `reset`, `step`, its number of actions, and of states
 if it observes a state index:
@@ -9,7 +9,7 @@ if it observes a state index:
     step(params, state, action, key) -> state, (observation, reward, d_t)
 
 `complete` adds the rest of `base.Environment`. `check` runs an environment for
-some steps and says in one line what breaks the protocol.
+some steps and says in one line what violates the protocol.
 """
 
 import inspect
@@ -28,16 +28,16 @@ _METHODS = ('init_params', 'action_mask', 'observation_spec', 'action_spec',
             'reset', 'reset_midway', 'step')
 _WRONG_STEP = ('step gives something else; allowed: state, (observation, '
                'reward, d_t)')
-_NUM_ENVS, _NUM_STEPS = 8, 100  # that `check` runs
+_NUM_ENVS, _NUM_STEPS = 8, 100  # numbers of steps and copies that `check` runs
 _MOST_PHASES = 100  # random steps before a lifetime's first episode
 
 
 class ProtocolError(ValueError):
-  """An environment breaks the protocol; the message is one line."""
+  """An environment violates the protocol; the message is one line."""
 
 
 def _num_arguments(method: Any) -> int:
-  """How many positional arguments a bound method needs; -1: not known."""
+  """Returns the number of required positional arguments; -1: unknown."""
   try:
     parameters = inspect.signature(method).parameters.values()
   except (TypeError, ValueError):
@@ -47,7 +47,7 @@ def _num_arguments(method: Any) -> int:
 
 
 def looks_like_jax(made: Any) -> bool:
-  """Whether it has `reset(params, key)` and `step(params, state, action, key)`.
+  """Checks for `reset(params, key)` and `step(params, state, action, key)`.
 
   Environments of dm_env and gymnasium have methods of these names with other
   arguments.
@@ -57,14 +57,14 @@ def looks_like_jax(made: Any) -> bool:
 
 
 def is_complete(made: Any) -> bool:
-  """Whether it has all of `base.Environment`."""
+  """Returns whether an object has all methods of `base.Environment`."""
   return (all(callable(getattr(made, method, None)) for method in _METHODS)
           and isinstance(getattr(made, 'max_episode_steps', None), int)
           and isinstance(getattr(made, 'name', None), str))
 
 
 def complete(made: Any, name: str) -> base.Environment:
-  """`made` itself if it is complete, else with the rest added.
+  """Adds the methods that `made` lacks; returns it unchanged if complete.
 
   Raises:
     ProtocolError: something that is needed is missing.
@@ -147,7 +147,7 @@ def _is_number(x: Any) -> bool:
 
 
 def _arrays(tree: Any) -> Any:
-  """Python's numbers as arrays whose types later steps do not change."""
+  """Converts Python numbers to arrays with types that steps do not change."""
   def convert(x):
     x = jnp.asarray(x)
     return x.astype(x.dtype) if _is_number(x) else x
@@ -176,7 +176,7 @@ def walk(environment: base.Environment, params: base.EnvParams,
 
 
 def trace(function: Callable[[], Any], name: str, what: str) -> Any:
-  """Shapes and types of what `function` returns.
+  """Traces `function`; returns the shapes and types of its result.
 
   Raises:
     ProtocolError: it cannot be traced.
@@ -185,8 +185,8 @@ def trace(function: Callable[[], Any], name: str, what: str) -> Any:
     return jax.eval_shape(function)
   except ProtocolError:
     raise
-  except Exception as error:  # Whatever the user's code does.
-    # JAX's messages go on for many lines; the first has the cause.
+  except Exception as error:  # The user's code may raise any error.
+    # JAX's messages have many lines; the first states the cause.
     reason = user_module.one_line(error).split(' See https')[0]
     raise ProtocolError(f'{name}: {what} cannot be compiled by JAX '
                         f'({reason})') from None
@@ -230,7 +230,7 @@ def check_types(environment: base.Environment) -> None:
   try:
     spec = environment.observation_spec()
     num_actions = int(environment.action_spec().num_values)
-  except Exception as error:  # Whatever the user's code does.
+  except Exception as error:  # The user's code may raise any error.
     raise ProtocolError(f'{name}: its specifications cannot be read '
                         f'({user_module.one_line(error)}); allowed: '
                         'num_actions and num_states, or those of dm_env'
@@ -296,7 +296,7 @@ def _check_step(environment: base.Environment, spec: Any) -> None:
 
 
 def _rollout(environment: base.Environment) -> Callable[..., Any]:
-  """A compiled function from a key to what random actions meet."""
+  """Compiles a function from a key to statistics of random actions."""
   def run(key):
     params = environment.init_params(key)
     logits = jnp.where(environment.action_mask(params), 0., -jnp.inf)
@@ -318,10 +318,10 @@ def _rollout(environment: base.Environment) -> Callable[..., Any]:
 
 
 def check(environment: base.Environment) -> None:
-  """Checks types, and what random actions meet in 100 steps of 8 copies.
+  """Checks types, and 100 steps of 8 copies under random actions.
 
   Raises:
-    ProtocolError: something breaks the protocol.
+    ProtocolError: the environment violates the protocol.
   """
   check_types(environment)
   name, key = environment.name, jax.random.PRNGKey(0)
@@ -329,11 +329,11 @@ def check(environment: base.Environment) -> None:
   if not jax.tree_util.tree_leaves(environment.init_params(key)):
     raise ProtocolError(f'{name}: init_params gives no array; allowed: at '
                         'least one, or no init_params')
-  try:  # Traced twice, so that what NumPy draws differs.
+  try:  # Traced twice, so that random numbers of NumPy would differ.
     observation, reward, discount = found = jax.tree_util.tree_map(
         np.asarray, _rollout(environment)(key))
     again = jax.tree_util.tree_map(np.asarray, _rollout(environment)(key))
-  except Exception as error:  # Whatever the user's code does.
+  except Exception as error:  # The user's code may raise any error.
     raise ProtocolError(f'{name}: reset and step fail under jax.jit and '
                         f'jax.vmap ({user_module.one_line(error)})') from None
   if not all(np.array_equal(x, y, equal_nan=x.dtype.kind == 'f')

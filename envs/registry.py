@@ -1,4 +1,4 @@
-"""Environments by identifier, as `gymnax/CartPole-v1`: a kind, then a name.
+"""Environments by identifier KIND/NAME, such as `gymnax/CartPole-v1`.
 
     atari/GAME              one of the 57, by ALE
     gymnax/NAME             pure JAX
@@ -30,7 +30,7 @@ KINDS = ('atari', 'gymnax', 'bsuite', 'gymnasium', 'module')
 
 
 class LoadedEnvironment(NamedTuple):
-  """An environment, ready for a loop."""
+  """A loaded environment: pure JAX, or on the host."""
   kind: str  # one of KINDS
   # The pure-JAX environment; or None, and from B to a batch on the host.
   jax: Optional[base.Environment]
@@ -41,7 +41,7 @@ class LoadedEnvironment(NamedTuple):
 
 
 def split(env_id: str) -> tuple[str, str]:
-  """Kind and name of an identifier.
+  """Splits an identifier into kind and name.
 
   Raises:
     ValueError: it has none; the message is one line.
@@ -118,7 +118,7 @@ def make_gymnasium(name: str, **arguments: Any) -> Any:
     raise ImportError(
         'gymnasium environments need gymnasium, which cannot be imported '
         f'({error}); install it with: pip install gymnasium') from None
-  # It also prints warnings about versions to the standard error.
+  # It also prints warnings about versions to standard error.
   with contextlib.redirect_stderr(io.StringIO()):
     try:
       if name.startswith('ALE/'):
@@ -139,13 +139,13 @@ def _load_gymnasium(name: str) -> LoadedEnvironment:
 
 
 def _make_own(function: Callable[..., Any], path: str, seed: int) -> Any:
-  """Calls the user's function, with `seed=` where it has such a parameter."""
+  """Calls the user's function, with `seed=` if it has that parameter."""
   arguments = {'seed': seed} if host_batch.takes_seed(function) else {}
   return user_module.call(function, path, **arguments)
 
 
 def _as_jax(made: Any, name: str) -> Optional[base.Environment]:
-  """The pure-JAX environment that was made, if it is one."""
+  """Returns a made environment if it is pure JAX, else None."""
   if hasattr(made, 'step_env') and hasattr(made, 'reset_env'):
     from lpg_distributed.envs import gymnax_adapter
     return gymnax_adapter.wrap(made, name)
@@ -164,7 +164,7 @@ def _load_module(name: str) -> LoadedEnvironment:
   if environment is not None:
     return LoadedEnvironment('module', environment, None)
   if callable(getattr(made, 'close', None)):
-    with contextlib.suppress(Exception):  # It is not used any more.
+    with contextlib.suppress(Exception):  # It was made only to find its kind.
       made.close()
   make = functools.partial(_make_own, function, name)
   return LoadedEnvironment(
@@ -173,7 +173,7 @@ def _load_module(name: str) -> LoadedEnvironment:
 
 
 def load(env_id: str, preset: str = 'dm_noop') -> LoadedEnvironment:
-  """Finds the environment of an identifier; see the module's text.
+  """Loads the environment of an identifier; see the module docstring.
 
   Args:
     env_id: kind and name.
@@ -190,12 +190,12 @@ def load(env_id: str, preset: str = 'dm_noop') -> LoadedEnvironment:
           'gymnasium': _load_gymnasium, 'module': _load_module}[kind](name)
 
 
-# Given to `api.meta_train`; by name.
+# Environments given to `api.meta_train`, by name.
 _OBJECTS: dict[str, base.Environment] = {}
 
 
 def register(made: Any) -> str:
-  """Makes an object an environment of this process; returns its name.
+  """Registers an environment object in this process; returns its name.
 
   Raises:
     ValueError: it is none; the message is one line.
@@ -213,7 +213,7 @@ def register(made: Any) -> str:
 
 
 def load_trainable(name: str) -> base.Environment:
-  """Makes an environment to meta-train on; see `names`.
+  """Loads an environment for meta-training; see `names`.
 
   Args:
     name: as in `Config.environments`.
@@ -231,7 +231,7 @@ def load_trainable(name: str) -> base.Environment:
       raise ValueError(f'{name} was an object in another Python process; '
                        'allowed here: module/PACKAGE.MODULE:FUNCTION')
     return _OBJECTS[name]
-  with jax.ensure_compile_time_eval():  # A caller may be traced just now.
+  with jax.ensure_compile_time_eval():  # The caller may be in a trace.
     environment = load(name).jax
   if environment is None:
     raise ValueError(f'{name} is not a JAX environment, with reset(params, '

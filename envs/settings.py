@@ -1,6 +1,6 @@
-"""What distinguishes the environments of one kind, as plain data.
+"""Settings of the training environments, as plain data.
 
-Apart from the environments themselves, so that looking up a name needs no JAX.
+They are apart from the environments, so that looking up a name needs no JAX.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ class GridWorldSettings:
   width: int
   objects: tuple[ObjectType, ...]
   max_episode_steps: int
-  tabular: bool  # False: objects move about, and are seen as planes
+  tabular: bool  # False: objects are placed at random and observed as planes
   walls: tuple[str, ...] = ()  # rows; '#' is a wall
 
 
@@ -32,4 +32,4 @@ class DelayedChainSettings:
   min_length: int
   max_length: int  # inclusive
   noisy_rewards: bool = False
-  distractor: bool = False  # 22 bits are seen, two of them relevant
+  distractor: bool = False  # 22 bits are observed, two of them relevant

@@ -121,7 +121,7 @@ def check_name(name: str) -> None:
 
 
 def load(name: str) -> base.Environment:
-  """Makes the environment that is called `name`.
+  """Returns the environment called `name`.
 
   Raises:
     ValueError: there is no such environment; the message lists all names.

@@ -1,4 +1,4 @@
-"""The module of `module/PACKAGE.MODULE:FUNCTION`: its function, its files."""
+"""Loads `module/PACKAGE.MODULE:FUNCTION`, and finds its source files."""
 
 import importlib
 import importlib.util
@@ -12,7 +12,7 @@ from lpg_distributed.envs import names
 
 
 def one_line(error: BaseException) -> str:
-  """Type and message of an error from someone else's code."""
+  """Formats an error of the user's code: type and message."""
   text = ' '.join(str(error).split())
   if len(text) > 300:
     text = text[:300] + ' ...'
@@ -20,7 +20,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _search_here() -> None:
-  """Adds the current directory, where `python -m` looks, too."""
+  """Adds the current directory to the import path, as `python -m` does."""
   if os.getcwd() not in sys.path:
     sys.path.insert(0, os.getcwd())
 
@@ -39,7 +39,7 @@ def load_function(path: str) -> Callable[..., Any]:
   _search_here()
   try:
     module = importlib.import_module(module_name)
-  except (Exception, SystemExit) as error:  # Whatever the module does.
+  except (Exception, SystemExit) as error:  # The module may raise any error.
     raise ValueError(
         f'module {module_name!r} cannot be imported ({one_line(error)}); it is '
         'looked for in the current directory and on PYTHONPATH') from None
@@ -52,20 +52,20 @@ def load_function(path: str) -> Callable[..., Any]:
 
 def call(function: Callable[..., Any], path: str, *args: Any,
          **kwargs: Any) -> Any:
-  """Calls what the user wrote to make an environment.
+  """Calls the user's function that makes an environment.
 
   Raises:
     EnvironmentFailure: it raised.
   """
   try:
     return function(*args, **kwargs)
-  except Exception as error:  # Whatever the function does.
+  except Exception as error:  # The function may raise any error.
     raise host.EnvironmentFailure(
         f'module/{path} raised {one_line(error)}') from None
 
 
 def source_to_copy(path: str) -> Optional[str]:
-  """The file, or the directory of the package, that another host needs.
+  """Returns the file or package directory that another host needs.
 
   None for what is installed with Python's packages, which other hosts are
   expected to have.
