@@ -12,9 +12,9 @@ import numpy as np
 from lpg_distributed import config as config_lib
 from lpg_distributed import errors
 from lpg_distributed import fields
+from lpg_distributed import files
 from lpg_distributed.core import policy as policy_lib
 from lpg_distributed.envs import suite
-from lpg_distributed.store import files
 from lpg_distributed.store import tree_file
 
 _FILE = 'policy.npz'
