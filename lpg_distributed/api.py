@@ -57,8 +57,7 @@ def create_rule(seed: int = 0,
   """Draws a new, untrained rule.
 
   Args:
-    seed: seed of its parameters. A run with the same `run.seed` and `rule`
-      starts from the same parameters.
+    seed: a run with the same `run.seed` and `rule` starts from the same rule.
     config: sizes; None: those of the paper (30 predictions, LSTM of 256).
   """
   global_settings.check()
@@ -115,8 +114,7 @@ def apply_rule(rule: Rule,
     discount: [T, ...], d_t: 0 where the transition ended its episode, else 1.
     gamma: the discount factor, [] or [T, ...].
     action_probability: [T, ...], pi(a_t|s_t) of the action that was taken.
-    y: [T+1, ..., M], the agent's predictions at s_0 to s_T; each sums to 1 over
-      M.
+    y: [T+1, ..., M], the agent's predictions at s_0 to s_T; each sums to 1.
     **inputs: [T, ...], additional inputs, if `core.rule_inputs.INPUTS` has any.
 
   Returns:
@@ -159,11 +157,9 @@ def _apply(config: config_lib.RuleConfig, eta: chex.Array,
 def load_environment(name: str) -> base.Environment:
   """Returns one of the fifteen training environments, in pure JAX.
 
-  - `params = init_params(key)` draws the layout of a lifetime.
-  - `state, observation = reset(params, key)` starts an episode.
-  - `state, timestep = step(params, state, action, key)` takes a step.
-
-  These functions are for one environment and support `jit` and `vmap`.
+  `params = init_params(key)` draws the layout of a lifetime. `state,
+  observation = reset(params, key)` and `state, timestep = step(params, state,
+  action, key)` are for one environment and support `jit` and `vmap`.
   `envs.dm_env_adapter.DmEnv` converts it to a `dm_env.Environment`.
 
   Raises:
@@ -302,12 +298,10 @@ def train_agents(rule: Rule,
     seed: seed of layouts, agents and actions.
 
   Returns:
-    `core.train_agents.Lifetimes` as NumPy arrays. Its fields include:
-    - `final_return` [L]: mean over environments of the undiscounted return of
-      the last whole episode.
-    - `episode_return` and `num_episodes` [N, L]: mean return and number of the
-      episodes that ended after each update.
-    - `theta`: parameters of the agents, leaves [L, ...].
+    `core.train_agents.Lifetimes` as NumPy arrays. `final_return` [L]: mean over
+    environments of the last whole episode's undiscounted return.
+    `episode_return` and `num_episodes` [N, L]: of the episodes that ended after
+    each update. `theta`: parameters of the agents, leaves [L, ...]. And more.
 
   Raises:
     ValueError: there is no such environment, or a number is not allowed.
