@@ -82,8 +82,7 @@ class MetaLearner:
     self._update_lock = threading.Lock()
     self._frozen = False  # Training has ended; eta is final.
     self._finished = False  # The last checkpoint is written or abandoned.
-    # Seconds to wait until workers in other processes know that training has
-    # finished.
+    # Seconds for workers in other processes to learn that training has ended.
     self.last_word_s = 0.
     self._row: dict[str, float] = {}
     self._num_rollbacks = 0
