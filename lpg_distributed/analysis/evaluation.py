@@ -13,6 +13,7 @@ from lpg_distributed.core import lpg_network
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents
 from lpg_distributed.core.update_rules import registry
+from lpg_distributed.envs import suite
 from lpg_distributed.store import saved_bandit
 
 # Folded into the key in place of a shard id, which is always smaller.
@@ -46,10 +47,10 @@ def with_ablations(config: config_lib.RuleConfig, eta: np.ndarray, full: str,
   return variants
 
 
-def held_out_key(seed: int, index: int) -> chex.PRNGKey:
-  """Key of held-out lifetimes; `index` is that of the environment."""
+def held_out_key(seed: int, stream: int) -> chex.PRNGKey:
+  """Key of held-out lifetimes; `stream` keeps comparisons apart."""
   return jax.random.fold_in(
-      jax.random.fold_in(jax.random.PRNGKey(seed), _HELD_OUT), index)
+      jax.random.fold_in(jax.random.PRNGKey(seed), _HELD_OUT), stream)
 
 
 def hold(config: config_lib.RuleConfig, eta: np.ndarray, name: str,
@@ -123,8 +124,8 @@ class Comparison:
     self._config, self._environment = config, environment
     self._num_lifetimes = num_lifetimes
     self._simulate = LifetimeSimulator(config, environment, num_lifetimes)
-    self._key = held_out_key(config.run.seed,
-                             config.environments.index(environment))
+    # By name, so that other environments of the run do not change it.
+    self._key = held_out_key(config.run.seed, suite.seed_number(environment))
 
   def scores(self, variants: dict[str, Variant],
              bandit_state: Optional[dict[str, Any]]) -> dict[str, KindScore]:

@@ -91,6 +91,15 @@ def test_lifetimes_are_held_out(lives, eta):
   assert not np.any(np.all(shards == seen['one'][0], axis=-1))
 
 
+@pytest.mark.parametrize('others', [(), ('chain_long',)])
+def test_lifetimes_depend_on_the_name_of_their_environment(others):
+  """Not on its place in the run's list; 10 is the number of chain_short."""
+  config = dataclasses.replace(CONFIG, environments=(*others, ENVIRONMENT))
+  np.testing.assert_array_equal(
+      evaluation.Comparison(config, ENVIRONMENT, L)._key,
+      evaluation.held_out_key(CONFIG.run.seed, 10))
+
+
 def test_arms_are_those_of_the_bandit(lives, eta):
   server = bandit_server.BanditServer(CONFIG)
   server.end_step(0, [[0, 0, 0, ENVIRONMENT, 0, -9.],
