@@ -4,6 +4,7 @@ import errno
 import importlib.util
 import os
 import shlex
+import signal
 import socket
 import sys
 import threading
@@ -21,6 +22,11 @@ LAUNCH_TYPES = ('embedded', 'local_mt', 'local_mp', 'slurm')
 
 class UsageError(errors.UserError, ValueError):
   """The command cannot be run; the message is one line."""
+
+
+def warn(text: str) -> None:
+  """Prints a warning in one line."""
+  print(f'warning: {errors.printable(text)}', file=sys.stderr, flush=True)
 
 
 def require(*needed) -> None:
@@ -118,6 +124,10 @@ def call(main: Callable[[], int], arguments: Sequence[str],
     if error.errno not in _BAD_DISK:
       raise
     return errors.report(error)
+  except MemoryError:
+    return errors.report(UsageError(
+        'there is not enough memory; allowed: smaller settings, or a higher '
+        'limit (ulimit -v) if there is one'))
 
 
 def run(main: Callable[[], int],
@@ -130,7 +140,11 @@ def run(main: Callable[[], int],
   except OSError:
     sys.exit(errors.report(UsageError(
         'the current directory is gone; change into another')))
-  code = call(main, sys.argv, flag_values)
+  try:
+    code = call(main, sys.argv, flag_values)
+  except KeyboardInterrupt:  # Before, or after, a command handles signals.
+    print('interrupted', file=sys.stderr, flush=True)
+    code = 128 + signal.SIGINT
   try:
     sys.stdout.flush()
     sys.stderr.flush()

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import resource
 import subprocess
 import sys
 import sysconfig
@@ -46,6 +47,9 @@ _MARK = 'LPG_ENVIRONMENT_SET'
 # Starts JAX's backends, which read XLA_FLAGS and JAX_PLATFORMS.
 _PROBE = 'import jax; jax.devices()'
 _PROBE_S = 300.
+# Importing reserves 1.5 GiB of addresses, and compiling more. A limit of
+# addresses says little about memory, since most are never used.
+_LEAST_ADDRESSES = 3 * 2 ** 30
 
 
 def root() -> str:
@@ -174,6 +178,21 @@ def _probe(wanted: Mapping[str, str], variables: Mapping[str, str]) -> None:
         f'{" ".join(f"{k}={v}" for k, v in asked.items())}: {said}')
 
 
+def check_addresses() -> None:
+  """Refuses a limit of addresses under which JAX cannot work.
+
+  Raises:
+    SettingsError: the message is one line.
+  """
+  limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+  if limit != resource.RLIM_INFINITY and limit < _LEAST_ADDRESSES:
+    raise global_settings.SettingsError(
+        f'a process may have {limit / 2 ** 30:.1f} GiB of addresses here '
+        '(ulimit -v, or RLIMIT_AS), and JAX reserves more than it uses; '
+        f'allowed: {_LEAST_ADDRESSES / 2 ** 30:g} GiB or more, better '
+        'unlimited')
+
+
 def _warn_of_unused(wanted: Mapping[str, str]) -> None:
   removed = [f'{name}={os.environ[name]}' for name in global_settings.REMOVED
              if name in os.environ]
@@ -194,8 +213,10 @@ def ensure(variables: Mapping[str, str], here: bool = True) -> None:
     here: whether JAX is used on this host and so must start here.
 
   Raises:
-    SettingsError: JAX does not start under the user's settings.
+    SettingsError: JAX does not start under the user's settings or limits.
   """
+  if here:
+    check_addresses()
   wanted = environment(variables)
   # The mark is the process number: `exec` keeps it, and children differ.
   if wanted == dict(os.environ) or os.environ.get(_MARK) == str(os.getpid()):

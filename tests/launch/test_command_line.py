@@ -308,3 +308,18 @@ def test_a_bad_disk_is_one_line(number, code, one_line):
       capture_output=True, text=True, timeout=100, check=False)
   assert result.returncode == code and "'a/file'" in result.stderr
   assert (result.stderr.count('\n') == 1) == one_line, result.stderr
+
+
+@pytest.mark.parametrize('error, code, text', [
+    ('MemoryError', 2, 'error: there is not enough memory; allowed: smaller '
+     'settings, or a higher limit (ulimit -v) if there is one\n'),
+    ('KeyboardInterrupt', 130, 'interrupted\n')])
+def test_memory_and_early_signals_are_one_line(error, code, text):
+  """Both ended in a traceback."""
+  result = subprocess.run(
+      [sys.executable, '-c', 'from launch import command\n'
+       'def main():\n'
+       f'  raise {error}\n'
+       'command.run(main, flag_values=None)\n'],
+      capture_output=True, text=True, check=False)
+  assert (result.returncode, result.stderr) == (code, text)

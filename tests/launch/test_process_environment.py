@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 
@@ -147,6 +148,17 @@ def test_settings_under_which_jax_does_not_start_are_refused(
   done = run_command(tmp_path, **variables)
   assert done.returncode == 2 and done.stdout == ''
   assert done.stderr == f'error: JAX does not start with {message}\n'
+
+
+def test_too_few_addresses_are_refused(monkeypatch):
+  """Under `ulimit -v 1000000` JAX's import ended in a traceback."""
+  unlimited = resource.RLIM_INFINITY
+  monkeypatch.setattr(resource, 'getrlimit', lambda kind: (10 ** 9, unlimited))
+  with pytest.raises(global_settings.SettingsError, match=(
+      r'may have 0\.9 GiB of addresses .*ulimit -v')):
+    process_environment.ensure(process_environment.WORKER)
+  monkeypatch.setattr(resource, 'getrlimit', lambda kind: (unlimited,) * 2)
+  process_environment.check_addresses()
 
 
 def test_the_installed_jax_is_asked_as_the_fake_one_is():
