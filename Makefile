@@ -52,7 +52,8 @@ test-main: venv
 test-current: venv-current
 	$(CURRENT_PYTHON) -m pytest tests/core tests/envs tests/store \
 	  tests/meta_testing tests/figures tests/test_config.py \
-	  tests/test_public_interface.py tests/launch/test_main.py \
+	  tests/test_public_interface.py tests/test_policies.py \
+	  tests/test_notebooks.py tests/launch/test_main.py \
 	  tests/benchmarks/test_accelerator.py \
 	  -m 'not long and not pinned' $(PYTEST)
 

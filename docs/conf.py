@@ -13,9 +13,10 @@ from lpg_distributed.launch import main  # noqa: E402
 project = 'LPG, the Learned Policy Gradient'
 author = 'The LPG maintainers'
 release = version = lpg_distributed.__version__
-extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon',
+extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon',
               'sphinx.ext.viewcode']
 myst_heading_anchors = 4
+nb_execution_mode = 'off'  # Notebooks are shown as they are stored.
 html_theme = 'furo'
 html_title = f'LPG {version}'
 exclude_patterns = ['requirements.txt']

@@ -14,10 +14,9 @@ _PLAIN = (
             (*_ROOT.glob('docs/*.md'), *_ROOT.glob('docs/results/*.md'))))
 
 
-def _prose(path):
+def _prose(text):
   """Paragraphs and list items, without code, tables, headings and images."""
-  text = re.sub(r'```.*?```', '', path.read_text(encoding='utf-8'),
-                flags=re.DOTALL)
+  text = re.sub(r'```.*?```', '', text, flags=re.DOTALL)
   lines = [line for line in text.splitlines()
            if not line.lstrip().startswith(('|', '#', '!'))]
   text = re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', '\n'.join(lines))
@@ -26,7 +25,11 @@ def _prose(path):
 
 
 def sentences(path):
-  for paragraph in _prose(path):
+  yield from sentences_of(path.read_text(encoding='utf-8'))
+
+
+def sentences_of(text):
+  for paragraph in _prose(text):
     yield from (' '.join(s.split()) for s in
                 re.split(r'(?<=[.!?:;])\s+', paragraph) if s.strip())
 
