@@ -26,8 +26,7 @@ _ROOT = pathlib.Path(__file__).resolve().parent.parent
 _WEIGHTS = _ROOT / 'lpg_distributed' / 'weights'
 _DOCUMENTS = sorted(
     path for pattern in ('*.md', 'docs/**/*.md', 'docker/*.md',
-                         'benchmarks/*.md', 'lpg_distributed/weights/*.md',
-                         'tests/*.md')
+                         'benchmarks/*.md', 'lpg_distributed/weights/*.md')
     for path in _ROOT.glob(pattern) if '_generated' not in path.parts)
 _PACKAGES = ('envs', 'launch', 'lpg_distributed', 'tests', 'docs', 'docker',
              'benchmarks', 'core', 'nodes')
