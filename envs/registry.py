@@ -17,6 +17,7 @@ import io
 from typing import Any, Callable, NamedTuple, Optional
 
 import jax
+import numpy as np
 
 from lpg_distributed.envs import base
 from lpg_distributed.envs import host
@@ -93,8 +94,12 @@ def _bsuite_factory(name: str) -> Callable[[int], Any]:
   takes_seed = 'seed' in inspect.signature(make_one).parameters
 
   def factory(seed):
-    seeded = {'seed': seed % 2 ** 31} if takes_seed else {}
-    return bsuite.load(experiment, {**settings, **seeded})
+    seed %= 2 ** 31
+    seeded = {'seed': seed} if takes_seed else {}
+    made = bsuite.load(experiment, {**settings, **seeded})
+    if experiment == 'deep_sea_stochastic':  # Its `load` hides the seed.
+      made._rng = np.random.RandomState(seed)
+    return made
 
   return factory
 

@@ -110,6 +110,18 @@ def test_a_module_path():
   assert batch.reset(0).shape == (2, 2)
 
 
+def test_a_seed_repeats_where_bsuite_hides_its_own():
+  """The wind of deep_sea_stochastic was another each time."""
+  pytest.importorskip('bsuite')
+  batch = registry.load('bsuite/deep_sea_stochastic/0').make_host(1)
+
+  def live():
+    return [batch.reset(5), *(batch.step(np.int32([t % 2])).observation
+                              for t in range(60))]
+
+  assert np.array_equal(live(), live())
+
+
 def test_bsuite():
   pytest.importorskip('bsuite')
   batch = registry.load('bsuite/catch/0').make_host(3)
