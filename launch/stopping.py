@@ -1,8 +1,10 @@
 """Handles signals, so that a command ends after saving its state."""
 
+import os
 import signal
+import sys
 import threading
-from typing import Any, Callable, Iterable
+from typing import Any, Callable, Iterable, Optional
 
 _NEEDED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -47,6 +49,39 @@ def take_back() -> None:
   signal.pthread_sigmask(signal.SIG_UNBLOCK, _NEEDED)
 
 
+class _Listener:
+  """Hears of signals while the main thread is in a call that does not return.
+
+  Python calls handlers in the main thread, between two of its instructions.
+  Compiled code may not come back to them, so a thread reads the numbers that
+  the interpreter writes to a pipe at once.
+  """
+
+  def __init__(self, hear: Callable[[int], None]):
+    self._hear = hear
+    self._read, self._write = os.pipe()
+    os.set_blocking(self._write, False)
+    self._before = signal.set_wakeup_fd(
+        self._write, warn_on_full_buffer=False)
+    self._thread = threading.Thread(target=self._listen, daemon=True)
+    self._thread.start()
+
+  def _listen(self) -> None:
+    while True:
+      for number in os.read(self._read, 100):
+        if not number:
+          return
+        self._hear(number)
+
+  def close(self) -> None:
+    signal.set_wakeup_fd(self._before)
+    os.set_blocking(self._write, True)
+    os.write(self._write, b'\0')  # No signal has this number.
+    self._thread.join()
+    os.close(self._read)
+    os.close(self._write)
+
+
 class Stopping:
   """Records the first signal and sets `event`."""
 
@@ -57,14 +92,36 @@ class Stopping:
     self._second_ends = second_ends
     self._before: dict[int, Any] = {}
     self._ignored: frozenset[int] = frozenset()
+    self._listener: Optional[_Listener] = None
+    self._heard: list[int] = []
 
   def __enter__(self) -> 'Stopping':
     self._ignored = ignored()
     self._before = install(self.handle)
+    if self._second_ends:
+      self._listener = _Listener(self._hear)
     return self
 
   def __exit__(self, *exc_info) -> None:
+    if self._listener is not None:
+      self._listener.close()
     restore(self._before)
+
+  def _hear(self, number: int) -> None:
+    """Does what `handle` does, in the listener's thread."""
+    if number not in self._before:
+      return
+    if number in self._heard:  # The main thread has not handled the first.
+      self.end()
+    self._heard.append(number)
+    self._note(number)
+
+  def end(self) -> None:
+    """Ends the process at once, from any thread."""
+    if sys.stderr is not None and sys.stderr.isatty():
+      sys.stderr.write('\x1b[?25h')  # Shows the cursor that progress hides.
+      sys.stderr.flush()
+    os._exit(self.exit_code)
 
   def replace(self, handler: Callable[[int, Any], None]) -> None:
     """Handles the signals otherwise, until the end of the context.
@@ -79,11 +136,14 @@ class Stopping:
   def handle(self, number, frame) -> None:
     """Records a signal; a handler that replaces this one may call it."""
     del frame
+    self._note(number)
+    if self._second_ends:
+      signal.signal(number, signal.SIG_DFL)
+
+  def _note(self, number: int) -> None:
     if not self.signal:  # Within `set`, a second `set` would wait for ever.
       self.signal = number
       self.event.set()
-    if self._second_ends:
-      signal.signal(number, signal.SIG_DFL)
 
   @property
   def exit_code(self) -> int:

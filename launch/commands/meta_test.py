@@ -65,10 +65,12 @@ def make_watch(job, display):
              f'{status.env_steps_per_s:,.0f} env steps/s']
     if status.seconds_left is not None:
       parts.append(f'{status.seconds_left:,.0f} s left')
+    notes = (['no episode has ended yet']
+             if status.last_return is None and status.env_steps else [])
     shown = ('-' if status.last_return is None
              else f'{status.last_return:.3g}')
     display.show(progress.View(', '.join(parts),
-                               [(job.environment, shown, '-')], []))
+                               [(job.environment, shown, '-')], notes))
 
   return watch
 
@@ -85,7 +87,8 @@ def main() -> int:
     render.check(job, _RENDER.value)
   directory = _RUN_DIR.value or jobs.default_directory(job)
   with stopping.Stopping() as stop, progress.ProgressDisplay() as display:
-    done = session.run(job, directory, stop.event, make_watch(job, display))
+    done = session.run(job, directory, stop.event, make_watch(job, display),
+                       say=command.warn, leave=stop.end)
   if not done:
     print('stopped; the same command resumes', file=sys.stderr)
     return stop.exit_code

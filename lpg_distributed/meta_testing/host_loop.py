@@ -20,6 +20,8 @@ from lpg_distributed import types
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core.update_rules import base as rule_lib
 from lpg_distributed.envs import host
+from lpg_distributed.meta_testing import answers as answers_lib
+from lpg_distributed.meta_testing import daemon_pool
 from lpg_distributed.meta_testing import learner as learner_lib
 from lpg_distributed.meta_testing import settings as settings_lib
 
@@ -61,11 +63,13 @@ class _ThreadGroup:
   """Environments that one thread steps, and their share of a trajectory."""
 
   def __init__(self, environment: host.HostEnvironment, num_steps: int,
-               seed: int, stop: threading.Event):
+               seed: int, stop: threading.Event,
+               answers: answers_lib.Answers):
     self.num_envs = environment.num_envs
     self._environment = environment
-    self._stop = stop
-    first = environment.reset(seed)
+    self._stop, self._answers = stop, answers
+    with answers.wait('reset'):
+      first = environment.reset(seed)
     self.observations = np.empty((num_steps + 1,) + first.shape, first.dtype)
     self.observations[0] = first
     self.actions = np.empty((num_steps, self.num_envs), np.int32)
@@ -85,7 +89,8 @@ class _ThreadGroup:
       action, kept = self.act(learner, theta, t, uniform)
       self.actions[t] = action
       self.kept.append(kept)
-      step = self._environment.step(self.actions[t])
+      with self._answers.wait('step'):
+        step = self._environment.step(self.actions[t])
       self.observations[t + 1] = step.observation
       self.rewards[t], self.discounts[t] = step.reward, step.discount
       self.returns.append(step.episode_returns)
@@ -158,12 +163,15 @@ def train(environments: Union[host.HostEnvironment,
                               Sequence[host.HostEnvironment]],
           learner: learner_lib.Learner, settings: settings_lib.AgentSettings,
           eta: lpg_network.Eta, seed: int, env_steps: int,
-          snapshot: Optional[Snapshot] = None) -> Iterator[TrainingProgress]:
+          snapshot: Optional[Snapshot] = None,
+          answers: Optional[answers_lib.Answers] = None
+          ) -> Iterator[TrainingProgress]:
   """Trains an agent from the start or from a snapshot.
 
   Yields at least every tenth of a second, except during compilation, so that
   the caller can stop at any time. Closing the iterator waits for computations
-  that cannot be interrupted.
+  that cannot be interrupted. An environment that does not answer is waited for
+  no longer than `answers.GRACE_S`; it must not be used after that.
 
   Args:
     environments: one batch of environments, or several groups of one kind that
@@ -176,6 +184,8 @@ def train(environments: Union[host.HostEnvironment,
     env_steps: number of steps, over all environments, including those before
       `snapshot`. Training ends with the trajectory that reaches it.
     snapshot: state to resume from. The environments begin new episodes.
+    answers: knows which calls of environments have not returned; None: nobody
+      asks.
   """
   if not isinstance(environments, (list, tuple)):
     environments = [environments]
@@ -189,10 +199,9 @@ def train(environments: Union[host.HostEnvironment,
   draw = jax.jit(lambda taken: jax.random.uniform(
       jax.random.fold_in(act_key, taken), (num_steps, num_envs)))
   stop = threading.Event()
-  groups = [_ThreadGroup(environment, num_steps, _seed(seed, taken), stop)
-            for environment in environments]
-  splits = np.cumsum([group.num_envs for group in groups])[:-1]
-  pool = futures.ThreadPoolExecutor(len(groups))
+  answers = answers or answers_lib.Answers('an environment', stop)
+  pool = daemon_pool.DaemonPool(len(environments))
+  groups = []
 
   def in_threads(function, items):
     running = [pool.submit(function, *item) for item in items]
@@ -208,6 +217,11 @@ def train(environments: Union[host.HostEnvironment,
 
   compiled = False
   try:
+    # In a thread, as steps: a reset may wait for ever, too.
+    for environment in environments:
+      groups += yield from in_threads(_ThreadGroup, [
+          (environment, num_steps, _seed(seed, taken), stop, answers)])
+    splits = np.cumsum([group.num_envs for group in groups])[:-1]
     yield TrainingProgress(taken * num_envs, (), state, None)
     while taken * num_envs < env_steps:
       uniforms = np.split(np.asarray(draw(taken)), splits, axis=1)
@@ -235,4 +249,7 @@ def train(environments: Union[host.HostEnvironment,
         group.open_next()
   finally:
     stop.set()
-    pool.shutdown(wait=True)
+    pool.close()
+    while (not pool.join(_HEARTBEAT_S)
+           and answers.waiting_s() < answers_lib.GRACE_S):
+      pass

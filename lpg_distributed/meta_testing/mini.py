@@ -20,6 +20,7 @@ from lpg_distributed.core.update_rules import registry as rule_registry
 from lpg_distributed.figures import markdown
 from lpg_distributed.meta_testing import compiled_loop
 from lpg_distributed.meta_testing import jobs
+from lpg_distributed.meta_testing import loading
 from lpg_distributed.meta_testing import results
 from lpg_distributed.meta_testing import session
 from lpg_distributed.meta_testing import summary
@@ -151,10 +152,10 @@ def _tune(item: Item) -> dict[str, Any]:
   """Trains with all learning rates at once and returns the results."""
   seeds = [_FIRST_TUNING_SEED + i for i in range(_NUM_TUNING_SEEDS)]
   job = item.job(LEARNING_RATES[0], seeds)
-  environment = session.load_environment(job).jax
+  environment = loading.load_environment(job).jax
   loop = compiled_loop.make_loop(
-      environment, session.make_network(environment.observation_spec()),
-      job.settings, session.make_rule(job), job.num_envs)
+      environment, loading.make_network(environment.observation_spec()),
+      job.settings, loading.make_rule(job), job.num_envs)
   grid = [(rate, seed) for rate in LEARNING_RATES for seed in seeds]
   num = len(grid)
   hyper = jax.tree_util.tree_map(
@@ -165,7 +166,7 @@ def _tune(item: Item) -> dict[str, Any]:
               // (job.settings.trajectory_steps * job.num_envs))
   size = -(-updates // _NUM_WINDOWS)
   own_eta = item.rule == rule_registry.UNTRAINED
-  etas = [session.load_eta(job, seed) for _, seed in grid]
+  etas = [loading.load_eta(job, seed) for _, seed in grid]
   eta = (jax.tree_util.tree_map(lambda *xs: jnp.stack(xs), *etas) if own_eta
          else etas[0])
   advance = jax.jit(jax.vmap(

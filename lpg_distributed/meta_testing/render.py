@@ -19,7 +19,7 @@ from lpg_distributed.envs import registry
 from lpg_distributed.meta_testing import agent_checkpoint as checkpoint_lib
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import learner as learner_lib
-from lpg_distributed.meta_testing import session
+from lpg_distributed.meta_testing import loading
 from lpg_distributed.store import policy_file
 
 _SIDE = 160  # smallest side of an image in pixels
@@ -143,9 +143,9 @@ def _jax_frames(job, environment, theta, key, max_steps
 
 def _learner(job: jobs.Job, environment: Any) -> learner_lib.Learner:
   return learner_lib.make_learner(
-      session.make_network(environment.observation_spec()),
+      loading.make_network(environment.observation_spec()),
       int(environment.action_spec().num_values), job.settings,
-      session.make_rule(job))
+      loading.make_rule(job))
 
 
 def _load_agent(job: jobs.Job, directory: str, seed: int,
@@ -173,7 +173,7 @@ def check(job: jobs.Job, path: str) -> None:
   if not path.endswith('.gif'):
     raise RenderError(f'{path} is no animated image; allowed: a name that '
                       'ends with .gif')
-  loaded = session.load_environment(job)
+  loaded = loading.load_environment(job)
   if loaded.jax is not None:
     _painter(job.environment, loaded.jax.observation_spec())
     return
@@ -204,7 +204,7 @@ def render(job: jobs.Job, directory: str, path: str,
   """
   check(job, path)
   from PIL import Image
-  loaded = session.load_environment(job)
+  loaded = loading.load_environment(job)
   seed = job.seeds[0] if seed is None else seed
   key = jax.random.fold_in(jax.random.PRNGKey(seed), _SEED_FOLD)
   if loaded.jax is not None:

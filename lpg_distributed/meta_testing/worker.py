@@ -16,6 +16,7 @@ from absl import logging
 from lpg_distributed import files
 from lpg_distributed.meta_testing import jobs as jobs_lib
 from lpg_distributed.meta_testing import results
+from lpg_distributed.meta_testing import run_record
 from lpg_distributed.meta_testing import session
 
 ERROR_FILE, STATUS_FILE = 'error.txt', 'status.json'
@@ -107,7 +108,7 @@ class Worker:
       os.remove(os.path.join(task.directory, ERROR_FILE))
     last = [0.]
 
-    def watch(status: session.Status) -> None:
+    def watch(status: run_record.Status) -> None:
       now = time.monotonic()
       if now - last[0] >= _STATUS_PERIOD_S:
         last[0] = now

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from lpg_distributed.meta_testing import jobs
+from lpg_distributed.meta_testing import run_record
 from lpg_distributed.meta_testing import session
 
 
@@ -53,7 +54,7 @@ def make_job(environment, **arguments):
 
 if __name__ == '__main__':
   jax.config.update('jax_disable_most_optimizations', True)
-  session._CHECKPOINT_PERIOD_S = 0.
+  run_record.CHECKPOINT_PERIOD_S = 0.
 
   def watch(status):
     print(status.seed, status.env_steps, flush=True)

@@ -6,6 +6,7 @@ import pytest
 
 from lpg_distributed.meta_testing import agent_checkpoint
 from lpg_distributed.meta_testing import jobs
+from lpg_distributed.meta_testing import loading
 from lpg_distributed.meta_testing import results
 from lpg_distributed.meta_testing import session
 from tests.meta_testing import session_testing
@@ -76,6 +77,6 @@ class Broken(Unsound):
 
 def test_a_jax_environment_that_breaks_the_protocol():
   with pytest.raises(jobs.JobError) as info:
-    session.load_environment(session_testing.make_job(f'{THIS}:Broken'))
+    loading.load_environment(session_testing.make_job(f'{THIS}:Broken'))
   assert str(info.value).startswith(
       f'{THIS}:Broken: step gives d_t as bool[]; allowed: ')

@@ -7,6 +7,7 @@ import pytest
 
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import results
+from lpg_distributed.meta_testing import run_record
 from lpg_distributed.meta_testing import session
 from lpg_distributed.meta_testing import worker
 
@@ -33,7 +34,7 @@ class Session:
       raise session.JobInUseError(f'{directory} is in use by another launch')
     self.seen.append(seed)
     os.makedirs(directory, exist_ok=True)
-    watch(session.Status(seed, 50, 10., 5., 1.5))
+    watch(run_record.Status(seed, 50, 10., 5., 1.5))
     if seed in self.fail:
       raise OSError('the emulator\nis gone')
     if seed == self.stop_in:

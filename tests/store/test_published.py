@@ -15,8 +15,8 @@ from lpg_distributed import presets
 from lpg_distributed.analysis import sources
 from lpg_distributed.core import rule_vector
 from lpg_distributed.meta_testing import jobs
+from lpg_distributed.meta_testing import loading
 from lpg_distributed.meta_testing import mini
-from lpg_distributed.meta_testing import session
 from lpg_distributed.nodes import initial_rule
 from lpg_distributed.store import checkpointing
 from lpg_distributed.store import eta_file
@@ -41,7 +41,7 @@ def elsewhere(tmp_path, monkeypatch):
 def load_by_job(place):
   """As --eta of meta_test, atari and select."""
   job = jobs.make_job(CATCH, 'lpg', eta=place)
-  return rule_vector.ravel(session.load_eta(job, 0))
+  return rule_vector.ravel(loading.load_eta(job, 0))
 
 
 def load_by_run(place):
@@ -98,7 +98,7 @@ def test_a_path_is_resolved_once(elsewhere, monkeypatch):
   job = jobs.make_job(CATCH, 'lpg', eta='rules/mine.npz')
   monkeypatch.chdir('/')
   assert job.eta == path
-  session.load_eta(job, 0)
+  loading.load_eta(job, 0)
 
 
 def test_a_name_stays_a_name_for_hosts_with_other_paths(elsewhere):

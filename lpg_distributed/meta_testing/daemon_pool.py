@@ -1,0 +1,52 @@
+"""A pool of threads that end with the process."""
+
+from concurrent import futures
+import queue
+import threading
+import time
+from typing import Any, Callable
+
+
+class DaemonPool:
+  """Like `ThreadPoolExecutor`, whose threads Python waits for at its end.
+
+  A thread of this pool may be in a call that never returns; the process ends
+  all the same.
+  """
+
+  def __init__(self, num_threads: int):
+    self._calls: queue.SimpleQueue = queue.SimpleQueue()
+    self._threads = [threading.Thread(target=self._work, daemon=True)
+                     for _ in range(num_threads)]
+    for thread in self._threads:
+      thread.start()
+
+  def submit(self, function: Callable[..., Any], *args: Any) -> futures.Future:
+    """Calls `function` in a thread; calls begin in the order of submission."""
+    future: futures.Future = futures.Future()
+    self._calls.put((future, function, args))
+    return future
+
+  def _work(self) -> None:
+    while True:
+      call = self._calls.get()
+      if call is None:
+        return
+      future, function, args = call
+      try:
+        future.set_result(function(*args))
+      except BaseException as error:  # For whoever reads the result.
+        future.set_exception(error)
+      del call, future, function, args  # Keeps no arrays while it waits.
+
+  def close(self) -> None:
+    """Ends each thread after the calls that were submitted."""
+    for _ in self._threads:
+      self._calls.put(None)
+
+  def join(self, timeout_s: float) -> bool:
+    """Returns whether all threads have ended, after `timeout_s` at most."""
+    deadline = time.monotonic() + timeout_s
+    for thread in self._threads:
+      thread.join(max(0., deadline - time.monotonic()))
+    return not any(thread.is_alive() for thread in self._threads)
