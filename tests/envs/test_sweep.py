@@ -35,7 +35,7 @@ def test_every_environment_works_or_is_refused_in_one_line():
     'bsuite/cartpole_swingup/0', 'gymnasium/FrozenLake-v1',
     'gymnasium/Blackjack-v1', 'gymnasium/Ant-v2', 'gymnasium/CarRacing-v3',
     'gymnasium/GymV21Environment-v0', 'gymnasium/phys2d/CartPole-v1'])
-def test_a_sample(env_id, quick_compilation):
+def test_a_sample(env_id):
   assert sweep.try_one(env_id) == _ROWS[env_id]
 
 
