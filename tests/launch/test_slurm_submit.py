@@ -190,7 +190,8 @@ def test_a_job_whose_nodes_never_began_is_not_queued_again(
                'optional': []}
   made._dir, made._next_beat, made._began = '/none', 0., True
   made._steps = types.SimpleNamespace(
-      nodes=[node], start=lambda: None, tell=lambda: None, look=lambda: None,
+      nodes=[node], start=lambda: None, write_leader_file=lambda: None,
+      read_heartbeats=lambda: None,
       lost=lambda: [node], replace_lost=lambda lost: ('it is lost', []),
       any_started=lambda: heard, stop=lambda how: None, alive=lambda: False,
       close=lambda: None)
