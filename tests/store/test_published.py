@@ -155,7 +155,7 @@ def test_nothing_is_known(elsewhere, rule, environment, part):
 def test_nothing_is_known_of_a_rule_of_ones_own():
   config = ETA.rule
   eta = rule_vector.ravel(rule_vector.init(config, jax.random.PRNGKey(0)))
-  with pytest.raises(errors.UserError, match='no published one'):
+  with pytest.raises(errors.UserError, match='not a published one'):
     lpg.best_hyperparameters(lpg.Rule(eta, config, {'name': NAME}),
                              'chain_short')
 
