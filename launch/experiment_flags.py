@@ -19,7 +19,7 @@ def define_results(flag_values: flags.FlagValues, name: str) -> None:
       'or read', flag_values=flag_values)
   flags.DEFINE_string(
       'figure', None, 'where the figure goes; default: beside the results, as '
-      '.png', flag_values=flag_values)
+      '.svg', flag_values=flag_values)
 
 
 def define_rules(flag_values: flags.FlagValues) -> None:

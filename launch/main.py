@@ -20,6 +20,7 @@ SUBCOMMANDS = {
     'meta-train': Subcommand('meta_train', 'meta-train a rule'),
     'meta-test': Subcommand('meta_test', 'train agents by a rule'),
     'mini': Subcommand('mini', 'compare three rules on eight environments'),
+    'mini-table': Subcommand('mini_table', 'compare rules of several minis'),
     'select': Subcommand('select_hyperparameters',
                          'select hyperparameters of agents'),
     'atari': Subcommand('atari', 'train agents on many Atari games'),

@@ -6,7 +6,7 @@
   lpg atari-results --results=5=runs/five --results=14=runs/fourteen
 
 A directory may have a label before it. Where all labels are numbers, they are
-numbers of training environments, and Figure 9 is drawn too.
+numbers of training environments, and Figure 9 is drawn in place of the curves.
 """
 
 import os

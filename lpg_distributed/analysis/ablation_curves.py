@@ -9,6 +9,7 @@ import os
 
 from lpg_distributed.analysis import follow
 from lpg_distributed.analysis import stored
+from lpg_distributed.figures import intervals
 from lpg_distributed.figures import markdown
 from lpg_distributed.figures import style
 from lpg_distributed.store import run_directory
@@ -40,17 +41,21 @@ def compute(run_dir: str):
 def draw(about, data):
   """Draws the results; returns a matplotlib figure."""
   kinds = data['kinds']
-  figure, grid = style.panels(len(kinds), min(len(kinds), 4), scale=0.8)
+  figure, grid = style.panels(len(kinds), min(len(kinds), 3))
+  looks = style.methods(list(_VARIANTS.values()))
+  num = min(about['num_lifetimes'])
   for axes, (name, variants) in zip(grid, kinds.items()):
-    for i, (label, values) in enumerate(variants.items()):
+    for label, values in variants.items():
       mean, error = map(stored.as_array, values)
-      axes.errorbar(data['meta_steps'], mean, error, label=label, marker='.',
-                    capsize=2, linewidth=1.2, **style.distinct(i))
+      axes.errorbar(data['meta_steps'], mean,
+                    intervals.half_width(error, num), label=label, marker='.',
+                    capsize=2, linewidth=1.2, **looks[label])
     axes.set_title(name)
     axes.set_xlabel('meta-step')
     axes.set_ylabel('return')
-  handles, labels = grid[0].get_legend_handles_labels()
-  figure.legend(handles, labels, loc='outside lower center', ncols=len(labels))
+  style.note(figure, f'the run {about["run"]}: mean and 95 % interval of '
+             f'{" or ".join(map(str, about["num_lifetimes"]))} lifetimes')
+  style.legend_below(figure, grid)
   return figure
 
 

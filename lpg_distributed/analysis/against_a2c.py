@@ -13,7 +13,6 @@ layouts. So a second table has the differences lifetime by lifetime.
 
 from typing import Any, Mapping, NamedTuple, Sequence
 
-import matplotlib
 import numpy as np
 
 from lpg_distributed.analysis import figure3
@@ -53,6 +52,11 @@ def _head(label: str, about: Mapping[str, Any]) -> str:
   if settings.get('trials'):
     parts.append(f'{settings["trials"]} trials')
   return ', '.join(parts)
+
+
+def _rule(column: RuleComparison) -> str:
+  """Returns the rule's name alone, as `_head` begins with it."""
+  return column.head.partition(',')[0].strip('`')
 
 
 def _difference(label: str, data: Mapping[str, Any]
@@ -146,7 +150,8 @@ def draw(columns: Sequence[RuleComparison], path: str) -> str:
   """
   kinds = [name for name in suite.ENVIRONMENTS
            if any(name in column.difference for column in columns)]
-  figure = style.figure(6.4, 0.6 + 0.36 * len(kinds))
+  figure = style.figure(7.2, 1.8 + 0.42 * len(kinds))
+  looks = style.methods([_rule(column) for column in columns])
   axes = figure.subplots()
   offsets = np.linspace(-0.3, 0.3, len(columns)) if columns[1:] else [0.]
   for i, (column, offset) in enumerate(zip(columns, offsets)):
@@ -159,7 +164,7 @@ def draw(columns: Sequence[RuleComparison], path: str) -> str:
         [row + offset for row, _, _ in rows],
         xerr=[(found['high'] - found['mean']) / abs(scale)
               for _, found, scale in rows],
-        fmt=_MARKERS[i % len(_MARKERS)], color=style.line(i)['color'],
+        fmt=_MARKERS[i % len(_MARKERS)], color=looks[_rule(column)]['color'],
         markersize=3, linewidth=1, capsize=1.5,
         label=column.head.replace('`', ''))
   axes.axvline(0., color='black', linewidth=0.8)
@@ -168,11 +173,9 @@ def draw(columns: Sequence[RuleComparison], path: str) -> str:
   axes.set_xlabel('final return minus A2C\'s in the same lifetimes,\n'
                   'as a fraction of A2C\'s mean (95 % intervals)')
   axes.grid(axis='y', linewidth=0.2)
-  axes.legend(fontsize=6)
+  style.legend_below(figure, (axes,), 2)
   try:
-    with matplotlib.rc_context({'svg.hashsalt': 'lpg'}):
-      figure.savefig(path, dpi=style.DPI, metadata=(
-          {'Date': None} if path.endswith('.svg') else None))
+    style.save(figure, path)
   except (OSError, ValueError) as error:  # Not writable, or unknown format.
     raise stored.ResultsError(f'{path} cannot be drawn: {error}') from None
   return path

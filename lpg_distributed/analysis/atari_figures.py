@@ -7,6 +7,7 @@ import numpy as np
 
 from lpg_distributed.analysis import atari_summary
 from lpg_distributed.envs import atari
+from lpg_distributed.figures import intervals
 from lpg_distributed.figures import style
 
 _POINTS = 200
@@ -17,7 +18,7 @@ class GameCurve(NamedTuple):
   """The learning curve of one game."""
   frames: np.ndarray  # [n]
   mean: np.ndarray  # [n], mean return over runs
-  error: np.ndarray  # [n], standard error over runs; 0 with one run
+  half: np.ndarray  # [n], half of the 95 % interval over runs; 0 with one run
 
 
 def curve(runs: Sequence[atari_summary.Run]) -> GameCurve:
@@ -27,10 +28,11 @@ def curve(runs: Sequence[atari_summary.Run]) -> GameCurve:
   frames = np.linspace(begin, end, _POINTS)
   returns = np.array([np.interp(frames, run.frames, run.returns)
                       for run in runs])
-  error = np.zeros(_POINTS)
+  half = np.zeros(_POINTS)
   if len(runs) > 1:
     error = returns.std(axis=0, ddof=1) / np.sqrt(len(runs))
-  return GameCurve(frames, returns.mean(axis=0), error)
+    half = intervals.half_width(error, len(runs))
+  return GameCurve(frames, returns.mean(axis=0), half)
 
 
 def draw_curves(groups: Mapping[str, Sequence[atari_summary.Run]],
@@ -39,24 +41,24 @@ def draw_curves(groups: Mapping[str, Sequence[atari_summary.Run]],
   games = sorted({run.game for runs in groups.values() for run in runs})
   columns = min(_MOST_COLUMNS, max(1, int(np.ceil(np.sqrt(len(games))))))
   figure, panels = style.panels(len(games), columns)
+  looks = style.methods(list(groups))
   for game, axes in zip(games, panels):
     top = -np.inf
-    for i, (name, runs) in enumerate(groups.items()):
+    for name, runs in groups.items():
       runs = atari_summary.by_game(runs).get(game)
       if not runs:
         continue
-      frames, mean, error = curve(runs)
+      frames, mean, half = curve(runs)
       frames = frames / 1e6
       # A curve with a single point has no line.
       marker = 'o' if frames[0] == frames[-1] else None
       axes.plot(frames, mean, label=name, marker=marker, markevery=_POINTS,
-                **style.line(i))
-      axes.fill_between(frames, mean - error, mean + error, alpha=0.25,
-                        linewidth=0, color=style.line(i)['color'])
-      top = max(top, (mean + error).max())
+                **looks[name])
+      axes.fill_between(frames, mean - half, mean + half, alpha=0.25,
+                        linewidth=0, color=looks[name]['color'])
+      top = max(top, (mean + half).max())
     random, human = atari.scores()[game]
-    axes.axhline(random, color='gray', linestyle=':', linewidth=1,
-                 label='random')
+    axes.axhline(random, color='gray', linewidth=0.8, label='random')
     # A human score that is far above the curves would hide them.
     if random + (top - random) * 2 > human:
       axes.axhline(human, color='gray', linestyle='--', linewidth=1,
@@ -65,10 +67,14 @@ def draw_curves(groups: Mapping[str, Sequence[atari_summary.Run]],
   for axes in panels:
     axes.set_xlabel('million frames')
     axes.set_ylabel('episode return')
-  handles, labels = panels[0].get_legend_handles_labels()
-  figure.legend(handles, labels, loc='outside lower center',
-                ncols=min(len(labels), 2 * columns))
-  figure.savefig(path, dpi=style.DPI)
+  several = max(len(atari_summary.by_game(runs)[game])
+                for runs in groups.values()
+                for game in atari_summary.by_game(runs))
+  style.note(figure, ('mean and 95 % interval over runs' if several > 1
+                      else 'one run each, so no interval')
+             + '; a dot: fewer than 100 episodes ended')
+  style.legend_below(figure, panels)
+  style.save(figure, path)
 
 
 def draw_environments(groups: Mapping[str, Sequence[atari_summary.Run]],
@@ -88,7 +94,9 @@ def draw_environments(groups: Mapping[str, Sequence[atari_summary.Run]],
   axes.set_ylim(0., max(1., axes.get_ylim()[1]))
   axes.set_xlabel('training environments')
   axes.set_ylabel('games above human')
-  figure.savefig(path, dpi=style.DPI)
+  style.note(figure, 'bars: 95 % intervals' if any(map(any, errors))
+             else 'no intervals')
+  style.save(figure, path)
 
 
 def draw_all(groups: Mapping[str, Sequence[atari_summary.Run]], directory: str,
@@ -98,14 +106,15 @@ def draw_all(groups: Mapping[str, Sequence[atari_summary.Run]], directory: str,
   Args:
     groups: runs by label.
     directory: directory of the figures; created if it does not exist.
-    numbers: whether labels are numbers of training environments.
+    numbers: whether labels are numbers of training environments. Then Figure
+      9 is drawn, else the curves.
 
   Raises:
     AnalysisError: the directory cannot be written.
   """
-  figures = {'atari_curves.png': draw_curves}
+  figures = {'atari_curves.svg': draw_curves}
   if numbers:
-    figures['atari_environments.png'] = draw_environments
+    figures = {'atari_environments.svg': draw_environments}
   paths = []
   try:
     os.makedirs(directory, exist_ok=True)

@@ -9,6 +9,7 @@ from lpg_distributed import errors
 from lpg_distributed.analysis import experiment
 from lpg_distributed.envs import atari
 from lpg_distributed.envs import registry
+from lpg_distributed.figures import intervals
 from lpg_distributed.figures import markdown
 from lpg_distributed.meta_testing import results
 from lpg_distributed.meta_testing import summary
@@ -27,7 +28,7 @@ class Run(NamedTuple):
   """The training of one agent on one game."""
   game: str
   seed: int
-  frames: np.ndarray  # [n], of the rows in which episodes ended
+  frames: np.ndarray  # [n], of the rows that `settled` keeps
   returns: np.ndarray  # [n], see `latest_returns`
   score: float  # return at the end so far, see `summary.final_return`
   done: bool
@@ -81,11 +82,12 @@ def read(directory: str) -> dict[str, list[Run]]:
       ended = [row for row in rows if row['return'] is not None]
       done = (bool(rows[-1].get('diverged'))
               or rows[-1]['env_steps'] >= job.env_steps)
-      runs.append(Run(game, seed,
-                      np.array([row['frames'] for row in ended], float),
-                      latest_returns([row['return'] for row in ended],
-                                     [row['episodes'] for row in ended]),
-                      score, done))
+      counts = [row['episodes'] for row in ended]
+      kept = settled(counts)
+      runs.append(Run(
+          game, seed, np.array([row['frames'] for row in ended[kept:]], float),
+          latest_returns([row['return'] for row in ended], counts)[kept:],
+          score, done))
   groups = {name: runs for name, runs in groups.items() if runs}
   if not groups:
     raise AnalysisError(f'no Atari training below {directory} has come to the '
@@ -111,6 +113,20 @@ def latest_returns(means: Sequence[float],
       begin -= 1
     result.append(np.average(means[begin:end], weights=counts[begin:end]))
   return np.array(result)
+
+
+def settled(counts: Sequence[int]) -> int:
+  """Returns the first row by which `_WINDOW` episodes have ended.
+
+  The episodes that end first are the shortest. Means over fewer of them begin
+  too low, and would rise as if the agent learned. If there are fewer in all, it
+  is the last row.
+
+  Args:
+    counts: [n], number of each row's episodes.
+  """
+  enough = np.cumsum(counts) >= _WINDOW
+  return int(np.argmax(enough)) if enough.any() else len(counts) - 1
 
 
 def _find(directory: str) -> list[str]:
@@ -172,7 +188,8 @@ def summarise(runs: Sequence[Run], seed: int = 0) -> Summary:
 def table(groups: Mapping[str, Sequence[Run]]) -> list[str]:
   """Formats a table: a row for each game, a column for each group of runs.
 
-  Scores are means over runs, with standard errors. `*` marks unfinished runs.
+  Scores are means over runs, with half of their 95 % interval. `*` marks
+  unfinished runs.
   """
   games = sorted({run.game for runs in groups.values() for run in runs})
   names = list(groups)
@@ -189,18 +206,20 @@ def table(groups: Mapping[str, Sequence[Run]]) -> list[str]:
 
 def _cell(game: str, runs: Sequence[Run]) -> str:
   scores = [run.score for run in runs]
-  mean, error = summary.score(scores)[:2]
+  score = summary.score(scores)
   star = '' if all(run.done for run in runs) else ' *'
-  return (f'{mean:.4g}' + ('' if error is None else f' ± {error:.2g}')
-          + f' ({atari.human_normalised(game, mean):.0%}){star}')
+  half = score.half_width
+  return (f'{score.mean:.4g}' + (
+      '' if half is None else f' ± {intervals.half_text(half)}')
+          + f' ({atari.human_normalised(game, score.mean):.0%}){star}')
 
 
 def lines_of(groups: Mapping[str, Sequence[Run]]) -> list[str]:
   """Formats the table and the aggregates."""
   lines = table(groups)
-  lines += ['', 'Mean return over the last tenth of the steps ± standard '
-            'error over seeds (share of the way from random to human); * not '
-            'at its end yet.', '']
+  lines += ['', 'Mean return over the last tenth of the steps ± half of the '
+            '95 % interval over seeds (share of the way from random to human); '
+            '* not at its end yet.', '']
   for name, runs in groups.items():
     found = summarise(runs)
     frames = sorted({run.frames[-1] for run in runs})

@@ -1,9 +1,7 @@
 """Reads and draws the evaluator's returns on Atari games in a run."""
 
-import os
-from typing import Any, NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple, Sequence
 
-import matplotlib
 import numpy as np
 
 from lpg_distributed.envs import atari
@@ -61,31 +59,3 @@ def draw_final(axes, game: str, evaluations: Sequence[Evaluation]) -> None:
   _draw_scores(axes, game, max([e.returns[-1] for e in mine], default=0.))
   axes.set_title(f'Atari: {game}')
   axes.set_ylabel('return')
-
-
-def draw(run_dir: str) -> Optional[str]:
-  """Draws `figures/evaluator.png`: learning curves, darker for later eta.
-
-  Returns its path; None if there is nothing to draw.
-  """
-  evaluations = read(run_dir)
-  names = games(evaluations)
-  if not names:
-    return None
-  colours = matplotlib.colormaps['viridis_r']
-  last = max(1, max(e.meta_step for e in evaluations))
-  figure, panels = style.panels(len(names), min(3, len(names)))
-  for game, axes in zip(names, panels):
-    mine = [e for e in evaluations if e.game == game]
-    for e in mine:
-      # The lightest colours are invisible on white.
-      axes.plot(e.frames / 1e3, e.returns, linewidth=1,
-                color=colours(0.15 + 0.85 * e.meta_step / last))
-    _draw_scores(axes, game, max(e.returns.max() for e in mine))
-    axes.set_title(f'{game}, meta-steps {mine[0].meta_step} to '
-                   f'{mine[-1].meta_step}')
-    axes.set_xlabel('thousand frames')
-    axes.set_ylabel('return')
-  path = os.path.join(run_dir, 'figures', 'evaluator.png')
-  figure.savefig(path, dpi=style.DPI)
-  return path

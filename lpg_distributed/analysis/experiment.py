@@ -95,7 +95,7 @@ def show(experiment: Experiment, path: str,
   Args:
     experiment: the experiment's module.
     path: path of the file.
-    figure: path of the figure; None: beside the results, as .png.
+    figure: path of the figure; None: beside the results, as .svg.
 
   Returns:
     Lines to be printed; the last one names the figure.
@@ -106,10 +106,10 @@ def show(experiment: Experiment, path: str,
   about, data = stored.load(path, experiment.NAME)
   lines = list(experiment.lines(about, data))
   from lpg_distributed.figures import style  # Here, since its import is slow.
-  figure = figure or os.path.splitext(path)[0] + '.png'
+  figure = figure or os.path.splitext(path)[0] + '.svg'
   try:
     os.makedirs(os.path.dirname(figure) or '.', exist_ok=True)
-    experiment.draw(about, data).savefig(figure, dpi=style.DPI)
+    style.save(experiment.draw(about, data), figure)
   except (OSError, ValueError) as error:
     raise stored.ResultsError(f'{figure} cannot be drawn: {error}') from None
   return [*lines, f'figure: {os.path.relpath(figure)}']

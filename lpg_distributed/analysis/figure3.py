@@ -144,28 +144,45 @@ def draw(about, data):
   """Draws the results; returns a matplotlib figure."""
   figure, grid = style.panels(len(data), min(len(data), 3))
   labels = [*about['rules'], training.A2C]
+  looks = style.methods([_published(label, about) or label
+                         for label in labels])
+  broken = False
   for axes, (name, found) in zip(grid, data.items()):
     top = -np.inf
-    for i, label in enumerate(labels):
+    for label, look in zip(labels, looks.values()):
       if label not in found['rules']:
         continue
       mean, error = (stored.as_array(found['rules'][label][key])
                      for key in ('mean', 'standard_error'))
       steps = np.array(found['env_steps']) / 1e6
-      axes.plot(steps, mean, label=label, **style.distinct(i))
-      axes.fill_between(steps, mean - error, mean + error, alpha=0.25,
-                        linewidth=0, color=style.line(i)['color'])
+      half = intervals.half_width(error, len(found['rules'][label]['final']))
+      axes.plot(steps, mean, label=_name(label, about), **look)
+      axes.fill_between(steps, mean - half, mean + half, alpha=0.25,
+                        linewidth=0, color=look['color'])
       top = max(top, np.nanmax(mean, initial=-np.inf))
+      broken = broken or bool(np.isnan(mean[np.argmax(~np.isnan(mean)):]).any())
     optimum = optimal_returns.optima().get(name)
     axes.set_title(name if optimum is None else
-                   f'{name} (optimal: {optimum:.3g})')
+                   f'{name}\n(optimal: {optimum:.3g})')
     if optimum is not None and optimum < 2. * top:  # Else it hides the curves.
-      axes.axhline(optimum, color='black', linestyle=':', linewidth=1)
+      axes.axhline(optimum, color='gray', linewidth=0.8)
     axes.set_xlabel('million environment steps')
     axes.set_ylabel('return')
-  if grid[0].get_legend_handles_labels()[0]:  # Else there is no curve yet.
-    grid[0].legend()
+  style.note(figure, 'mean and 95 % interval over lifetimes; grey: optimum' + (
+      '; a line breaks where no episode ended' if broken else ''))
+  style.legend_below(figure, grid)
   return figure
+
+
+def _published(label: str, about: Mapping[str, Any]) -> Optional[str]:
+  """Returns the published name of the rule with this label, if it has one."""
+  return about['rules'].get(label, {}).get('published')
+
+
+def _name(label: str, about: Mapping[str, Any]) -> str:
+  """Names a rule in a legend: its label, and which published rule it is."""
+  name = _published(label, about)
+  return f'{label} ({name})' if name not in (None, label) else label
 
 
 def normalised(name: str, value: Optional[float]) -> Optional[float]:

@@ -69,7 +69,7 @@ def draw(about, data):
   for cell, reward in zip(data['object_cells'], data['object_rewards']):
     world.text(*_place(data, cell), f'{reward:+g}', ha='center', va='center',
                fontsize=7)
-  world.set_title('(a) rewards')
+  world.set_title('(a)')
   truth.imshow(style.grid_picture(data, stored.as_array(data['values'])),
                cmap=style.COLOUR_MAP)
   arrows = np.array([(0, -1), (-1, 0), (1, 0), (0, 1)])  # x, y of MOVES
@@ -80,13 +80,16 @@ def draw(about, data):
       dx, dy = 0.35 * arrows[int(np.argmax(chances))]
       truth.arrow(x - dx / 2, y_place - dy / 2, dx, dy, width=0.02,
                   head_width=0.2, color='white', length_includes_head=True)
-  truth.set_title(r'(b) $\pi$, values')
+  truth.set_title('(b)')
   seen.imshow(style.grid_picture(data, stored.as_array(data['phi'])),
               cmap=style.COLOUR_MAP)
-  seen.set_title(r'(c) $\varphi(y)$')
+  seen.set_title('(c)')
   for i, axes in enumerate(rest):
     axes.imshow(style.grid_picture(data, y[:, i]), cmap=style.COLOUR_MAP)
     axes.set_title(f'$y_{{{i}}}$')
+  style.note(figure, f'by {about["rule"]["label"]}: (a) rewards, (b) policy '
+             r'and true values, (c) $\varphi(y)$, then the predictions; '
+             'bright is high')
   return figure
 
 

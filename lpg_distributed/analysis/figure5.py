@@ -109,45 +109,54 @@ def compute(rules: Sequence[str],
 def draw(about, data):
   """Draws the results; returns a matplotlib figure."""
   figure, grid = style.panels(len(data['discounts']), 3)
+  looks = style.methods(list(data['mean']))
   for i, (axes, discount) in enumerate(zip(grid, data['discounts'])):
-    for j, name in enumerate(data['mean']):
+    for name, look in looks.items():
       mean, error = (np.array(data[key][name][i], float)
                      for key in ('mean', 'standard_error'))
-      axes.plot(data['updates'], mean, label=name, **style.distinct(j))
-      axes.fill_between(data['updates'], mean - error, mean + error,
-                        alpha=0.25, linewidth=0,
-                        color=style.line(j)['color'])
-    axes.axhline(data['variance'][i], color='black', linestyle=':',
-                 linewidth=1, label='variance of the values')
+      half = intervals.half_width(error, about['test_worlds'])
+      axes.plot(data['updates'], mean, label=name, **look)
+      axes.fill_between(data['updates'], mean - half, mean + half, alpha=0.25,
+                        linewidth=0, color=look['color'])
+    axes.axhline(data['variance'][i], color='gray', linewidth=0.8,
+                 label='variance of the values')
     axes.set_title(f'values at discount {discount:g}')
     axes.set_xlabel('updates')
     axes.set_ylabel('mean squared error')
     axes.set_ylim(bottom=0.)
-  grid[0].legend()
+  style.note(figure, 'mean and 95 % interval over '
+             f'{about["test_worlds"]} held-out worlds')
+  style.legend_below(figure, grid[:1])
   return figure
 
 
 def lines(about, data):
   """Formats the results as lines of text."""
   result = [f'Mean squared error on {about["test_worlds"]} held-out worlds '
-            f'after {data["updates"][-1]} updates (± standard error):', '',
+            f'after {data["updates"][-1]} updates, ± half of the 95 % '
+            'interval:', '',
             *markdown.table(['discount', 'variance', *data['mean']], (
                 [f'{discount:g}', f'{data["variance"][i]:.3g}',
-                 *(f'{data["mean"][name][i][-1]:.3g} ± '
-                   f'{data["standard_error"][name][i][-1]:.1g}'
-                   for name in data['mean'])]
+                 *(_cell(data['mean'][name][i][-1],
+                         data['standard_error'][name][i][-1],
+                         about['test_worlds']) for name in data['mean'])]
                 for i, discount in enumerate(data['discounts'])))]
   if 'correlations' not in data:  # Older results lack them.
     return result
   names = [name if name == TD else f'phi(y), {name}'
            for name in data['correlations']]
+  num = about['train_worlds'] + about['test_worlds']
   return [
       *result, '',
       'Correlation with the true values over the cells of a world, mean of '
-      f'{about["train_worlds"] + about["test_worlds"]} worlds '
-      '(± standard error):', '', *markdown.table(['discount', *names], (
+      f'{num} worlds, ± half of the 95 % interval:', '',
+      *markdown.table(['discount', *names], (
           [f'{discount:g}', *(
-              ' ± '.join(f'{stored.as_array(found[key])[i]:.2f}'
-                         for key in ('mean', 'standard_error'))
+              f'{stored.as_array(found["mean"])[i]:.2f} ± ' + '{:.2f}'.format(
+                  intervals.half_width(found['standard_error'][i], num))
               for found in data['correlations'].values())]
           for i, discount in enumerate(data['discounts'])))]
+
+
+def _cell(mean: float, error: float, num: int) -> str:
+  return f'{mean:.3g} ± {intervals.half_width(error, num):.1g}'

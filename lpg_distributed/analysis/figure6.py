@@ -16,6 +16,7 @@ from lpg_distributed.analysis import evaluation_settings
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import stored
 from lpg_distributed.analysis import training_settings
+from lpg_distributed.figures import intervals
 from lpg_distributed.figures import style
 
 NAME = 'figure6'
@@ -82,7 +83,7 @@ def draw(about, data):
   """Draws the results; returns a matplotlib figure."""
   example = data['example']
   columns = 2 * _SHOWN
-  figure = style.figure(1.7 * columns, 5.6)
+  figure = style.figure(1.25 * columns, 4.6)
   grid = figure.add_gridspec(3, columns, height_ratios=(1, 1, 1.6))
   for row in range(2):
     for i, moment in enumerate(MOMENTS):
@@ -92,18 +93,21 @@ def draw(about, data):
         axes.imshow(style.grid_picture(data, y[:, k]), cmap=style.COLOUR_MAP)
         axes.set_xticks([])
         axes.set_yticks([])
-        axes.set_title(f'$y_{row}$[{dimension}] {moment}')
+        axes.set_title(f'$y_{row}$[{dimension}]\n{moment}')
   axes = figure.add_subplot(grid[2, :])
-  for j, name in enumerate(data['mean']):
+  for name, look in style.methods(list(data['mean'])).items():
     mean, error = (np.array(data[key][name], float)
                    for key in ('mean', 'standard_error'))
-    axes.plot(data['updates'], mean, label=name, **style.distinct(j))
-    axes.fill_between(data['updates'], mean - error, mean + error, alpha=0.25,
-                      linewidth=0, color=style.line(j)['color'])
+    half = intervals.half_width(error, about['worlds'])
+    axes.plot(data['updates'], mean, label=name, **look)
+    axes.fill_between(data['updates'], mean - half, mean + half, alpha=0.25,
+                      linewidth=0, color=look['color'])
   axes.set_yscale('log')
   axes.set_xlabel('updates')
   axes.set_ylabel(r'$D_{KL}(y_0 \| y_1)$')
   axes.legend()
+  style.note(figure, f'one world by {example["rule"]}; below, mean and 95 % '
+             f'interval over {about["worlds"]} worlds')
   return figure
 
 

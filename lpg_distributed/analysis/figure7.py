@@ -2,9 +2,10 @@
 
 It reads the finished runs of a study; see `studies`. Curves show final returns
 of lifetimes over the course of meta-training. They are normalised (random
-policy 0, optimal 1), averaged over the environments whose optimum is known, and
-have standard errors over seeds. The tables show held-out lifetimes after
-meta-training, with both ablations of each rule.
+policy 0, optimal 1) and averaged over the environments whose optimum is known.
+With as few seeds as a study has, each seed is drawn, and no interval. The
+tables show held-out lifetimes after meta-training, with both ablations of each
+rule.
 """
 
 from typing import Any, Mapping, Optional, Sequence
@@ -118,21 +119,29 @@ def compute(root: str, points: int = 20):
 
 def draw(about, data):
   """Draws the results; returns a matplotlib figure."""
-  figure, (axes,) = style.panels(1, 1, scale=1.6)
-  for i, (name, found) in enumerate(data['variants'].items()):
-    curves = stored.as_array(found['curves'])
-    mean = curves.mean(axis=0)
-    axes.plot(data['meta_steps'], mean, label=f'{name} ({len(curves)})',
-              **style.distinct(i))
-    if len(curves) > 1:
-      error = curves.std(axis=0, ddof=1) / np.sqrt(len(curves))
-      axes.fill_between(data['meta_steps'], mean - error, mean + error,
-                        alpha=0.2, linewidth=0, color=style.line(i)['color'])
-  axes.set_xlabel('meta-step')
-  axes.set_ylabel('normalised return')
-  axes.set_title(f'{about["study"]}: mean over {len(about["environments"])} '
-                 'kinds (seeds)')
-  axes.legend()
+  variants = {name: stored.as_array(found['curves'])
+              for name, found in data['variants'].items()}
+  figure, grid = style.panels(len(variants), 3, sharex=True, sharey=True)
+  first = next(iter(variants))
+  looks = style.methods(list(variants))
+  for axes, (name, curves) in zip(grid, variants.items()):
+    if name != first:
+      axes.plot(data['meta_steps'], variants[first].mean(axis=0),
+                label=f'mean of {first}', **looks[first])
+    axes.plot(data['meta_steps'], curves.T, linewidth=0.7,
+              color=looks[name]['color'])
+    axes.plot(data['meta_steps'], curves.mean(axis=0), linewidth=2,
+              **looks[name])
+    axes.set_title(f'{name} ({len(curves)} seed{"s"[:len(curves) > 1]})')
+    axes.set_xlabel('meta-step')
+    axes.set_ylabel('normalised return')
+    axes.label_outer()
+  gaps = any(np.isnan(curves).any() for curves in variants.values())
+  style.note(
+      figure, f'{about["study"]}, mean over {len(about["environments"])} '
+      'kinds; thin: one seed, thick: mean of seeds' + (
+          '; a line breaks where no lifetime ended' if gaps else ''))
+  style.legend_below(figure, grid)
   return figure
 
 

@@ -75,11 +75,10 @@ class Follower:
 
 
 def line_of(row: dict[str, Any], config: config_lib.Config) -> str:
-  """Formats a row as a line of text."""
+  """Formats a row as a line of text, with halves of 95 % intervals."""
   parts = []
   for name in config.environments:
-    cells = [f'{label} {row[f"{label}/{name}"]:.2f} ± '
-             f'{row[f"{label}/{name}/standard_error"]:.2f}'
+    cells = [score_rows.text(row, f'{label}/{name}', label)
              for label in (FULL, NO_Y, HELD_PHI) if f'{label}/{name}' in row]
     parts.append(f'{name}: ' + ', '.join(cells))
   return f'meta-step {row["step"]}: ' + '; '.join(parts)

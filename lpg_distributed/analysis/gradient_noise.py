@@ -126,7 +126,8 @@ def compute(rule: str, average_last: int = 1, seed: int = 0,
 
 def draw(about, data):
   """Draws the results; returns a matplotlib figure."""
-  figure, (left, right) = style.panels(2, 2, 1.3)
+  figure, (left, right) = style.panels(2, 2, 1.1)
+  figure.set_figheight(4.)
   names = list(data['norms'])
   for i, name in enumerate(names):
     norms = np.sort(np.array(data['norms'][name], float))
@@ -134,7 +135,7 @@ def draw(about, data):
               **style.line(i))
   left.set_xscale('log')
   left.set_xlabel('norm of a lifetime\'s meta-gradient')
-  left.set_ylabel('share of lifetimes below')
+  left.set_ylabel('share of\nlifetimes below')
   labels = ['none' if not limit else f'{limit:g}' for limit in data['limits']]
   for i, name in enumerate([*names, ALL]):
     values = [data['agreement'][name][str(limit)] for limit in data['limits']]
@@ -142,9 +143,11 @@ def draw(about, data):
                linewidth=2.5 if name == ALL else 1.,
                **style.line(i if name != ALL else len(style.COLOURS) - 1))
   right.set_xlabel('limit for each lifetime\'s norm')
-  right.set_ylabel(f'agreement of batches of {about["batch"]}')
+  right.set_ylabel(f'agreement of\nbatches of {about["batch"]}')
   right.axhline(0., color='black', linewidth=0.5)
-  right.legend(loc='center left', bbox_to_anchor=(1., 0.5))
+  style.note(figure, f'rule: {about["rule"]["label"]}; '
+             f'{about["num_lifetimes"]} lifetimes of each kind')
+  style.legend_below(figure, (left, right), 3)
   return figure
 
 

@@ -54,10 +54,10 @@ def summarise(run_dir: str, config: config_lib.Config) -> list[str]:
   if rows:
     row = rows[-1]
     lines.append(f'Return at the end of {row["num_lifetimes"]} new lifetimes, '
-                 f'after {row["step"]} meta-steps (+- standard error):')
+                 f'after {row["step"]} meta-steps (+- half of the 95 % '
+                 'interval):')
     for name in config.environments:
-      parts = [f'{variant} {row[f"{variant}/{name}"]:.2f} +- '
-               f'{row[f"{variant}/{name}/standard_error"]:.2f}'
+      parts = [score_rows.text(row, f'{variant}/{name}', variant, '+-')
                for variant in (UNTRAINED, TRAINED, NO_Y, HELD_PHI)
                if f'{variant}/{name}' in row]
       lines.append(f'  {name}: ' + '; '.join(parts))

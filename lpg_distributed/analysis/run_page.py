@@ -143,11 +143,11 @@ def _returns(config: config_lib.Config, learner: Rows,
     axes.plot(*learner.curve(f'return/{name}'), **style.line(0),
               label='end of lifetimes')
     if optima.get(name) is not None:
-      axes.axhline(optima[name], color='black', linestyle=':',
+      axes.axhline(optima[name], color='gray', linewidth=0.8,
                    label='optimum')
     if evaluation.get(f'untrained/{name}') is not None:
-      axes.axhline(evaluation[f'untrained/{name}'], **style.distinct(1),
-                   label='untrained rule')
+      axes.axhline(evaluation[f'untrained/{name}'], label='untrained rule',
+                   **style.methods(['untrained'])['untrained'])
     axes.set_title(name)
     axes.set_xlabel('meta-step')
     axes.set_ylabel('return')

@@ -5,6 +5,7 @@ import os
 from typing import Any, Callable, Mapping, Optional, Sequence
 
 from lpg_distributed import files
+from lpg_distributed.figures import intervals
 from lpg_distributed.store import loggers
 
 
@@ -59,3 +60,11 @@ def write(run_dir: str, file: str, step: int, num_lifetimes: int,
   logger.close()
   os.remove(path)
   return row
+
+
+def text(row: Mapping[str, Any], column: str, label: str,
+         sign: str = '±') -> str:
+  """Formats a column of a row: label, mean, and half of the 95 % interval."""
+  half = intervals.half_width(row[f'{column}/standard_error'],
+                              row['num_lifetimes'])
+  return f'{label} {row[column]:.2f} {sign} {half:.2f}'

@@ -112,7 +112,7 @@ def _draw_kernels(axes, data, output: str, names: Sequence[str]) -> None:
     kernel = stored.as_array(data[f'{output}/{name}'])[-1]
     axes.plot(np.arange(len(kernel)), kernel, label=name, marker='.',
               **style.distinct(INPUTS.index(name)))
-  axes.set_title(f'{output} at t by the {" and ".join(names)} at t + k')
+  axes.set_title(f'{output} at t by\n{" and ".join(names)} at t + k')
   axes.set_xlabel('k')
   axes.xaxis.get_major_locator().set_params(integer=True)
   axes.axhline(0., color='black', linewidth=0.5)
@@ -126,6 +126,7 @@ def draw(about, data):
   fitted = rf'GAE, $\lambda$ = {fit.td_lambda:.2f}'
   # The first snapshot is skipped if training started from a given rule.
   first = 1 if about.get('initial_rule') else 0
+  style.note(figure, f'rule: {_name(about)}, agents on {about["environment"]}')
   for (left, middle, right), output in zip((grid[:3], grid[3:]), OUTPUTS):
     _draw_kernels(left, data, output, ('reward',))
     kernel = stored.as_array(data[f'{output}/reward'])
@@ -142,13 +143,18 @@ def draw(about, data):
       right.plot(data['meta_steps'][first:],
                  _strength(data, output, name)[first:], label=name, marker='.',
                  **style.distinct(INPUTS.index(name)))
-    right.set_title(f'{output}: one deviation of an input, all k')
+    right.set_title(f'{output}: one deviation\nof an input, all k')
     right.set_xlabel('meta-step')
-    for axes in (left, middle):
-      axes.legend(loc='center right')
-    right.margins(y=0.3)  # Leaves room for the legend.
-    right.legend(loc='upper center', ncols=len(INPUTS))
+    left.set_ylabel('derivative')
+  style.legend_below(figure, grid, 4)
   return figure
+
+
+def _name(about) -> str:
+  """Names the rule: its published name, or the run that it ends."""
+  rule = about['rule']
+  return rule.get('published') or (
+      f'the last of the run {rule["run"]}' if 'run' in rule else rule['label'])
 
 
 def lines(about, data):

@@ -1,4 +1,4 @@
-"""Draws the learning curves of a run as one figure."""
+"""Draws the learning curves of a run, or of a published rule's training."""
 
 import os
 
@@ -8,8 +8,10 @@ from lpg_distributed import config as config_lib
 from lpg_distributed.analysis import evaluator_curves
 from lpg_distributed.analysis import follow
 from lpg_distributed.envs import optimal_returns
+from lpg_distributed.figures import intervals
 from lpg_distributed.figures import style
 from lpg_distributed.store import loggers
+from lpg_distributed.store import published
 from lpg_distributed.store import run_directory
 
 _COLUMNS = 3
@@ -31,14 +33,18 @@ def _smooth(values, size):
 
 
 def _draw_ablations(axes, name, rows):
-  """Draws the results of `analysis.follow`, with standard errors."""
+  """Draws the results of `analysis.follow`, with 95 % intervals."""
+  if not rows:
+    return
+  num = min(row['num_lifetimes'] for row in rows)
   for i, label in enumerate((follow.FULL, follow.NO_Y, follow.HELD_PHI)):
     steps, values = _column(rows, f'{label}/{name}')
     if not len(steps):
       continue
     _, errors = _column(rows, f'{label}/{name}/standard_error')
-    axes.errorbar(steps, values, errors, linewidth=1, label=f'new: {label}',
-                  capsize=1.5, **style.distinct(i + 2))
+    axes.errorbar(steps, values, intervals.half_width(errors, num),
+                  linewidth=1, label=f'new: {label} (95 %)', capsize=1.5,
+                  **style.distinct(i + 2))
 
 
 def _draw_returns(axes, name, rows, evaluation):
@@ -50,22 +56,20 @@ def _draw_returns(axes, name, rows, evaluation):
             label='end of lifetime')
   optimum = optimal_returns.optima().get(name)
   if optimum is not None:
-    axes.set_title(f'{name} (optimal: {optimum:.3g})')
+    axes.set_title(f'{name}\n(optimal: {optimum:.3g})')
     if len(values) and optimum < 2. * values.max():  # Else it hides the curve.
-      axes.axhline(optimum, color='black', linestyle=':', label='optimal')
+      axes.axhline(optimum, color='gray', linewidth=0.8, label='optimal')
   else:
     axes.set_title(name)
   untrained = evaluation.get(f'untrained/{name}')
   if untrained is not None:
-    axes.axhline(untrained, color=style.COLOURS[1], linestyle='--',
-                 label='untrained rule')
+    axes.axhline(untrained, label='untrained rule',
+                 **style.methods(['untrained'])['untrained'])
   axes.set_ylabel('return')
 
 
 def draw(run_dir: str, path: str | None = None) -> str:
   """Draws `figures/training.png`, or `path`; returns its path.
-
-  The evaluator's results are drawn too, into `figures/evaluator.png`.
 
   Raises:
     ConfigError: there is no run, it has no metrics yet, or `path` cannot be
@@ -85,7 +89,7 @@ def draw(run_dir: str, path: str | None = None) -> str:
   for axes, name in zip(grid, config.environments):
     _draw_returns(axes, name, rows, evaluation)
     _draw_ablations(axes, name, ablations)
-  grid[0].legend()
+  style.legend_below(figure, grid[:len(config.environments)])
   axes = grid[len(config.environments)]
   axes.semilogy(*_column(rows, 'gradient_norm'), color=style.COLOURS[0])
   axes.set_title('norm of the meta-gradient')
@@ -103,10 +107,41 @@ def draw(run_dir: str, path: str | None = None) -> str:
   for axes in grid:
     axes.set_xlabel('meta-step')
   path = path or os.path.join(run_dir, 'figures', 'training.png')
+  _save(figure, path)
+  return path
+
+
+def draw_published(name: str, path: str) -> str:
+  """Draws the curves of a published rule's training; returns `path`.
+
+  A point is the mean final return of the lifetimes that ended in a part of the
+  training; the card holds no intervals.
+
+  Raises:
+    PublishedError: there is no such rule.
+    ConfigError: `path` cannot be written.
+  """
+  curves = published.load_card(name)['curves']
+  figure, grid = style.panels(len(curves['return']), _COLUMNS)
+  for axes, (environment, values) in zip(grid, curves['return'].items()):
+    axes.plot(curves['meta_step'], np.array(values, float),
+              color=style.methods([name])[name]['color'])
+    optimum = optimal_returns.optima().get(environment)
+    axes.set_title(environment if optimum is None else
+                   f'{environment}\n(optimal: {optimum:.3g})')
+    if optimum is not None:
+      axes.axhline(optimum, color='gray', linewidth=0.8)
+    axes.set_xlabel('meta-step')
+    axes.set_ylabel('return')
+  style.note(figure, f'{name}: mean final return of lifetimes in its training; '
+             'grey: optimum')
+  _save(figure, path)
+  return path
+
+
+def _save(figure, path: str) -> None:
   try:
-    figure.savefig(path, dpi=style.DPI)
-    evaluator_curves.draw(run_dir)
+    style.save(figure, path)
   except (OSError, ValueError) as error:  # Not writable, or unknown format.
     raise config_lib.ConfigError(
         f'{path} cannot be drawn: {error}') from None
-  return path

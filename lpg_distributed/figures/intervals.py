@@ -18,7 +18,6 @@ def summary(samples: Sequence[float]) -> dict[str, Any]:
     `mean`, `standard_error`, `low` and `high` (95 %), `num`, `not_finite`.
     Statistics that need more samples are None.
   """
-  from scipy import stats  # Imported here, since its import is slow.
   samples = np.asarray(samples, np.float64)
   finite = samples[np.isfinite(samples)]
   result: dict[str, Any] = {
@@ -27,10 +26,27 @@ def summary(samples: Sequence[float]) -> dict[str, Any]:
       'num': len(samples), 'not_finite': len(samples) - len(finite)}
   if len(finite) > 1:
     error = float(finite.std(ddof=1)) / math.sqrt(len(finite))
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2., len(finite) - 1)) * error
+    half = float(half_width(error, len(finite)))
     result.update(standard_error=error, low=result['mean'] - half,
                   high=result['mean'] + half)
   return result
+
+
+def half_width(standard_error: Any, num: int) -> np.ndarray:
+  """Returns half of the 95 % interval of a mean of `num` samples.
+
+  It is Student's t times the standard error, and NaN for fewer than two
+  samples. None counts as NaN.
+
+  Args:
+    standard_error: a number or an array.
+    num: number of samples.
+  """
+  from scipy import stats  # Imported here, since its import is slow.
+  error = np.asarray(standard_error, np.float64)
+  if num < 2:
+    return np.full(error.shape, np.nan)
+  return float(stats.t.ppf(0.5 + CONFIDENCE / 2., num - 1)) * error
 
 
 def compare(one: dict[str, Any], other: dict[str, Any]) -> int:
@@ -56,4 +72,10 @@ def text(found: Optional[dict[str, Any]]) -> str:
     return '-'
   if found['low'] is None:
     return f'{found["mean"]:.3g}'
-  return f'{found["mean"]:.3g} ± {found["high"] - found["mean"]:.2g}'
+  return f'{found["mean"]:.3g} ± {half_text(found["high"] - found["mean"])}'
+
+
+def half_text(half: float) -> str:
+  """Formats half of an interval with two digits, large ones as integers."""
+  text_ = f'{half:.2g}'
+  return f'{float(text_):g}' if 'e+' in text_ else text_

@@ -7,18 +7,13 @@ from matplotlib import ticker
 import numpy as np
 
 from lpg_distributed.core.update_rules import registry
+from lpg_distributed.figures import intervals
 from lpg_distributed.figures import style
 from lpg_distributed.meta_testing import results
 from lpg_distributed.meta_testing import summary
 
-_COLUMNS = 4
+_COLUMNS = 3
 _POINTS = 50
-# These rules come first, so that each has the same colour in every panel.
-_ORDER = ('lpg', 'a2c', registry.UNTRAINED)
-
-
-def _place(rule: str) -> int:
-  return _ORDER.index(rule) if rule in _ORDER else len(_ORDER)
 
 
 def curve(result: results.Result) -> tuple[np.ndarray, np.ndarray]:
@@ -57,21 +52,18 @@ def draw(found: Sequence[results.Result], path: str) -> str:
     raise results.ResultError('there are no results to draw')
   columns = min(_COLUMNS, len(panels))
   figure, grid = style.panels(len(panels), columns)
-  explained: set[str] = set()
   for axes, (name, group) in zip(grid, panels.items()):
     _draw_panel(axes, group)
     axes.set_title(name)
     axes.set_xlabel('environment steps')
     axes.xaxis.set_major_locator(ticker.MaxNLocator(4))
     axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=''))
-    drawn = set(axes.get_legend_handles_labels()[1])
-    if drawn - explained:
-      axes.legend()
-    explained |= drawn
   grid[0].set_ylabel('return')
+  style.note(figure, 'mean and 95 % interval over seeds')
+  style.legend_below(figure, grid)
   try:
     os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-    figure.savefig(path, dpi=style.DPI)
+    style.save(figure, path)
   except (OSError, ValueError) as error:  # Not writable, or unknown format.
     raise results.ResultError(f'{path} cannot be drawn: {error}') from None
   return path
@@ -79,11 +71,13 @@ def draw(found: Sequence[results.Result], path: str) -> str:
 
 def _draw_panel(axes, group: Sequence[results.Result]) -> None:
   names = _labels(group)
+  looks = style.methods(registry.names())
   for i, result in enumerate(group):
     rule = result.job.rule
     same = [r for r in group[:i] if r.job.rule == rule]
-    look = style.line(sorted(registry.names(), key=_place).index(rule))
-    look['linestyle'] = style.LINES[len(same) % len(style.LINES)]
+    look = dict(looks[rule])
+    if same:
+      look['linestyle'] = style.LINES[len(same) % len(style.LINES)]
     steps, returns = curve(result)
     if not len(steps):
       continue
@@ -91,7 +85,8 @@ def _draw_panel(axes, group: Sequence[results.Result]) -> None:
     axes.plot(steps, mean, label=names[i], **look)
     if returns.shape[1] > 1:
       error = returns.std(axis=1, ddof=1) / np.sqrt(returns.shape[1])
-      axes.fill_between(steps, mean - error, mean + error, alpha=0.2,
+      half = intervals.half_width(error, returns.shape[1])
+      axes.fill_between(steps, mean - half, mean + half, alpha=0.2,
                         color=look['color'], linewidth=0)
 
 

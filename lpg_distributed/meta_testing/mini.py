@@ -17,6 +17,7 @@ import numpy as np
 
 from lpg_distributed import files
 from lpg_distributed.core.update_rules import registry as rule_registry
+from lpg_distributed.figures import intervals
 from lpg_distributed.figures import markdown
 from lpg_distributed.meta_testing import compiled_loop
 from lpg_distributed.meta_testing import jobs
@@ -250,14 +251,17 @@ def lines_of(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
         continue
       edge = '*' if cell['at_edge'] else ''
       marked = marked or bool(edge)
-      cells.append(f'{cell["mean"]:.3g} ± {cell["standard_error"]:.2g} '
+      half = intervals.half_width(cell['standard_error'],
+                                  len(cell['returns']))
+      cells.append(f'{cell["mean"]:.3g} ± {intervals.half_text(half)} '
                    f'({cell["learning_rate"]:g}{edge})')
     steps = next(iter(found.values()))['env_steps']
     name = environment.partition('/')[2]
     table_rows.append([f'`{name}`', f'{steps:,}', *cells])
   lines = markdown.table(['environment', 'steps', *RULES], table_rows)
   lines.append('')
-  lines.append('Return at the end ± standard error over seeds (learning rate).')
+  lines.append('Return at the end ± half of the 95 % interval over seeds '
+               '(learning rate).')
   if marked:
     lines.append('* the largest or smallest of the rates that were tried.')
   return lines

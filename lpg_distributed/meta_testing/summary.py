@@ -4,6 +4,7 @@ from typing import Any, NamedTuple, Optional, Sequence
 
 import numpy as np
 
+from lpg_distributed.figures import intervals
 from lpg_distributed.meta_testing import results
 
 _LAST = 0.1  # share of an agent's steps that final returns are taken from
@@ -15,10 +16,17 @@ class MeanReturn(NamedTuple):
   standard_error: Optional[float]
   num_agents: int
 
-  def __str__(self) -> str:
+  @property
+  def half_width(self) -> Optional[float]:
+    """Half of the 95 % interval; None for a single agent."""
     if self.standard_error is None:
+      return None
+    return float(intervals.half_width(self.standard_error, self.num_agents))
+
+  def __str__(self) -> str:
+    if self.half_width is None:
       return f'{self.mean:.3g}'
-    return f'{self.mean:.3g} ± {self.standard_error:.2g}'
+    return f'{self.mean:.3g} ± {intervals.half_text(self.half_width)}'
 
 
 def final_return(rows: Sequence[dict[str, Any]],
@@ -67,7 +75,7 @@ def lines(path: str) -> list[str]:
   preset = f' ({job.preset})' if job.preset else ''
   text = 'no episode ended' if found is None else f'return {found}'
   if found is not None and found.num_agents > 1:
-    text += f' (standard error over {found.num_agents} seeds)'
+    text += f' (95 % interval over {found.num_agents} seeds)'
   broken = {row['seed'] for row in result.rows if row.get('diverged')}
   if broken:
     text += f'; diverged: seeds {sorted(broken)}'

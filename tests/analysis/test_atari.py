@@ -41,6 +41,8 @@ def write(root, game, seed=0, returns=(None, 1., 2.), end=True, rule='a2c',
   writer.close()
 
 
+_T_1 = 12.7062  # Student's t of two samples, 97.5 %
+
 # Four games of two runs; means 0.5, 1.5, 0.9 and 3.
 SHARES = {'pong': (0.4, 0.6), 'boxing': (1.0, 2.0), 'breakout': (0.6, 1.2),
           'krull': (2., 4.)}
@@ -108,22 +110,29 @@ def test_table():
   assert lines[0] == '| game | random | human | x | y |'
   assert [line.split(' | ')[0] for line in lines[2:]] == [
       '| boxing', '| breakout', '| krull', '| pong']
-  # Boxing: random 0.1, human 12.1; 12.1 and 24.1, so 18.1 +- 12 / 2.
-  assert lines[2] == '| boxing | 0.1 | 12.1 | 18.1 ± 6 (150%) | - |'
+  # Boxing: random 0.1, human 12.1; 12.1 and 24.1, so 18.1 +- 12.7 * 12 / 2.
+  assert lines[2] == '| boxing | 0.1 | 12.1 | 18.1 ± 76 (150%) | - |'
   assert lines[-1].endswith(f'| {at("pong", 1.):.4g} (100%) * |')
 
 
-def test_curves_are_means_with_standard_errors():
+def test_curves_are_means_with_intervals():
   runs = [atari_lib.Run('pong', 0, np.array([0., 100., 200.]),
                     np.array([0., 10., 20.]), 20., True),
           atari_lib.Run('pong', 1, np.array([50., 150.]),
                     np.array([20., 20.]), 20., True)]
-  frames, mean, error = atari_figures.curve(runs)
+  frames, mean, half = atari_figures.curve(runs)
   assert frames[0] == 50. and frames[-1] == 150.
   np.testing.assert_allclose((mean[0], mean[-1]), (12.5, 17.5))
-  # Of 5 and 20, and of 15 and 20: half their distance.
-  np.testing.assert_allclose((error[0], error[-1]), (7.5, 2.5))
-  assert not atari_figures.curve(runs[:1]).error.any()
+  # The standard errors of 5 and 20, and of 15 and 20, are half their distance.
+  np.testing.assert_allclose((half[0], half[-1]),
+                             (_T_1 * 7.5, _T_1 * 2.5), rtol=1e-4)
+  assert not atari_figures.curve(runs[:1]).half.any()
+
+
+def test_a_curve_begins_after_a_hundred_episodes():
+  assert atari_lib.settled([60, 30, 10, 5]) == 2
+  assert atari_lib.settled([100, 1]) == 0
+  assert atari_lib.settled([60, 30]) == 1  # Too few: the last row.
 
 
 def test_points_of_a_curve_are_means_of_a_hundred_episodes():
@@ -151,8 +160,9 @@ def test_reading(tmp_path):
   assert list(groups) == ['a2c, dm_noop', 'random, dm_noop']
   boxing, pong = groups['a2c, dm_noop']
   assert pong.done and not boxing.done and pong.score == 2.
-  np.testing.assert_array_equal(pong.frames, [200., 300.])
-  np.testing.assert_array_equal(pong.returns, [1., 1.5])
+  # Six episodes in all, so the curve is its last point.
+  np.testing.assert_array_equal(pong.frames, [300.])
+  np.testing.assert_array_equal(pong.returns, [1.5])
   write(str(tmp_path / 'again'), 'pong')
   with pytest.raises(atari_lib.AnalysisError, match='two trainings of pong'):
     atari_lib.read(root)
@@ -166,14 +176,13 @@ def test_the_command(tmp_path, capsys):
   assert command_testing.call('atari_results',
       [*arguments, f'--output={tmp_path / "out"}']) == 0
   printed = capsys.readouterr().out
-  assert '| pong | -20.7 | 14.6 | 5 ± 5 (73%) | 5 ± 5 (73%) |' in printed
+  assert '| pong | -20.7 | 14.6 | 5 ± 64 (73%) | 5 ± 64 (73%) |' in printed
   assert '1 games, 2 runs of each, 200 frames; above human 0 [0, 0]' in printed
-  for name in ('atari_curves.png', 'atari_environments.png'):
-    assert (tmp_path / 'out' / name).stat().st_size > 1000
-  # Without numbers there is no Figure 9.
+  assert os.listdir(tmp_path / 'out') == ['atari_environments.svg']
+  # Without numbers there are curves, and no Figure 9.
   assert command_testing.call('atari_results',
       [f'--results={tmp_path / "1"}']) == 0
-  assert os.listdir(tmp_path / '1' / 'figures') == ['atari_curves.png']
+  assert os.listdir(tmp_path / '1' / 'figures') == ['atari_curves.svg']
   assert command_testing.call('atari_results',
       [f'--results={tmp_path / "1"}'] * 2) == 2
   assert 'is there twice' in capsys.readouterr().err

@@ -50,13 +50,6 @@ def test_ends_against_meta_steps(run_dir):
   assert axes.get_title() == 'Atari: pong'
 
 
-def test_the_figure(run_dir, tmp_path):
-  path = evaluator_curves.draw(run_dir)
-  assert path == os.path.join(run_dir, 'figures', 'evaluator.png')
-  assert os.path.getsize(path) > 1000
-  assert evaluator_curves.draw(str(tmp_path / 'none')) is None
-
-
 def test_beside_the_run_is_what_has_ended(tmp_path, monkeypatch):
   run_dir = run_testing.store(tmp_path / 'run')
   drawn = []

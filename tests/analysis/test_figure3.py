@@ -287,7 +287,7 @@ def test_command(run_dir, tmp_path, capsys, monkeypatch):
   assert 'LPG against A2C, final return, of 1 kinds: ' in out
   assert ('LPG: both ablations of its predictions cost return on 0 of 1 kinds.'
           in out)
-  picture = (tmp_path / 'figure3.png').read_bytes()
+  picture = (tmp_path / 'figure3.svg').read_bytes()
   # The same command does nothing twice, further environments are added.
   content = json.loads(results.read_text())
   content['data'][NAME]['rules']['LPG']['final'] = [0.5, 0.5]
@@ -297,7 +297,7 @@ def test_command(run_dir, tmp_path, capsys, monkeypatch):
   again = json.loads(results.read_text())
   assert list(again['data']) == [NAME, 'chain_long']
   assert again['data'][NAME]['rules']['LPG']['final'] == [0.5, 0.5]
-  assert (tmp_path / 'figure3.png').read_bytes() != picture
+  assert (tmp_path / 'figure3.svg').read_bytes() != picture
   # Another comparison needs another file.
   capsys.readouterr()
   # A setting that there was not yet when it was computed has its default, but

@@ -77,10 +77,10 @@ def test_ablation_curves_by_hand(tmp_path, capsys):
   about, data = stored.load(f'{tmp_path}/a.json', 'ablation_curves')
   assert about['num_lifetimes'] == [7] and data['kinds'][NAME]['phi held'] == [
       [0.3, -0.5], [0.03, 0.05]]
-  picture = (tmp_path / 'a.png').read_bytes()
+  picture = (tmp_path / 'a.svg').read_bytes()
   assert command_testing.call('ablation_curves',
-      [f'--results={tmp_path}/a.json', f'--figure={tmp_path}/b.png']) == 0
-  assert (tmp_path / 'b.png').read_bytes() == picture
+      [f'--results={tmp_path}/a.json', f'--figure={tmp_path}/b.svg']) == 0
+  assert (tmp_path / 'b.svg').read_bytes() == picture
 
 
 def test_every_other_snapshot_and_the_end(tmp_path, monkeypatch):
@@ -171,10 +171,10 @@ def test_figure7(tmp_path, capsys):
   assert data['variants']['without L2']['seeds'] == [1]
   out = capsys.readouterr().out
   assert '| LPG | 0.50, 0.10 | 0.50, 0.10 | 0.50, 0.10 | 0.50, 0.10 |' in out
-  picture = (tmp_path / 'figure7.png').read_bytes()
+  picture = (tmp_path / 'figure7.svg').read_bytes()
   assert command_testing.call('figure7', [f'--results={results}',
-                       f'--figure={tmp_path}/b.png']) == 0
-  assert (tmp_path / 'b.png').read_bytes() == picture
+                       f'--figure={tmp_path}/b.svg']) == 0
+  assert (tmp_path / 'b.svg').read_bytes() == picture
   capsys.readouterr()
   assert command_testing.call('figure7',
       [f'--study={tmp_path}/none', f'--results={results}']) == 2

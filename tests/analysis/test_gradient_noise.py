@@ -58,10 +58,10 @@ def test_command(tmp_path, capsys):
   # Of one kind, all together is that kind.
   assert (data['agreement'][run_testing.NAME]
           == data['agreement'][gradient_noise.ALL])
-  picture = (tmp_path / 'a.png').read_bytes()
+  picture = (tmp_path / 'a.svg').read_bytes()
   assert command_testing.call('gradient_noise', [f'--results={results}',
-                              f'--figure={tmp_path}/b.png']) == 0
-  assert (tmp_path / 'b.png').read_bytes() == picture
+                              f'--figure={tmp_path}/b.svg']) == 0
+  assert (tmp_path / 'b.svg').read_bytes() == picture
   capsys.readouterr()
   for bad, part in (('--num_lifetimes=3', '4 or more'), ('--batch=0', '1 or')):
     assert command_testing.call('gradient_noise',

@@ -173,14 +173,14 @@ def test_commands(name, run_dir, tmp_path, capsys):
   assert command_testing.call(module.NAME,
       [f'--run=mine={run_dir}', f'--results={results}', *flags]) == 0
   out = capsys.readouterr().out
-  assert 'mine' in out and f'{name}.png' in out
+  assert 'mine' in out and f'{name}.svg' in out
   content = json.loads((tmp_path / f'{name}.json').read_text())
   assert f'lpg {name} --run=mine=' in content['about']['command']
-  picture = (tmp_path / f'{name}.png').read_bytes()
-  again = str(tmp_path / 'again.png')
+  picture = (tmp_path / f'{name}.svg').read_bytes()
+  again = str(tmp_path / 'again.svg')
   assert command_testing.call(module.NAME,
       [f'--results={results}', f'--figure={again}']) == 0
-  assert (tmp_path / 'again.png').read_bytes() == picture
+  assert (tmp_path / 'again.svg').read_bytes() == picture
   assert capsys.readouterr().out.splitlines()[:-1] == out.splitlines()[:-1]
   if name == 'figure4':
     _, data = stored.load(results, name)

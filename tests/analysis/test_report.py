@@ -55,6 +55,9 @@ def evaluated(tmp_path_factory):
   return run_dir
 
 
+_T_2 = 4.302653  # Student's t of three samples, 97.5 %
+
+
 def test_every_variant_is_told(evaluated):
   lines = report.summarise(evaluated, CONFIG)
   (row,) = loggers.read_metrics(evaluated, 'evaluation')
@@ -65,7 +68,7 @@ def test_every_variant_is_told(evaluated):
               'trained, phi held at its mean')
   assert parts == [
       f'{v} {row[f"{v}/{NAME}"]:.2f} +- '
-      f'{row[f"{v}/{NAME}/standard_error"]:.2f}' for v in variants]
+      f'{_T_2 * row[f"{v}/{NAME}/standard_error"]:.2f}' for v in variants]
   assert len({row[f'{v}/{NAME}'] for v in variants}) > 1
   for line, file in zip(lines[-2:], ('figures/training.png', 'eta.npz')):
     assert line.endswith(file) and os.path.exists(line.split(': ')[1])
@@ -90,8 +93,8 @@ def test_lpg_v_has_no_y_to_go_without(tmp_path, monkeypatch):
       evaluator=dataclasses.replace(CONFIG.evaluator, enabled=False))
   report.evaluate(run_dir, config, num_lifetimes=3)
   assert report.summarise(run_dir, config)[1] == (
-      f'  {NAME}: untrained 1.00 +- 0.50; trained 1.00 +- 0.50; '
-      'trained, phi held at its mean 1.00 +- 0.50')
+      f'  {NAME}: untrained 1.00 +- 2.15; trained 1.00 +- 2.15; '
+      'trained, phi held at its mean 1.00 +- 2.15')
 
 
 def assert_figure(path):

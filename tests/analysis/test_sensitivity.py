@@ -123,10 +123,10 @@ def test_command(tmp_path, capsys):
   assert np.shape(data['pi_hat/reward']) == (4, 8)
   assert np.shape(data['y_hat/phi']) == (4, 9)
   assert data['pi_hat/reward'][1] != data['pi_hat/reward'][2]
-  picture = (tmp_path / 'a.png').read_bytes()
+  picture = (tmp_path / 'a.svg').read_bytes()
   assert command_testing.call('sensitivity', [f'--results={results}',
-                           f'--figure={tmp_path}/b.png']) == 0
-  assert (tmp_path / 'b.png').read_bytes() == picture
+                           f'--figure={tmp_path}/b.svg']) == 0
+  assert (tmp_path / 'b.svg').read_bytes() == picture
   capsys.readouterr()
   assert command_testing.call('sensitivity',
       [f'--run={run_dir}', '--environment=chess', f'--results={results}']) == 2

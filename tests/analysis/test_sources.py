@@ -88,7 +88,7 @@ def test_arms_of_a_kind_that_was_in_no_training(tmp_path):
   command = [f'--run={run_dir}', f'--environment={kind}', '--updates=2',
              '--num_lifetimes=2', '--snapshots=2', f'--results={results}']
   assert command_testing.call('sensitivity', command) == 0
-  assert os.path.exists(tmp_path / 'a.png')
+  assert os.path.exists(tmp_path / 'a.svg')
 
 
 def test_a_rule_in_a_file_is_not_called_untrained(tmp_path, capsys):

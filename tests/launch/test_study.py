@@ -160,7 +160,7 @@ def test_figure_7_in_short(tmp_path, capsys):
       [f'--study={root}', f'--results={results}', '--points=2']) == 0
   out = capsys.readouterr().out
   assert all(out.count(f'| {variant} | ') == 1 for variant in variants)
-  assert (tmp_path / 'figure7.png').exists()
+  assert (tmp_path / 'figure7.svg').exists()
   _, data = stored.load(results, figure7.NAME)
   assert all(found['seeds'] == [0] for found in data['variants'].values())
   for bad, message in (

@@ -88,11 +88,12 @@ def test_scores(tmp_path):
   score = summary.score([1., 2., 6.])
   assert score.mean == 3.
   np.testing.assert_allclose(score.standard_error, np.sqrt(7. / 3.))
-  assert str(score) == '3 ± 1.5' and str(summary.score([2.])) == '2'
+  # Student's t is 4.303 for three agents, and 12.71 for two.
+  assert str(score) == '3 ± 6.6' and str(summary.score([2.])) == '2'
   path = write(tmp_path, make_job(), [
       row(0, 100, 1.), row(1, 100, 3., diverged=True)])
   assert summary.lines(path) == [
-      'gymnax/CartPole-v1 by a2c: return 2 ± 1 (standard error over 2 seeds); '
+      'gymnax/CartPole-v1 by a2c: return 2 ± 13 (95 % interval over 2 seeds); '
       'diverged: seeds [1]']
 
 

@@ -1,0 +1,47 @@
+"""Several tables of `lpg mini` as one."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lpg_distributed.analysis import mini_table
+from lpg_distributed.analysis import stored
+from tests.launch import command_testing
+
+_CATCH = 'gymnax/Catch-bsuite'
+
+
+def _write(directory, mean, rules=('lpg', 'a2c', 'random')):
+  cell = lambda value: {
+      'mean': value, 'standard_error': 0.1, 'returns': [value] * 3,
+      'learning_rate': 0.02, 'at_edge': value == mean, 'env_steps': 1000}
+  directory.mkdir()
+  (directory / mini_table.TABLE).write_text(json.dumps(
+      {_CATCH: {rule: cell(mean + i) for i, rule in enumerate(rules)}}))
+  return str(directory)
+
+
+def test_rules_of_all_tables_share_the_others(tmp_path, capsys):
+  tables = [f'--table=one={_write(tmp_path / "1", 0.5)}',
+            f'--table=two={_write(tmp_path / "2", 0.25, ("lpg",))}']
+  results = tmp_path / 'mini.json'
+  assert command_testing.call(
+      'mini_table', [*tables, f'--results={results}']) == 0
+  out = capsys.readouterr().out
+  assert '| environment | steps | one | two | A2C | untrained |' in out
+  # Student's t of three seeds is 4.30.
+  assert ('| `Catch-bsuite` | 1,000 | 0.5 ± 0.43 (0.02*) | 0.25 ± 0.43 (0.02*) '
+          '| 1.5 ± 0.43 (0.02) | 2.5 ± 0.43 (0.02) |') in out
+  about, data = stored.load(str(results), mini_table.NAME)
+  assert about['seeds'] == 3
+  np.testing.assert_allclose(data[_CATCH]['rules']['A2C']['mean'], 1.5)
+  assert (tmp_path / 'mini.svg').exists()
+
+
+def test_bad_tables(tmp_path):
+  path = _write(tmp_path / '1', 0.5)
+  with pytest.raises(stored.ResultsError, match='allowed: LABEL=DIRECTORY'):
+    mini_table.compute([path])
+  with pytest.raises(stored.ResultsError, match='is no table'):
+    mini_table.compute([f'a={tmp_path}'])
