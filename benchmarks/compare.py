@@ -111,7 +111,7 @@ def compare(old: str, new: str, measure: Callable[[str], float],
 
 def _measurements(args: argparse.Namespace, cache: str
                   ) -> Mapping[str, Callable[[str], float]]:
-  """Functions of a tree, by name."""
+  """Returns the measuring functions of a tree, by name."""
   found: dict[str, Callable[[str], float]] = {}
   sizes = (args.units, args.envs, args.lifetimes, args.repeats)
   if 'meta_step' in args.measure:

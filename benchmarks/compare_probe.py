@@ -17,7 +17,7 @@ from lpg_distributed.core import lifetime
 
 
 def meta_step(config, environment, num_lifetimes):
-  """A call that advances one shard by a meta-step; its environment steps."""
+  """Returns a call of one meta-step of a shard, and its environment steps."""
   shard = lifetime.make_shard(config, environment, num_lifetimes)
   advance = jax.jit(shard.advance)
   eta = lpg.create_rule(0, config.rule).eta
@@ -30,7 +30,7 @@ def meta_step(config, environment, num_lifetimes):
 
 
 def rule(config, num_lifetimes):
-  """A call that applies the rule and differentiates it; its steps."""
+  """Returns a call that differentiates the rule, and its environment steps."""
   created = lpg.create_rule(0, config.rule)
   shape = (config.meta.trajectory_steps, num_lifetimes, config.meta.num_envs)
   ones = np.ones(shape, np.float32)

@@ -27,7 +27,7 @@ class ShardResult(NamedTuple):
 
 
 class RelativeErrors(NamedTuple):
-  """Relative to the CPU's numbers."""
+  """Returns errors relative to the CPU's numbers."""
   gradient: float
   values: float
   loss: float

@@ -1,4 +1,4 @@
-"""A small run that never was, for tests of what reads runs."""
+"""Writes the files of a small fake run, for tests of code that reads runs."""
 
 import os
 import shutil
@@ -23,6 +23,6 @@ def store(path, meta_step=5, snapshots=(2, 4)):
 
 
 def copy(run_dir, path):
-  """Of its own, for a test that changes it."""
+  """A copy for a test that changes it."""
   shutil.copytree(run_dir, path)
   return str(path)

@@ -1,4 +1,4 @@
-"""Results by the actions of a layout, by hand and against lived lifetimes."""
+"""Results by number of actions, by hand and against simulated lifetimes."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ ABOUT = {'rules': {'LPG': {}}, 'settings': dataclasses.asdict(SETTINGS)}
 
 
 def test_layouts_are_those_of_lives_by_any_learner():
-  """A2C with sizes of its own meets the layouts that are drawn again."""
+  """A2C with other sizes gets the same layouts as those drawn again."""
   name = 'random_small_sparse'
   config = config_lib.Config()
   config = dataclasses.replace(config, meta=dataclasses.replace(

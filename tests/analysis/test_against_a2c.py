@@ -54,7 +54,7 @@ def test_table_by_hand():
 
 
 def test_differences_by_hand():
-  """Two layouts, of which one is worth 10 more to anybody."""
+  """Two layouts; every rule gets 10 more on one of them."""
   final = {'LPG': [1.2, 11.4, 1.1], 'mine': [1., 10.9, 1.],
            'A2C': [1., 11., 1.]}
   about = {'rules': {'LPG': {}, 'mine': {}},
@@ -81,7 +81,7 @@ def test_differences_by_hand():
 
 
 def test_command(capsys, tmp_path):
-  """On results of a figure whose verdicts its own command prints."""
+  """Compares with the verdicts that `figure3` prints for stored results."""
   path = str(_RESULTS / 'figure3.json')
   assert command_testing.call('against_a2c', [f'--results={path}']) == 0
   out = capsys.readouterr().out

@@ -154,7 +154,7 @@ def test_reading(tmp_path):
   write(root, 'pong')
   write(root, 'boxing', end=False)
   write(root, 'pong', rule='random')
-  # Of other environments others tell.
+  # Results of other environments are ignored.
   write(root, 'CartPole-v1', environment='gymnasium/')
   groups = atari_lib.read(root)
   assert list(groups) == ['a2c, dm_noop', 'random, dm_noop']

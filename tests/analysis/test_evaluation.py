@@ -1,4 +1,4 @@
-"""Comparisons of rules: fair, and with ablations that do what they say."""
+"""Comparisons of rules: equal lifetimes, and correct ablations."""
 
 import dataclasses
 
@@ -31,7 +31,7 @@ Variant = evaluation.Variant
 
 @pytest.fixture(scope='module')
 def lives():
-  """Compiles once per `alpha_y`; notes what was lived, and with which key."""
+  """Compiles once per `alpha_y`; records lifetimes and keys."""
   train, cache, seen = train_agents.train_agents, {}, []
 
   def cached(config, environment, eta, key, num_lifetimes, log_probs, *,
@@ -64,7 +64,7 @@ def eta():
 
 
 def test_all_variants_meet_the_same_lifetimes(lives, eta):
-  """Also a variant that is compiled apart, with the cost that all have."""
+  """Also holds for a variant that is compiled separately."""
   scores, seen = evaluate(lives, {
       'one': Variant(eta), 'other': Variant(-eta),
       'same': Variant(eta, alpha_y=0.5)})
@@ -82,7 +82,7 @@ def test_all_variants_meet_the_same_lifetimes(lives, eta):
 
 
 def test_lifetimes_are_held_out(lives, eta):
-  """Their key is none of a shard's."""
+  """The key of held-out lifetimes differs from that of every shard."""
   _, seen = evaluate(lives, {'one': Variant(eta)})
   seed = jax.random.PRNGKey(CONFIG.run.seed)
   fold_in = jax.random.fold_in
@@ -119,7 +119,7 @@ def test_phi_is_held_at_its_mean(lives, eta):
   y = np.random.default_rng(0).dirichlet(np.ones(4), size=7)
   np.testing.assert_allclose(lpg_network.embed(held, np.float32(y)),
                              lived.input_means['phi'].mean(), rtol=1e-5)
-  # Nothing else of the rule has changed.
+  # The rest of the rule is unchanged.
   trained = rule_vector.unravel(CONFIG.rule, eta)
   changed = {(module, name) for module, layer in trained.items()
              for name, x in layer.items()

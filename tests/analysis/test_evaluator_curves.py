@@ -1,4 +1,4 @@
-"""The evaluator's rows as curves beside a run's."""
+"""Curves of the evaluator, beside those of its run."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ def run_dir(tmp_path):
       (0, 'progress', 'pong', 10, None), (0, 'progress', 'pong', 20, -21.),
       (0, 'end', 'pong', 30, -20.), (0, 'end', 'boxing', 30, 1.),
       (40, 'progress', 'pong', 10, -19.),
-      # Killed, and gone on from what was saved before.
+      # Killed, and resumed from an earlier save.
       (40, 'progress', 'pong', 20, -5.), (40, 'progress', 'pong', 20, -18.)]:
     logger.write(step, {'event': event, 'game': game, 'frames': frames,
                         'return': value})

@@ -1,4 +1,4 @@
-"""Evaluation on the training environments, in miniature and by hand."""
+"""Small evaluations on the training environments, checked by hand."""
 
 import dataclasses
 import json
@@ -92,11 +92,11 @@ def test_a_rule_keeps_the_grid_that_its_bandit_knows():
   assert found.arms == ((7., 2.), (7., 3.))
   assert train_agents.num_updates(
       training.sized(other, NAME, CONFIG, TINY), NAME) == 30
-  # That kind was no part of its training, nor of the first rule's.
+  # Neither this rule nor the first one was trained on that kind.
   for base in (CONFIG, other):
     assert (training.sized(other, 'tabular_dense', base, TINY).agents[
         'tabular_dense'].arms == config_lib.AGENTS['tabular_dense'].arms)
-  # Nor was this one of the second rule's.
+  # The second rule was not trained on this kind either.
   base = dataclasses.replace(other, environments=('tabular_dense',))
   assert training.sized(CONFIG, 'tabular_dense', base, TINY).agents[
       'tabular_dense'].arms == ((7., 2.), (7., 3.))
@@ -198,7 +198,7 @@ def test_arms_come_from_the_bandit_of_the_same_grid(run_dir):
   source = sources.read(run_dir)
   assert source.label == 'lpg' and source.bandit is not None
   assert source.arm_log_probs(NAME).shape == (9,)
-  # An environment that the training did not know: all arms alike.
+  # An environment without training: all arms are equally likely.
   np.testing.assert_array_equal(source.arm_log_probs('chain_long'),
                                 np.zeros(9))
   learned = dict(source.bandit)
@@ -218,7 +218,7 @@ def test_the_first_trial_is_the_arm_that_the_bandit_likes_best(run_dir):
   agent = CONFIG.agents[NAME]
   first = lambda source: training._first_arm(source, NAME, agent)
   assert first(known([9] * 9)) == 7
-  # While an arm was not tried, the likeliest is one that nothing is known of.
+  # Untried arms come first.
   for unknown in (known([9] * 8 + [0]), source._replace(bandit=None)):
     assert first(unknown) == 4  # The middle one.
   other = config_lib.AgentConfig(learning_rates=(1.,))
@@ -259,7 +259,7 @@ def test_without_a_search(run_dir, monkeypatch):
 
 def made_up(environment, rules, settings, report=None, found=None,
             keep=lambda found: None):
-  """In place of `training_environments.evaluate`: numbers of no agents."""
+  """Replaces `training_environments.evaluate`; returns random numbers."""
   del report
   if found:
     return found
@@ -288,7 +288,7 @@ def test_command(run_dir, tmp_path, capsys, monkeypatch):
   assert ('LPG: both ablations of its predictions cost return on 0 of 1 kinds.'
           in out)
   picture = (tmp_path / 'figure3.svg').read_bytes()
-  # The same command does nothing twice, further environments are added.
+  # The same command computes nothing again, and adds new environments.
   content = json.loads(results.read_text())
   content['data'][NAME]['rules']['LPG']['final'] = [0.5, 0.5]
   results.write_text(json.dumps(content))
@@ -387,7 +387,7 @@ def test_hyper_params_of_older_files_at_the_ends_of_their_grids():
     if json.loads(path.read_text())['experiment'] == figure3.NAME],
                          ids=lambda path: path.stem)
 def test_stored_results_are_read(path):
-  """Those of earlier days too."""
+  """Files of older versions can be read too."""
   about, data = stored.load(str(path), figure3.NAME)
   text = '\n'.join(figure3.lines(about, data))
   for name in data:

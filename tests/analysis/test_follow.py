@@ -35,14 +35,14 @@ def test_each_snapshot_is_evaluated_once(tmp_path, capsys, monkeypatch):
     assert f'{label}/{NAME}/standard_error' in rows[0]
   numbers = [{k: v for k, v in row.items() if k != 'step'} for row in rows]
   assert numbers[0] != numbers[1]
-  # Each with its own eta and what the bandit knows.
+  # Each snapshot has its own eta and state of the bandit.
   (_, first), (_, second) = sources.snapshots(run_dir)
   for path, row in ((second, rows[1]), (first, rows[0])):
     (score,) = follower._comparisons[NAME].scores(
         {'a': evaluation.Variant(eta_file.load(path).eta)},
         follower._bandit()).values()
     np.testing.assert_allclose(row[f'full/{NAME}'], score.mean, rtol=1e-5)
-  # The command has nothing to do, and then one row.
+  # The command finds nothing to do, then computes one row.
   flags = [f'--run_dir={run_dir}', '--num_lifetimes=4']
   assert command_testing.call('follow', flags) == 0
   assert not capsys.readouterr().out
@@ -129,7 +129,7 @@ def test_studies_change_what_they_say():
 
 
 def store_study(root, returns):
-  """Runs of a study that never were; `returns` by (variant, seed)."""
+  """Writes fake runs of a study; `returns` by (variant, seed)."""
   for (variant, seed), value in returns.items():
     run_dir = run_testing.store(root / 'new', meta_step=4, snapshots=())
     logger = loggers.MetricsLogger(run_dir, 'learner', resume_step=0,
@@ -165,7 +165,7 @@ def test_figure7(tmp_path, capsys):
   about, data = stored.load(results, 'figure7')
   assert about['meta_steps'] == 4 and data['meta_steps'] == [1., 3.]
   assert list(data['variants']) == ['LPG', 'without L2']
-  # Of a chain, random is 0 and optimal 1.
+  # On a chain the random policy has 0 and the optimal one 1.
   np.testing.assert_allclose(data['variants']['LPG']['curves'],
                              [[0.55, 0.75], [0.15, 0.35]])
   assert data['variants']['without L2']['seeds'] == [1]

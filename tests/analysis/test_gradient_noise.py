@@ -1,4 +1,4 @@
-"""What is told of meta-gradients' norms and agreement, and the command."""
+"""Norms and agreement of meta-gradients, and the command."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_command(tmp_path, capsys):
   _, data = stored.load(results, 'gradient_noise')
   norms = data['norms'][run_testing.NAME]
   assert len(norms) == 6 and min(norms) > 0.
-  # Of one kind, all together is that kind.
+  # With one kind, the row of all kinds equals its row.
   assert (data['agreement'][run_testing.NAME]
           == data['agreement'][gradient_noise.ALL])
   picture = (tmp_path / 'a.svg').read_bytes()

@@ -1,4 +1,4 @@
-"""Policy evaluation, Figures 4 to 6: exact values, and what is moved."""
+"""Policy evaluation, Figures 4 to 6: exact values and predictions."""
 
 import dataclasses
 import json
@@ -90,7 +90,7 @@ def test_only_predictions_move_and_values_come_true(worlds):
   seen = worlds.visited
   moved = np.abs(first.y_logits[-1] - first.y_logits[0]).max(axis=-1)
   assert np.all(moved[seen] > 1e-4) and np.all(moved[~seen] == 0.)
-  # TD(lambda) at work: from 0 to the true values.
+  # TD(lambda) moves values from 0 to the true ones.
   errors = [np.abs(values - worlds.values[0])[seen].mean()
             for values in first.values]
   assert errors[0] > 0.4 and errors[-1] < 0.15
@@ -167,7 +167,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize('name', COMMANDS)
 def test_commands(name, run_dir, tmp_path, capsys):
-  """From a run to results and a figure; and from the results alone again."""
+  """Computes results of a run and a figure; draws it again from the results."""
   module, flags = COMMANDS[name]
   results = str(tmp_path / f'{name}.json')
   assert command_testing.call(module.NAME,
@@ -197,7 +197,7 @@ def test_commands(name, run_dir, tmp_path, capsys):
     # Logits of deviation 0.1 over four: KL of about 0.01 * 3 / 4.
     np.testing.assert_allclose(data['mean']['mine'][0], 0.0075, rtol=0.3)
     assert len(data['example']['before'][0]) == len(data['cells']) == 81
-  # What is wrong is one line.
+  # Bad input is refused in one line.
   for bad in (['--results=nowhere.json'],
               [f'--run={run_dir}', '--updates=0', f'--results={results}'],
               [f'--run={run_dir}', '--updates=39', f'--results={results}'],

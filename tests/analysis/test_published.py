@@ -36,7 +36,7 @@ def _weights(tmp_path_factory):
 
 @pytest.fixture
 def directory(_weights, monkeypatch):
-  """Those weights, in place of the repository's."""
+  """Replaces the repository's weights by those."""
   monkeypatch.setattr(published, 'DIRECTORY', str(_weights))
   return _weights
 
@@ -85,7 +85,7 @@ def test_its_check_comes_out_again(directory):
 
 
 def test_publishing_goes_on(tmp_path, monkeypatch):
-  """Where it was stopped, with the same rule and code, and nowhere else."""
+  """Publishing resumes only with the same rule and code."""
   monkeypatch.setattr(published, 'DIRECTORY', str(tmp_path / 'weights'))
   run_dir = run_testing.store(tmp_path / 'run')
   lived = []

@@ -1,4 +1,4 @@
-"""The end of a run: numbers of all variants, a figure, and what if not."""
+"""The report at the end of a run: all variants, figure, and failures."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ CONFIG = config_lib.Config(
 
 
 def store_run(path, meta_step=5):
-  """What a run leaves behind, made up."""
+  """Writes the files of a fake run."""
   run = run_directory.RunDirectory.open(str(path), CONFIG)
   run.close()
   eta_file.save(os.path.join(run.path, 'eta.npz'),
@@ -102,7 +102,7 @@ def assert_figure(path):
     assert f.read(8) == b'\x89PNG\r\n\x1a\n'
   pixels = image.imread(path)[..., :3]
   assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
-  # Something blue: the returns.
+  # The curve of returns is blue.
   blue = (pixels[..., 2] > 0.6) & (pixels[..., 0] < 0.3)
   assert blue.sum() > 50
 

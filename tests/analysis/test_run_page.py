@@ -1,4 +1,4 @@
-"""The page about a run: what it shows, and that a browser can show it."""
+"""The page about a run: its content, and that a browser can show it."""
 
 import html.parser
 import os

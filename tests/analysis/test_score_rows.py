@@ -1,4 +1,4 @@
-"""Rows of scores, of calls that were interrupted too."""
+"""Rows of scores, also after interrupted calls."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which rule a text names, and what is known of it."""
+"""Reading rules from names, files and runs."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ def test_labels(text, expected):
 
 
 def test_a_run_that_was_stopped_and_went_on(tmp_path):
-  """Its `eta.npz` is of the stop, and older than the newest snapshot."""
+  """A stopped run: `eta.npz` is older than the newest snapshot."""
   run_dir = run_testing.store(tmp_path / 'run', meta_step=3)
   assert sources.latest(run_dir)[1] == [4]
   assert sources.read(run_dir).about['meta_steps'] == [4]
@@ -53,7 +53,7 @@ def test_labels_tell_rules_apart(tmp_path, capsys):
   for texts in ([run_dir, run_dir], [f'A2C={run_dir}']):
     with pytest.raises(sources.SourceError, match='a label of its own'):
       sources.read_all(texts, 1, ('A2C',))
-  # Before anything is computed.
+  # It is refused before anything is computed.
   for label in ('untrained', figure5.TD):
     assert command_testing.call('figure5', [f'--run={label}={run_dir}']) == 2
     assert 'a label of its own' in capsys.readouterr().err
@@ -74,7 +74,7 @@ def test_a_file_and_its_card(tmp_path):
 
 
 def test_arms_of_a_kind_that_was_in_no_training(tmp_path):
-  """Agents live by Table 3's grid, whatever a setting for all kinds says."""
+  """Agents use Table 3's grid, whatever a setting for all kinds says."""
   run_dir = run_testing.store(tmp_path / 'run')
   results = str(tmp_path / 'a.json')
   kind = 'chain_long'

@@ -1,4 +1,4 @@
-"""The search for hyperparameters, with lifetimes of nobody."""
+"""The search for hyperparameters, with fake lifetimes."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ SETTINGS = training_settings.ComparisonSettings(trials=16, finalists=3,
 
 
 def lifetimes_of(num, value, bonus=0.):
-  """Lifetimes that all return `value`, and `bonus` more on the way."""
+  """Lifetimes that end at `value`, and return `bonus` more before."""
   return train_agents.Lifetimes(
       final_return=np.full(num, value),
       episode_return=np.full((4, num), value + bonus),

@@ -1,4 +1,4 @@
-"""The accelerator's benchmark, on a CPU, and that it sees wrong numbers."""
+"""The accelerator benchmark on a CPU; it must detect wrong numbers."""
 
 import json
 import time
@@ -42,7 +42,7 @@ def test_a_small_run(run):
 
 
 class FakeProgram:
-  """Measures nothing."""
+  """Replaces all measurements by nothing."""
 
   def __init__(self, size, precision):
     del precision

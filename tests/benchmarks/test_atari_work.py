@@ -10,7 +10,7 @@ from lpg_distributed.core import atari_network
 
 
 def test_flops_are_those_of_the_compiled_network():
-  """Of the plain form: blocks do the same work and XLA counts more of it."""
+  """Compares with the plain form; XLA counts more for blocks."""
   num_outputs, num = 4 + 30 + 1, 2
   network = atari_network.make_network(
       specs.BoundedArray((4, 84, 84), np.uint8, 0, 255), num_outputs)

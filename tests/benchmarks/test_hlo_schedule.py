@@ -1,4 +1,4 @@
-"""The accounting of a TPU program's text, by hand."""
+"""Costs of TPU programs, read from their text and compared by hand."""
 
 from benchmarks import hlo_schedule
 

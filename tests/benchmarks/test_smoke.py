@@ -37,7 +37,7 @@ def test_every_command_of_the_readme_is_tested():
 
 
 def run(name, *flags):
-  """For commands that set their process up or end it; returns the output."""
+  """Runs a command in its own process; returns its output."""
   done = subprocess.run(
       [sys.executable, '-m', f'benchmarks.{name}', *flags], cwd=ROOT,
       env={**os.environ, 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'},
@@ -149,7 +149,7 @@ def test_bandit_load(tmp_path, capsys):
 
 @pytest.mark.long
 def test_compare(output, monkeypatch):
-  """Of a tree with itself."""
+  """Compares a tree with itself."""
   monkeypatch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
   compare.main([str(ROOT), str(ROOT), '--measure=meta_step,rule', '--pairs=1',
                 '--repeats=1', f'--environments={KIND}', *SIZES,

@@ -1,4 +1,4 @@
-"""What the tests of sessions run, here and in processes that are killed."""
+"""Jobs for the tests of sessions, also in processes that are killed."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ from lpg_distributed.meta_testing import session
 
 
 class Corridor(dm_env.Environment):
-  """Right to the end of five cells gives 1, each step costs 0.1."""
+  """Five cells: the right end gives a reward of 1, each step costs 0.1."""
 
   def observation_spec(self):
     return specs.BoundedArray((5, 1), np.float32, 0., 1.)

@@ -1,4 +1,4 @@
-"""The compiled loop: what it learns from, determinism, its networks."""
+"""The compiled loop: its training data, determinism and networks."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def hyper(num, settings):
 
 
 class Recorder:
-  """A chain whose steps tell what they did, in the order of steps."""
+  """A chain whose observations record all steps, in order."""
 
   def __init__(self):
     self._chain = suite.load('chain_short')
@@ -116,7 +116,7 @@ def test_the_same_seed_gives_the_same_bits():
 
 
 def test_learning_rates_side_by_side():
-  """Each agent learns with its own; a rate of 0 changes nothing."""
+  """Each agent uses its own learning rate; a rate of 0 changes nothing."""
   settings = settings_lib.AgentSettings(trajectory_steps=T)
   loop = make_loop(suite.load('chain_short'), 'a2c', settings)
   both = hyper(2, settings)._replace(alpha_lr=jnp.array([0., 0.01]))
@@ -140,7 +140,7 @@ def test_masked_actions_are_refused():
 
 
 def test_networks_by_observation():
-  """Which network, that pixels and no other integers are scaled."""
+  """Checks the choice of network, and that only pixels are scaled."""
   from dm_env import specs
   net = observation_networks
   frames = specs.BoundedArray((4, 84, 84), np.uint8, 0, 255)

@@ -1,4 +1,4 @@
-"""What a job says and keeps when its environment fails while agents learn."""
+"""A job reports the failure of its environment and keeps its results."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +15,7 @@ THIS = 'module/tests.meta_testing.test_failing_environments'
 
 
 class Failing(session_testing.Corridor):
-  """Raises in its own step 123, if it shall."""
+  """Raises in step 123, if asked to."""
   raises = True
 
   def reset(self):
@@ -48,7 +48,7 @@ def test_an_environment_that_raises(tmp_path, monkeypatch):
 
 
 class Unsound:
-  """JAX; its reward is not finite after a while."""
+  """A JAX environment whose reward becomes infinite."""
   num_actions, num_states, max_episode_steps = 2, 400, 400
 
   def reset(self, params, key):

@@ -1,4 +1,4 @@
-"""The loop on the host: what it learns from, groups, resuming, leaving."""
+"""The loop on the host: training data, groups, resuming, stopping."""
 
 import functools
 import threading
@@ -58,7 +58,7 @@ def _clear_caches():
 
 
 class Corridor:
-  """Reward for action 1; episodes of different lengths; raw rewards of 3."""
+  """Rewards action 1 by 3; episodes differ in length."""
   frames_per_step = 1
 
   def __init__(self, first=0, num_envs=3, pause_s=0., fail_at=-1):
@@ -187,7 +187,7 @@ def test_returns_come_in_the_order_of_steps():
 
 
 def test_a_training_goes_on_where_it_was():
-  """The state is kept; the environments begin anew with another seed."""
+  """The state is restored; environments start again with another seed."""
   first = train(Corridor(), 24)[-1]
   environment = Corridor()
   snapshot = host_loop.Snapshot(first.state, first.env_steps)
@@ -225,7 +225,7 @@ def test_a_failing_environment_is_heard_of():
 
 @pytest.mark.parametrize('name', registry.RULES)
 def test_parts_of_the_gradient_add_up(name):
-  """Whatever the rule, and the same as all of it at once in `learn`."""
+  """Gradients of parts add up to those of `learn`, for every rule."""
   learner, eta = make_learner(name), make_eta(name)
   rng = np.random.default_rng(0)
   state = learner.init(jax.random.PRNGKey(0))

@@ -1,4 +1,4 @@
-"""What a job is made of, and what is refused before anything starts."""
+"""The fields of a job, and which jobs are refused before they start."""
 
 import dataclasses
 

@@ -32,7 +32,7 @@ HYPER = settings_lib.AgentSettings(learning_rate=RATE, kl_cost=ALPHA_Y).hyper()
 
 
 class FixedTargets(NamedTuple):
-  """In place of eta: what `fixed_rule` answers."""
+  """Stands in for eta: the targets that `fixed_rule` returns."""
   pi_hat: np.ndarray
   y_hat_logits: np.ndarray
 
@@ -44,7 +44,7 @@ def fixed_rule(eta, inputs):
 
 @functools.lru_cache(None)
 def make_learner(use_baseline=True, network=fixed_rule, **settings):
-  """A learner with what answers in place of a rule's network."""
+  """A learner whose rule returns fixed targets."""
   settings = settings_lib.AgentSettings(
       optimiser='sgd', trajectory_steps=T, use_baseline=use_baseline,
       **settings)

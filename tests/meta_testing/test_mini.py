@@ -1,4 +1,4 @@
-"""The mini benchmark in miniature: tuning, training, table, going on."""
+"""A small mini benchmark: tuning, training, table, resuming."""
 
 import json
 

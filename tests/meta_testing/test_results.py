@@ -1,4 +1,4 @@
-"""Result files, and the few numbers and curves that are made of them."""
+"""Result files, and the summaries and curves made from them."""
 
 import json
 
@@ -79,7 +79,7 @@ def test_final_return_by_hand():
   rows = [row(0, 50, 9., 4), row(0, 95, 1., 1), row(0, 100, 4., 3)]
   assert summary.final_return(rows) == (1. + 3 * 4.) / 4
   assert summary.final_return(rows, last=0.6) == (9. * 4 + 1. + 12.) / 8
-  # None ended in the last part, or at all.
+  # No episode ended in the last part, or at all.
   assert summary.final_return([row(0, 50, 2., 5), row(0, 100, None, 0)]) == 2.
   assert summary.final_return([row(0, 100, None, 0)]) is None
 
@@ -135,7 +135,7 @@ def make_trials(root, returns):
 
 
 def test_selection_by_hand(tmp_path):
-  """Human-normalised on Atari, else between the worst and the best."""
+  """Scores are human-normalised on Atari, else from worst to best pair."""
   choice = selection.choose(make_trials(tmp_path, {
       'atari/breakout': {0.1: 1.7 + 28.8, 0.2: 1.7},  # human and random
       'gymnax/CartPole-v1': {0.1: 10., 0.2: 30.}}))

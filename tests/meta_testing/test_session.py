@@ -1,4 +1,4 @@
-"""Jobs are done, stopped, killed and gone on with, on both seams."""
+"""Jobs that finish, stop, are killed and resume, in both loops."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ both = pytest.mark.parametrize('environment', [HOST, JITTED])
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
-  """Jobs that nothing came in between."""
+  """Jobs that were never interrupted."""
   paths = {}
   for environment in (HOST, JITTED):
     paths[environment] = str(tmp_path_factory.mktemp('whole'))
@@ -78,7 +78,7 @@ def test_the_same_seed_gives_the_same_curve(whole, environment, tmp_path):
 
 
 def kill_within(environment, directory, seed, env_steps):
-  """Runs a job in a process and kills it once it is so far."""
+  """Runs a job in a process; kills it once it has come that far."""
   with subprocess.Popen(
       [sys.executable, '-m', 'tests.meta_testing.session_testing', environment,
        directory], cwd=ROOT, stdout=subprocess.PIPE, text=True,
@@ -91,7 +91,7 @@ def kill_within(environment, directory, seed, env_steps):
 
 
 def test_a_killed_job_goes_on_jitted(whole, tmp_path):
-  """To the same numbers as if nothing had happened."""
+  """Resuming gives the same numbers as a job without interruption."""
   path = str(tmp_path)
   kill_within(JITTED, path, 'None', 400)
   rows = results.read(path).rows
@@ -106,7 +106,7 @@ def test_a_killed_job_goes_on_jitted(whole, tmp_path):
 
 
 def test_a_killed_job_goes_on_on_the_host(whole, tmp_path):
-  """The agent that was done stays; the other goes on from its last row."""
+  """A finished agent is kept; the other resumes from its last row."""
   path = str(tmp_path)
   kill_within(HOST, path, '1', 300)
   saved = agent_checkpoint.load(path)
@@ -120,7 +120,7 @@ def test_a_killed_job_goes_on_on_the_host(whole, tmp_path):
   steps = [row['env_steps'] for row in agents[1]]
   assert steps == sorted(set(steps)) and steps[-1] == 1000
   assert agents[1][-1]['updates'] == 100
-  # Not what a new agent would have become, nor one of another seed.
+  # The result differs from that of a new agent and of another seed.
   whole_rows = summary.by_seed(results.read(whole[HOST]))[1]
   before = [r for r in agents[1] if r['env_steps'] <= saved.header['env_steps']]
   assert without_clock(before) == without_clock(whole_rows[:len(before)])
@@ -137,7 +137,7 @@ def test_a_stop_loses_nothing(environment, tmp_path):
   assert not session.run(make_job(environment), path, stop, watch)
   rows, state = results.read(path).rows, leaves(path)
   assert 500 <= rows[-1]['env_steps'] < 1000
-  # Stopped again before it has done anything.
+  # Stopped again before any update.
   assert not session.run(make_job(environment), path, stop)
   assert results.read(path).rows == rows
   for x, y in zip(leaves(path), state):

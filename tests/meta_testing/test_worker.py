@@ -1,4 +1,4 @@
-"""A list of jobs and several workers; the work itself is made up."""
+"""Several workers share a list of jobs; the jobs are fakes."""
 
 import os
 import threading
@@ -21,7 +21,7 @@ def make_tasks(root, number=3, env_steps=STEPS):
 
 
 class Session:
-  """In place of `session.run`."""
+  """Replaces `session.run`."""
 
   def __init__(self, fail=(), in_use=(), stop_in=None, **row):
     self.fail, self.in_use, self.row = fail, in_use, row
@@ -97,7 +97,7 @@ def test_what_counts_as_done(tmp_path):
   (other,) = make_tasks(root, 1, env_steps=STEPS + 1)
   with pytest.raises(results.ResultError, match='env_steps 100 there'):
     worker.is_done(other)
-  # As a worker meets it: it is told of, and the file is left alone.
+  # A worker reports the damaged file and leaves it unchanged.
   assert work([other], Session()) == 1
   assert 'ResultError' in worker.read_error(other)
   assert worker.is_done(task)
