@@ -2,7 +2,7 @@
 
   lpg kubernetes --resources=FILE --out=DIRECTORY
 
-See docs/cluster.md.
+See docs/kubernetes.md.
 """
 
 import os

@@ -1,6 +1,8 @@
 """The resource file: what it gives to whom, and what it refuses."""
 
 import json
+import pathlib
+import re
 
 import pytest
 
@@ -8,6 +10,9 @@ from lpg_distributed.launch.cluster import resources
 
 COUNTS = {'meta_learner': 1, 'bandit_server': 1, 'lifetime_worker': 3}
 SERVICES = {'nodes': ['bandit_server', 'meta_learner']}
+
+
+DOCS = pathlib.Path(__file__).resolve().parents[2] / 'docs'
 
 
 def place(content, counts=None):
@@ -117,3 +122,17 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
       (tmp_path / name).write_text(text, encoding='utf-8')
     with pytest.raises(resources.ResourceError, match=name):
       resources.load(str(tmp_path / name))
+
+
+@pytest.mark.parametrize('page, number', [('cluster.md', 2),
+                                          ('kubernetes.md', 1)])
+def test_the_examples_of_the_documents_have_a_place_for_each_node(page, number):
+  services = {'meta_learner': 1, 'gradient_queue': 1, 'bandit_server': 1,
+              'atari_evaluator': 1}
+  blocks = re.findall(r'```toml\n(.*?)```',
+                      (DOCS / page).read_text(encoding='utf-8'), re.DOTALL)
+  assert len(blocks) == number
+  for block in blocks:
+    job = resources.from_dict(resources.tomllib.loads(block))
+    workers = resources.tasks_of(job, 'lifetime_worker', services)
+    assert resources.place(job, {**services, 'lifetime_worker': workers})
