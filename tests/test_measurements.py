@@ -61,9 +61,9 @@ def test_sizing_follows_from_the_measured_kinds(kinds):
 def test_messages_follow_from_the_measured_kinds(kinds):
   per_s, message_s, megabytes = kinds['tabular_dense'][0], 3.5e-3, 1.11
   shard_steps = 16 * _ENVIRONMENTS * _STEPS
-  assert f'{per_s:.0f} a second' in _prose('docs/cluster.md')
+  assert f'{per_s:.0f} a second' in _prose('docs/scale.md')
   for workers, messages, rate, share, least in rows(
-      'docs/cluster.md', '| workers of one core | messages'):
+      'docs/scale.md', '| workers of one core | messages'):
     found = int(workers) * per_s / shard_steps
     assert float(messages) == pytest.approx(found, rel=0.02)
     assert float(rate) == pytest.approx(found * megabytes, rel=0.02)
@@ -75,7 +75,7 @@ def test_messages_follow_from_the_measured_kinds(kinds):
 
 def test_both_pages_agree_about_scale():
   text = _prose('benchmarks/README.md')
-  found = {row[0]: row for row in rows('docs/cluster.md', '| sources |')}
+  found = {row[0]: row for row in rows('docs/scale.md', '| sources |')}
   assert (f'{found["1"][1]} messages per second of one source '
           f'{found["16"][1]} of 16 and {found["64"][1]} of 64') in text
 
