@@ -13,8 +13,9 @@ mathematics needs is counted, not what is computed again to save memory:
 from typing import NamedTuple
 
 from lpg_distributed import config as config_lib
+from lpg_distributed.core import rule_inputs
 
-_RULE_INPUTS = 6  # r, d, gamma, pi(a|s), phi(y_t), phi(y_{t+1})
+_RULE_INPUTS = len(rule_inputs.INPUTS) + 2  # and phi(y_t), phi(y_{t+1})
 
 
 class Work(NamedTuple):

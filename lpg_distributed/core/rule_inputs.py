@@ -1,6 +1,8 @@
 """x_t of Section 3.1: the inputs of the rule at a step.
 
-To add an input, add a row to `INPUTS`; all other code reads inputs by name.
+To add an input, add a row to `INPUTS`. The network, training, `hold_input`, the
+means of inputs and the public interface follow. docs/extending.md names the
+lists that some experiments have of their own.
 """
 
 from typing import Callable, Mapping, NamedTuple

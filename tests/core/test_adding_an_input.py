@@ -24,6 +24,7 @@ core.rule_inputs = sys.modules[name] = module = importlib.util.module_from_spec(
 exec(compile(before + '\\n' + row + end[1:] + after, spec.origin, 'exec'),
      module.__dict__)
 
+from benchmarks import work
 import lpg_distributed as lpg
 from lpg_distributed.analysis import evaluation
 from lpg_distributed.core import meta_gradient
@@ -35,6 +36,7 @@ config = windows.make_config('chain_short')
 kind, task, progress, keys, eta = windows.make_window(config)
 size = config.rule.lstm_size
 assert eta['lpg/lstm/linear']['w'].shape == (7 + size, 4 * size)
+assert work._RULE_INPUTS == 7
 gradient = jax.jit(jax.grad(lambda eta: meta_gradient.window_loss(
     eta, kind, config, task, progress, keys)[0]))(eta)
 rows = np.abs(gradient['lpg/lstm/linear']['w']).max(axis=1)
