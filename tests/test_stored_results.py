@@ -46,6 +46,7 @@ _LOCK = jax.__version__ == '0.4.38'
 _NOT_STORED = {
     # What rules, runs, flags, files and claims are.
     '| page | experiment |', '| rule or run | what it is |',
+    '| run without a file | file | page |',
     '| | claim | verdict |', '| claim of the paper | here |',
     '| of the paper | code |', '| you want to | read |',
     '| `--launch_type` | |', '| `--preset` | |', '| file | |',
