@@ -6,6 +6,11 @@ from absl import flags
 
 from lpg_distributed.core.update_rules import registry
 
+# Of `settings.AgentSettings`, whose module brings JAX.
+_SETTINGS = ('optimiser', 'learning_rate', 'kl_cost', 'discount',
+             'trajectory_steps', 'use_baseline', 'reward_scale',
+             'max_abs_reward', 'td_lambda', 'value_cost', 'entropy_cost')
+
 # The flags count as those of the module that calls `define`.
 flags.disclaim_key_flags()
 
@@ -22,8 +27,8 @@ def define() -> Callable[[], dict[str, Any]]:
       'eta', None, 'a learned rule: a file, or the name of a published rule')
   overrides = flags.DEFINE_multi_string(
       'set', [], 'a setting of the agent and its value, as '
-      'learning_rate=0.001; many times; see '
-      'lpg_distributed/meta_testing/settings.py')
+      f'learning_rate=0.001; many times; one of {", ".join(_SETTINGS)}; see '
+      'docs/meta_testing.md')
   lstm_size = flags.DEFINE_integer(
       'lstm_size', 256, 'LSTM units of the eta that --rule=random draws '
       'without --eta')

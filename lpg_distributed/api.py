@@ -2,8 +2,7 @@
 
 Names and arguments of this module are stable; those of other modules may
 change. Letters in shapes are those of `types`: T steps, B parallel
-environments, M size of the prediction, P parameters of the rule. N is the
-number of updates.
+environments, M size of the prediction, P parameters of the rule; N updates.
 
 Errors that the caller can fix are `errors.UserError`s, and most are also
 `ValueError`s. Their messages are one line.
@@ -27,6 +26,7 @@ from lpg_distributed import global_settings
 from lpg_distributed import presets
 from lpg_distributed import types
 from lpg_distributed.core import lpg_network
+from lpg_distributed.core import policy as policy_lib
 from lpg_distributed.core import rule_inputs
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents as train_agents_lib
@@ -34,6 +34,7 @@ from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import base
 from lpg_distributed.envs import suite
 from lpg_distributed.store import eta_file
+from lpg_distributed.store import policy_file
 from lpg_distributed.store import published
 from lpg_distributed.store import training_record
 
@@ -336,6 +337,7 @@ class MetaTest(NamedTuple):
   final_returns: np.ndarray  # [S], mean return in the last tenth of the steps
   curves: tuple[Curve, ...]  # S learning curves
   directory: Optional[str]  # directory of the results; None: not kept
+  policies: Mapping[int, policy_lib.Policy]  # by seed; none if it diverged
 
 
 def meta_test(rule: Union[Rule, str],
@@ -349,12 +351,11 @@ def meta_test(rule: Union[Rule, str],
               **settings: Any) -> MetaTest:
   """Trains agents by a rule on any environment, as `lpg meta-test` (B.2).
 
-  The rule need not have been trained on the environment. See
-  `docs/meta_testing.md`.
+  The rule need not have been trained on it; see `docs/meta_testing.md`.
 
   Args:
-    rule: an update rule of any kind; or `'a2c'`; or `'random'` for an untrained
-      rule of the paper's size, drawn for each seed.
+    rule: an update rule of any kind, or the name of a published one; `'a2c'`;
+      or `'random'`, an untrained rule of the paper's size for each seed.
     environment: identifier such as `gymnax/CartPole-v1`; see `envs.registry`.
     seeds: one agent each.
     env_steps: total steps of each agent over its parallel environments; None:
@@ -362,7 +363,7 @@ def meta_test(rule: Union[Rule, str],
     num_envs: B; None: the default of the kind of environment.
     preset: for Atari, `dm_noop` (None) or `machado`.
     directory: directory of results and checkpoints, from which an interrupted
-      call resumes; None: nothing is kept.
+      call resumes, as `--run_dir` of the command; None: no file is kept.
     **settings: fields of `AgentSettings`, such as `learning_rate=0.001`.
 
   Raises:
@@ -374,6 +375,8 @@ def meta_test(rule: Union[Rule, str],
   from lpg_distributed.meta_testing import results
   from lpg_distributed.meta_testing import session
   from lpg_distributed.meta_testing import summary
+  if isinstance(rule, str) and rule in published.names():
+    rule = load_rule(rule)
   with tempfile.TemporaryDirectory() as temporary:
     eta = None
     if isinstance(rule, Rule):
@@ -389,11 +392,9 @@ def meta_test(rule: Union[Rule, str],
     place = directory or os.path.join(temporary, 'job')
     session.run(job, place)
     agents = summary.by_seed(results.read(place)).values()
-  final = [summary.final_return(rows) for rows in agents]
-  as_array = lambda values: np.array(
-      [np.nan if value is None else value for value in values])
-  return MetaTest(
-      as_array(final),
-      tuple(Curve(np.array([row['env_steps'] for row in rows]),
-                  as_array([row['return'] for row in rows]))
-            for rows in agents), directory)
+    policies = policy_file.load_all(place)
+  curves = tuple(Curve(np.array([row['env_steps'] for row in rows]),
+                       summary.as_array([row['return'] for row in rows]))
+                 for rows in agents)
+  return MetaTest(summary.as_array(map(summary.final_return, agents)), curves,
+                  directory, policies)

@@ -37,7 +37,8 @@ def _page():
     return re.findall(r'```(\w+)\n(.*?)```', f.read(), re.DOTALL)
 
 
-(_, MODULE), (_, AGENTS), (_, COMMAND), (_, IN_PYTHON) = _page()
+((_, MODULE), (_, AGENTS), (_, COMMAND), (_, IN_PYTHON),
+ (_, AFTERWARDS)) = _page()
 
 
 @pytest.fixture(name='here')
@@ -65,6 +66,35 @@ def _launch(launch_type, directory):
        f'--launch_type={launch_type}', f'--run_dir=run_{launch_type}',
        '--noevaluate'], cwd=directory, capture_output=True, text=True,
       timeout=600, check=False, env={**os.environ, 'PYTHONPATH': ROOT})
+
+
+def test_the_page_says_the_fields_of_a_row_and_their_defaults():
+  with open(os.path.join(ROOT, 'docs', 'own_environment.md'),
+            encoding='utf-8') as f:
+    rows = re.findall(r'^\| `(\w+)` \| `?([^|`]+)`? \|', f.read(), re.MULTILINE)
+  row = config_lib.AgentConfig()
+  fields = {name: json.loads(json.dumps(value))
+            for name, value in vars(row).items()}
+  assert {name: json.loads(text) for name, text in rows
+          if name in fields} == fields
+
+
+def test_the_page_says_how_long_200_updates_are():
+  with open(os.path.join(ROOT, 'docs', 'own_environment.md'),
+            encoding='utf-8') as f:
+    text = f.read()
+  for name, preset in presets.PRESETS.items():
+    config = preset()
+    steps = config.meta.trajectory_steps * config.meta.num_envs
+    (row,) = re.findall(rf'^\| `{name}` \|.*$', text, re.MULTILINE)
+    assert f'= {steps:,} |' in row
+    assert f'{round(200 * steps / config.meta.lifetime_scale):,} |' in row
+
+
+def test_the_page_names_the_directory_of_the_run():
+  words = shlex.split(COMMAND)
+  assert '--run_dir=runs/maze' in words
+  assert 'runs/maze/eta.npz' in AFTERWARDS
 
 
 def test_the_page_by_command(here):

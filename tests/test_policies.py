@@ -99,9 +99,10 @@ def test_agents_with_networks(tmp_path):
 @pytest.mark.parametrize('environment, num_actions', [(_JAX, 2), (_HOST, 2)])
 def test_meta_tests_keep_their_agents(tmp_path, environment, num_actions):
   directory = str(tmp_path / 'job')
-  lpg.meta_test('a2c', environment, seeds=(3, 4), env_steps=2000, num_envs=4,
-                directory=directory, learning_rate=0.01)
+  agents = lpg.meta_test('a2c', environment, seeds=(3, 4), env_steps=2000,
+                         num_envs=4, directory=directory, learning_rate=0.01)
   first, second = (lpg.load_policy(directory, seed) for seed in (None, 4))
+  assert list(agents.policies) == [3, 4]
   assert first.info == {'rule': 'a2c', 'seed': 3}
   assert second.info['seed'] == 4
   spec = first.form.observation_spec
@@ -110,10 +111,18 @@ def test_meta_tests_keep_their_agents(tmp_path, environment, num_actions):
   found = first.probabilities(observation)
   assert found.shape == (len(observation), num_actions)
   assert np.any(found != second.probabilities(observation))
+  np.testing.assert_array_equal(
+      found, agents.policies[3].probabilities(observation))
   if environment == _HOST:  # It goes to the right, where the prize is.
     assert np.all(first(observation)[:4] == 1)
   with pytest.raises(errors.UserError, match='seed 5; allowed: 3, 4'):
     lpg.load_policy(directory, 5)
+
+
+def test_agents_that_diverged_have_no_policy(tmp_path):
+  agents = lpg.meta_test('a2c', _JAX, env_steps=200, num_envs=2,
+                         directory=str(tmp_path), learning_rate=1e30)
+  assert not agents.policies
 
 
 def test_places_without_policies(tmp_path):

@@ -83,14 +83,15 @@ def _examples(name):
 
 
 def test_the_readmes_example_runs(tmp_path):
+  pytest.importorskip('gymnax')
   (block,) = _examples('README.md')
   returns = _python(block, tmp_path).strip('[] \n').split()
-  assert len(returns) == 8
-  assert np.mean([float(x) for x in returns]) > 10.  # 28 at its best
+  assert len(returns) == 3
+  assert all(float(x) > 0.9 for x in returns)
 
 
 def test_the_guides_examples_run(tmp_path):
-  first, second, third, fourth = _examples('docs/python.md')
+  first, second, third, fourth, fifth = _examples('docs/python.md')
   printed = _python(first + '\nprint(rule.info)', tmp_path)
   returns, shapes, info = printed.splitlines()[-3:]
   assert len(returns.strip('[]').split()) == 4
@@ -101,6 +102,8 @@ def test_the_guides_examples_run(tmp_path):
   assert _python(third, tmp_path).splitlines()[-1] == '(18,)'
   if importlib.util.find_spec('gymnax'):
     assert _python(fourth, tmp_path).splitlines()[-1] in ('0', '1', '2')
+  if importlib.util.find_spec('gymnasium'):
+    assert float(_python(fifth, tmp_path).splitlines()[-1]) >= 1.
 
 
 def test_rule_is_that_of_a_run_with_the_same_seed():
@@ -269,7 +272,12 @@ def test_meta_test(rule, tmp_path):
   for again in (test(rule, directory=agents.directory), test(rule)):
     for x, y in zip(again.curves, agents.curves):
       np.testing.assert_array_equal(x.returns, y.returns)
-  assert test('a2c', seeds=(0,)).directory is None
+  alone = test('a2c', seeds=(0,))
+  assert alone.directory is None and list(alone.policies) == [0]
+  name = 'chain_and_grid'
+  by_name, loaded = (test(r, seeds=(0,), directory=str(tmp_path / 'again'))
+                     for r in (name, lpg.load_rule(name)))
+  np.testing.assert_array_equal(by_name.final_returns, loaded.final_returns)
   with pytest.raises(errors.UserError, match='is of another job'):
     test('a2c', directory=agents.directory)
   with pytest.raises(errors.UserError, match="no rule 'ppo'"):

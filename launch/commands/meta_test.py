@@ -25,13 +25,14 @@ _PRESET = flags.DEFINE_string('preset', None, 'on Atari: dm_noop or '
 _SEEDS = flags.DEFINE_list('seeds', ['0'], 'seeds, one agent each, as 0,1,2')
 _ENV_STEPS = flags.DEFINE_integer(
     'env_steps', None, 'environment steps of each agent, over its parallel '
-    'environments')
+    'environments; default: 500,000 on gymnax, 2,500,000 on Atari, else '
+    '100,000')
 _FRAMES = flags.DEFINE_integer(
     'frames', None, 'on Atari, in place of --env_steps: four per step')
 _NUM_ENVS = flags.DEFINE_integer('num_envs', None, 'parallel environments')
 _RUN_DIR = flags.DEFINE_string(
-    'run_dir', None, 'where results go; default: in runs/meta_test, by '
-    'environment, rule and seed')
+    'run_dir', None, 'where results go; default: '
+    'runs/meta_test/<environment>_<rule>_seed<first seed>')
 
 _RENDER = flags.DEFINE_string(
     'render', None, 'at the end, write an episode to FILE.gif')

@@ -81,9 +81,9 @@ def _signs(columns: Sequence[Mapping[str, int]]) -> str:
   by_kind = [[column[name] for column in columns if name in column]
              for name in suite.ENVIRONMENTS]
   shared = [found for found in by_kind if found]
-  return (f'of {len(by_kind)} kinds: compared on {len(shared)}; some rule is '
-          f'above A2C on {sum(1 in found for found in shared)}, every one that '
-          'was compared below on '
+  return (f'of {len(by_kind)} kinds: compared on {len(shared)}; at least one '
+          f'rule is above A2C on {sum(1 in found for found in shared)}, all '
+          'rules that were compared are below A2C on '
           f'{sum(set(found) == {-1} for found in shared)}.')
 
 

@@ -1,6 +1,6 @@
 """Summarises results in a few numbers."""
 
-from typing import Any, NamedTuple, Optional, Sequence
+from typing import Any, Iterable, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -51,6 +51,11 @@ def by_seed(result: results.Result) -> dict[int, list[dict[str, Any]]]:
   for row in result.rows:
     agents[row['seed']].append(row)
   return agents
+
+
+def as_array(values: Iterable[Optional[float]]) -> np.ndarray:
+  """Returns an array with NaN in place of None."""
+  return np.array([np.nan if value is None else value for value in values])
 
 
 def score(values: Sequence[float]) -> MeanReturn:

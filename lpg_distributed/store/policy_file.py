@@ -1,5 +1,6 @@
 """A trained policy as a file: an `.npz` of its arrays, its form as JSON."""
 
+import contextlib
 import math
 import os
 import re
@@ -95,6 +96,15 @@ def load(path: str) -> policy_lib.Policy:
     raise PolicyFileError(f'{path} allows no action')
   return policy_lib.Policy(form, tree['theta'], tree['action_mask'],
                            tree.get('env_params'), info)
+
+
+def load_all(directory: str) -> dict[int, policy_lib.Policy]:
+  """Reads the policies of a job by seed, without agents that diverged."""
+  policies = {}
+  for seed, path in sorted(in_directory(directory).items()):
+    with contextlib.suppress(PolicyFileError):
+      policies[seed] = load(path)
+  return policies
 
 
 def _describe(spec: specs.Array) -> dict[str, Any]:

@@ -49,8 +49,8 @@ def test_table_by_hand():
     assert line in text
   assert len(text) == 2 * (2 + len(suite.ENVIRONMENTS) + 2) + 3
   assert text[2 + len(suite.ENVIRONMENTS) + 1] == (
-      'Final returns, of 15 kinds: compared on 3; some rule is above A2C on 1, '
-      'every one that was compared below on 1.')
+      'Final returns, of 15 kinds: compared on 3; at least one rule is above '
+      'A2C on 1, all rules that were compared are below A2C on 1.')
 
 
 def test_differences_by_hand():
@@ -76,8 +76,8 @@ def test_differences_by_hand():
   lines = against_a2c.lines(compared())
   assert '| `chain_long` | 0.35 ± 0.12 + | -0.35 ± 0.12 - |' in lines
   assert lines[-1] == (
-      'Lifetime by lifetime, of 15 kinds: compared on 1; some rule is above '
-      'A2C on 1, every one that was compared below on 0.')
+      'Lifetime by lifetime, of 15 kinds: compared on 1; at least one rule is '
+      'above A2C on 1, all rules that were compared are below A2C on 0.')
 
 
 def test_command(capsys, tmp_path):

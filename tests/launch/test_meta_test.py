@@ -1,5 +1,6 @@
 """`launch.meta_test` and what follows it, from the command line."""
 
+import dataclasses
 import os
 import pathlib
 import re
@@ -9,7 +10,10 @@ import sys
 
 import pytest
 
+from lpg_distributed.envs import registry
+from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import results
+from lpg_distributed.meta_testing import settings
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _DOCUMENT = _ROOT / 'docs' / 'meta_testing.md'
@@ -44,6 +48,41 @@ def corridor(tmp_path_factory):
   return root
 
 
+def test_a_users_gymnasium_environment(tmp_path, monkeypatch):
+  """The document's function, from a file and from a package."""
+  pytest.importorskip('gymnasium')
+  (code,) = re.findall(r'^```python\n(import gymnasium\n.*?)^```',
+                       _DOCUMENT.read_text(encoding='utf-8'),
+                       re.DOTALL | re.MULTILINE)
+  (tmp_path / 'my_package').mkdir()
+  (tmp_path / 'my_package' / '__init__.py').write_text(
+      "import gymnasium\ngymnasium.register('MyEnv-v0', entry_point="
+      "'gymnasium.envs.classic_control:CartPoleEnv')\n")
+  for place in (tmp_path, tmp_path / 'my_package'):
+    (place / 'make.py').write_text(code, encoding='utf-8')
+  monkeypatch.syspath_prepend(str(tmp_path))
+  for name in ('module/make:make_env', 'module/my_package.make:make_env',
+               'gymnasium/my_package:MyEnv-v0'):
+    batch = registry.load(name).make_host(2)
+    assert batch.reset(0).shape == (2, 4)
+    batch.close()
+
+
+def test_help_names_all_settings():
+  found, _ = run('meta_test', '--help', cwd=_ROOT)
+  fields = dataclasses.fields(settings.AgentSettings)
+  assert 'one of ' + ', '.join(f.name for f in fields) + ';' in ' '.join(
+      found.split())
+
+
+def test_the_document_has_all_settings_with_defaults():
+  rows = re.findall(r'^\| `(\w+)` \| ([\w.]+) \|',
+                    _DOCUMENT.read_text(encoding='utf-8'), re.MULTILINE)
+  defaults = vars(jobs.default_settings('gymnasium'))
+  assert dict(rows) == {name: str(value).lower()
+                        for name, value in defaults.items()}
+
+
 def documented(name):
   """Flags of the document's command with the user's module."""
   text = _DOCUMENT.read_text(encoding='utf-8')
@@ -55,7 +94,7 @@ def documented(name):
 def test_a_users_own_environment(corridor):
   """The document's command teaches the document's environment's agent."""
   out, _ = run('meta_test', *documented('meta-test'), cwd=corridor)
-  match = re.search(r'module/corridor:Corridor by a2c: return ([-\d.]+)\n',
+  match = re.search(r'module/corridor:Corridor by lpg: return ([-\d.]+) ',
                     out)
   # An agent that strays has about -0.5; the shortest way gives 0.92.
   assert float(match.group(1)) > 0.8
