@@ -51,6 +51,10 @@ _NOT_STORED = {
     '| of the paper | code |', '| you want to | read |',
     '| `--launch_type` | |', '| `--preset` | |', '| file | |',
     '| | paper | here |',
+    '| of the paper | reproduced | evidence | share of the paper\'s budget '
+    '| compared with | command, minutes |',
+    '| stage | begins with | what is new | why |',
+    '| file | commit | flag that is gone |',
     # Sizes of trainings, and minutes by their logs;
     # `test_steps_of_trainings` computes the steps.
     '| run | kinds | lifetimes | learning rate | meta-steps '
