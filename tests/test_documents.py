@@ -194,6 +194,8 @@ def test_commands_are_known(line):
     assert words[1] == '.venv/bin/activate'
   elif words[0] == 'pip':
     assert words[1] == 'install'
+  elif words[0] == 'git':
+    assert words[1:3] == ['worktree', 'add']
   else:
     assert words[0] in ('python', 'python3.10', '.venv/bin/python'), line
     module, flags = words[2], words[3:]

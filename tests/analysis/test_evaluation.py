@@ -35,12 +35,12 @@ def lives():
   train, cache, seen = train_agents.train_agents, {}, []
 
   def cached(config, environment, eta, key, num_lifetimes, log_probs, *,
-             alpha_y):
+             alpha_y, hyper=None):
     if alpha_y not in cache:
-      cache[alpha_y] = jax.jit(lambda eta, key, log_probs: train(
+      cache[alpha_y] = jax.jit(lambda eta, key, log_probs, hyper: train(
           config, environment, eta, key, num_lifetimes, log_probs,
-          alpha_y=alpha_y))
-    result = cache[alpha_y](eta, key, log_probs)
+          alpha_y=alpha_y, hyper=hyper))
+    result = cache[alpha_y](eta, key, log_probs, hyper)
     jax.debug.callback(lambda *x: seen.append(jax.device_get(x)), key, eta,
                        result)
     return result
@@ -72,8 +72,13 @@ def test_all_variants_meet_the_same_lifetimes(lives, eta):
     np.testing.assert_array_equal(seen[name][0], seen['one'][0])
     np.testing.assert_array_equal(seen[name][2].hyper.arm,
                                   seen['one'][2].hyper.arm)
-  assert scores['same'] == scores['one'] != scores['other']
-  returns = seen['one'][2].final_return
+  assert scores['same'] == scores['one']
+  assert not np.array_equal(seen['other'][2].input_means['phi'],
+                            seen['one'][2].input_means['phi'])
+  np.testing.assert_allclose(
+      scores['other'].mean,
+      np.mean(seen['other'][2].final_return, dtype=np.float64), rtol=1e-5)
+  returns = np.float64(seen['one'][2].final_return)
   np.testing.assert_allclose(scores['one'].mean, returns.mean(), rtol=1e-5)
   np.testing.assert_allclose(
       scores['one'].standard_error,
@@ -94,7 +99,9 @@ def test_lifetimes_are_held_out(lives, eta):
 @pytest.mark.parametrize('others', [(), ('chain_long',)])
 def test_lifetimes_depend_on_the_name_of_their_environment(others):
   """Not on its place in the run's list; 10 is the number of chain_short."""
-  config = dataclasses.replace(CONFIG, environments=(*others, ENVIRONMENT))
+  config = dataclasses.replace(
+      CONFIG, environments=(*others, ENVIRONMENT),
+      agents={**config_lib.AGENTS, **CONFIG.agents})
   np.testing.assert_array_equal(
       evaluation.Comparison(config, ENVIRONMENT, L)._key,
       evaluation.held_out_key(CONFIG.run.seed, 10))

@@ -11,8 +11,8 @@ from lpg_distributed.core import rule_vector
 from lpg_distributed.envs import registry
 from lpg_distributed.envs import suite
 from lpg_distributed.meta_testing import jobs
+from lpg_distributed.meta_testing import loading
 from lpg_distributed.meta_testing import mini
-from lpg_distributed.meta_testing import session
 from lpg_distributed.store import eta_file
 
 CHAIN = 'gymnax/Catch-bsuite'  # By its name only; a chain stands in for it.
@@ -36,7 +36,7 @@ def test_late_returns_by_hand():
 def test_an_item_is_tuned_and_trained_once(config, tmp_path, monkeypatch):
   monkeypatch.setattr(mini, 'LEARNING_RATES', (1e-6, 0.02))
   monkeypatch.setattr(
-      session, 'load_environment', lambda job: registry.LoadedEnvironment(
+      loading, 'load_environment', lambda job: registry.LoadedEnvironment(
           'gymnax', suite.load('chain_short'), None))
   root = str(tmp_path / 'root')
   mini.check(config, root)
