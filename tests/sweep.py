@@ -52,7 +52,8 @@ def identifiers() -> list[str]:
       *(f'bsuite/{name}' for _, names in sorted(settings.items())
         for name in dict.fromkeys((names[0], names[-1]))),
       *(f'gymnasium/{name}' for name in sorted(
-          name for name in gymnasium.registry if not name.startswith('ALE/'))),
+          name for name, spec in gymnasium.registry.items()
+          if not str(spec.entry_point).startswith('ale_py'))),
       'gymnasium/ALE/Pong-v5']
 
 

@@ -22,7 +22,8 @@ from tests import test_documents
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _PROGRAMS = ('docker', 'jupyter', 'kubectl', 'lpg', 'make', 'pip', 'python')
 _ALLOWED = {'docker': ('exec', 'pull', 'run', 'stop'),
-            'jupyter': ('execute',), 'kubectl': ('apply', 'delete', 'logs'),
+            'jupyter': ('execute',),
+            'kubectl': ('apply', 'delete', 'describe', 'get', 'logs'),
             'pip': ('check', 'install')}
 
 
