@@ -140,3 +140,22 @@ class ProgressDisplay:
     lines = [view.headline] + ([f'  returns: {returns}'] if returns else [])
     lines += [f'  {note}' for note in view.notes]
     print('\n'.join(lines), file=self._stream, flush=True)
+
+
+def make_watch(job, display):
+  """Makes the function that shows a job's status; see `session.run`."""
+  def watch(status):
+    who = 'all seeds' if status.seed is None else f'seed {status.seed}'
+    parts = [f'{job.environment} by {job.rule}, {who}',
+             f'{status.env_steps:,}/{job.env_steps:,} steps',
+             f'{status.env_steps_per_s:,.0f} env steps/s']
+    if status.seconds_left is not None:
+      parts.append(f'{status.seconds_left:,.0f} s left')
+    notes = (['no episode has ended yet']
+             if status.last_return is None and status.env_steps else [])
+    shown = ('-' if status.last_return is None
+             else f'{status.last_return:.3g}')
+    display.show(View(', '.join(parts), [(job.environment, shown, '-')],
+                      notes))
+
+  return watch

@@ -55,27 +55,6 @@ def _make_job():
       **_agent_arguments())
 
 
-def make_watch(job, display):
-  """Makes the function that shows a job's status; see `session.run`."""
-  from lpg_distributed.launch import progress
-
-  def watch(status):
-    who = 'all seeds' if status.seed is None else f'seed {status.seed}'
-    parts = [f'{job.environment} by {job.rule}, {who}',
-             f'{status.env_steps:,}/{job.env_steps:,} steps',
-             f'{status.env_steps_per_s:,.0f} env steps/s']
-    if status.seconds_left is not None:
-      parts.append(f'{status.seconds_left:,.0f} s left')
-    notes = (['no episode has ended yet']
-             if status.last_return is None and status.env_steps else [])
-    shown = ('-' if status.last_return is None
-             else f'{status.last_return:.3g}')
-    display.show(progress.View(', '.join(parts),
-                               [(job.environment, shown, '-')], notes))
-
-  return watch
-
-
 def main() -> int:
   job = _make_job()
   process_environment.ensure(process_environment.WORKER)
@@ -88,7 +67,8 @@ def main() -> int:
     render.check(job, _RENDER.value)
   directory = _RUN_DIR.value or jobs.default_directory(job)
   with stopping.Stopping() as stop, progress.ProgressDisplay() as display:
-    done = session.run(job, directory, stop.event, make_watch(job, display),
+    done = session.run(job, directory, stop.event,
+                       progress.make_watch(job, display),
                        say=command.warn, leave=stop.end)
   if not done:
     print('stopped; the same command resumes', file=sys.stderr)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lpg_distributed.launch.commands import meta_test
+from lpg_distributed.launch import progress
 from lpg_distributed.meta_testing import answers
 from lpg_distributed.meta_testing import daemon_pool
 from lpg_distributed.meta_testing import run_record
@@ -160,7 +160,7 @@ def test_threads_of_the_pool():
 def test_an_episode_that_does_not_end_is_spoken_of():
   views = []
   job = session_testing.make_job(session_testing.HOST)
-  watch = meta_test.make_watch(
+  watch = progress.make_watch(
       job, type('Display', (), {'show': lambda self, v: views.append(v)})())
   for env_steps, last_return in ((0, None), (100, None), (200, 1.)):
     watch(run_record.Status(0, env_steps, 10., 5., last_return))
