@@ -4,8 +4,8 @@ Names and arguments of this module are stable; those of other modules may
 change. Letters in shapes are those of `types`: T steps, B parallel
 environments, M size of the prediction, P parameters of the rule; N updates.
 
-Errors that the caller can fix are `errors.UserError`s, and most are also
-`ValueError`s. Their messages are one line.
+Errors that the caller can fix are of the class `errors.UserError`, and most are
+also a `ValueError`. Their messages are one line.
 """
 
 import functools
