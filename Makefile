@@ -73,6 +73,6 @@ docs:
 	@echo 'docs/_build/index.html'
 
 clean:
-	rm -rf .venv .venv-current .venv-docs .libtpu docs/_build docs/_generated \
+	rm -rf .venv .venv-current .venv-docs .libtpu docs/_build docs/_generated docs/jupyter_execute \
 	  .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

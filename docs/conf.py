@@ -19,7 +19,7 @@ myst_heading_anchors = 4
 nb_execution_mode = 'off'  # Notebooks are shown as they are stored.
 html_theme = 'furo'
 html_title = f'LPG {version}'
-exclude_patterns = ['requirements.txt']
+exclude_patterns = ['jupyter_execute', 'requirements.txt']
 # Fields of named tuples are described by the comments beside them.
 autodoc_default_options = {'members': True, 'undoc-members': False}
 autodoc_member_order = 'bysource'
