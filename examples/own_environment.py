@@ -38,7 +38,7 @@ class Corridor:
     at_end = (cell == 0) | (cell == _LENGTH - 1)
     won = cell == jnp.where(params, _LENGTH - 1, 0)
     ended = at_end | (time == self.max_episode_steps)
-    # Where the episode has ended, the next one begins in the same step.
+    # An episode that has ended is followed by the next one in the same step.
     state, observation = jax.tree_util.tree_map(
         lambda first, later: jnp.where(ended, first, later),
         self.reset(params, key), ((cell, time), cell))

@@ -6,7 +6,8 @@ from absl import flags
 
 from lpg_distributed.core.update_rules import registry
 
-# Of `settings.AgentSettings`, whose module brings JAX.
+# Fields of `settings.AgentSettings`. That module is not imported here, since it
+# imports JAX, which takes seconds.
 _SETTINGS = ('optimiser', 'learning_rate', 'kl_cost', 'discount',
              'trajectory_steps', 'use_baseline', 'reward_scale',
              'max_abs_reward', 'td_lambda', 'value_cost', 'entropy_cost')

@@ -12,6 +12,7 @@ import pytest
 
 from lpg_distributed.core.update_rules import registry
 from lpg_distributed.store import eta_file
+from tests.core import rule_testing
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _EXAMPLES = sorted((_ROOT / 'examples').glob('[!_]*.py'))
@@ -72,17 +73,10 @@ def test_own_rule(tmp_path, monkeypatch, capsys):
 def test_own_rule_is_gae():
   """With lambda = 0 it is the error of one step, by hand."""
   from examples import own_rule
-  from lpg_distributed import types
-  from lpg_distributed.core.update_rules import base
-  trajectory = types.Trajectory(
-      observation=np.zeros((3, 1, 1)), action=np.zeros((2, 1), np.int32),
-      reward=np.array([[1.], [2.]]), discount_t=np.array([[1.], [0.]]))
-  output = types.AgentOutput(logits=np.zeros((3, 1, 2)),
-                             value=np.array([[3.], [5.], [7.]]))
-  hyper = base.Hyper(*[np.array(0.5)] * len(base.Hyper._fields))
+  experience, hyper = rule_testing.two_steps()
   targets, _ = own_rule.make().compute_targets(
       {'lambda': np.float32(-100.), 'log_size': np.log(np.float32(2.))},
-      base.Experience(trajectory, output), hyper)
+      experience, hyper)
   # Twice 1 + 0.5 * 5 - 3 and, at the end of the episode, 2 - 5.
   np.testing.assert_allclose(targets.pi_hat, [[1.], [-6.]], rtol=1e-5)
 

@@ -8,12 +8,11 @@ import types as python_types
 import numpy as np
 import pytest
 
-from lpg_distributed import types
-from lpg_distributed.core.update_rules import base
 from lpg_distributed.core.update_rules import registry
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import results
 from lpg_distributed.meta_testing import session
+from tests.core import rule_testing
 from tests.meta_testing import session_testing
 
 _PAGE = pathlib.Path(__file__).resolve().parents[1] / 'docs' / 'extending.md'
@@ -33,14 +32,9 @@ def _rule_module(monkeypatch):
 
 def test_its_targets_are_temporal_differences(rule_module):
   del rule_module
-  trajectory = types.Trajectory(
-      observation=np.zeros((3, 1, 1)), action=np.zeros((2, 1), np.int32),
-      reward=np.array([[1.], [2.]]), discount_t=np.array([[1.], [0.]]))
-  output = types.AgentOutput(logits=np.zeros((3, 1, 2)),
-                             value=np.array([[3.], [5.], [7.]]))
-  hyper = base.Hyper(*[np.array(0.5)] * len(base.Hyper._fields))
+  experience, hyper = rule_testing.two_steps()
   targets, _ = registry.make('td').compute_targets(
-      (), base.Experience(trajectory, output), hyper)
+      (), experience, hyper)
   # 1 + 0.5 * 5 and, at the end of the episode, 2; minus 3 and 5.
   np.testing.assert_allclose(targets.value, [[3.5], [2.]])
   np.testing.assert_allclose(targets.pi_hat, [[0.5], [-3.]])

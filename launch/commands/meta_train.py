@@ -170,7 +170,7 @@ def _meta_step(checkpoint) -> int:
 def _train(config, run, job: Optional[resources.JobResources],
            listener: Optional[socket.socket]) -> int:
   """Trains what is left to train, and prints a report; returns a code."""
-  # What imports JAX comes after all that can be wrong with a command.
+  # These modules import JAX, which takes seconds. Bad flags are refused first.
   from lpg_distributed.store import checkpointing
   checkpoint = checkpointing.latest(run.path)
   if checkpoint is not None:

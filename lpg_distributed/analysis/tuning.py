@@ -82,7 +82,8 @@ def _score(some: train_agents.Lifetimes, num: int, points: int) -> TrialScore:
   found = curves.row([some], curves.bins(len(some.episode_return), points), num)
   means = [float(np.nan_to_num(np.mean(found[what]), nan=-np.inf))
            for what in ('final', 'whole')]
-  # As results store them, so that a search that resumes takes the same course.
+  # Rounded as results store them. So a search that is resumed from stored
+  # scores continues as one that was never interrupted.
   return TrialScore(*(-np.inf if x is None else x for x in stored.plain(means)))
 
 

@@ -36,8 +36,8 @@ def a2c(config: config_lib.Config,
         kind: meta_gradient.Kind) -> train_agents.LifetimeLearner:
   """A learner of agents that learn by A2C; beta_0 is their entropy cost."""
   def update(task, progress):
-    # As in the meta-gradient, advantages are those of the critic before it
-    # learns from this trajectory.
+    # The critic computes advantages before it learns from this trajectory, as
+    # in the meta-gradient.
     after, advantage = meta_gradient.learn_values(kind, task, progress)
     rule = registry.make('a2c')._replace(
         compute_targets=lambda *_: (base.Targets(advantage), {}))

@@ -22,7 +22,7 @@ class PolicyError(errors.UserError, ValueError):
 
 
 class Form(NamedTuple):
-  """What the network of a policy is built from."""
+  """Describes a policy's network, so that it can be built again."""
   environment: str  # name of the environment that the agent learned in
   observation_spec: specs.Array
   num_actions: int  # A

@@ -84,7 +84,7 @@ def _import_tensorflow() -> None:
   with light_imports.without('keras'):
     import tensorflow  # pylint: disable=g-import-not-at-top
   keras = importlib.util.find_spec('keras')
-  if keras is not None:  # As TensorFlow would have done.
+  if keras is not None:  # Makes `tensorflow.keras` work, as TensorFlow does.
     tensorflow.__path__.append(os.path.join(
         os.path.dirname(keras.origin), 'api', '_v2'))
 

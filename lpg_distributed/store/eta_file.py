@@ -75,9 +75,7 @@ def _parse_header(header: Mapping[str, Any]
                   ) -> tuple[config_lib.RuleConfig, dict[str, Any]]:
   """Returns the rule's configuration and the metadata saved with it."""
   try:
-    if header['format'] != _FORMAT:
-      raise ValueError(f'its format is {header["format"]!r}; allowed: '
-                       f'{_FORMAT!r}')
+    tree_file.check_format(header, _FORMAT)
     return (config_lib.RuleConfig(**header['rule']), dict(header['info']))
   except (KeyError, TypeError, ValueError) as error:
     raise tree_file.TreeFileError(' '.join(str(error).split())) from None

@@ -150,9 +150,7 @@ def _parse(header: Mapping[str, Any]
            ) -> tuple[policy_lib.Form, dict[str, Any]]:
   """The form of the policy, and what was saved beside it."""
   try:
-    if header['format'] != _FORMAT:
-      raise ValueError(f'its format is {header["format"]!r}; allowed: '
-                       f'{_FORMAT!r}')
+    tree_file.check_format(header, _FORMAT)
     agent = header['agent']
     if agent is not None:
       agent = config_lib.AgentConfig(**{

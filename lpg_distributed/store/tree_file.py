@@ -46,6 +46,12 @@ class ArraySpec(NamedTuple):
     return math.prod(self.shape) * self.dtype.itemsize
 
 
+def check_format(header: Mapping[str, Any], name: str) -> None:
+  """Raises ValueError, or KeyError, if a header is not of the format `name`."""
+  if header['format'] != name:
+    raise ValueError(f'its format is {header["format"]!r}; allowed: {name!r}')
+
+
 def spec_of(leaf: Any) -> ArraySpec:
   """Returns the spec of an array, a number or a `jax.ShapeDtypeStruct`."""
   if not hasattr(leaf, 'shape') or not hasattr(leaf, 'dtype'):

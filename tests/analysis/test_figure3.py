@@ -227,7 +227,7 @@ def test_the_first_trial_is_the_arm_that_the_bandit_likes_best(run_dir):
 
 
 def test_the_chosen_numbers_are_those_that_agents_learn_by(run_dir):
-  """Of an LPG with an arm as the single trial, and of a discount as drawn."""
+  """LPG learns by the only trial's arm, with the discount that was drawn."""
   config = training.sized(CONFIG, NAME, CONFIG, TINY)
   source = sources.read(run_dir)
   key, arms = jax.random.PRNGKey(0), config.agents[NAME].arms

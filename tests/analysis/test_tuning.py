@@ -69,7 +69,7 @@ def test_ranges_by_hand():
   around = rate.around(50., 0.25)
   assert around.low == pytest.approx(50. / 10 ** 0.5, rel=1e-4)
   assert around.high == 100.
-  # Where nothing can be drawn nearer to it.
+  # Values outside of the limits count as the nearest limit.
   assert rate.place(0.) == math.log(1e-4)
   assert discount.place(1.) == pytest.approx(-math.log(0.001))
 
@@ -160,7 +160,7 @@ def test_a_search_goes_on_from_its_log(num_lived):
   assert len(kept) == num_lived
   num_lived, begun = 99, json.loads(json.dumps(kept[-1]))
   again = search(simulate, log=log(begun))
-  assert len(seen) == 19  # Nothing twice.
+  assert len(seen) == 19  # No trial ran twice.
   seen.clear()
   assert stored.plain(again) == stored.plain(search(simulate))
   assert len(seen) == 19

@@ -96,7 +96,7 @@ def test_advantage_scale():
     (config_lib.AgentConfig(), STATES, 'table_learning_rate'),
     (DENSE, BITS, 'network_learning_rate')])
 def test_numbers_may_be_those_of_a_lifetime(agent, spec, rate):
-  """As arguments they give what they give in the configuration."""
+  """Numbers given as arguments act as the same numbers in the configuration."""
   other = config_lib.OuterConfig(td_lambda=0.4, **{rate: 0.07})
   trajectory = make_trajectory(as_bits=not agent.is_table)
   critic = critic_lib.make_critic(agent, spec, OUTER)

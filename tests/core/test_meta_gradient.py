@@ -202,7 +202,7 @@ def test_the_critic_never_reaches_the_rule():
 
 def test_loss_by_hand():
   """Eq. (4) recomputed in NumPy from the window's own last trajectory."""
-  # So large that no term is lost in the tolerance.
+  # The costs are so large that the tolerance hides no term.
   config = make_config('chain_short', num_updates=1, pi_hat_cost=10.,
                        y_hat_cost=0.3, prediction_entropy_cost=0.2)
   kind, task, progress, keys, eta = make_window(config)
