@@ -1,4 +1,4 @@
-"""Small shards, driven by hand."""
+"""Small shards for tests that run meta-steps one by one."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ def make_config(environment, **meta):
 
 
 class Kind:
-  """One compiled shard of L lifetimes and how to drive it."""
+  """One compiled shard of L lifetimes; runs one or more meta-steps."""
 
   def __init__(self, environment, **meta):
     self.environment = environment
@@ -45,7 +45,7 @@ class Kind:
         self.eta, log_probs, state, ids, np.int32(meta_step)))
 
   def run(self, num_steps, **kwargs):
-    """States after each step, the empty one first, and the metrics."""
+    """Returns the states, the empty one first, and the metrics per step."""
     states, metrics = [self.shard.empty()], []
     for meta_step in range(num_steps):
       _, state, row = self.step(states[-1], meta_step, **kwargs)
@@ -55,7 +55,7 @@ class Kind:
 
 
 def map_slots(function, state, *others):
-  """`function(leaf, *, axis)` on all leaves; `axis` is the lifetimes'."""
+  """Applies `function(leaf, axis=...)` to all leaves: the lifetimes' axis."""
   trees = [state, *others]
   rest = jax.tree_util.tree_map(
       functools.partial(function, axis=0),
@@ -67,8 +67,8 @@ def map_slots(function, state, *others):
           *(t.progress.trajectory for t in trees))))
 
 
-def broken(state, how, slot=2):
-  """`state` with a lifetime that cannot go on."""
+def break_lifetime(state, how, slot=2):
+  """Returns `state` with one lifetime collapsed or not finite."""
   theta = np.array(state.progress.theta)
   value = state.progress.value
   if how == 'collapsed':

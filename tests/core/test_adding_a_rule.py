@@ -1,4 +1,4 @@
-"""Adding a rule is one file and one row: it is meta-trained and meta-tested."""
+"""A rule added by one file and one row is meta-trained and meta-tested."""
 
 import dataclasses
 
@@ -19,8 +19,8 @@ from tests.core import test_meta_gradient as windows
 
 
 @pytest.fixture(autouse=True)
-def _toy(monkeypatch):
-  """The row."""
+def _register_toy_rule(monkeypatch):
+  """Adds the toy rule's row to the registry."""
   monkeypatch.setitem(registry.RULES, 'toy',
                       registry.Row('tests.core.toy_rule'))
 
@@ -33,7 +33,7 @@ def make_config():
       evaluator=config_lib.EvaluatorConfig(enabled=False))
 
 
-def test_its_eta_has_a_meta_gradient():
+def test_eta_of_an_added_rule_has_a_meta_gradient():
   config = make_config()
   kind, task, progress, keys, eta = windows.make_window(config)
   assert rule_vector.size(config.rule) == 4
@@ -43,7 +43,7 @@ def test_its_eta_has_a_meta_gradient():
   assert np.all(gradient['weights'] != 0.)
 
 
-def test_a_run_trains_it_and_agents_learn_by_it(tmp_path):
+def test_an_added_rule_is_meta_trained_and_meta_tested(tmp_path):
   config = make_config()
   local_loop.run(config, str(tmp_path / 'run'), None,
                  watch=lambda status: None)

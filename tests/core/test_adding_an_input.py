@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
-# The same module with one more row, before anything imports it.
+# Adds a row to the source of `rule_inputs` before anything imports it.
 _CODE = '''
 import importlib.util, pathlib, sys
 import jax
@@ -43,10 +43,10 @@ rows = np.abs(gradient['lpg/lstm/linear']['w']).max(axis=1)
 assert np.all(rows[[0, 2, 3, 4]] > 0.), rows
 
 vector = rule_vector.ravel(eta)
-lives = train_agents.train_agents(config, 'chain_short', vector,
-                                  jax.random.PRNGKey(0), 2, jnp.zeros(9), 1)
-assert set(lives.input_means) == {'phi', 'reward', 'discount_t', 'gamma',
-                           'action_probability', 'square'}
+lifetimes = train_agents.train_agents(config, 'chain_short', vector,
+                                      jax.random.PRNGKey(0), 2, jnp.zeros(9), 1)
+assert set(lifetimes.input_means) == {
+    'phi', 'reward', 'discount_t', 'gamma', 'action_probability', 'square'}
 held = rule_vector.unravel(
     config.rule, evaluation.hold(config.rule, vector, 'square', 1.))
 assert not np.any(held['lpg/lstm/linear']['w'][4])
@@ -61,7 +61,7 @@ print('all inputs by name')
 '''
 
 
-def test_one_row_reaches_training_ablations_and_the_interface():
+def test_an_added_input_reaches_training_ablations_and_apply_rule():
   result = subprocess.run(
       [sys.executable, '-c', _CODE], cwd=_ROOT, text=True, capture_output=True,
       timeout=300, check=False, env={**os.environ, 'PYTHONPATH': str(_ROOT)})

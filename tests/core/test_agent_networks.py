@@ -99,7 +99,7 @@ def test_torso_equals_lax_conv(jit):
 
 
 def test_torso_gradient_equals_lax_conv():
-  """Under different weights per agent, as meta-training uses it."""
+  """With other weights for each agent, as in meta-training."""
   network = agent_networks.make_network(
       dataclasses.replace(CONV, conv=(4,)), PLANES, 2)
   params = jax.vmap(network.init)(jax.random.split(jax.random.PRNGKey(0), 2))
@@ -124,7 +124,7 @@ def test_torso_gradient_equals_lax_conv():
                                atol=1e-5 * np.abs(other).max())
 
 
-def test_table_looks_its_rows_up():
+def test_table_returns_the_row_of_each_state():
   states = specs.DiscreteArray(7)
   agent = agent_networks.make_agent(config_lib.AgentConfig(), states, 3, 4,
                                     0.5)
@@ -138,8 +138,8 @@ def test_table_looks_its_rows_up():
 
 @pytest.mark.parametrize('spec, config', [
     (specs.DiscreteArray(7), config_lib.AgentConfig()), (PLANES, CONV)])
-def test_masked_actions(spec, config):
-  """Probability exactly zero, the others as if they were alone."""
+def test_masked_actions_have_probability_zero(spec, config):
+  """Other actions have the probabilities of a softmax over them alone."""
   agent = agent_networks.make_agent(config, spec, 4, 5, 0.1)
   theta = agent.init(jax.random.PRNGKey(0))
   theta = jax.tree_util.tree_map(
@@ -160,6 +160,7 @@ def test_masked_actions(spec, config):
 @pytest.mark.parametrize('spec, config, message', [
     (PLANES, config_lib.AgentConfig(), 'a table needs'),
     (specs.DiscreteArray(7), CONV, 'a network needs')])
-def test_what_does_not_fit_is_refused(spec, config, message):
+def test_agents_that_do_not_fit_the_observations_are_refused(
+    spec, config, message):
   with pytest.raises(ValueError, match=message):
     agent_networks.make_network(config, spec, 3)

@@ -37,7 +37,7 @@ def softmax(x):
 
 
 def hand_gradient():
-  """Of -(mean over two steps of log pi * pi_hat - alpha_y * KL(y||y_hat)).
+  """Gradient of -mean_t(log pi * pi_hat - alpha_y * KL(y||y_hat)), two steps.
 
   d log pi(a|s) / d logits = onehot(a) - pi, and
   d KL(y||q) / d y_logits_j = y_j * (log(y_j / q_j) - KL).
@@ -77,18 +77,21 @@ def test_update_ascends_by_alpha_lr():
 
 
 def test_targets_are_constants_of_the_inner_gradient_only():
-  """Targets that depend on theta change nothing in the gradient's value, but
-  whoever differentiates the gradient sees through them."""
-  def depending(output):
+  """Targets that depend on theta do not change the gradient's value.
+
+  They do change the gradient's derivative, as the meta-gradient needs.
+  """
+  def compute_dependent_targets(output):
     shift = jnp.sum(output.y_logits[:-1], axis=-1)
     shift = shift - jax.lax.stop_gradient(shift)  # zero, with a slope
     return TARGETS._replace(pi_hat=TARGETS.pi_hat + shift)
 
-  gradient, _, _ = gradient_of(TABLE, depending)
+  gradient, _, _ = gradient_of(TABLE, compute_dependent_targets)
   np.testing.assert_allclose(gradient, hand_gradient(), rtol=1e-5, atol=1e-7)
   slope = lambda targets: jax.grad(
       lambda t: gradient_of(t, targets)[0][0, 1])(TABLE)
-  through, without = slope(depending), slope(lambda output: TARGETS)
+  through = slope(compute_dependent_targets)
+  without = slope(lambda output: TARGETS)
   # d gradient[0, 1] / d y_logits of state 0: -(1 - pi(1|0)) / 2 each.
   pi = softmax(np.asarray(TABLE[0, :2], np.float64))
   np.testing.assert_allclose((through - without)[0, 2:], -(1 - pi[1]) / 2,
@@ -144,7 +147,7 @@ def test_log_probability_and_masks():
   assert gradient[0, 1] == 0. and np.all(np.isfinite(gradient))
 
 
-def test_kl_is_exact_and_zero_for_equals():
+def test_kl_equals_its_formula_and_is_zero_for_equal_logits():
   p, q = jnp.array([0.2, -1., 3.]), jnp.array([1., 0., 0.])
   a, b = softmax(np.array([0.2, -1., 3.])), softmax(np.array([1., 0., 0.]))
   np.testing.assert_allclose(distributions.kl_divergence(p, q),

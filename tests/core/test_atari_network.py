@@ -1,4 +1,4 @@
-"""The fast forms of Table 4's network against the plain one."""
+"""Table 4's network: the fast forward and backward passes equal the plain."""
 
 from dm_env import specs
 import jax
@@ -18,7 +18,7 @@ def make_case():
       specs.BoundedArray(SHAPE, np.uint8, 0, 255), OUTPUTS)
   rng = np.random.default_rng(0)
   params = network.init(jax.random.PRNGKey(0))
-  # Biases of zero would hide that one is forgotten.
+  # Biases start at zero, which would hide a missing bias.
   params = jax.tree_util.tree_map(
       lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32), params)
   frames = rng.integers(0, 256, (N,) + SHAPE, dtype=np.uint8)
@@ -38,7 +38,7 @@ def test_shapes():
   assert jax.eval_shape(network.apply, params, frames).shape == (20, 30, 35)
 
 
-def test_blocks_say_what_pixels_say():
+def test_forward_on_blocks_equals_the_plain_network():
   network, params, frames, _ = make_case()
   expected = jax.jit(atari_network.apply_reference)(params, frames)
   rows, activations = jax.jit(network.forward)(params, frames)
@@ -64,7 +64,7 @@ def test_backward_is_the_gradient_of_the_plain_form():
                                  err_msg=f'{name} {key}')
 
 
-def test_any_network_in_two_halves():
+def test_staged_splits_any_network_into_forward_and_backward():
   plain = agent_networks.Network(
       init=lambda key: jax.random.normal(key, (3, 2)),
       apply=lambda w, x: jnp.square(x @ w))
@@ -80,7 +80,7 @@ def test_any_network_in_two_halves():
 
 
 @pytest.mark.parametrize('shape', [(4, 84), (4, 80, 84), (4, 28, 84)])
-def test_wrong_frames(shape):
+def test_frames_of_other_shapes_are_refused(shape):
   with pytest.raises(ValueError, match='allowed: .C, H, W.'):
     atari_network.make_network(
         specs.BoundedArray(shape, np.uint8, 0, 255), OUTPUTS)

@@ -1,4 +1,4 @@
-"""Eq. (6), exactly."""
+"""The bandit: probabilities of Eq. (6) by hand, and reports of returns."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_probabilities_by_hand():
                              weights / weights.sum(), rtol=1e-12)
 
 
-def test_mean_is_over_the_last_returns_but_the_count_over_all():
+def test_mean_covers_the_window_and_count_covers_all_returns():
   state = report_all([[100., 1., 2., 3.], [0.]])
   np.testing.assert_allclose(bandit.mean_returns(state), [2., 0.])
   np.testing.assert_array_equal(state.counts, [4, 1])
@@ -48,7 +48,7 @@ def test_large_returns_do_not_overflow():
     np.testing.assert_allclose(probabilities, [0.5, 0., 0.5])
 
 
-def test_report_leaves_the_old_state_alone():
+def test_report_does_not_change_the_old_state():
   state = bandit.init(2, CONFIG)
   bandit.report(state, 1, 3.)
   assert not state.counts.any() and not state.window.any()

@@ -1,4 +1,4 @@
-"""A2C on training environments: its update by hand, and that it learns."""
+"""A2C on training environments: one update by hand, and learning."""
 
 import dataclasses
 
@@ -30,9 +30,9 @@ HYPER = baselines.A2CHyper(
 
 @pytest.mark.parametrize('decay', [0., 0.9])
 def test_one_update_by_hand(decay):
-  """Ascent on log pi * A + cost * H; each agent has numbers of its own.
+  """Ascent on log pi * A + cost * H, with hyperparameters per agent.
 
-  The advantage is a constant, and that of the critic before it learns. The
+  The advantage is a constant and comes from the critic before its update. The
   first running mean square is that of these advantages, so the scale is their
   root mean square.
   """
@@ -79,18 +79,18 @@ def test_one_update_by_hand(decay):
     expected = table + rate * ascent / (T * B)
     np.testing.assert_allclose(after.theta[i, :, :2], expected, rtol=1e-3,
                                atol=1e-4)
-  # Predictions are none of its business.
+  # A2C does not change predictions.
   np.testing.assert_array_equal(after.theta[..., 2:], theta[..., 2:])
 
 
-def test_it_learns_and_each_agent_has_its_own_numbers():
+def test_a2c_learns_with_hyperparameters_per_agent():
   hyper = baselines.A2CHyper(
       np.array([1e-6, 80., 80.]), np.zeros(3), np.full(3, 0.3),
       np.full(3, 0.95), np.full(3, 0.995))
-  lives = jax.jit(lambda hyper: baselines.train_a2c(
+  lifetimes = jax.jit(lambda hyper: baselines.train_a2c(
       CONFIG, NAME, jax.random.PRNGKey(3), hyper))(hyper)
-  assert lives.final_return.shape == (3,)
-  assert train_agents.num_updates(CONFIG, NAME) == len(lives.episode_return)
-  np.testing.assert_allclose(lives.hyper.alpha_lr, hyper.learning_rate)
-  assert abs(lives.final_return[0]) < 0.7
-  assert np.all(lives.final_return[1:] > 0.8)
+  assert lifetimes.final_return.shape == (3,)
+  assert train_agents.num_updates(CONFIG, NAME) == len(lifetimes.episode_return)
+  np.testing.assert_allclose(lifetimes.hyper.alpha_lr, hyper.learning_rate)
+  assert abs(lifetimes.final_return[0]) < 0.7
+  assert np.all(lifetimes.final_return[1:] > 0.8)

@@ -7,10 +7,10 @@ import pytest
 
 from lpg_distributed.core import convolution
 
-# Not square, so that rows and columns cannot be taken for each other; of even
-# and of odd width, since later layers pair the columns.
+# Not square, so that swapped rows and columns are noticed. Odd and even widths,
+# since later layers process pairs of columns.
 SIZES = [(5, 7), (4, 6)]
-# One layer to four: blocks begin at another column in every second one.
+# One to four layers: in every second layer, blocks begin at another column.
 FILTERS = [(6,), (6, 4), (5, 4, 3), (2, 3, 4, 5)]
 
 
@@ -62,8 +62,8 @@ def test_gradients_equal_to_second_order(size, filters):
   assert_close(derivatives(convolution.convolve), derivatives(plain))
 
 
-def test_agents_with_weights_of_their_own():
-  """Under `vmap`, as lifetimes run."""
+def test_vmap_over_weights_equals_each_agent_alone():
+  """Lifetimes run under `vmap`, each with its own weights."""
   x, layers, _ = make_arguments((5, 7), (5, 4, 3))
   both = jax.tree_util.tree_map(lambda a: jnp.stack([a, -a]), layers)
   out = jax.vmap(convolution.convolve, in_axes=(None, 0))(x, both)

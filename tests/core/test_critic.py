@@ -1,4 +1,4 @@
-"""The outer critic learns, and does not diverge where a sum would."""
+"""The outer critic: values, advantages, hyperparameters, and stability."""
 
 from dm_env import specs
 import jax
@@ -37,7 +37,7 @@ def test_learns_the_discounted_values(agent, spec, updates):
   _, first = update(state, trajectory, 0.9)
   for _ in range(updates):
     state, advantage = update(state, trajectory, 0.9)
-  # V = [0.81, 0.9, 1]; where it is right, nothing is an advantage.
+  # V = [0.81, 0.9, 1]; where V is right, advantages are zero.
   assert np.abs(first).max() > 0.5
   np.testing.assert_allclose(advantage, 0., atol=0.02)
 
@@ -54,7 +54,7 @@ def test_lambda_returns_by_hand():
 
 
 def test_many_visits_of_one_state_do_not_diverge():
-  """A summed step of 0.3 over 512 visits would grow without bound."""
+  """Steps of 0.3 summed over 512 visits would diverge; their mean does not."""
   critic = critic_lib.make_critic(
       config_lib.AgentConfig(), specs.DiscreteArray(1), OUTER)
   shape = (8, 64)
@@ -69,7 +69,7 @@ def test_many_visits_of_one_state_do_not_diverge():
     np.testing.assert_allclose(advantage, 0.7 ** step, rtol=1e-4)
 
 
-def test_unvisited_states_stay():
+def test_values_of_unvisited_states_do_not_change():
   critic = critic_lib.make_critic(
       config_lib.AgentConfig(), specs.DiscreteArray(5), OUTER)
   state, _ = critic.update(critic.init(jax.random.PRNGKey(0)),
@@ -77,7 +77,7 @@ def test_unvisited_states_stay():
   assert np.all(state.params[:3] > 0) and not np.any(state.params[3:])
 
 
-def test_advantage_scale():
+def test_advantages_are_scaled_by_their_root_mean_square():
   config = config_lib.OuterConfig(advantage_ema_decay=0.9)
   critic = critic_lib.make_critic(
       config_lib.AgentConfig(), STATES, config)
@@ -95,8 +95,9 @@ def test_advantage_scale():
 @pytest.mark.parametrize('agent, spec, rate', [
     (config_lib.AgentConfig(), STATES, 'table_learning_rate'),
     (DENSE, BITS, 'network_learning_rate')])
-def test_numbers_may_be_those_of_a_lifetime(agent, spec, rate):
-  """Numbers given as arguments act as the same numbers in the configuration."""
+def test_hyperparameters_given_to_update_override_the_configuration(
+    agent, spec, rate):
+  """Arguments act as the same values in the configuration."""
   other = config_lib.OuterConfig(td_lambda=0.4, **{rate: 0.07})
   trajectory = make_trajectory(as_bits=not agent.is_table)
   critic = critic_lib.make_critic(agent, spec, OUTER)

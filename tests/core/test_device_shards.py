@@ -11,7 +11,7 @@ import pytest
 _DEVICES = 8
 _ROOT = pathlib.Path(__file__).parents[2]
 
-# Runs in a process of its own: the number of devices is fixed at its start.
+# Runs in its own process: the number of devices is fixed when JAX starts.
 _SCRIPT = '''
 import logging
 import sys
@@ -44,7 +44,7 @@ config = config_lib.Config(
     meta=config_lib.MetaConfig(num_lifetimes=16, num_envs=4, num_updates=2,
                                trajectory_steps=5,
                                max_lifetime_gradient_norm=float(sys.argv[1])))
-# As on accelerators, also where each lifetime has a gradient of its own.
+# Chunks of two, as on accelerators, also where each gradient is clipped.
 lifetime.chunk_size = lambda *args: 2
 eta = rule_vector.ravel(rule_vector.init(config.rule, jax.random.PRNGKey(0)))
 for name in config.environments:
@@ -86,11 +86,11 @@ print('equal')
 
 
 @pytest.mark.skipif(
-    jax.__version_info__ >= (0, 5), reason='seen with JAX 0.12: the last bit of'
-    ' few numbers differs; the promise is that of the pinned JAX')
+    jax.__version_info__ >= (0, 5), reason='with JAX 0.12 the last bit of a few'
+    ' numbers differs; only the pinned JAX promises equal bits')
 @pytest.mark.parametrize('limit', [
     '0', pytest.param('0.001', marks=pytest.mark.pinned)])
-def test_eight_devices_give_the_numbers_of_one(limit):
+def test_eight_devices_give_the_results_of_one(limit):
   environment = {
       **os.environ, 'JAX_PLATFORMS': 'cpu',
       'PYTHONPATH': str(_ROOT),
@@ -99,4 +99,4 @@ def test_eight_devices_give_the_numbers_of_one(limit):
                         capture_output=True, text=True, timeout=600,
                         check=False)
   assert done.returncode == 0 and 'equal' in done.stdout, done.stderr
-  assert jax.local_device_count() == 1, 'this process has one'
+  assert jax.local_device_count() == 1, 'this process must have one device'

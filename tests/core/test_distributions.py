@@ -1,4 +1,4 @@
-"""Tests of the hand-written derivatives of categorical distributions."""
+"""Hand-written derivatives of categorical distributions."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ def _numbers(seed, *shape):
 def _derivatives(function, *logits):
   """Value, gradients, and gradients of a projection of the first gradient.
 
-  The last ones are what a meta-gradient consists of.
+  A meta-gradient consists of the last ones.
   """
   weights = _numbers(1, *logits[0].shape[:-1])
   total = lambda *x: jnp.sum(weights * function(*x))

@@ -28,7 +28,7 @@ _CORE = _ROOT / 'lpg_distributed' / 'core'
 
 
 def _rows():
-  """Number of an equation to the functions that fidelity.md names for it."""
+  """Maps each equation to the functions that fidelity.md names for it."""
   text = (_ROOT / 'docs' / 'fidelity.md').read_text(encoding='utf-8')
   rows = {}
   for number, where in re.findall(r'^\| \((\d)\) [^|]*\| ([^|]*) \|', text,
@@ -47,7 +47,7 @@ def _function(path, name):
 
 
 def _called(*runs):
-  """Code objects of all functions that are entered."""
+  """Code objects of all functions that `runs` call."""
   found = set()
 
   def note(frame, event, argument):
@@ -94,13 +94,13 @@ def meta_test():
   jax.eval_shape(learn, jax.random.PRNGKey(0))
 
 
-def balance():
+def run_bandit():
   config = config_lib.BanditConfig()
   bandit.log_probabilities(bandit.init(3, config), config)
 
 
 ROWS = _rows()
-_TRAINED, _TESTED, _BALANCED = {1, 2, 3, 4}, {2, 7}, {5, 6}
+_TRAINED, _TESTED, _BANDIT = {1, 2, 3, 4}, {2, 7}, {5, 6}
 
 
 def test_all_equations_are_listed():
@@ -109,9 +109,9 @@ def test_all_equations_are_listed():
 
 
 @pytest.mark.parametrize('run, numbers', [
-    (meta_train, _TRAINED), (meta_test, _TESTED), (balance, _BALANCED)],
-    ids=['meta_train', 'meta_test', 'balance'])
-def test_what_runs_is_what_the_documents_name(run, numbers):
+    (meta_train, _TRAINED), (meta_test, _TESTED), (run_bandit, _BANDIT)],
+    ids=['meta_train', 'meta_test', 'bandit'])
+def test_functions_named_for_equations_are_called(run, numbers):
   called = _called(run)
   for number in sorted(numbers):
     for path, name in ROWS[number]:
@@ -119,8 +119,8 @@ def test_what_runs_is_what_the_documents_name(run, numbers):
 
 
 @pytest.mark.parametrize('number', [2, 4, 7])
-def test_an_equation_stands_once(number):
-  """One function of `core` says that it is it: the function named."""
+def test_an_equation_is_implemented_once(number):
+  """Only the named function's docstring claims to be the equation."""
   found = []
   for path in _CORE.rglob('*.py'):
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):

@@ -1,4 +1,4 @@
-"""Lifetimes: born, staggered, ended and reborn; and what a broken one harms."""
+"""Lifetimes: initial state, staggered ages, ends, and broken lifetimes."""
 
 import functools
 
@@ -13,7 +13,7 @@ from lpg_distributed.core import meta_gradient
 from lpg_distributed.core import rollout
 from lpg_distributed.core import rule_vector
 from tests.core.lifetime_testing import B
-from tests.core.lifetime_testing import broken
+from tests.core.lifetime_testing import break_lifetime
 from tests.core.lifetime_testing import K
 from tests.core.lifetime_testing import Kind
 from tests.core.lifetime_testing import L
@@ -46,10 +46,10 @@ def assert_equal(one, other):
   jax.tree_util.tree_map(np.testing.assert_array_equal, one, other)
 
 
-# Birth.
+# Initial state.
 
 
-def test_a_new_lifetime(chain):
+def test_a_new_lifetime_is_initialised_as_configured(chain):
   _, progress = jax.jit(jax.vmap(
       lambda key: lifetime.init_lifetime(
           chain.config, 'chain_short',
@@ -58,7 +58,7 @@ def test_a_new_lifetime(chain):
               jax.random.split(jax.random.PRNGKey(0), 1000))
   theta = np.asarray(progress.theta)
   assert not theta[..., :2].any()  # A uniform policy, in all states.
-  # Predictions apart from each other, at the configured deviation.
+  # Predictions are distinct, with the configured standard deviation.
   count = theta[..., 2:].size
   assert np.unique(theta[..., 2:]).size > 0.9 * count
   np.testing.assert_allclose(theta[..., 2:].std(), 0.1, rtol=0.01)
@@ -70,7 +70,7 @@ def test_a_new_lifetime(chain):
 
 def test_environments_are_out_of_phase(chain):
   """Within a lifetime, at steps spread evenly over an episode."""
-  def born(key):
+  def init(key):
     task, progress = lifetime.init_lifetime(
         chain.config, 'chain_short',
         lifetime.make_kind(chain.config, 'chain_short'), key,
@@ -78,7 +78,7 @@ def test_environments_are_out_of_phase(chain):
     return task.env_params.length, progress.env_state.time
 
   num = 3000
-  length, time = map(np.asarray, jax.jit(jax.vmap(born))(
+  length, time = map(np.asarray, jax.jit(jax.vmap(init))(
       jax.random.split(jax.random.PRNGKey(1), num)))
   assert set(np.unique(length)) == set(range(5, 31))
   assert np.all((time >= 0) & (time < length[:, None]))
@@ -90,7 +90,7 @@ def test_environments_are_out_of_phase(chain):
   assert abs(same - chance) < 5 * np.sqrt(chance / num)
 
 
-def test_hyper_params_are_drawn_as_they_should(chain):
+def test_hyper_params_have_the_configured_distributions(chain):
   num = 40_000
   probabilities = np.array([0.4, 0.25, 0., 0.1, 0.05, 0.05, 0.05, 0.05, 0.05])
   with np.errstate(divide='ignore'):
@@ -106,7 +106,7 @@ def test_hyper_params_are_drawn_as_they_should(chain):
   arms = np.array(chain.config.agents['chain_short'].arms, np.float32)
   np.testing.assert_array_equal(draws.alpha_lr, arms[draws.arm, 0])
   np.testing.assert_array_equal(draws.alpha_y, arms[draws.arm, 1])
-  # Table 2: all four pairs alike, so the two are independent as well.
+  # Table 2: all four pairs are equally likely, so the two are independent.
   for gamma in (0.995, 0.99):
     for beta_0 in (0.01, 0.02):
       count = np.sum((draws.gamma == np.float32(gamma))
@@ -118,7 +118,7 @@ def test_hyper_params_are_drawn_as_they_should(chain):
       2.5 / np.sqrt(first.sum()))
 
 
-def test_arms_follow_the_bandit(chain):
+def test_arms_are_drawn_from_the_bandits_probabilities(chain):
   log_probs = np.full(chain.arms, -np.inf, np.float32)
   log_probs[7] = 0.
   _, metrics = chain.run(1, log_probs=log_probs)
@@ -135,13 +135,13 @@ def test_first_ages_are_staggered(chain):
   ages = np.concatenate([metrics[0].age for metrics in halves])
   np.testing.assert_array_equal(
       ages, 1 + np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]))
-  # So the same number ends at each step.
+  # So equally many lifetimes end at each step.
   ended = sum(np.array([m.ended.sum() for m in metrics])
               for metrics in halves)
   np.testing.assert_array_equal(ended, [2 * L // WINDOWS] * WINDOWS)
 
 
-def test_ages_that_are_not_staggered():
+def test_ages_that_are_not_staggered_are_equal():
   together = Kind('chain_short', staggered_ages=False)
   _, metrics = together.run(WINDOWS)
   np.testing.assert_array_equal([m.age for m in metrics],
@@ -149,7 +149,7 @@ def test_ages_that_are_not_staggered():
                                 * np.ones((1, L), int))
   np.testing.assert_array_equal([m.ended.sum() for m in metrics],
                                 [0] * (WINDOWS - 1) + [L])
-  # Nobody's first life was cut short, so the bandit hears of all.
+  # No first lifetime was cut short, so all returns are reported.
   np.testing.assert_array_equal([m.reported.sum() for m in metrics],
                                 [0] * (WINDOWS - 1) + [L])
 
@@ -164,7 +164,7 @@ def test_lifetimes_end_at_their_length_and_begin_anew(chain_run):
   assert not np.array([m.collapsed | m.not_finite for m in metrics]).any()
 
 
-def test_only_whole_lives_are_reported(chain_run):
+def test_only_whole_lifetimes_are_reported(chain_run):
   _, metrics = chain_run
   ended = np.array([m.ended for m in metrics])
   reported = np.array([m.reported for m in metrics])
@@ -175,11 +175,11 @@ def test_only_whole_lives_are_reported(chain_run):
                                 ended & ~(first & began_midway))
 
 
-# Death.
+# End of a lifetime.
 
 
 def scramble(x, axis, slots):
-  """Other values in the lifetimes `slots`."""
+  """Changes all values of the lifetimes `slots`."""
   x = np.array(x)
   view = np.moveaxis(x, axis, 0)
   if x.dtype == bool:
@@ -191,8 +191,8 @@ def scramble(x, axis, slots):
   return x
 
 
-def test_nothing_survives_a_lifetime(kind):
-  """Whatever an ended lifetime leaves behind, all that follows is the same."""
+def test_an_ended_lifetime_does_not_affect_the_next(kind):
+  """Any values in an ended lifetime give the same next step."""
   states, metrics = kind.run(WINDOWS)
   step = max(i for i, m in enumerate(metrics) if m.ended.any())
   state, ended = states[step + 1], metrics[step].ended
@@ -202,8 +202,8 @@ def test_nothing_survives_a_lifetime(kind):
   assert_equal(kind.step(garbage, step + 1), kind.step(state, step + 1))
 
 
-def test_what_goes_on_is_carried_over(kind):
-  """Of lifetimes that go on, every part matters to what follows."""
+def test_all_state_of_a_running_lifetime_is_carried_over(kind):
+  """A change in any part of a running lifetime changes the next gradient."""
   states, _ = kind.run(2)
   state = states[-1]._replace(ended=np.zeros(L, bool))
   value = state.progress.value
@@ -227,21 +227,22 @@ def test_what_goes_on_is_carried_over(kind):
     assert np.any(gradient != other_gradient), part
 
 
-def test_adam_counts_from_birth(network):
+def test_adam_counts_updates_since_the_lifetime_began(network):
   states, metrics = network.run(WINDOWS + 1)
   first_age = metrics[0].age - 1
   for state, row in zip(states[1:], metrics):
-    lived = np.where(row.age > first_age, row.age - first_age, row.age)
-    lived = np.where(np.array(state.whole) & (first_age > 0), row.age, lived)
+    windows = np.where(row.age > first_age, row.age - first_age, row.age)
+    windows = np.where(np.array(state.whole) & (first_age > 0), row.age,
+                       windows)
     np.testing.assert_array_equal(
-        state.progress.opt_state.count, lived * K)
+        state.progress.opt_state.count, windows * K)
     np.testing.assert_array_equal(
-        state.progress.value.num_updates, lived * K)
+        state.progress.value.num_updates, windows * K)
 
 
 @pytest.fixture(scope='module')
-def gradient_of_the_others(chain):
-  """Of all lifetimes but slot 2, with the keys that they have in the shard."""
+def compute_gradient_of_others(chain):
+  """Computes the gradient without slot 2, with the keys of the shard."""
   others = np.array([i for i in range(L) if i != 2])
   kind = lifetime.make_kind(chain.config, 'chain_short')
   gradient = jax.jit(jax.grad(
@@ -260,15 +261,15 @@ def gradient_of_the_others(chain):
 
 
 @pytest.mark.parametrize('how', ['collapsed', 'nan', 'inf', 'value'])
-def test_a_broken_lifetime_ends_alone(chain, gradient_of_the_others, how):
-  """At once, with no part in the gradient, and reborn at the next step."""
+def test_a_broken_lifetime_ends_alone(chain, compute_gradient_of_others, how):
+  """At once, with no part in the gradient; the next step starts a new one."""
   states, _ = chain.run(1, first_slot=1, kind_lifetimes=2 * L)
   state = states[-1]
   assert not state.ended.any()
   slot = np.arange(L) == 2
-  gradient, after, metrics = chain.step(broken(state, how), 1)
+  gradient, after, metrics = chain.step(break_lifetime(state, how), 1)
 
-  others = gradient_of_the_others(state, 1)
+  others = compute_gradient_of_others(state, 1)
   np.testing.assert_allclose(gradient, others, rtol=1e-3,
                              atol=1e-6 * np.abs(others).max())
   assert np.abs(others).max() > 0 and not metrics.gradient_not_finite
@@ -277,7 +278,7 @@ def test_a_broken_lifetime_ends_alone(chain, gradient_of_the_others, how):
                                 slot & (how == 'collapsed'))
   np.testing.assert_array_equal(metrics.not_finite,
                                 slot & (how != 'collapsed'))
-  # It began midway and is not old; the bandit hears of it all the same.
+  # It began midway and is not old; its return is reported all the same.
   assert 1 < metrics.age[2] < WINDOWS and not state.whole[2]
   assert metrics.ended[2] and metrics.reported[2]
   assert np.isfinite(metrics.final_return).all()
@@ -287,33 +288,33 @@ def test_a_broken_lifetime_ends_alone(chain, gradient_of_the_others, how):
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
       map_slots(keep, after), map_slots(keep, healthy))
 
-  _, reborn, metrics = chain.step(after, 2)
+  _, restarted, metrics = chain.step(after, 2)
   assert metrics.age[2] == 1 and not metrics.not_finite.any()
-  assert reborn.whole[2]
-  assert np.abs(reborn.progress.theta[2]).max() < 100.
+  assert restarted.whole[2]
+  assert np.abs(restarted.progress.theta[2]).max() < 100.
 
 
-# What decides about the random numbers.
+# Random numbers.
 
 
-def test_repeats_itself(chain, chain_run):
+def test_a_run_is_reproducible(chain, chain_run):
   states, metrics = chain.run(3 * WINDOWS)
   assert_equal(states[-1], chain_run[0][-1])
   assert_equal(metrics[-1], chain_run[1][-1])
 
 
-def test_depends_on_seed_shard_and_meta_step_only(chain):
+def test_sampling_depends_on_seed_shard_and_meta_step_only(chain):
   state = chain.run(1)[0][-1]
   base = chain.step(state, 1)[1].progress.trajectory.action
   for change in ({'seed': 1}, {'shard_id': 1}, {'meta_step': 2}):
     other = chain.step(state, **{'meta_step': 1, **change})[1]
     assert np.mean(other.progress.trajectory.action == base) < 0.8, change
-  # Slots only decide about ages at the very beginning.
+  # Slots determine nothing but the first ages.
   same = chain.step(state, 1, first_slot=6, kind_lifetimes=50)[1]
   np.testing.assert_array_equal(same.progress.trajectory.action, base)
 
 
-def test_shards_and_slots_differ(chain):
+def test_sampling_differs_between_shards_and_slots(chain):
   actions = [chain.run(1, shard_id=i)[0][-1].progress.trajectory.action
              for i in range(2)]
   assert np.mean(actions[0] == actions[1]) < 0.8
@@ -345,7 +346,7 @@ def test_shards_cover_every_slot_once(num_lifetimes, per_shard):
 
 
 def test_final_return():
-  """The last whole episode's; of an environment without one, what it has."""
+  """Return of the last whole episode; without one, of the running episode."""
   returns = rollout.EpisodeReturns(
       running=jnp.array([5., -2., 7.]), whole=jnp.array([True, True, False]),
       last=jnp.array([1., 0., 0.]), any_whole=jnp.array([True, False, False]),
@@ -353,7 +354,7 @@ def test_final_return():
   np.testing.assert_allclose(rollout.final_return(returns), (1 - 2 + 7) / 3)
 
 
-def test_final_return_is_that_of_the_lifetime(chain_run):
+def test_metrics_have_the_final_return_of_each_lifetime(chain_run):
   states, metrics = chain_run
   for state, row in zip(states[1:], metrics):
     returns = state.progress.returns

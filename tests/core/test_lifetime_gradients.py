@@ -1,4 +1,4 @@
-"""A limit for each lifetime's gradient: what it keeps, and what it leaves."""
+"""Each lifetime's gradient is clipped on its own."""
 
 import jax
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 from lpg_distributed.core import lifetime
 from lpg_distributed.core import meta_gradient
 from lpg_distributed.core import rule_vector
-from tests.core.lifetime_testing import broken
+from tests.core.lifetime_testing import break_lifetime
 from tests.core.lifetime_testing import K
 from tests.core.lifetime_testing import Kind
 from tests.core.lifetime_testing import L
@@ -21,8 +21,8 @@ def kind(request):
   return Kind(request.param)
 
 
-def gradients_by_themselves(kind, state, meta_step):
-  """[L, P], each lifetime's, computed without the others."""
+def compute_separate_gradients(kind, state, meta_step):
+  """[L, P]: the gradient of each lifetime, computed without the others."""
   functions = lifetime.make_kind(kind.config, kind.environment)
   gradient = jax.jit(jax.grad(
       lambda eta, task, progress, keys: meta_gradient.window_loss(
@@ -40,10 +40,11 @@ def gradients_by_themselves(kind, state, meta_step):
 
 @pytest.mark.parametrize('chunk', [
     1, pytest.param(3, marks=pytest.mark.pinned)])
-def test_each_lifetime_keeps_to_a_norm_of_its_own(kind, monkeypatch, chunk):
+def test_each_lifetimes_gradient_is_clipped_on_its_own(
+    kind, monkeypatch, chunk):
   states, _ = kind.run(1, first_slot=1, kind_lifetimes=2 * L)
   plain, after, metrics = kind.step(states[-1], 1)
-  alone = gradients_by_themselves(kind, states[-1], 1)
+  alone = compute_separate_gradients(kind, states[-1], 1)
   np.testing.assert_allclose(plain, alone.sum(axis=0), rtol=1e-3,
                              atol=1e-5 * np.abs(alone).max())
   norms = np.linalg.norm(alone, axis=1)
@@ -56,20 +57,20 @@ def test_each_lifetime_keeps_to_a_norm_of_its_own(kind, monkeypatch, chunk):
   expected = alone * np.minimum(1., limit / norms)[:, None]
   np.testing.assert_allclose(gradient, expected.sum(axis=0), rtol=1e-3,
                              atol=1e-5 * np.abs(expected).max())
-  # Agents live as they would without.
+  # The limit does not change the agents.
   jax.tree_util.tree_map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
       (limited_after, limited_metrics), (after, metrics))
 
 
-def test_one_that_is_not_finite_counts_as_zero_by_itself():
+def test_a_gradient_that_is_not_finite_counts_as_zero():
   kind = Kind('chain_short')
   states, _ = kind.run(1, first_slot=1, kind_lifetimes=2 * L)
-  alone = gradients_by_themselves(kind, states[-1], 1)
+  alone = compute_separate_gradients(kind, states[-1], 1)
   norms = np.linalg.norm(alone, axis=1)
   limited = Kind('chain_short',
                  max_lifetime_gradient_norm=float(norms.min()) / 2)
-  state = broken(states[-1], 'nan')
+  state = break_lifetime(states[-1], 'nan')
   gradient, _, metrics = limited.step(state, 1)
   expected = np.delete(alone / norms[:, None], 2, 0).sum(0) * norms.min() / 2
   assert metrics.not_finite[2]
@@ -77,7 +78,7 @@ def test_one_that_is_not_finite_counts_as_zero_by_itself():
                              atol=1e-5 * np.abs(expected).max())
 
 
-def test_a_cpu_takes_limited_gradients_one_by_one():
+def test_a_cpu_computes_limited_gradients_one_by_one():
   config = lambda limit: make_config(
       'chain_short', max_lifetime_gradient_norm=limit)
   assert lifetime.chunk_size(config(0.), 'chain_short', 6) == 6

@@ -1,4 +1,4 @@
-"""The rule against an independent loop, and its fast path against Haiku's."""
+"""LPG's network equals a NumPy loop; its fast form equals Haiku's."""
 
 import dataclasses
 
@@ -32,7 +32,7 @@ def sigmoid(x):
 
 
 def numpy_rule(eta, inputs, phi=None):
-  """B.1, one step of one environment at a time, in float64."""
+  """Appendix B.1, one step of one environment at a time, in float64."""
   eta = jax.tree_util.tree_map(lambda x: np.asarray(x, np.float64), eta)
   num_steps, batch = inputs.reward.shape
 
@@ -65,7 +65,7 @@ def numpy_rule(eta, inputs, phi=None):
 
 
 def random_eta(config, seed=1):
-  """Haiku starts biases at zero; here they count."""
+  """Haiku starts biases at zero; these are not zero, to be tested too."""
   eta = rule_vector.init(config, jax.random.PRNGKey(seed))
   leaves, tree = jax.tree_util.tree_flatten(eta)
   keys = jax.random.split(jax.random.PRNGKey(seed + 1), len(leaves))
@@ -124,7 +124,7 @@ def test_batch_axes_are_independent_rows():
                              rtol=1e-5, atol=1e-6)
 
 
-def test_nothing_crosses_the_end_of_an_episode():
+def test_targets_do_not_depend_on_the_next_episode():
   eta, inputs = random_eta(SMALL), make_inputs(6, (1,), 5)
   discount = np.ones((6, 1), np.float32)
   discount[2] = 0.
@@ -138,15 +138,15 @@ def test_nothing_crosses_the_end_of_an_episode():
 
 
 @pytest.mark.parametrize('field', ['reward', 'gamma', 'action_probability'])
-def test_every_input_matters(field):
+def test_every_input_changes_pi_hat(field):
   eta, inputs = random_eta(SMALL), make_inputs(4, (2,), 5)
   changed = inputs._replace(**{field: getattr(inputs, field) * 0.5})
   assert np.all(lpg_network.apply(eta, inputs).pi_hat
                 != lpg_network.apply(eta, changed).pi_hat)
 
 
-def test_phi_held_constant_is_the_constant_everywhere():
-  """Against the loop with phi replaced: in both slots, times the discount."""
+def test_hold_phi_replaces_phi_by_the_constant():
+  """As in a loop with phi replaced, in both inputs, times the discount."""
   eta, inputs = random_eta(SMALL), make_inputs(6, (3,), 5)
   held = lpg_network.hold_phi(eta, 0.7)
   np.testing.assert_allclose(lpg_network.embed(held, inputs.y), 0.7)
@@ -161,7 +161,7 @@ def test_phi_held_constant_is_the_constant_everywhere():
                                 targets.pi_hat)
 
 
-def test_a_rule_that_does_not_see_the_policy():
+def test_sees_policy_false_hides_the_action_probability():
   blind = dataclasses.replace(SMALL, sees_policy=False)
   vector = rule_vector.ravel(random_eta(SMALL))
   inputs = jax.tree_util.tree_map(jnp.asarray, make_inputs(6, (4,), 5))
@@ -172,7 +172,7 @@ def test_a_rule_that_does_not_see_the_policy():
   jax.tree_util.tree_map(np.testing.assert_array_equal, apply(blind, inputs),
                          apply(SMALL, zero))
   assert np.any(apply(SMALL, inputs).pi_hat != apply(SMALL, zero).pi_hat)
-  # Nor is what it would read with ever trained.
+  # The weights of the hidden input have no gradient.
   slope = jax.grad(lambda vector: jnp.sum(lpg_network.apply(
       rule_vector.unravel(blind, vector), inputs).pi_hat))(vector)
   row = rule_vector.unravel(SMALL, slope)['lpg/lstm/linear']['w'][3]

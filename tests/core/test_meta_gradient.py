@@ -1,4 +1,4 @@
-"""The meta-gradient against finite differences, and what it must not miss."""
+"""The meta-gradient against finite differences, and its loss by hand."""
 
 import dataclasses
 
@@ -35,7 +35,7 @@ def make_config(environment, agent=None, **meta):
 
 
 def make_window(config, seed=0):
-  """A kind, new-born lifetimes, keys and a rule."""
+  """Returns a kind, new lifetimes (task and progress), keys and an eta."""
   (environment,) = config.environments
   kind = lifetime.make_kind(config, environment)
   num_arms = len(config.agents[environment].arms)
@@ -60,7 +60,7 @@ def make_loss(config, seed=0, double=False):
   if double:
     widen = lambda tree: jax.tree_util.tree_map(
         lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, tree)
-    eta = widen(eta)  # Environments keep their float32.
+    eta = widen(eta)  # Environments stay in float32.
     progress = progress._replace(
         theta=widen(progress.theta), opt_state=widen(progress.opt_state),
         value=widen(progress.value))
@@ -86,7 +86,7 @@ def test_equals_finite_differences(environment, agent):
     loss, eta = make_loss(config, double=True)
     flat, unravel = flatten_util.ravel_pytree(eta)
     assert flat.dtype == jnp.float64
-    # One program for both: compiling it is what takes the time.
+    # One program for both, since compiling takes the time.
     evaluate = jax.jit(jax.value_and_grad(lambda x: loss(unravel(x))[0]))
     gradient = evaluate(flat)[1]
     rng = np.random.default_rng(0)
@@ -100,7 +100,7 @@ def test_equals_finite_differences(environment, agent):
       step = 1e-6
       value = lambda s: float(evaluate(flat + s * d)[0])
       central = lambda h: (value(h) - value(-h)) / (2 * h)
-      # Without the error of second order in the step: Adam's root is steep.
+      # Richardson extrapolation, since Adam's square root is steep.
       difference = (4. * central(step / 2) - central(step)) / 3.
       assert abs(slope) > 1e-9, module
       np.testing.assert_allclose(slope, difference, rtol=2e-4, atol=2e-8,
@@ -122,9 +122,11 @@ def y_hat_gradient(num_updates, alpha_y=0.5):
 
 
 @pytest.mark.pinned
-def test_semantics_can_be_discovered():
-  """With all beta = 0, y_hat matters only through y: what it makes y say
-  reaches pi_hat of a later update. So it takes K >= 2, and alpha_y > 0."""
+def test_y_hat_has_a_gradient_through_later_updates_only():
+  """With all beta = 0, y_hat changes y, which pi_hat of a later update reads.
+
+  So it takes K >= 2, and alpha_y > 0.
+  """
   assert y_hat_gradient(num_updates=2) > 1e-7
   assert y_hat_gradient(num_updates=1) == 0.
   assert y_hat_gradient(num_updates=2, alpha_y=0.) == 0.
@@ -140,8 +142,8 @@ def scaled(progress, lifetime_index, factor):
 @pytest.mark.parametrize('bad', [
     'nan', *(pytest.param(bad, marks=pytest.mark.pinned)
              for bad in ('inf', 'collapsed'))])
-def test_a_broken_lifetime_harms_no_other(bad):
-  """Its own contribution is zero; the other's is what it is alone."""
+def test_a_broken_lifetime_does_not_change_the_others(bad):
+  """Its own gradient is zero; the other's is the same as without it."""
   config = make_config('chain_short', num_updates=2, min_policy_entropy=1e-3)
   kind, task, progress, keys, eta = make_window(config)
   if bad == 'collapsed':
@@ -187,8 +189,8 @@ def test_last_trajectory_is_the_next_windows_first():
   assert int(jnp.max(after.returns.window_count)) <= steps
 
 
-def test_the_critic_never_reaches_the_rule():
-  """The critic changes advantages, never updates: theta_K is the same."""
+def test_the_critic_changes_the_loss_but_not_the_agents():
+  """The critic changes advantages; theta_K stays the same."""
   config = make_config('chain_short')
   kind, task, progress, keys, eta = make_window(config)
   other = progress._replace(value=progress.value._replace(
@@ -201,7 +203,7 @@ def test_the_critic_never_reaches_the_rule():
 
 
 def test_loss_by_hand():
-  """Eq. (4) recomputed in NumPy from the window's own last trajectory."""
+  """Eq. (4) recomputed in NumPy from the window's last trajectory."""
   # The costs are so large that the tolerance hides no term.
   config = make_config('chain_short', num_updates=1, pi_hat_cost=10.,
                        y_hat_cost=0.3, prediction_entropy_cost=0.2)
@@ -234,8 +236,11 @@ def test_loss_by_hand():
     np.testing.assert_allclose(stats.loss[i], loss, rtol=1e-4)
 
 
-def test_the_last_trajectory_judges_the_agents():
-  """Two updates in one window end as in two windows, but for what they cost."""
+def test_the_policy_loss_is_that_of_the_last_trajectory():
+  """One window of two updates has the loss of the second of two windows.
+
+  All but the costs of the targets, which cover both updates.
+  """
   config = make_config('chain_short', num_updates=2)
   kind, task, progress, keys, eta = make_window(config)
   run = jax.jit(lambda progress, keys: meta_gradient.window_loss(
@@ -243,16 +248,17 @@ def test_the_last_trajectory_judges_the_agents():
   _, both = run(progress, keys)
   between, _ = run(progress, keys[:, :1])
   _, second = run(between, keys[:, 1:])
-  judged = lambda stats: stats.loss - 0.001 * (
+  without_target_costs = lambda stats: stats.loss - 0.001 * (
       stats.pi_hat_square + stats.y_hat_square)
-  np.testing.assert_allclose(judged(both), judged(second), rtol=1e-4)
+  np.testing.assert_allclose(
+      without_target_costs(both), without_target_costs(second), rtol=1e-4)
 
 
 @pytest.mark.parametrize('change', [
     lambda kind: kind._replace(recomputes=True),
     lambda kind: kind._replace(rule=kind.rule._replace(widen=None))],
     ids=['recomputes', 'narrow'])
-def test_what_saves_time_does_not_change_the_gradient(change):
+def test_optimisations_do_not_change_the_gradient(change):
   config = make_config('tabular_dense')
   kind, task, progress, keys, eta = make_window(config)
   assert not kind.recomputes and kind.rule.widen

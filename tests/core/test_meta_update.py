@@ -53,7 +53,7 @@ def test_adam_on_the_mean_by_hand(max_norm, jit):
                              rtol=1e-4, atol=1e-6)
 
 
-def test_descends():
+def test_update_descends_the_gradient():
   config = make_config(learning_rate=0.01)
   state = meta_update.init(config)
   new, _ = meta_update.apply(config.meta, state, jnp.ones_like(state.eta),
@@ -68,8 +68,8 @@ def test_a_new_rule_is_drawn_from_the_seed():
   assert np.any(make(3) != make(4))
 
 
-def test_order_of_the_vector():
-  """That of the names; files depend on it."""
+def test_the_vector_is_ordered_by_names():
+  """Files of rules depend on this order."""
   eta = rule_vector.init(RULE, jax.random.PRNGKey(0))
   order = [('lpg/lstm/linear', 'b'), ('lpg/lstm/linear', 'w'),
            ('lpg/phi/~/linear_0', 'b'), ('lpg/phi/~/linear_0', 'w'),

@@ -1,4 +1,4 @@
-"""A shard is compiled for a platform and with a precision that are chosen."""
+"""A shard is compiled for the chosen platform with the chosen precision."""
 
 import dataclasses
 import re
@@ -41,7 +41,7 @@ def precisions(program):
           for precision in (match.groups() if match else ('DEFAULT',))}
 
 
-# One of each way to observe: tables of grids and chains, planes and bits.
+# One per kind of observation: tables of grids and chains, planes, and bits.
 QUICK = ('tabular_dense', 'random_dense', 'chain_short',
          'chain_state_distraction')
 

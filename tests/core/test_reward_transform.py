@@ -1,4 +1,4 @@
-"""Shifted and scaled rewards: the draws, what agents see, what stays."""
+"""Shifted and scaled rewards: their draws, trajectories and metrics."""
 
 import dataclasses
 import functools
@@ -37,7 +37,7 @@ def test_draws_have_the_distribution_that_is_configured():
   assert abs(np.corrcoef(shift[shifted], log[shifted])[0, 1]) < 0.16
 
 
-def test_only_one_of_the_two():
+def test_shift_and_scale_can_be_drawn_alone():
   shift, scale = reward_transform.draw(KEYS[:50], dataclasses.replace(
       META, reward_shift_share=0.))
   assert not np.any(shift) and np.ptp(scale) > 0.5
@@ -66,7 +66,7 @@ def make_config(**changes):
 
 
 @functools.lru_cache(maxsize=None)
-def advanced(share, shift_range, limit):
+def run_one_window(share, shift_range, limit):
   """A shard after one window: (gradient, state, metrics)."""
   config = make_config(reward_shift_share=share, reward_scale_limit=limit,
                        reward_shift_range=shift_range)
@@ -79,10 +79,10 @@ def advanced(share, shift_range, limit):
 
 
 def test_agents_see_the_changed_rewards_and_metrics_do_not():
-  """A constant shift of all rewards: trajectories differ by it, returns not."""
-  _, plain, plain_metrics = advanced(0., (-0.2, 0.6), 1.)
+  """A constant shift of all rewards changes trajectories, but no returns."""
+  _, plain, plain_metrics = run_one_window(0., (-0.2, 0.6), 1.)
   # The range is narrow, so that the shift is known to within 1e-6.
-  gradient, shifted, metrics = advanced(1., (0.5, 0.500001), 1.)
+  gradient, shifted, metrics = run_one_window(1., (0.5, 0.500001), 1.)
   assert plain.task.rewards is None
   assert np.isfinite(gradient).all() and np.any(gradient)
   np.testing.assert_allclose(shifted.task.rewards.shift, 0.5, atol=1e-5)

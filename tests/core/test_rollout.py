@@ -9,7 +9,7 @@ from lpg_distributed.envs import suite
 
 
 def test_inverse_cdf_is_exact():
-  """A grid of uniforms gives each action its probability, to the grid."""
+  """Evenly spaced uniforms give each action its probability."""
   logits = jnp.array([0.3, -1e9, 1.2, -0.5])
   num = 100_000
   uniform = (jnp.arange(num) + 0.5) / num
@@ -22,7 +22,7 @@ def test_inverse_cdf_is_exact():
   assert frequency[1] == 0.
 
 
-def test_masked_actions_are_never_taken_at_the_edges():
+def test_extreme_uniforms_never_give_masked_actions():
   mask = jnp.array([True, True, False])
   logits = jnp.array([[-30., 30., -1e9]] * 3)
   uniform = jnp.array([0., 0.5, 1. - 2. ** -24])

@@ -1,4 +1,4 @@
-"""LPG-V and LPG without softmax: through the same meta-gradient, by hand."""
+"""LPG-V and LPG without softmax: updates by hand, and meta-gradients."""
 
 import dataclasses
 import functools
@@ -37,7 +37,7 @@ def make_config(kind, environment='chain_short', agent=None, **meta):
 
 
 def make_window(config, learned=True):
-  """As in meta-training; critics that have learned, so that V(s) is not 0."""
+  """As in meta-training; if `learned`, critics' values are not all 0."""
   kind, task, progress, keys, eta = windows.make_window(config)
   if learned:
     shake = lambda x: x + 0.3 * jax.random.normal(
@@ -83,11 +83,11 @@ def test_equals_finite_differences(kind_name, environment, agent):
                                  err_msg=module)
 
 
-def test_the_rule_of_lpg_v_sees_the_critics_values():
+def test_lpg_v_computes_pi_hat_from_the_critics_values():
   """One update by hand: only the policy moves, by pi_hat of r and V(s)."""
   config = make_config(V, num_updates=1)
   kind, task, progress, keys, eta = make_window(config)
-  assert progress.theta.shape[-1] == 2  # No outputs beside the policy's.
+  assert progress.theta.shape[-1] == 2  # No outputs other than the policy's.
   after, stats = run_window(config, kind, eta, task, progress, keys)
   t = progress.trajectory
   for i in range(windows.NUM_LIFETIMES):
@@ -113,14 +113,14 @@ def test_the_rule_of_lpg_v_sees_the_critics_values():
                                rtol=1e-4)
   assert not np.any(stats.y_hat_square) and not np.any(stats.kl)
   assert not np.any(stats.y_entropy)
-  # What the critics say matters.
+  # The critics' values change the update.
   other = progress._replace(value=progress.value._replace(
       params=progress.value.params + 1.))
   moved = run_window(config, kind, eta, task, other, keys)[0].theta
   assert np.abs(moved - after.theta).max() > 1e-4
 
 
-def test_vector_is_moved_by_the_squared_error():
+def test_lpg_vector_updates_y_by_the_squared_error():
   """d/dy of alpha_y * ||y - y_hat||^2 is 2 alpha_y (y - y_hat)."""
   config = make_config(VECTOR, num_updates=1)
   kind, task, progress, keys, eta = make_window(config)
@@ -129,7 +129,7 @@ def test_vector_is_moved_by_the_squared_error():
       kind, progress.theta, progress.trajectory.observation, task.env_params)
   log_pi = distributions.log_probability(output.logits[:-1],
                                         progress.trajectory.action)
-  # The rule sees y as it is: not its softmax.
+  # The rule's input is y itself, not its softmax.
   targets = lpg_network.apply_reference(
       eta, config.rule, rule_inputs.RuleInput(
           *(x[:, 0] for x in (progress.trajectory.reward,
@@ -175,13 +175,13 @@ def test_predictions_of_each_kind():
 
 @pytest.mark.parametrize('kind_name', [
     V, pytest.param(VECTOR, marks=pytest.mark.pinned)])
-def test_agents_live_as_in_meta_training(kind_name):
-  """`train_agents` and a window, from the same start: the same agents."""
+def test_simulate_updates_agents_as_meta_training_does(kind_name):
+  """From the same start, `simulate` and a window give the same agents."""
   config = make_config(kind_name, num_updates=3)
   key = jax.random.PRNGKey(1)
   kind, _, _, _, eta = make_window(config)
   vector = rule_vector.ravel(eta)
-  lived, end = jax.jit(lambda vector: train_agents.simulate(
+  lifetimes, end = jax.jit(lambda vector: train_agents.simulate(
       config, 'chain_short', lambda kind: train_agents.make_learner(
           config, kind, vector), key, 2, jnp.zeros(9), 3))(vector)
   init_key, first_key, life_key = jax.random.split(key, 3)
@@ -190,9 +190,9 @@ def test_agents_live_as_in_meta_training(kind_name):
   keys = jnp.stack([jax.random.split(k, 2) for k in
                     jax.random.split(life_key, 3)], axis=1)
   after, _ = run_window(config, kind, eta, task, progress, keys)
-  np.testing.assert_allclose(lived.theta, after.theta, rtol=1e-4, atol=1e-5)
-  if kind_name == V:  # Whose critic is a part of how agents learn.
+  np.testing.assert_allclose(lifetimes.theta, after.theta, rtol=1e-4, atol=1e-5)
+  if kind_name == V:  # Agents of LPG-V learn from the critic's values.
     np.testing.assert_allclose(end.progress.value.params, after.value.params,
                                rtol=1e-4, atol=1e-6)
-  assert lived.input_means['phi'].shape == (3, 2)
-  assert np.all(np.isfinite(lived.input_means['phi']))
+  assert lifetimes.input_means['phi'].shape == (3, 2)
+  assert np.all(np.isfinite(lifetimes.input_means['phi']))

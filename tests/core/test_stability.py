@@ -1,7 +1,7 @@
-"""A thousand meta-steps that try to break it: nothing but numbers comes out.
+"""A thousand unstable meta-steps: all numbers stay finite.
 
-The rule is random and moved at a high rate, agents have the largest learning
-rate of Table 3: policies collapse and lifetimes are reborn all the time.
+Eta is random and has a high learning rate. Agents have the largest learning
+rate of Table 3. Policies collapse, and lifetimes start anew all the time.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ def make_config(environment, rate):
     ('chain_short', 80.),
     pytest.param('tabular_sparse', 80., marks=pytest.mark.pinned),
     pytest.param('chain_state_distraction', 0.01, marks=pytest.mark.pinned)])
-def test_always_finite_and_alive(environment, rate):
+def test_eta_stays_finite_and_broken_lifetimes_start_anew(environment, rate):
   config = make_config(environment, rate)
   assert rate == max(config_lib.AGENTS[environment].learning_rates)
   shard = lifetime.make_shard(config, environment, L)
@@ -59,7 +59,7 @@ def test_always_finite_and_alive(environment, rate):
       step, carry, jnp.arange(META_STEPS)))((begin, shard.empty()))
   assert np.all(finite), np.argwhere(~np.asarray(finite))[0]
   assert np.linalg.norm(meta.eta - begin.eta) > 1.
-  # Reborn all the time; some collapse, but not one is lost for good.
+  # Lifetimes start anew all the time; some collapse, but none for good.
   ended = np.asarray(metrics.ended)
   assert np.all(ended.sum(axis=0) >= META_STEPS // 5)
   assert np.all(ended[-10:].any(axis=0))

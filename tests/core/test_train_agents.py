@@ -41,35 +41,36 @@ def compiled(updates=None, alpha_y=None):
 def eta():
   rule = rule_vector.unravel(CONFIG.rule, 3. * meta_update.init(CONFIG).eta)
   hidden = rule['lpg/phi/~/linear_0']
-  # So that phi's few units are alive, whatever was drawn for them.
+  # Keeps phi's few ReLU units active, whatever their weights.
   hidden['b'] = jnp.max(jnp.abs(hidden['w']), axis=0)
   return rule_vector.ravel(rule)
 
 
 @pytest.fixture(scope='module')
-def whole_life(eta):
+def whole_lifetime(eta):
   return jax.device_get(compiled()(eta, ARMS))
 
 
-def test_lives_the_whole_lifetime(whole_life):
+def test_agents_are_trained_for_a_whole_lifetime(whole_lifetime):
   assert train_agents.num_updates(CONFIG, ENVIRONMENT) == 4
-  assert whole_life.episode_return.shape == (4, L)
-  assert whole_life.num_episodes.shape == (4, L)
-  assert whole_life.input_means['phi'].shape == (4, L)
-  assert whole_life.final_return.shape == (L,)
-  assert np.all(whole_life.num_episodes <= B * 2)
-  assert not whole_life.episode_return[whole_life.num_episodes == 0].any()
+  assert whole_lifetime.episode_return.shape == (4, L)
+  assert whole_lifetime.num_episodes.shape == (4, L)
+  assert whole_lifetime.input_means['phi'].shape == (4, L)
+  assert whole_lifetime.final_return.shape == (L,)
+  assert np.all(whole_lifetime.num_episodes <= B * 2)
+  assert not whole_lifetime.episode_return[
+      whole_lifetime.num_episodes == 0].any()
   # A chain's last reward is +1 or -1, and there is no other.
-  assert np.all(np.abs(whole_life.episode_return) <= 1.)
+  assert np.all(np.abs(whole_lifetime.episode_return) <= 1.)
 
 
-def test_repeats_itself(eta, whole_life):
+def test_training_is_reproducible(eta, whole_lifetime):
   again = jax.device_get(compiled()(eta, ARMS))
-  jax.tree_util.tree_map(np.testing.assert_array_equal, again, whole_life)
+  jax.tree_util.tree_map(np.testing.assert_array_equal, again, whole_lifetime)
 
 
-def test_arms_are_drawn_from_the_bandit(eta, whole_life):
-  assert len(set(whole_life.hyper.arm)) > 1
+def test_arms_are_drawn_from_the_bandit(eta, whole_lifetime):
+  assert len(set(whole_lifetime.hyper.arm)) > 1
   arms = np.full(9, -np.inf, np.float32)
   arms[4] = 0.
   lifetimes = compiled()(eta, arms)
@@ -77,24 +78,24 @@ def test_arms_are_drawn_from_the_bandit(eta, whole_life):
   np.testing.assert_array_equal(lifetimes.hyper.alpha_lr, [40.] * L)
 
 
-def test_without_kl_cost_y_stays_as_it_was(eta, whole_life):
-  """The same births, so that the two can be compared; only pi is trained."""
+def test_without_kl_cost_predictions_do_not_change(eta, whole_lifetime):
+  """Both begin with the same agents; only pi is trained."""
   lifetimes = compiled(alpha_y=0.)(eta, ARMS)
   kind = lifetime.make_kind(CONFIG, ENVIRONMENT)
   keys = jax.random.split(jax.random.split(KEY, 3)[0], L)
   _, progress = jax.jit(jax.vmap(
       lambda key: lifetime.init_lifetime(CONFIG, ENVIRONMENT, kind, key, ARMS),
       out_axes=lifetime.INIT_AXES))(keys)
-  born, theta = np.asarray(progress.theta), np.asarray(lifetimes.theta)
-  np.testing.assert_array_equal(theta[..., 2:], born[..., 2:])
+  initial, theta = np.asarray(progress.theta), np.asarray(lifetimes.theta)
+  np.testing.assert_array_equal(theta[..., 2:], initial[..., 2:])
   assert np.any(theta[..., :2] != 0.)
-  assert np.any(whole_life.theta[..., 2:] != born[..., 2:])
-  np.testing.assert_array_equal(lifetimes.hyper.arm, whole_life.hyper.arm)
+  assert np.any(whole_lifetime.theta[..., 2:] != initial[..., 2:])
+  np.testing.assert_array_equal(lifetimes.hyper.arm, whole_lifetime.hyper.arm)
   np.testing.assert_array_equal(lifetimes.hyper.alpha_y, [0.] * L)
 
 
 def test_one_update_is_eq_2_on_the_first_trajectory(eta):
-  """Births and first trajectories rebuilt from the key, then one update."""
+  """Rebuilds new agents and first trajectories from the key; updates once."""
   lifetimes = compiled(updates=1)(eta, ARMS)
   kind = lifetime.make_kind(CONFIG, ENVIRONMENT)
   init_key, first_key, _ = jax.random.split(KEY, 3)
@@ -126,16 +127,18 @@ def test_one_update_is_eq_2_on_the_first_trajectory(eta):
   assert np.std(phi) > 0.
 
 
-def test_a_rule_by_hand_learns():
-  """A unit that remembers the rewards to come, and that pi_hat reads, brings
-  the chain's last reward to its first action."""
+def test_agents_learn_by_a_handwritten_rule():
+  """One LSTM unit adds up later rewards, and pi_hat reads it.
+
+  So the chain's last reward reinforces its first action.
+  """
   size = CONFIG.rule.lstm_size
   eta = jax.tree_util.tree_map(
       jnp.zeros_like, rule_vector.init(CONFIG.rule, KEY))
   w, b = eta['lpg/lstm/linear']['w'], eta['lpg/lstm/linear']['b']
   w = w.at[0, size].set(4.)  # g of the first unit: the reward
   w = w.at[0, 0].set(4.)
-  b = b.at[2 * size].set(6.).at[3 * size].set(6.)  # keeps and shows its cell
+  b = b.at[2 * size].set(6.).at[3 * size].set(6.)  # opens the gates f and o
   eta = {**eta, 'lpg/lstm/linear': {'w': w, 'b': b},
          'lpg/pi_hat': {**eta['lpg/pi_hat'],
                         'w': eta['lpg/pi_hat']['w'].at[0, 0].set(1.)}}

@@ -74,7 +74,7 @@ def lambda_returns(trajectory, values):
 
 
 def test_a2c_gradient_is_that_of_rlax():
-  """Of RLax's mean losses, on the clipped rewards' lambda-returns."""
+  """RLax's mean losses, with lambda-returns of clipped rewards."""
   learner = make_learner('a2c')
   state, experience = make_case(learner)
   trajectory = experience.trajectory
@@ -104,7 +104,7 @@ def test_a2c_gradient_is_that_of_rlax():
 
 
 def numpy_pi_hat(eta, trajectory, probability, values):
-  """The rule of LPG-V, one step and one environment after another."""
+  """LPG-V's pi_hat, one step of one environment at a time."""
   eta = jax.tree_util.tree_map(lambda x: np.asarray(x, np.float64), eta)
   sigmoid = lambda z: 1. / (1. + np.exp(-z))
   hidden, out = eta['lpg/phi/~/linear_0'], eta['lpg/phi/~/linear_1']
@@ -154,7 +154,7 @@ def test_lpg_v_by_hand():
   new, _ = learner.learn(eta, HYPER, state, experience)
   np.testing.assert_allclose(new.theta - state.theta, ascent, rtol=1e-3,
                              atol=1e-5)
-  # What V(s) is matters to the policy, and nowhere else does eta.
+  # Other values V(s) change the update of every action.
   other = experience._replace(output=experience.output._replace(
       value=-experience.output.value))
   moved = learner.learn(eta, HYPER, state, other)[0].theta - new.theta
@@ -162,7 +162,7 @@ def test_lpg_v_by_hand():
 
 
 def test_eta_of_lpg_v():
-  """Its size, its vector, and the plain form of its network."""
+  """Its size, the round trip of its vector, and its network's plain form."""
   # phi: 3+3 + 3+1; LSTM: (6+4)*16+16; head: 4+1.
   assert rule_vector.size(LPG_V) == 6 + 4 + 176 + 5
   eta = rule_vector.init(LPG_V, jax.random.PRNGKey(0))
@@ -177,7 +177,7 @@ def test_eta_of_lpg_v():
                              plain.pi_hat, rtol=1e-5, atol=1e-6)
 
 
-def test_there_is_no_other_rule():
+def test_unknown_names_of_rules_are_refused():
   with pytest.raises(ValueError, match="no rule 'ppo'; allowed: lpg, a2c, "
                      'lpg_v, lpg_vector'):
     registry.make('ppo')
