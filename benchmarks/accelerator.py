@@ -1,20 +1,20 @@
-"""Correctness and speed on this machine's accelerator, in one command.
+"""Measures correctness and speed on this machine's accelerator.
 
   python -m benchmarks.accelerator [--output=FILE.json] [--markdown=FILE.md]
     [--precision=highest] [--budget_s=450] [names ...]
 
 Needs the light installation only. It runs on JAX's default device: a GPU, a
-TPU or, at sizes that flags make small, a CPU.
+TPU or, at small sizes, a CPU.
 
-1. Correctness: two meta-steps of each kind against the CPU. The error of
-   gradients, of the loss and of every number of the state must stay below the
+1. Correctness: two meta-steps of each kind are compared with the CPU. The
+   relative error of gradients, of the loss and of the state must stay below the
    tolerance of the chosen precision.
-2. Speed of each kind at the paper's size, then one whole meta-step of all of
-   them: all shards are dispatched at once and the host waits once.
+2. Speed of each kind at the paper's size, then of one meta-step of all kinds:
+   all shards are dispatched at once, and the host waits once.
 3. Speed by the rule's units and by lifetimes in a shard.
 
-A part that has not begun when the budget is spent is left out, and the report
-says so. Ends with code 1 if a kind is not correct.
+After `--budget_s` seconds no measurement begins; the report counts those that
+were left out. The exit code is 1 if a kind is not correct.
 """
 
 from concurrent import futures
@@ -29,8 +29,9 @@ from benchmarks import work
 from lpg_distributed import config as config_lib
 from lpg_distributed.envs import suite
 
-# TFLOP/s of the makers, by a part of the device's name: float32 (`highest`)
-# and reduced precision (`high` and `default` on a GPU: TF32).
+# Peak TFLOP/s as published by the makers, by a part of the device's name:
+# float32 (`highest`) and reduced precision (`high` and `default` on a GPU:
+# TF32).
 _PEAKS: Mapping[str, tuple[float, Optional[float]]] = {
     'H200': (67., 495.), 'H100': (67., 495.), 'A100': (19.5, 156.),
     'L4': (30.3, 60.), 'V100': (15.7, None), 'T4': (8.1, None),
@@ -40,14 +41,14 @@ _GRID_KIND = 'tabular_dense'
 
 class Size(NamedTuple):
   """Sizes of one program."""
-  name: str
+  name: str  # environment kind
   units: int
   envs: int
   lifetimes: int
 
 
 class Deadline:
-  """Says whether there is time for another part."""
+  """Measures the time since its creation against a budget."""
 
   def __init__(self, budget_s: float):
     self._begin, self._budget_s = time.monotonic(), budget_s
@@ -69,7 +70,7 @@ def _best_s(call, repeats: int) -> float:
 
 
 def gemm_flops_per_s(size: int, precision: str, repeats: int = 5) -> float:
-  """Operations per second of square matrix products, eight in a chain."""
+  """Returns the FLOP/s of square matrix products, eight in a chain."""
   import jax
   import jax.numpy as jnp
 
@@ -127,7 +128,7 @@ class Program:
         self._advance.memory_analysis().temp_size_in_bytes / 2 ** 20)
 
   def dispatch(self):
-    """Begins a meta-step; returns its gradient, which may not be there yet."""
+    """Starts a meta-step; returns its gradient without waiting for it."""
     import numpy as np
     gradient, self._state, _ = self._advance(
         self.eta, self._arms, self._state, self._shard_id,
@@ -136,7 +137,7 @@ class Program:
     return gradient
 
   def measure(self, repeats: int) -> dict[str, Any]:
-    """One row of the table."""
+    """Times the meta-step; returns a row of the table."""
     run = lambda: self.dispatch().block_until_ready()
     run()  # The first meta-step also draws all lifetimes.
     best_s = _best_s(run, repeats)
@@ -147,13 +148,16 @@ class Program:
 
 
 def _num_threads() -> int:
-  """That compile at the same time, which takes most of this command."""
+  """Returns the number of threads to compile with.
+
+  Compilation takes most of this command's time.
+  """
   return max(1, min(8, (os.cpu_count() or 2) // 2))
 
 
 def build(sizes: Sequence[Size], precision: str,
           deadline: Deadline) -> list[Program]:
-  """Compiled programs, as many as the time suffices for but at least one."""
+  """Compiles programs until the deadline, but at least one."""
   def make(size):
     if size is not sizes[0] and deadline.passed():
       return None
@@ -165,7 +169,7 @@ def build(sizes: Sequence[Size], precision: str,
 
 def check(names: Sequence[str], args: Any,
           deadline: Deadline) -> dict[str, dict[str, Any]]:
-  """Part 1: errors by kind, as far as the time suffices."""
+  """Part 1: computes errors by kind until the deadline, but at least one."""
   tolerance = device_checks.TOLERANCES[args.precision]
   rows: dict[str, dict[str, Any]] = {}
   sizes = (args.check_units, args.check_envs)
@@ -193,7 +197,7 @@ def check(names: Sequence[str], args: Any,
 
 def whole_meta_step(programs: Sequence[Program], repeats: int
                     ) -> dict[str, Any]:
-  """Part 2: all shards, their gradients' sum and the meta-update."""
+  """Part 2: times all shards, the gradients' sum and the meta-update."""
   import jax
   import jax.numpy as jnp
 
@@ -236,7 +240,7 @@ def _peak_memory_gib() -> Optional[float]:
 
 
 def measure(args: Any) -> dict[str, Any]:
-  """All parts, in order, within the budget."""
+  """Runs all parts in order; returns the report."""
   import jax
   deadline = Deadline(args.budget_s)
   device = jax.devices()[0]
@@ -295,10 +299,10 @@ def _row(row: Mapping[str, Any]) -> str:
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-  """The report as a section of Markdown."""
+  """Formats the report as a section of Markdown."""
   whole, memory = report['meta_step'], report['peak_memory_gib']
   lines = [
-      f'## {report["device"]}, {report["devices"]} of them, JAX '
+      f'## {report["devices"]} x {report["device"]}, JAX '
       f'{report["jax"]}, Python {report["python"]}', '',
       f'Precision `{report["precision"]}`. Matrix product (GEMM): '
       f'{report["gemm_tflop_per_s"]:.2f} TFLOP/s.', '',
@@ -317,7 +321,7 @@ def markdown(report: Mapping[str, Any]) -> str:
   if report['left_out']:
     count = report['left_out']
     lines += [f'{count} measurement{" was" if count == 1 else "s were"} left '
-              'out: the time was spent.', '']
+              'out: the time budget was spent.', '']
   return '\n'.join(lines)
 
 
@@ -331,14 +335,15 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument('--precision', choices=config_lib.MATMUL_PRECISIONS,
                       default='highest')
   parser.add_argument('--budget_s', type=float, default=450.,
-                      help='begin nothing after this time')
+                      help='seconds after which no measurement begins')
   for option, default, text in (
-      ('units', 256, "of the rule's LSTM"),
+      ('units', 256, "units of the rule's LSTM"),
       ('envs', 64, 'parallel environments of a lifetime'),
-      ('lifetimes', 64, 'of each kind'), ('repeats', 3, 'of each call'),
-      ('gemm', 4096, 'rows of the matrix product'),
-      ('check_units', 32, 'the same, for correctness'),
-      ('check_envs', 8, 'the same, for correctness')):
+      ('lifetimes', 64, 'lifetimes of each kind'),
+      ('repeats', 3, 'calls, of which the fastest counts'),
+      ('gemm', 4096, 'rows and columns of the matrix product'),
+      ('check_units', 32, 'as --units, for the check of correctness'),
+      ('check_envs', 8, 'as --envs, for the check of correctness')):
     parser.add_argument(f'--{option}', type=arguments.positive,
                         default=default, help=text)
   parser.add_argument('--grid_units', type=_parse_counts, default=(32, 256))

@@ -1,4 +1,4 @@
-"""What the benchmarks' command lines share."""
+"""Options and output that all benchmarks' command lines share."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from lpg_distributed.envs import suite
 
 
 def positive(text: str) -> int:
-  """A type for `add_argument`."""
+  """Parses a whole number from 1 on; a `type` for `add_argument`."""
   value = int(text)
   if value < 1:
     raise argparse.ArgumentTypeError('must be at least 1')
@@ -16,14 +16,18 @@ def positive(text: str) -> int:
 
 
 def make_parser(doc: str) -> argparse.ArgumentParser:
-  """With the file for the figures."""
+  """Returns a parser with the option `--output`.
+
+  Args:
+    doc: docstring of the benchmark; its first line is the description.
+  """
   parser = argparse.ArgumentParser(description=doc.split('\n', 1)[0])
-  parser.add_argument('--output', help='also write the figures, as JSON')
+  parser.add_argument('--output', help='also write the measurements, as JSON')
   return parser
 
 
 def make_parser_of_names(doc: str) -> argparse.ArgumentParser:
-  """As `make_parser`, with the names of environments; see `parse`."""
+  """Returns a parser with `--output` and names of environments; see `parse`."""
   parser = make_parser(doc)
   parser.add_argument('names', nargs='*', metavar='name',
                       help='environments (default: all)')
@@ -32,7 +36,11 @@ def make_parser_of_names(doc: str) -> argparse.ArgumentParser:
 
 def parse(parser: argparse.ArgumentParser,
           argv: Sequence[str] | None) -> Any:
-  """The arguments, their names checked; ends with a line if one is wrong."""
+  """Parses arguments and checks the names of environments.
+
+  No name means all environments. An unknown one ends the program with a line
+  that lists those that exist.
+  """
   args = parser.parse_args(argv)
   try:
     for name in args.names:
@@ -43,9 +51,9 @@ def parse(parser: argparse.ArgumentParser,
   return args
 
 
-def write(args: argparse.Namespace, figures: Any) -> None:
-  """Writes the figures where `--output` says, if it does."""
+def write(args: argparse.Namespace, measurements: Any) -> None:
+  """Writes the measurements to the file `--output`, if it is given."""
   if args.output:
     with open(args.output, 'w', encoding='utf-8') as f:
-      json.dump(figures, f, indent=2)
+      json.dump(measurements, f, indent=2)
       f.write('\n')

@@ -1,18 +1,18 @@
 """Speed of meta-testing on Atari: frames per second of the whole and parts.
 
-Measured in turn in one process on the same cores, the best of some turns each:
+One process measures these in turn on the same cores, the best of several turns:
 
-  whole      `host_loop.train` as it is used
-  emulation  the same environments in the same threads under random actions
-  network    the same loop with environments that cost nothing: acting, the
-             rule and learning
-  plain      the same with a network that keeps nothing of acting, so that
-             learning runs a forward pass of its own
-  limit      the speed if the network's matrix products ran at the speed of a
+  whole      `host_loop.train`, as meta-testing runs it
+  emulation  the same environments in the same threads, under random actions
+  network    `whole` with environments that cost nothing: acting, the rule and
+             learning
+  plain      `network` without the activations that acting keeps, so that
+             learning runs its own forward pass
+  limit      the speed of the network if its matrix products were as fast as a
              large one, in as many threads
 
 Emulation and network compete for the cores. So the whole is at most as fast as
-both one after the other with no core idle: `both` is 1 / (1 / emulation + 1 /
+one after the other with no core idle: `both` is 1 / (1 / emulation + 1 /
 network). `..._processor_us` is processor time per environment step, which a
 busy machine disturbs less. From the repository's root:
 
@@ -30,11 +30,11 @@ from lpg_distributed.launch import process_environment
 
 _NUM_ENVS = 30  # Table 4
 _NUM_STEPS = 20
-_FRAMES = 4  # of a step
+_FRAMES = 4  # frames per step
 
 
 def network_flops(num_actions: int, num_predictions: int) -> float:
-  """FLOPs of one environment step, on paper: matrix products only.
+  """Counts the FLOPs of one environment step by hand: matrix products only.
 
   One forward pass serves acting and learning; each 20th state, the last of a
   trajectory, needs another one. The backward pass takes twice the forward pass,
@@ -47,8 +47,8 @@ def network_flops(num_actions: int, num_predictions: int) -> float:
   return forward * (1. + 1. / _NUM_STEPS) + 2. * forward - layers[0]
 
 
-class _Still:
-  """Environments that cost nothing: they repeat one frame of a real one."""
+class _FrozenEnvironments:
+  """Environments that cost nothing: each step repeats the first one."""
 
   def __init__(self, environment):
     self.num_envs = environment.num_envs
@@ -70,12 +70,15 @@ class _Still:
 
 
 class _Best(NamedTuple):
-  """Seconds of a trajectory, 600 steps: by the clock, and of processors."""
+  """Shortest time of a trajectory of 600 steps, in seconds.
+
+  `clock` is elapsed time, `processor` that of all processors together.
+  """
   clock: float = float('inf')
   processor: float = float('inf')
 
   def better(self, since: tuple[float, float]) -> '_Best':
-    """The better of this and a trajectory that began at `since`."""
+    """Returns the minimum of this and a trajectory that began at `since`."""
     return _Best(*(min(best, now - then) for best, now, then in zip(
         self, _now(), since)))
 
@@ -85,7 +88,7 @@ def _now() -> tuple[float, float]:
 
 
 def _turn(training, seconds: float, best: _Best) -> _Best:
-  """Runs whole trajectories for `seconds`."""
+  """Runs whole trajectories for `seconds`; returns the updated best times."""
   begin = last = _now()
   for progress in training:
     if progress.metrics is None:
@@ -97,7 +100,7 @@ def _turn(training, seconds: float, best: _Best) -> _Best:
 
 
 def _emulate(pool, groups, seconds: float, best: _Best) -> _Best:
-  """Emulates trajectories under random actions for `seconds`."""
+  """Like `_turn`, but only emulates, under random actions."""
   import numpy as np
   actions = [np.random.default_rng(i).integers(
       0, group.action_spec().num_values, (_NUM_STEPS, group.num_envs))
@@ -116,7 +119,7 @@ def _emulate(pool, groups, seconds: float, best: _Best) -> _Best:
 
 
 def _gemm(pool, num_threads: int, repeats: int = 20) -> float:
-  """FLOP/s of all threads together, best."""
+  """Returns the best FLOP/s of a matrix product, of all threads together."""
   import jax
   import jax.numpy as jnp
   m, k, n = 1024, 256, 1024
@@ -136,7 +139,7 @@ def _gemm(pool, num_threads: int, repeats: int = 20) -> float:
 
 
 def _rule_seconds(learner, eta, hyper, num_actions: int) -> float:
-  """Best time in seconds to compute the targets of one trajectory."""
+  """Returns the best time to compute a trajectory's targets, in seconds."""
   import jax
   import numpy as np
 
@@ -161,9 +164,9 @@ def _rule_seconds(learner, eta, hyper, num_actions: int) -> float:
 
 def measure(game: str, rule: str, num_threads: int, turns: int,
             seconds: float, budget_s: float) -> dict[str, Any]:
-  """All figures; frames per second. After `budget_s` no turn is begun."""
+  """Measures the whole and its parts; after `budget_s` no turn begins."""
   begin = time.perf_counter()
-  # Here, after the environment variables.
+  # JAX is imported after the environment variables are set.
   import jax
 
   from benchmarks import timing
@@ -178,7 +181,7 @@ def measure(game: str, rule: str, num_threads: int, turns: int,
   settings = settings_lib.AgentSettings(trajectory_steps=_NUM_STEPS)
   made = registry.make(registry.kind_of(rule), config_lib.RuleConfig())
   groups = atari.make_groups(game, _NUM_ENVS, num_threads)
-  still = [_Still(group) for group in atari.make_groups(
+  frozen = [_FrozenEnvironments(group) for group in atari.make_groups(
       game, _NUM_ENVS, num_threads)]
   spec = groups[0].observation_spec()
   num_actions = int(groups[0].action_spec().num_values)
@@ -201,8 +204,8 @@ def measure(game: str, rule: str, num_threads: int, turns: int,
   load = os.getloadavg()[0]
   calls: dict[str, Callable[[_Best], _Best]] = {
       'emulation': lambda best: _emulate(pool, groups, seconds / 2, best),
-      'network': lambda best: run(still, learner, best),
-      'plain': lambda best: run(still, plain, best),
+      'network': lambda best: run(frozen, learner, best),
+      'plain': lambda best: run(frozen, plain, best),
       'whole': lambda best: run(groups, learner, best)}
   found = dict.fromkeys(calls, _Best())
   gemm = 0.
@@ -225,7 +228,7 @@ def measure(game: str, rule: str, num_threads: int, turns: int,
   limit = gemm / flops * _FRAMES
   both = 1. / (1. / speed['emulation'] + 1. / speed['network'])
   slower = min(speed['emulation'], speed['network'])
-  for group in (*groups, *(s._environment for s in still)):
+  for group in (*groups, *(f._environment for f in frozen)):
     group.close()
   return {
       'game': game, 'rule': rule, 'threads': num_threads, **{
@@ -254,9 +257,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                       default=len(os.sched_getaffinity(0)))
   parser.add_argument('--turns', type=arguments.positive, default=5)
   parser.add_argument('--seconds', type=float, default=5.,
-                      help='of the whole, and of the network, in a turn')
+                      help='seconds of each measurement in a turn')
   parser.add_argument('--budget_s', type=float, default=120.,
-                      help='begin no new turn after this time')
+                      help='seconds after which no new turn begins')
   args = parser.parse_args(argv)
   row = measure(args.game, args.rule, args.threads, args.turns, args.seconds,
                 args.budget_s)

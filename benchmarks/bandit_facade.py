@@ -1,10 +1,10 @@
-"""Questions per second that the bandit's facade answers, and their cost.
+"""Queries per second that the bandit's HTTP facade answers, and their cost.
 
   python -m benchmarks.bandit_facade --queries=40000
 
 The facade and a bandit server run in one process, the client in another. Prints
-questions per second and the facade's processor time per question. Other work on
-the machine changes the latter little.
+queries per second and the facade's processor time per query. Other work on the
+machine changes the latter little.
 """
 
 import argparse
@@ -22,11 +22,12 @@ from lpg_distributed.nodes import bandit_server
 from lpg_distributed.nodes import facade_server
 
 _CONNECTIONS = 8
-_QUESTION = (b'GET /v1/distribution?environment=chain_short HTTP/1.1\r\n'
-             b'Host: localhost\r\n\r\n')
+_QUERY = (b'GET /v1/distribution?environment=chain_short HTTP/1.1\r\n'
+          b'Host: localhost\r\n\r\n')
 
 
 def serve(listener) -> None:
+  """Serves a new bandit on `listener`, without a limit of requests."""
   config = config_lib.Config()
   bandit = bandit_server.BanditServer(config)
   facade = bandit_facade.BanditFacade(bandit)
@@ -36,16 +37,16 @@ def serve(listener) -> None:
 
 
 def processor_s(pid: int) -> float:
-  """User and system time of a process."""
+  """Returns the user and system time of a process, in seconds."""
   with open(f'/proc/{pid}/stat', encoding='ascii') as f:
     fields = f.read().rsplit(')', 1)[1].split()
   return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
 def ask(connections) -> None:
-  """One question on each connection."""
+  """Sends one query on each connection, and waits for all answers."""
   for connection in connections:
-    connection.sendall(_QUESTION)
+    connection.sendall(_QUERY)
   for connection in connections:
     answer = b''
     while not answer.endswith(b'}\n'):
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   server.start()
   connections = [socket.create_connection(listener.getsockname(), timeout=60)
                  for _ in range(_CONNECTIONS)]
-  ask(connections)  # Waits for the start.
+  ask(connections)  # Waits until the server has started.
   begin_s, begin = processor_s(server.pid), time.monotonic()
   for _ in range(queries // _CONNECTIONS):
     ask(connections)
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   print(json.dumps({
       'queries': queries, 'queries_per_s': round(queries / seconds),
       'processor_us_per_query': round(1e6 * cost_s / queries, 1),
-      # The kernel counts in ticks; a short run may take none.
+      # The kernel counts time in ticks; a short run may take less than one.
       'queries_per_processor_s': round(queries / cost_s) if cost_s else None
   }))
   server.terminate()

@@ -1,14 +1,14 @@
-r"""How much questions to a run's bandit slow the run.
+r"""How much queries of a run's bandit slow the run.
 
   taskset -c 0 lpg meta-train --preset=demo --num_workers=1 \
     --meta_steps=5000 --noevaluate --set=evaluator.enabled=false \
     --run_dir=runs/load
   python -m benchmarks.bandit_load --run_dir=runs/load --cpu=1
 
-The second command asks the facade of the running meta-training in every other
-window of time, and compares the learner's meta-steps of the windows. `--cpu`
-moves the facade and the client to another processor, so that the cost of
-answering does not count as a slower run.
+The second command queries the facade of the running meta-training in every
+other window of time. It compares the learner's meta-steps per second between
+windows with and without queries. `--cpu` moves the facade and the client to
+another processor, so that the cost of answers does not slow the run itself.
 """
 
 import argparse
@@ -34,7 +34,14 @@ def _meta_steps(run_dir: str) -> int:
 
 def _window(run_dir: str, seconds: float, rate: float, connections) -> tuple[
     float, float]:
-  """Meta-steps and questions per second; asks at `rate`, 0: not at all."""
+  """Returns meta-steps and queries per second in one window of time.
+
+  Args:
+    run_dir: directory of the run.
+    seconds: length of the window.
+    rate: queries per second to send; 0: none.
+    connections: open connections to the facade.
+  """
   begin, first, asked = time.monotonic(), _meta_steps(run_dir), 0
   while (now := time.monotonic() - begin) < seconds:
     if asked < rate * now:
@@ -49,10 +56,15 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
       description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
   parser.add_argument('--run_dir', required=True)
-  parser.add_argument('--cpu', type=int, help='of the facade and of who asks')
-  parser.add_argument('--rate', type=float, default=2000.)
-  parser.add_argument('--windows', type=int, default=10, help='of each kind')
-  parser.add_argument('--window_s', type=float, default=10.)
+  parser.add_argument('--cpu', type=int,
+                      help='processor for the facade and the client')
+  parser.add_argument('--rate', type=float, default=2000.,
+                      help='queries per second')
+  parser.add_argument('--windows', type=int, default=10,
+                      help='number of windows with queries, and of those '
+                      'without')
+  parser.add_argument('--window_s', type=float, default=10.,
+                      help='seconds of a window')
   args = parser.parse_args(argv)
   launch = json.loads(pathlib.Path(
       args.run_dir, run_directory.LAUNCH_FILE).read_text())
@@ -67,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   asked = []
   for _ in range(args.windows):
     for rate, found in rates.items():
-      # Those of the window before may have been closed as idle.
+      # The facade may have closed the last window's connections as idle.
       connections = [socket.create_connection((host, int(port)), timeout=60)
                      for _ in range(_CONNECTIONS)]
       steps, queries = _window(args.run_dir, args.window_s, rate, connections)

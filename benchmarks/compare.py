@@ -9,9 +9,9 @@ order alternates from pair to pair. The speed-up is OLD's processor time over
 NEW's, so above 1 the new tree is faster. It is the median over the pairs, with
 the lowest and the highest pair beside it.
 
-`meta_step` is one shard's, `rule` is the rule with its gradient, `atari` the
-whole of meta-testing on Breakout as `benchmarks.atari` of each tree measures
-it.
+Measurements: `meta_step` is a meta-step of one shard; `rule` is the rule and
+its gradient; `atari` is all of meta-testing on Breakout, as `benchmarks.atari`
+of each tree measures it.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from lpg_distributed.envs import suite
 from lpg_distributed.launch import process_environment
 
 _MEASURES = ('meta_step', 'rule', 'atari')
-_ATARI = 'whole_processor_us'  # of the JSON of `benchmarks.atari`
+_ATARI = 'whole_processor_us'  # field in the JSON of `benchmarks.atari`
 
 
 def _parse_measures(text: str) -> tuple[str, ...]:
@@ -95,8 +95,8 @@ def compare(old: str, new: str, measure: Callable[[str], float],
   Args:
     old: the first tree.
     new: the second.
-    measure: a tree's microseconds per environment step.
-    num_pairs: how many times each is measured.
+    measure: maps a tree to its microseconds per environment step.
+    num_pairs: number of times that each tree is measured.
   """
   times: dict[str, list[float]] = {'old_us': [], 'new_us': []}
   for pair in range(num_pairs):
@@ -132,20 +132,21 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument('old', type=_parse_tree, metavar='OLD')
   parser.add_argument('new', type=_parse_tree, metavar='NEW')
   parser.add_argument('--measure', type=_parse_measures, default=_MEASURES,
-                      help=f'of {",".join(_MEASURES)} (default: all)')
+                      help=f'some of {",".join(_MEASURES)} (default: all)')
   parser.add_argument('--environments', type=_parse_environments,
                       default=('tabular_dense', 'random_dense'),
-                      help='whose meta-steps (default: tabular_dense,'
-                      'random_dense)')
+                      help='environments of `meta_step` (default: '
+                      'tabular_dense,random_dense)')
   for option, default, text in (
-      ('pairs', 5, 'of processes'), ('units', 256, "of the rule's LSTM"),
+      ('pairs', 5, 'measurements of each tree'),
+      ('units', 256, "units of the rule's LSTM"),
       ('envs', 64, 'parallel environments of a lifetime'),
-      ('lifetimes', 4, 'of the shard'),
-      ('repeats', 5, 'calls in a process, of which the best counts')):
+      ('lifetimes', 4, 'lifetimes in the shard'),
+      ('repeats', 5, 'calls in a process; the fastest counts')):
     parser.add_argument(f'--{option}', type=arguments.positive,
                         default=default, help=text)
   parser.add_argument('--seconds', type=float, default=5.,
-                      help='of Atari in a process')
+                      help='seconds of Atari in a process')
   args = parser.parse_args(argv)
   rows = {}
   print(f'{"":<36}{"old us":>9}{"new us":>9}{"speed-up":>10}'

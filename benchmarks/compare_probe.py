@@ -1,8 +1,8 @@
-"""Times one thing in whatever tree is first on the path; prints JSON.
+"""Times the meta-step or the rule of one tree; prints JSON.
 
-`benchmarks.compare` runs this text with `python -c` in each of two trees. It
-therefore imports nothing of `benchmarks`, and of the trees only what both of
-their layouts have.
+`benchmarks.compare` runs this text with `python -c` in each of two trees, the
+first on Python's path. So this text imports nothing of `benchmarks`, and only
+those modules of the package that exist in both trees.
 """
 
 import json

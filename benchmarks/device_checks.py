@@ -1,4 +1,4 @@
-"""Meta-steps on a device against the same on this machine's CPU."""
+"""Compares the numbers of meta-steps on a device with those on the CPU."""
 
 from concurrent import futures
 import contextlib
@@ -12,9 +12,9 @@ from lpg_distributed import config as config_lib
 _LIFETIMES = 4
 _STEPS = 2  # meta-steps
 
-# Largest relative error, by precision of products: the norm of a difference
-# over the norm of the CPU's array. Two meta-steps run 2 K agent updates, each
-# of which amplifies rounding errors.
+# Largest allowed relative error, by precision of matrix products: the norm of
+# the difference over the norm of the CPU's array. Two meta-steps run 2 K agent
+# updates, each of which amplifies rounding errors.
 TOLERANCES: Mapping[str, float] = {'highest': 2e-3, 'high': 2e-2,
                                    'default': 2e-1}
 
@@ -27,7 +27,7 @@ class ShardResult(NamedTuple):
 
 
 class RelativeErrors(NamedTuple):
-  """Returns errors relative to the CPU's numbers."""
+  """Errors relative to the CPU's numbers; see `errors`."""
   gradient: float
   values: float
   loss: float
@@ -35,6 +35,7 @@ class RelativeErrors(NamedTuple):
 
 def make_config(name: str, precision: str, units: int,
                 envs: int) -> config_lib.Config:
+  """Returns a configuration with `_LIFETIMES` lifetimes of one kind."""
   return config_lib.Config(
       environments=(name,), rule=config_lib.RuleConfig(lstm_size=units),
       meta=config_lib.MetaConfig(num_lifetimes=_LIFETIMES, num_envs=envs),
@@ -42,7 +43,7 @@ def make_config(name: str, precision: str, units: int,
 
 
 def compute(name: str, precision: str, units: int, envs: int) -> ShardResult:
-  """On JAX's default device."""
+  """Runs `_STEPS` meta-steps of one shard on JAX's default device."""
   import jax
 
   from lpg_distributed.core import lifetime
@@ -63,8 +64,8 @@ def compute(name: str, precision: str, units: int, envs: int) -> ShardResult:
       [x for x in leaves if x.dtype == np.float32]), np.asarray(metrics.loss))
 
 
-def _on_the_cpu() -> None:
-  """For a process that has used no device yet."""
+def _use_cpu() -> None:
+  """Restricts JAX to the CPU, in a process that has used no device yet."""
   import jax
   jax.config.update('jax_platforms', 'cpu')
 
@@ -72,17 +73,23 @@ def _on_the_cpu() -> None:
 @contextlib.contextmanager
 def cpu_results(names: Sequence[str], units: int, envs: int,
                 num_processes: int) -> Iterator[Mapping[str, Any]]:
-  """Futures of the CPU's `ShardResult` by name, from processes of their own."""
+  """Yields futures of the CPU's `ShardResult`, by name of the kind.
+
+  Separate processes compute them.
+  """
   with futures.ProcessPoolExecutor(
       num_processes, multiprocessing.get_context('spawn'),
-      _on_the_cpu) as pool:
-    # The CPU always multiplies in full.
+      _use_cpu) as pool:
+    # The CPU always multiplies in full precision.
     yield {name: pool.submit(compute, name, 'highest', units, envs)
            for name in names}
 
 
 def errors(found: ShardResult, expected: ShardResult) -> RelativeErrors:
-  """A NaN on one side alone is an infinite error."""
+  """Computes relative errors: ||found - expected|| / ||expected||.
+
+  They are infinite if shapes differ, or NaNs are not at the same places.
+  """
   def relative(a, b):
     if a.shape != b.shape or not np.array_equal(np.isnan(a), np.isnan(b)):
       return float('inf')

@@ -21,7 +21,11 @@ from lpg_distributed.envs import suite
 
 
 def make_rollout(environment: base.Environment, num_steps: int):
-  """A compiled function of states [L, B], which it advances."""
+  """Returns a compiled function that advances environments at random.
+
+  It maps (params [L], states [L, B], key) to the new states and the timesteps
+  [T, L, B].
+  """
   over_envs = jax.vmap(environment.step, in_axes=(None, 0, 0, 0))
   step = jax.vmap(over_envs)
 
@@ -47,7 +51,7 @@ def make_rollout(environment: base.Environment, num_steps: int):
 
 def measure(name: str, num_lifetimes: int, num_envs: int, num_steps: int,
             repeats: int) -> dict[str, Any]:
-  """Best of `repeats`; times in ns per step of one environment."""
+  """Times one kind: best and median, in ns per step of one environment."""
   environment = suite.load(name)
   key, params_key, reset_key = jax.random.split(jax.random.PRNGKey(0), 3)
   params = jax.vmap(environment.init_params)(
@@ -67,7 +71,7 @@ def measure(name: str, num_lifetimes: int, num_envs: int, num_steps: int,
         rollout(params, states, jax.random.fold_in(key, i)))
     times.append(time.perf_counter() - start)
   steps = num_lifetimes * num_envs * num_steps
-  best, *_ = ordered = sorted(times[1:])  # the first one warms up
+  best, *_ = ordered = sorted(times[1:])  # The first call is a warm-up.
   return {
       'ns_per_step': 1e9 * best / steps,
       'median_ns_per_step': 1e9 * ordered[len(ordered) // 2] / steps,

@@ -1,16 +1,16 @@
-"""Time and memory traffic of a compiled TPU program, from its text.
+"""Estimates time and memory traffic of a compiled TPU program from its text.
 
-XLA's own cost analysis counts the body of a loop once. Here it counts as often
-as the loop turns. Two figures come out:
+XLA's own cost analysis counts the body of a loop once. This module counts it
+once per iteration. There are two results:
 
 - cycles: the compiler's estimate for each fusion, which it writes into the
-  program. Copies that run beside the arithmetic have none.
-- bytes: what is read from and written to HBM, with the padding of tiles. A
-  buffer whose layout names another memory space (`S(1)` is VMEM) is no
-  traffic. A slice of a buffer counts as the slice.
+  program. Copies that run in parallel with arithmetic have no estimate.
+- bytes: bytes read from and written to HBM, with the padding of tiles. Buffers
+  in another memory space (`S(1)` is VMEM) do not count. Of a sliced buffer only
+  the slice counts.
 
-A conditional counts as its cheaper branch: in most meta-steps no lifetime is
-born.
+A conditional counts as its cheaper branch, since in most meta-steps no lifetime
+starts.
 """
 
 import re
@@ -20,7 +20,7 @@ _BYTES = {'pred': 1, 's8': 1, 'u8': 1, 's16': 2, 'u16': 2, 'bf16': 2,
           'f16': 2, 's32': 4, 'u32': 4, 'f32': 4, 's64': 8, 'u64': 8,
           'f64': 8}
 _ARRAY = re.compile(r'(\w+)\[([\d,]*)\](?:\{([^}]*)\})?')
-# They move no data of their own.
+# Opcodes of instructions that move no data themselves.
 _FREE = frozenset((
     'bitcast', 'tuple', 'get-tuple-element', 'parameter', 'constant', 'while',
     'conditional', 'after-all', 'partition-id', 'iota'))
@@ -50,7 +50,7 @@ _Computations = Mapping[str, Sequence[Instruction]]
 
 
 def _end_of_parenthesis(text: str, start: int) -> int:
-  """Just behind the parenthesis that opens at `start`."""
+  """Returns the index after the end of the parenthesis opened at `start`."""
   depth = 0
   for i in range(start, len(text)):
     depth += {'(': 1, ')': -1}.get(text[i], 0)
@@ -77,7 +77,7 @@ def _parse_instruction(line: str) -> Instruction | None:
 
 
 def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
-  """The computations of a module, and the name of its entry."""
+  """Returns a module's computations by name, and the name of its entry."""
   computations: dict[str, list[Instruction]] = {}
   entry, current = '', None
   for line in text.splitlines():
@@ -93,7 +93,7 @@ def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
 
 
 def _array_bytes(kind: str, dimensions: str, layout: str) -> int:
-  """Bytes of one array with the padding of its tiles; 0 outside of HBM."""
+  """Returns the bytes of an array with padding of tiles; 0 outside of HBM."""
   if re.search(r'S\([1-9]', layout or '') or kind not in _BYTES:
     return 0
   sizes = [int(d) for d in dimensions.split(',') if d]
@@ -111,7 +111,7 @@ def _array_bytes(kind: str, dimensions: str, layout: str) -> int:
 
 
 def hbm_bytes(shape: str) -> list[int]:
-  """Bytes in HBM of each array in a shape or in a list of operands."""
+  """Returns the bytes in HBM of each array in a shape or list of operands."""
   return [_array_bytes(*found) for found in _ARRAY.findall(shape)]
 
 
@@ -126,7 +126,7 @@ def _named(attributes: str, key: str) -> list[str]:
 
 def _fusion_bytes(instruction: Instruction,
                   fused: Sequence[Instruction]) -> int:
-  """Traffic of a fusion; slices inside of it move only what they slice."""
+  """Returns the traffic of a fusion; of sliced buffers only slices count."""
   reads = hbm_bytes(instruction.operands)
   write = sum(hbm_bytes(instruction.shape))
   parameters = {i.name: int(i.operands) for i in fused
@@ -175,7 +175,7 @@ def _instruction_cost(instruction: Instruction,
 
 
 def trip_count(condition: Sequence[Instruction]) -> int:
-  """Trips of a loop that counts from 0 to a constant; 1 for other loops."""
+  """Returns the iterations of a loop from 0 to a constant; 1 for others."""
   constants = {i.name: i.operands for i in condition
                if i.opcode == 'constant'}
   for instruction in condition:
@@ -207,7 +207,7 @@ def _costs(name: str, computations: _Computations) -> Iterator[Cost]:
 
 
 def cost_of(name: str, computations: _Computations) -> Cost:
-  """Returns the cost of a computation, with all that it calls."""
+  """Returns the cost of a computation and of all that it calls."""
   total = Cost()
   for cost in _costs(name, computations):
     total = total.plus(cost)

@@ -1,8 +1,8 @@
-"""Google's TPU compiler, in a directory of its own.
+"""Installs `libtpu`, Google's TPU compiler, in a directory of its own.
 
-It compiles for TPUs on a machine that has none. It is installed aside, since
-a JAX that finds it would look for TPUs at every start. JAX's own metadata
-names the version that belongs to it.
+It compiles for TPUs on a machine that has none. It is not installed beside JAX:
+a JAX that finds it looks for TPUs at every start. JAX's metadata names the
+version that fits.
 """
 
 from importlib import metadata
@@ -35,7 +35,7 @@ def install() -> str:
   """Returns a directory to import `libtpu` from; installs it once.
 
   Raises:
-    LibtpuError: it is not there and cannot be installed.
+    LibtpuError: it is not installed and cannot be.
   """
   wanted = requirement()
   parent = _parent()
@@ -58,12 +58,12 @@ def install() -> str:
 
 
 def variables() -> dict[str, str]:
-  """The environment of a process that compiles for TPUs."""
+  """Returns environment variables for a process that compiles for TPUs."""
   path = os.environ.get('PYTHONPATH', '')
   return {
       **os.environ, 'JAX_PLATFORMS': 'cpu',
       'PYTHONPATH': os.pathsep.join(p for p in (install(), path) if p),
-      # There is no TPU to be locked, and no machine that describes one.
+      # There is no TPU to lock, and no metadata server that describes one.
       'ALLOW_MULTIPLE_LIBTPU_LOAD': '1', 'TPU_SKIP_MDS_QUERY': '1',
       'TPU_LOG_DIR': 'disabled', 'TPU_STDERR_LOG_LEVEL': '3',
       'TF_CPP_MIN_LOG_LEVEL': '3'}

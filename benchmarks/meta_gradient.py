@@ -1,10 +1,10 @@
 """Speed and memory of a whole meta-step, for every kind of lifetime.
 
 Each kind runs in a process of its own, on one thread: one shard, at the
-paper's shapes unless flags change them. `% best` compares FLOP/s, counted by
-`benchmarks/work.py`: those of the best call over those of the best matrix
-product between the calls. `% med` compares the medians. From the repository's
-root, best pinned to one core:
+paper's shapes unless flags change them. `% best` is a ratio of FLOP/s, counted
+by `benchmarks/work.py`: those of the fastest meta-step over those of the
+fastest matrix product, timed between the meta-steps. `% med` is the ratio of
+the medians. From the repository's root, preferably pinned to one core:
 
   taskset -c 1 python -m benchmarks.meta_gradient [--output=FILE] [names ...]
 """
@@ -34,7 +34,7 @@ _COLUMNS = (  # key, title, format
 
 
 def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
-  """All figures of one kind; times in us per environment step."""
+  """Measures one kind; times are in us per environment step."""
   with tempfile.TemporaryDirectory() as cache:
     return _measure(name, args, cache)
 
@@ -122,12 +122,12 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser = arguments.make_parser_of_names(__doc__)
   parser.add_argument('--lifetimes', type=arguments.positive, default=16)
   parser.add_argument('--units', type=arguments.positive, default=256,
-                      help="of the rule's LSTM")
+                      help="units of the rule's LSTM")
   parser.add_argument('--envs', type=arguments.positive, default=64,
                       help='parallel environments of a lifetime')
   parser.add_argument('--repeats', type=arguments.positive, default=10)
   parser.add_argument('--budget_s', type=float, default=60.,
-                      help='begin no new turn of measuring after this time')
+                      help='seconds after which no new round of calls begins')
   parser.add_argument('--naive', action='store_true',
                       help='also time the plain formulation of the rule')
   parser.add_argument('--child', action='store_true', help=argparse.SUPPRESS)

@@ -15,7 +15,7 @@ from lpg_distributed.core import lpg_network
 
 @contextlib.contextmanager
 def naive_rule(config: config_lib.RuleConfig):
-  """Programs traced in this context use the plain rule."""
+  """Within this context, traced programs use the plain rule."""
   def apply(eta, inputs):
     one = lambda inputs: lpg_network.apply_reference(eta, config, inputs)
     return jax.vmap(one, in_axes=1, out_axes=1)(inputs)

@@ -1,8 +1,8 @@
-"""The parts of a meta-step, each as a compiled call of its own.
+"""Compiles the parts of a meta-step as separate calls, to time them.
 
-Timed apart, the parts share no work, so their sum differs a little from the
-time of the whole. The whole also runs each update twice, once more for its
-gradient. The parts do not.
+Separate parts share no work, so the sum of their times differs a little from
+the time of a whole meta-step. A meta-step may also run each update once more
+for its gradient (`meta_gradient.Kind.recomputes`); the parts do not.
 """
 
 from typing import Any, Callable
@@ -24,7 +24,7 @@ def shard_call(config: config_lib.Config, name: str, num_lifetimes: int):
   """Compiles the meta-step of a shard and runs its first one.
 
   Returns:
-    call: runs the meta-step from the same state, again and again.
+    call: runs the second meta-step; each call starts from the same state.
     compiled: the compiled program, for its memory analysis.
     state: the shard's state after its first meta-step.
     compile_again: traces and compiles the same program once more.
@@ -37,7 +37,7 @@ def shard_call(config: config_lib.Config, name: str, num_lifetimes: int):
   shard_id = lifetime.ShardId(*map(jnp.int32, (0, 0, 0, num_lifetimes)))
 
   def compile_again(state):
-    # A new function each time: JAX remembers the program of an old one.
+    # A new function each time, since JAX caches the program of a known one.
     advance = jax.jit(lambda *args: shard.advance(*args))
     return advance.lower(eta, arms, state, shard_id, jnp.int32(1)).compile()
 
@@ -49,9 +49,15 @@ def shard_call(config: config_lib.Config, name: str, num_lifetimes: int):
 
 def part_calls(config: config_lib.Config, name: str,
                state: lifetime.ShardState) -> dict[str, Callable[[], Any]]:
-  """Compiled calls by part.
+  """Returns a compiled call for each part of a meta-step, by name.
 
-  `outer` runs once in a meta-step, the other parts K times.
+  - `rule`: the targets of one update, forward and backward
+  - `agent`: one update of the agents without the rule, and its reverse pass
+  - `acting`: the collection of one trajectory
+  - `critic`: one update of the critics
+  - `outer`: the gradient of the meta-loss, Eq. (4), by theta
+
+  A meta-step runs `outer` once and each other part K times.
   """
   kind = lifetime.make_kind(config, name)
   task, progress = state.task, state.progress
@@ -79,7 +85,7 @@ def part_calls(config: config_lib.Config, name: str,
     return jax.grad(total, argnums=(0, 1))(eta, seen)
 
   def agent(theta, targets):
-    """An update and its reverse pass without the rule."""
+    """Runs an update and its reverse pass, with given targets."""
     def update(theta, targets):
       gradient, output, _ = agent_update.agent_gradient(
           kind.rule, outputs, theta, lambda _: targets,

@@ -1,4 +1,4 @@
-"""The whole program: speed, memory of all processes, time to the first step.
+"""Measures whole runs: speed, memory of all processes, time to the first step.
 
 Launches `lpg meta-train` with real processes and Reverb, and watches it.
 The names select measurements (default: all but `paper`):
@@ -16,7 +16,8 @@ From the repository's root:
   python -m benchmarks.program [--output=FILE] [--meta_steps=N]
     [--flags='FLAG ...'] [names ...]
 
-`--flags` are further flags of `lpg meta-train`; the last of two counts.
+`--flags` are further flags of `lpg meta-train`; of a repeated flag the last
+value counts.
 """
 
 import os
@@ -40,7 +41,7 @@ _LAYOUT = (*_PAPER_SHAPES, '--set=environments=tabular_dense',
            '--set=meta.num_lifetimes=32')
 _LAYOUTS: Mapping[str, tuple[tuple[str, ...], dict[str, str]]] = {
     '2 workers x 1 thread': ((), {}),
-    # Of a worker's settings, those that leave it both processors.
+    # Environment variables that let the worker use both processors.
     '1 worker x 2 threads': (
         ('--num_workers=1', '--set=run.lifetimes_per_shard=32'),
         {'NPROC': '2', 'XLA_FLAGS': '--xla_cpu_multi_thread_eigen=true'}),
@@ -48,12 +49,12 @@ _LAYOUTS: Mapping[str, tuple[tuple[str, ...], dict[str, str]]] = {
 
 
 def _tree_rss_mib(pid: int) -> float:
-  """Resident memory of a process and all its descendants."""
+  """Returns the resident memory of a process and all its descendants."""
   parents, pages = {}, {}
   for path in pathlib.Path('/proc').glob('[0-9]*'):
     try:
       stat = (path / 'stat').read_text().rsplit(')', 1)[1].split()
-    except OSError:  # It has just ended.
+    except OSError:  # The process has just ended.
       continue
     parents[int(path.name)], pages[int(path.name)] = int(stat[1]), int(stat[21])
 
@@ -69,7 +70,18 @@ def _tree_rss_mib(pid: int) -> float:
 
 def run(flags: Sequence[str], meta_steps: int,
         variables: Mapping[str, str] | None = None) -> dict[str, Any]:
-  """A new run of `meta_steps` meta-steps, of which the first compiles."""
+  """Starts a new run, waits for its end and returns its measurements.
+
+  The first meta-step includes compilation, so speeds leave it out.
+
+  Args:
+    flags: flags of `lpg meta-train`.
+    meta_steps: number of meta-steps.
+    variables: environment variables to add.
+
+  Raises:
+    RuntimeError: the run failed; the message has the end of its output.
+  """
   with tempfile.TemporaryDirectory() as directory:
     path = os.path.join(directory, 'run')
     command = [sys.executable, '-m', 'launch.meta_train', f'--run_dir={path}',
@@ -133,7 +145,7 @@ def _layout(meta_steps: int, repeats: int,
 
 def measure(name: str, meta_steps: int,
             further: Sequence[str] = ()) -> dict[str, Any]:
-  """One measurement; `further` flags go to `lpg meta-train`."""
+  """Runs one measurement; `further` flags are passed to `lpg meta-train`."""
   if name == 'layout':
     return _layout(meta_steps, 2, further)
   if name == 'mixture':

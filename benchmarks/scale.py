@@ -1,14 +1,15 @@
 """Throughput of learner and queue with many workers, at the paper's size.
 
 A real Reverb queue and a real learner behind Courier run in a process each. 1
-to 64 sources stand in for workers and compute nothing: each asks for eta, puts
-one gradient, and repeats. So all figures are those of saturation. From the
-repository's root:
+to 64 sources replace the workers and compute nothing: each gets eta, sends one
+gradient, and repeats. So learner and queue are saturated. From the repository's
+root:
 
   python -m benchmarks.scale [--output=FILE] [--sources=1,8,64] [--seconds=5]
 
-All processes share one machine. So each part's processor time per message is
-printed too: one over it is what the part would reach on a processor of its own.
+All processes share one machine. So the processor time per message of learner,
+queue and sources is printed too. Its inverse is the number of messages per
+second that each would reach on a processor of its own.
 """
 
 import multiprocessing
@@ -25,7 +26,7 @@ from lpg_distributed.launch import process_environment
 
 _SOURCES = (1, 2, 4, 8, 16, 32, 64)
 _WARM_UP_S = 2.
-_LIFETIMES = 16  # of a shard, as by default
+_LIFETIMES = 16  # lifetimes per shard, the default
 
 
 def _make_config(num_sources: int):
@@ -85,7 +86,11 @@ def _make_message(shard_id: int, size: int):
 
 def _run_sources(ids: Sequence[int], num_sources: int, queue_port: int,
                  learner_port: int, results: Any, done: Any) -> None:
-  """A thread for each source; sends (step, when put, when eta came)."""
+  """Runs each source in a thread, until `done`.
+
+  Then sends rows to `results`: the meta-step, the time at which the source had
+  sent its gradient, and the time at which it received the next eta.
+  """
   from lpg_distributed.nodes import gradient_queue
   gradient_queue.import_reverb()
   import courier
@@ -123,7 +128,14 @@ def _run_sources(ids: Sequence[int], num_sources: int, queue_port: int,
 
 
 def measure(num_sources: int, seconds: float) -> dict[str, float]:
-  """One row; see `_HEAD`."""
+  """Measures one number of sources for `seconds`; returns a row, see `_HEAD`.
+
+  `eta_ms` is the time from the last gradient of a meta-step to the arrival of
+  the next eta at a source, the median; `eta_ms_95` is the 95th percentile.
+
+  Raises:
+    TimeoutError: no meta-step ended in the time.
+  """
   import psutil
   spawn = multiprocessing.get_context('spawn')
   ports, results, done = spawn.Queue(), spawn.Queue(), spawn.Event()
@@ -203,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   for num_sources in args.sources:
     row = measure(num_sources, args.seconds)
     rows.append(row)
-    # Of the first row, so that the machine's speed cancels out.
+    # Relative to the first row, so that the machine's speed cancels out.
     row['of_one'] = row['messages_per_s'] / rows[0]['messages_per_s']
     print('| ' + ' | '.join(
         f'{row[name]:.2f}' if row[name] < 10 and name != 'sources'

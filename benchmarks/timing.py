@@ -1,11 +1,12 @@
-"""Times beside the time of a matrix product, on a machine shared with others.
+"""Times calls relative to a matrix product, on a machine shared with others.
 
-A time on a busy machine says little. Its ratio to the time of a product,
-measured between the calls in the same process, says more. Two ratios are kept:
-best to best and median to median. If they are far apart, trust neither. A call
-is not compared with the products next to it: a call of seconds and a product
-of milliseconds meet different disturbances. Processes have one thread and
-measure processor time, so waiting for a core does not count.
+A time on a busy machine is not reproducible. Its ratio to the time of a matrix
+product is more so, if the product is timed between the calls in the same
+process. Two ratios are reported: best to best and median to median. If they are
+far apart, neither is reliable. A call is not compared with the products next to
+it: a call of seconds and a product of milliseconds are disturbed differently.
+Processes have one thread and measure processor time, so the time in which they
+wait for a core does not count.
 """
 
 import os
@@ -16,19 +17,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# A product that the machine is good at: [1024, 256] @ [256, 1024].
+# Sizes m, k, n of [m, k] @ [k, n], for which matrix products are fast.
 _GEMM = (1024, 256, 1024)
 _GEMM_FLOPS = 2. * _GEMM[0] * _GEMM[1] * _GEMM[2]
 
 
 class Measured(NamedTuple):
+  """Processor time of one call."""
   best_s: float
   median_s: float
   repeats: int
 
 
 class Gemm(NamedTuple):
-  best: float  # FLOP/s
+  """Speed of the matrix product, in FLOP/s."""
+  best: float
   median: float
 
 
@@ -40,7 +43,7 @@ def _make_gemm() -> Callable[[], float]:
 
 
 def seconds(call: Callable[[], Any]) -> float:
-  """Processor seconds of one finished call."""
+  """Runs a call to its end; returns its processor time in seconds."""
   start = time.process_time()
   jax.block_until_ready(call())
   return time.process_time() - start
@@ -48,12 +51,12 @@ def seconds(call: Callable[[], Any]) -> float:
 
 def measure(calls: Mapping[str, Callable[[], Any]], repeats: int,
             budget_s: float) -> tuple[dict[str, Measured], Gemm]:
-  """Runs all calls in turn, each between products.
+  """Runs all calls round by round, with matrix products before and after each.
 
   Args:
     calls: compiled functions by name; each runs once before it is timed.
-    repeats: turns at most.
-    budget_s: no turn begins after this time, but two always run.
+    repeats: largest number of rounds.
+    budget_s: no round begins after this time, but two always run.
   """
   gemm = _make_gemm()
   gemm()
@@ -76,7 +79,7 @@ def measure(calls: Mapping[str, Callable[[], Any]], repeats: int,
 
 
 def machine() -> dict[str, Any]:
-  """The machine and the software that the figures depend on."""
+  """Describes the machine and the software that measurements depend on."""
   try:
     with open('/proc/cpuinfo', encoding='utf-8') as f:
       lines = [line.split(':')[1].strip() for line in f

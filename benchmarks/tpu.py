@@ -1,20 +1,22 @@
-"""What Google's own compiler makes of each kind's meta-step, without a TPU.
+"""Compiles each kind's meta-step for TPUs, without a TPU, and estimates speed.
 
   python -m benchmarks.tpu [--generations=v4,v5e] [--devices=1,8]
     [--lifetimes=64] [--output=FILE] [names ...]
 
-Compiles for TPU v4 and v5e through `libtpu`, which is installed aside at the
-first call. The size is the paper's unless flags change it. Kinds with
-convolutions have an eighth of the lifetimes.
+Compiles for TPU v4 and v5e by `libtpu`, Google's compiler, which is installed
+at the first call; see `benchmarks/libtpu.py`. The size is the paper's unless
+flags change it. Kinds with convolutions have an eighth of the lifetimes.
 
 All times are per device, which for v4 is one of a chip's two cores:
 
 - arithmetic: FLOPs as `benchmarks/work.py` counts them, at the device's peak.
   A product in full precision takes six in bfloat16.
-- memory: what the program reads from and writes to HBM, at the maker's
+- memory: bytes that the program reads from and writes to HBM, at the published
   bandwidth; see `benchmarks/hlo_schedule.py`.
-- schedule: the compiler's own estimate of its program, without copies that run
-  beside it. `steps/s` follows from the longest of the three.
+- schedule: the compiler's own estimate for its program. It leaves out copies
+  that run in parallel with arithmetic.
+
+`steps/s` follows from the longest of the three.
 
 Ends with code 1 if a program's temporaries do not fit.
 """
@@ -31,14 +33,14 @@ from benchmarks import work
 from lpg_distributed import config as config_lib
 from lpg_distributed.envs import suite
 
-MEMORY_GIB = 16.  # of a device, v4 and v5e alike
+MEMORY_GIB = 16.  # memory of a device, the same for v4 and v5e
 _PASSES = {'highest': 6, 'high': 3, 'default': 1}  # bfloat16 products
 
 
 class Device(NamedTuple):
-  """The makers' figures."""
+  """Peak rates of a device, as its maker publishes them."""
   flops_per_s: float  # bfloat16
-  bytes_per_s: float  # of HBM
+  bytes_per_s: float  # bandwidth of HBM
   clock_hz: float
 
 
@@ -60,10 +62,10 @@ _COLUMNS = (  # key, title, format
 
 def compile_all(requests: Sequence[Mapping[str, Any]]
                 ) -> Iterator[dict[str, Any]]:
-  """Answers of `benchmarks.tpu_compile` in a process of its own.
+  """Yields the results of `benchmarks.tpu_compile`, which a new process runs.
 
   Raises:
-    LibtpuError: there is no compiler, or it failed; one line.
+    LibtpuError: there is no compiler, or it failed; the message is one line.
   """
   command = [sys.executable, '-m', 'benchmarks.tpu_compile',
              json.dumps(requests)]
@@ -78,7 +80,7 @@ def compile_all(requests: Sequence[Mapping[str, Any]]
 
 
 def roofline(row: Mapping[str, Any]) -> dict[str, Any]:
-  """What one device's hardware allows for this program."""
+  """Returns times and speed that one device's hardware allows for a program."""
   environment = suite.load(row['name'])
   config = config_lib.Config(
       rule=config_lib.RuleConfig(lstm_size=row['units']),

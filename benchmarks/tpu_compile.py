@@ -1,8 +1,8 @@
 """Compiles the meta-step of a kind for a TPU; needs `libtpu`.
 
 `benchmarks.tpu` runs `python -m benchmarks.tpu_compile REQUESTS` in the
-environment of `benchmarks.libtpu`. REQUESTS is a JSON list; each answer is a
-line of JSON.
+environment of `benchmarks.libtpu`. REQUESTS is a JSON list of the fields of
+`CompileRequest`. Prints one line of JSON for each.
 """
 
 import json
@@ -19,16 +19,16 @@ from lpg_distributed.core import device_shards
 from lpg_distributed.core import lifetime
 from lpg_distributed.core import rule_vector
 
-# Of each generation, a topology with eight devices.
+# A topology with eight devices, by generation.
 TOPOLOGIES: Mapping[str, str] = {'v4': 'v4:2x2x1', 'v5e': 'v5e:2x4'}
 
 
 class CompileRequest(NamedTuple):
-  """One program."""
-  name: str
-  generation: str  # of TOPOLOGIES
+  """A program to compile."""
+  name: str  # environment kind
+  generation: str  # a key of TOPOLOGIES
   num_devices: int  # 1 or 8
-  lifetimes: int  # of a shard; each device has one
+  lifetimes: int  # lifetimes per shard; each device has one shard
   units: int = 256
   envs: int = 64
   num_updates: int = 5
@@ -38,7 +38,7 @@ class CompileRequest(NamedTuple):
 
 
 def devices(request: CompileRequest) -> Sequence[Any]:
-  """Devices to compile for; none of them need be there."""
+  """Returns devices to compile for; they need not exist."""
   topology = topologies.get_topology_desc(TOPOLOGIES[request.generation],
                                           platform='tpu')
   if len(topology.devices) < request.num_devices:
@@ -48,6 +48,7 @@ def devices(request: CompileRequest) -> Sequence[Any]:
 
 
 def make_config(request: CompileRequest) -> config_lib.Config:
+  """Returns a configuration with eight shards of one kind."""
   return config_lib.Config(
       environments=(request.name,),
       rule=config_lib.RuleConfig(lstm_size=request.units,
@@ -61,7 +62,7 @@ def make_config(request: CompileRequest) -> config_lib.Config:
 
 
 def compile_for_tpu(request: CompileRequest) -> dict[str, Any]:
-  """Compiles the program that a worker would; see `DeviceShards`."""
+  """Compiles the program that a worker on a TPU runs; see `DeviceShards`."""
   targets = devices(request)
   config = make_config(request)
   shard = lifetime.make_shard(config, request.name, request.lifetimes, 'tpu')
@@ -89,7 +90,7 @@ def compile_for_tpu(request: CompileRequest) -> dict[str, Any]:
 
 
 def _num_devices(compiled: Any) -> int:
-  """On how many devices the one compiled program runs."""
+  """Returns the number of devices that the compiled program runs on."""
   shardings = jax.tree_util.tree_leaves(compiled.input_shardings)
   return max(len(sharding.device_set) for sharding in shardings)
 

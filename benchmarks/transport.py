@@ -1,9 +1,9 @@
 """Messages per second between the nodes, at the paper's size.
 
-Gradients pass a real Reverb queue and eta a real Courier server, on loopback.
-The meta-update is timed too. `--step_s` is the time of a paper-size meta-step
-(see `benchmarks.program`), of which the share of messages is then printed. From
-the repository's root:
+Gradients pass through a real Reverb queue, and eta through a real Courier
+server, on loopback. The meta-update is timed too. `--step_s` is the time of a
+paper-size meta-step (see `benchmarks.program`); with it the share of that time
+that messages take is printed. From the repository's root:
 
   python -m benchmarks.transport [--output=FILE] [--step_s=SECONDS]
 """
@@ -29,7 +29,7 @@ def _best(call: Callable[[], Any], repeats: int) -> float:
 
 
 def _serve(capacity: int, size: int, addresses: Any) -> None:
-  """A queue and a server of eta, in a process of their own."""
+  """Runs a queue and a server of eta; sends both addresses."""
   from lpg_distributed.nodes import gradient_queue
   reverb = gradient_queue.import_reverb()
   import courier
@@ -44,7 +44,7 @@ def _serve(capacity: int, size: int, addresses: Any) -> None:
 
 
 def measure(repeats: int) -> dict[str, float]:
-  """Seconds of one message or one update, best of `repeats`."""
+  """Returns the seconds of one message and of one update, best of `repeats`."""
   # Import Reverb's libraries first; see `gradient_queue.import_reverb`.
   from lpg_distributed.nodes import gradient_queue
   gradient_queue.import_reverb()

@@ -1,13 +1,18 @@
-"""Floating-point operations of one environment step, on paper.
+"""Counts the floating-point operations (FLOPs) of one environment step by hand.
 
-Products of matrices only, a multiplication and an addition each. What the
-mathematics needs is counted, not what is computed again to save memory:
-- the rule: forward and backward, so three times its forward pass;
-- an agent with a network: acting; per update a forward and a backward pass,
-  and twice that for its reverse, which is a second derivative; the outer
-  critic, forward and backward; a K-th of the outer loss, the same. A backward
-  pass costs twice a forward pass, less what the first layer would hand to the
-  observation. Tables cost nothing.
+Only matrix products count, each multiplication and each addition as one FLOP.
+Operations that are computed again to save memory do not count. A backward pass
+costs twice the forward pass, without the gradient of the observation, which is
+not needed.
+
+The rule costs its forward and its backward pass. An agent that is a table costs
+nothing. An agent with a network costs:
+
+- a forward pass to act
+- a forward and a backward pass for its update
+- twice as much for the reverse pass of the update, a second derivative
+- a forward and a backward pass of the critic
+- a forward and a backward pass for the meta-loss, once in K updates
 """
 
 from typing import NamedTuple
@@ -15,11 +20,12 @@ from typing import NamedTuple
 from lpg_distributed import config as config_lib
 from lpg_distributed.core import rule_inputs
 
-_RULE_INPUTS = len(rule_inputs.INPUTS) + 2  # and phi(y_t), phi(y_{t+1})
+# Width of x_t; two inputs are phi(y(s_t)) and phi(y(s_{t+1})).
+_RULE_INPUTS = len(rule_inputs.INPUTS) + 2
 
 
 class Work(NamedTuple):
-  """FLOPs per environment step of a full meta-step."""
+  """FLOPs of a meta-step, per environment step."""
   rule: float
   agent: float
 
@@ -29,7 +35,10 @@ class Work(NamedTuple):
 
 
 def rule_forward(config: config_lib.RuleConfig, num_steps: int) -> float:
-  """One step of the rule; phi is computed for T + 1 states per T steps."""
+  """Returns the FLOPs of one step of the rule's forward pass.
+
+  phi is computed for T + 1 states in T steps.
+  """
   m, e, h = config.num_predictions, config.embedding_size, config.lstm_size
   phi = (m * e + e) * (num_steps + 1) / num_steps
   return 2. * (phi + (_RULE_INPUTS + h) * 4 * h + h * (1 + m))
@@ -38,7 +47,7 @@ def rule_forward(config: config_lib.RuleConfig, num_steps: int) -> float:
 def network_layers(config: config_lib.AgentConfig,
                    observation_shape: tuple[int, ...],
                    num_outputs: int) -> list[float]:
-  """Forward FLOPs of each layer, first to last, for one state."""
+  """Returns the forward FLOPs of each layer for one state, first to last."""
   layers, shape = [], tuple(observation_shape)
   for filters in config.conv:
     height, width, channels = shape
@@ -59,7 +68,7 @@ def _forward_and_backward(layers: list[float]) -> tuple[float, float]:
 
 def meta_step(config: config_lib.Config, agent: config_lib.AgentConfig,
               observation_shape: tuple[int, ...], num_actions: int) -> Work:
-  """Counts the work of one environment step of one kind of lifetime."""
+  """Counts the FLOPs of a meta-step of one kind, per environment step."""
   rule = 3. * rule_forward(config.rule, config.meta.trajectory_steps)
   if agent.is_table:
     return Work(rule, 0.)
