@@ -18,6 +18,7 @@ from lpg_distributed import types
 from lpg_distributed.core import agent_networks
 from lpg_distributed.core import agent_update
 from lpg_distributed.core import critic as critic_lib
+from lpg_distributed.core import lifetime_axes
 from lpg_distributed.core import meta_gradient
 from lpg_distributed.core import reward_transform
 from lpg_distributed.core import rollout
@@ -73,6 +74,21 @@ class ShardMetrics(NamedTuple):
   y_hat_square: chex.Array
 
 
+class ShardSetup(NamedTuple):
+  """What all calls of `Shard.advance` share; static under `jit`."""
+  config: config_lib.Config
+  environment_name: str
+  kind: meta_gradient.Kind
+
+
+class ShardCall(NamedTuple):
+  """Arguments of `Shard.advance` that all chunks share; traced."""
+  eta: chex.Array  # [P]
+  arm_log_probs: chex.Array  # [arms]
+  shard_id: ShardId
+  meta_step: chex.Array
+
+
 class Shard(NamedTuple):
   """The functions that all shards of one environment kind share."""
   empty: Callable[[], ShardState]  # state before the first lifetimes start
@@ -123,6 +139,9 @@ def draw_hyper_params(key: chex.PRNGKey, config: config_lib.Config,
       pick(beta_key, config.meta.policy_entropy_costs))
 
 
+INIT_AXES = (0, lifetime_axes.PROGRESS)  # of `init_lifetime` under vmap
+
+
 def init_lifetime(config: config_lib.Config, environment_name: str,
                   kind: meta_gradient.Kind, key: chex.PRNGKey,
                   arm_log_probs: chex.Array
@@ -146,37 +165,6 @@ def init_lifetime(config: config_lib.Config, environment_name: str,
       env_state, rollout.no_returns(num_envs), trajectory)
 
 
-def _select(choose: chex.Array, new: chex.Array, old: chex.Array,
-            axis: int) -> chex.Array:
-  """Selects `new` where `choose` [L] holds, else `old`, per lifetime."""
-  shape = (1,) * axis + (-1,) + (1,) * (new.ndim - axis - 1)
-  return jnp.where(choose.reshape(shape), new, old)
-
-
-def _split(num_chunks: int, x: chex.Array, axis: int = 0) -> chex.Array:
-  """Splits lifetimes into C chunks: [.., L, ..] to [C, .., L / C, ..]."""
-  shape = x.shape[:axis] + (num_chunks, -1) + x.shape[axis + 1:]
-  return jnp.moveaxis(x.reshape(shape), axis, 0)
-
-
-def _join(x: chex.Array, axis: int = 0) -> chex.Array:
-  """The inverse of `_split`."""
-  x = jnp.moveaxis(x, 0, axis)
-  return x.reshape(x.shape[:axis] + (-1,) + x.shape[axis + 2:])
-
-
-def _over_lifetimes(function: Callable[..., chex.Array],
-                    *states: ShardState) -> ShardState:
-  """Applies `function(*leaves, axis)`; `axis` is that of the lifetimes."""
-  over = lambda axis, *trees: jax.tree_util.tree_map(
-      lambda *leaves: function(*leaves, axis), *trees)
-  progress = [state.progress for state in states]
-  trajectory = over(1, *(p.trajectory for p in progress))
-  progress = over(0, *(p._replace(trajectory=()) for p in progress))
-  return over(0, *(state._replace(progress=()) for state in states))._replace(
-      progress=progress._replace(trajectory=trajectory))
-
-
 def chunk_size(config: config_lib.Config, environment_name: str,
                num_lifetimes: int, platform: str = 'cpu') -> int:
   """Returns how many of a shard's lifetimes are differentiated at a time.
@@ -197,36 +185,6 @@ def chunk_size(config: config_lib.Config, environment_name: str,
              if num_lifetimes % n == 0)
 
 
-# The lifetimes of a trajectory are on axis 1, behind its steps.
-_PROGRESS_AXES = meta_gradient.Progress(0, 0, 0, 0, 0, 1)
-INIT_AXES = (0, _PROGRESS_AXES)  # of `init_lifetime` under vmap
-
-
-def _each(together, task, progress, keys):
-  """Applies `together` to each lifetime by itself.
-
-  Returns:
-    What `together` returns, with one gradient per lifetime, [L, P].
-  """
-  if keys.shape[0] == 1:
-    return together(task, progress, keys)
-
-  def change(function, progress):
-    return meta_gradient.Progress(*(
-        jax.tree_util.tree_map(lambda x, axis=axis: function(x, axis), part)
-        for part, axis in zip(progress, _PROGRESS_AXES)))
-
-  def one(task, progress, keys):
-    first = functools.partial(jax.tree_util.tree_map, lambda x: x[0])
-    gradient, progress, stats = together(
-        jax.tree_util.tree_map(lambda x: x[None], task),
-        change(jnp.expand_dims, progress), keys[None])
-    return gradient[0], change(jnp.squeeze, progress), first(stats)
-
-  return jax.vmap(one, (0, _PROGRESS_AXES, 0), (0, _PROGRESS_AXES, 0))(
-      task, progress, keys)
-
-
 def with_matmul_precision(precision: str, function: Callable) -> Callable:
   """Returns `function`, with its matrix products traced at `precision`."""
   @functools.wraps(function)
@@ -235,6 +193,79 @@ def with_matmul_precision(precision: str, function: Callable) -> Callable:
       return function(*args, **kwargs)
 
   return precise
+
+
+def _init_lifetimes(setup: ShardSetup, keys: chex.PRNGKey,
+                    arm_log_probs: chex.Array
+                    ) -> tuple[meta_gradient.Task, meta_gradient.Progress]:
+  """Starts n lifetimes with their first trajectories; keys [n, >=2, 2]."""
+  task, progress = jax.vmap(
+      functools.partial(init_lifetime, setup.config, setup.environment_name,
+                        setup.kind),
+      in_axes=(0, None), out_axes=INIT_AXES)(keys[:, 0], arm_log_probs)
+  meta = setup.config.meta
+  task = task._replace(rewards=reward_transform.draw(keys[:, 0], meta))
+  return task, meta_gradient.collect(setup.kind, meta, task, progress,
+                                     keys[:, 1])
+
+
+def _replace_ended(setup: ShardSetup, call: ShardCall, state: ShardState,
+                   keys: chex.PRNGKey, slots: chex.Array) -> ShardState:
+  """Starts a new lifetime wherever one has ended."""
+  task, progress = _init_lifetimes(setup, keys, call.arm_log_probs)
+  windows = setup.config.lifetime_windows(setup.environment_name)
+  first_age = (slots * windows // call.shard_id.kind_lifetimes
+               if setup.config.meta.staggered_ages else jnp.zeros_like(slots))
+  age = jnp.where(call.meta_step == 0, first_age, 0)
+  new = ShardState(task, progress, age, age == 0, jnp.zeros_like(state.ended))
+  return lifetime_axes.over_state(
+      functools.partial(lifetime_axes.select, state.ended), new, state)
+
+
+def _window_gradients(setup: ShardSetup, eta: chex.Array,
+                      task: meta_gradient.Task,
+                      progress: meta_gradient.Progress, keys: chex.PRNGKey):
+  """Computes a window and its gradients.
+
+  Returns:
+    Gradients [n, P]: one summed over the lifetimes, or one per lifetime if
+    clipping is on. The lifetimes after the window. Their `WindowStats`.
+  """
+  config = setup.config
+
+  def together(task, progress, keys):
+    (_, (progress, stats)), gradient = jax.value_and_grad(
+        lambda e: meta_gradient.window_loss(
+            rule_vector.unravel(config.rule, e), setup.kind, config,
+            task, progress, keys), has_aux=True)(eta)
+    return gradient[None], progress, stats
+
+  max_norm = config.meta.max_lifetime_gradient_norm
+  if not max_norm:
+    return together(task, progress, keys)
+  gradients, progress, stats = lifetime_axes.each(
+      together, task, progress, keys)
+  norms = jnp.linalg.norm(gradients, axis=1, keepdims=True)
+  return gradients * jnp.minimum(1., max_norm / norms), progress, stats
+
+
+def _advance_chunk(setup: ShardSetup, call: ShardCall, state: ShardState,
+                   keys: chex.PRNGKey, slots: chex.Array):
+  """Does what `Shard.advance` does, for one chunk of lifetimes."""
+  state = jax.lax.cond(
+      jnp.any(state.ended),
+      lambda s: _replace_ended(setup, call, s, keys, slots),
+      lambda s: s, state)
+  progress = state.progress._replace(
+      returns=rollout.open_window(state.progress.returns))
+  gradients, progress, stats = _window_gradients(
+      setup, call.eta, state.task, progress, keys[:, 2:])
+  finite = jnp.all(jnp.isfinite(gradients), axis=1, keepdims=True)
+  gradients = jnp.where(finite, gradients, 0.)
+  return jnp.sum(gradients, axis=0), *_close_window(
+      state, progress, stats, jnp.all(finite),
+      setup.config.lifetime_windows(setup.environment_name),
+      setup.config.meta)
 
 
 def make_shard(config: config_lib.Config, environment_name: str,
@@ -248,69 +279,12 @@ def make_shard(config: config_lib.Config, environment_name: str,
     platform: platform that the shard is compiled for: `cpu`, `gpu` or `tpu`,
       as in `jax.Device.platform`. It need not be JAX's default.
   """
-  kind = make_kind(config, environment_name, platform)
-  windows = config.lifetime_windows(environment_name)
+  setup = ShardSetup(config, environment_name,
+                     make_kind(config, environment_name, platform))
   num_keys = config.meta.num_updates + 2  # start, first rollout, K rollouts
   num_arms = len(config.agents[environment_name].arms)
   num_chunks = num_lifetimes // chunk_size(config, environment_name,
                                            num_lifetimes, platform)
-
-  def init_lifetimes(keys, arm_log_probs):
-    """Starts n lifetimes with their first trajectories; keys [n, >=2, 2]."""
-    task, progress = jax.vmap(
-        functools.partial(init_lifetime, config, environment_name, kind),
-        in_axes=(0, None), out_axes=INIT_AXES)(keys[:, 0], arm_log_probs)
-    task = task._replace(rewards=reward_transform.draw(
-        keys[:, 0], config.meta))
-    return task, meta_gradient.collect(kind, config.meta, task, progress,
-                                       keys[:, 1])
-
-  def replace_ended(state, keys, slots, arm_log_probs, shard_id, meta_step):
-    task, progress = init_lifetimes(keys, arm_log_probs)
-    first_age = (slots * windows // shard_id.kind_lifetimes
-                 if config.meta.staggered_ages else jnp.zeros_like(slots))
-    age = jnp.where(meta_step == 0, first_age, 0)
-    new = ShardState(task, progress, age, age == 0, jnp.zeros_like(state.ended))
-    return _over_lifetimes(
-        functools.partial(_select, state.ended), new, state)
-
-  def window_gradients(eta, task, progress, keys):
-    """Computes a window and its gradients.
-
-    Returns:
-      Gradients [n, P]: one summed over the lifetimes, or one per lifetime if
-      clipping is on. The lifetimes after the window. Their `WindowStats`.
-    """
-    def together(task, progress, keys):
-      (_, (progress, stats)), gradient = jax.value_and_grad(
-          lambda e: meta_gradient.window_loss(
-              rule_vector.unravel(config.rule, e), kind, config,
-              task, progress, keys), has_aux=True)(eta)
-      return gradient[None], progress, stats
-
-    max_norm = config.meta.max_lifetime_gradient_norm
-    if not max_norm:
-      return together(task, progress, keys)
-    gradients, progress, stats = _each(together, task, progress, keys)
-    norms = jnp.linalg.norm(gradients, axis=1, keepdims=True)
-    return gradients * jnp.minimum(1., max_norm / norms), progress, stats
-
-  def advance_chunk(eta, state, keys, slots, arm_log_probs, shard_id,
-                    meta_step):
-    """Does what `advance` does, for one chunk of lifetimes."""
-    state = jax.lax.cond(
-        jnp.any(state.ended),
-        lambda s: replace_ended(s, keys, slots, arm_log_probs, shard_id,
-                                meta_step),
-        lambda s: s, state)
-    progress = state.progress._replace(
-        returns=rollout.open_window(state.progress.returns))
-    gradients, progress, stats = window_gradients(
-        eta, state.task, progress, keys[:, 2:])
-    finite = jnp.all(jnp.isfinite(gradients), axis=1, keepdims=True)
-    gradients = jnp.where(finite, gradients, 0.)
-    return jnp.sum(gradients, axis=0), *_close_window(
-        state, progress, stats, jnp.all(finite), windows, config.meta)
 
   def advance(eta, arm_log_probs, state, shard_id, meta_step):
     chex.assert_shape(arm_log_probs, (num_arms,))
@@ -319,24 +293,26 @@ def make_shard(config: config_lib.Config, environment_name: str,
     keys = jax.random.split(key, num_lifetimes * num_keys)
     keys = keys.reshape(num_lifetimes, num_keys, -1)
     slots = shard_id.first_slot + jnp.arange(num_lifetimes)
+    call = ShardCall(eta, arm_log_probs, shard_id, meta_step)
 
     def step(gradient_sum, chunk):
-      gradient, state, metrics = advance_chunk(
-          eta, *chunk, arm_log_probs, shard_id, meta_step)
+      gradient, state, metrics = _advance_chunk(setup, call, *chunk)
       return gradient_sum + gradient, (state, metrics)
 
-    split = functools.partial(_split, num_chunks)
+    split = functools.partial(lifetime_axes.split, num_chunks)
     gradient_sum, (state, metrics) = jax.lax.scan(
         step, jnp.zeros_like(eta),
-        (_over_lifetimes(split, state), split(keys), split(slots)))
+        (lifetime_axes.over_state(split, state), split(keys), split(slots)))
     metrics = jax.tree_util.tree_map(
-        _join, metrics._replace(gradient_not_finite=()))._replace(
+        lifetime_axes.join, metrics._replace(gradient_not_finite=()))._replace(
             gradient_not_finite=jnp.any(metrics.gradient_not_finite))
-    return gradient_sum, _over_lifetimes(_join, state), metrics
+    return (gradient_sum, lifetime_axes.over_state(lifetime_axes.join, state),
+            metrics)
 
   def empty():
     shapes = jax.eval_shape(
-        init_lifetimes, jnp.zeros((num_lifetimes, num_keys, 2), jnp.uint32),
+        functools.partial(_init_lifetimes, setup),
+        jnp.zeros((num_lifetimes, num_keys, 2), jnp.uint32),
         jnp.zeros((num_arms,)))
     task, progress = jax.tree_util.tree_map(
         lambda s: np.zeros(s.shape, s.dtype), shapes)
