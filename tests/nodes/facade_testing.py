@@ -52,13 +52,13 @@ class Served:
     connection.close()
     return answer.status, content
 
-  def say(self, data, timeout=5):
-    """Raw bytes; what comes back until the connection ends."""
+  def send_bytes(self, data, timeout=5):
+    """Sends raw bytes; returns what is received until the connection ends."""
     with socket.create_connection(('127.0.0.1', self.port),
                                   timeout=timeout) as connection:
       connection.sendall(data)
       received = b''
-      # What is cut off before it was read may end so.
+      # The server may close the connection before it has read everything.
       with contextlib.suppress(ConnectionResetError):
         while chunk := connection.recv(65536):
           received += chunk

@@ -1,4 +1,4 @@
-"""A learner at work, with an in-process queue and a fake bandit."""
+"""A learner in a thread, with an in-process queue and a fake bandit."""
 
 import os
 import threading
@@ -30,7 +30,7 @@ def make_config(**run):
 
 
 class FakeBandit:
-  """Notes what it is told, and what the learner had published then."""
+  """Records calls, and the meta-step of the eta that was published then."""
 
   def __init__(self):
     self.learner = None
@@ -73,14 +73,14 @@ def make_gradient(meta_step, shard_id, ended=(), values=None):
       'loss', 'policy_entropy', 'y_entropy', 'kl', 'pi_hat_square',
       'y_hat_square')})
   if values is None:
-    # Of very different sizes, so that the order of a sum can be seen.
+    # Of very different sizes, so that the order of summation matters.
     values = rng.normal(size=SIZE) * 10. ** rng.integers(-6, 7, size=SIZE)
   return types.MetaGradient(meta_step, shard_id, np.float32(values), 2,
                             metrics)
 
 
 class Run:
-  """A learner at work in a thread of its own."""
+  """A learner that runs in its own thread."""
 
   def __init__(self, config, run_dir, checkpoint=None, capacity=100):
     for name in ('metrics', 'checkpoints', 'eta'):
@@ -130,8 +130,8 @@ class Run:
   def epoch(self):
     return self.learner._epoch
 
-  def drop_saved_parts(self):
-    """Writes parts for the shards, as workers would."""
+  def save_last_parts(self):
+    """Stops training and writes the shards' parts, as workers would."""
     self.save_parts(self.learner.stop_training()['meta_step'])
 
   def save_parts_when_asked(self, step):
@@ -148,7 +148,7 @@ class Run:
   def finish(self):
     if self.thread.is_alive():
       self.stop.set()
-      self.drop_saved_parts()
+      self.save_last_parts()
     self.thread.join(TIMEOUT_S)
     assert not self.thread.is_alive()
     return self

@@ -15,8 +15,8 @@ def make_config(*overrides, preset='paper'):
   return config_io.apply_overrides(presets.load(preset), overrides)
 
 
-def loads_and_dearest(config):
-  """What each worker has to do, and the cost of the dearest shard."""
+def loads_and_largest_cost(config):
+  """The cost of each worker's shards, and of the most expensive shard."""
   def cost(spec):
     return spec.num_lifetimes * assignment.relative_cost(
         config.agents[spec.environment])
@@ -38,13 +38,13 @@ def test_every_shard_is_owned_once(preset, workers):
 
 @pytest.mark.parametrize('workers', [2, 3, 7, 20, 60])
 @pytest.mark.parametrize('per_shard', [1, 4, 16])
-def test_balanced_within_the_dearest_shard(workers, per_shard):
-  loads, dearest = loads_and_dearest(make_config(
+def test_loads_differ_by_at_most_the_most_expensive_shard(workers, per_shard):
+  loads, largest = loads_and_largest_cost(make_config(
       f'run.num_workers={workers}', f'run.lifetimes_per_shard={per_shard}'))
-  assert max(loads) - min(loads) <= dearest
+  assert max(loads) - min(loads) <= largest
 
 
-def test_balanced_by_cost_and_not_by_count():
+def test_loads_are_balanced_by_cost_and_not_by_count():
   """One network with convolutions outweighs many tables."""
   config = make_config(
       'environments=random_dense,chain_short', 'shares=1,1000',
@@ -53,13 +53,13 @@ def test_balanced_by_cost_and_not_by_count():
   assert sorted(map(len, assignment.assign(config))) == [1, 8]
 
 
-def test_more_workers_than_shards():
+def test_workers_beyond_the_number_of_shards_have_none():
   config = make_config('run.num_workers=5', preset='demo')
   owned = assignment.assign(config)
   assert sorted(map(len, owned)) == [0, 0, 0, 1, 1]
 
 
-def test_the_learner_gets_as_much_as_its_devices_are_worth():
+def test_the_learners_load_is_proportional_to_its_speed():
   config = make_config('run.num_workers=2', 'run.learner_speed=6',
                        'environments=chain_short', 'meta.num_lifetimes=16',
                        'run.lifetimes_per_shard=1', preset='demo')
@@ -70,14 +70,14 @@ def test_the_learner_gets_as_much_as_its_devices_are_worth():
   assert assignment.learner_worker(make_config()) is None
 
 
-def test_somebody_must_own_shards():
+def test_learner_speed_must_be_positive_without_workers():
   with pytest.raises(config_lib.ConfigError, match='run.learner_speed is over'):
     make_config('run.num_workers=0')
   with pytest.raises(config_lib.ConfigError, match='run.learner_speed is -1'):
     make_config('run.learner_speed=-1')
 
 
-def test_who_owns_shards_may_change_on_resume():
+def test_the_assignment_may_change_on_resume():
   assert config_io.difference(make_config(), make_config(
       'run.num_workers=3', 'run.learner_speed=2')) == []
 
@@ -91,16 +91,16 @@ def test_costs_rise_with_the_network():
   assert assignment.relative_cost(unusual) > costs[-1]
 
 
-class _Nobody:
-  """Whoever is asked for anything fails."""
+class _Unused:
+  """A node whose use is an error."""
 
   def __getattr__(self, name):
     raise AssertionError(f'{name} was used')
 
 
-def test_a_worker_without_shards_leaves_the_others_alone(tmp_path):
-  """It once ended the training of all, since it had nothing left to do."""
+def test_a_worker_without_shards_calls_no_other_node(tmp_path):
+  """So it does not end the training of the others when it returns."""
   worker = lifetime_worker.LifetimeWorker(
-      make_config(preset='demo'), 2, [], _Nobody(), _Nobody(), _Nobody(),
+      make_config(preset='demo'), 2, [], _Unused(), _Unused(), _Unused(),
       str(tmp_path), None, threading.Event())
   worker.run()

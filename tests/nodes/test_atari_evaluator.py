@@ -27,7 +27,7 @@ ETA = np.asarray(rule_vector.ravel(
 
 
 class Flicker(host.HostEnvironment):
-  """The smallest frames that the network takes; episodes of three steps."""
+  """Has the smallest frames of the network, and episodes of three steps."""
 
   frames_per_step = 4
 
@@ -67,7 +67,7 @@ class Flicker(host.HostEnvironment):
 
 
 class Rig:
-  """An evaluator at work, whose eta the test sets."""
+  """An evaluator in its own thread; the test sets its eta."""
 
   def __init__(self, run_dir, make_environment, config=CONFIG, rule=RULE,
                eta=ETA):
@@ -99,7 +99,7 @@ class Rig:
       time.sleep(0.02)
     return self.rows(*events)
 
-  def leave(self):
+  def finish(self):
     begin = time.monotonic()
     self.stop.set()
     self.thread.join(10.)
@@ -119,11 +119,11 @@ def start(tmp_path, monkeypatch):
 
   yield make
   for rig in rigs:
-    rig.leave()
+    rig.finish()
 
 
-def test_follows_eta_and_tells_all(start):
-  """One evaluation per eta, each with a seed of its own, in whole rows."""
+def test_each_eta_is_evaluated_once_and_logged(start):
+  """One evaluation per eta, each with its own seed, in complete rows."""
   rig = start()
   (first,) = rig.wait_for(1, 'end')
   rig.snapshot = None
@@ -133,7 +133,7 @@ def test_follows_eta_and_tells_all(start):
   rig.snapshot = (40, ETA)
   first, second = rig.wait_for(2, 'end')
   time.sleep(0.2)
-  assert len(rig.environments) == 2  # Nothing new, nothing done.
+  assert len(rig.environments) == 2  # No evaluation without a new eta.
   assert (first['step'], second['step']) == (0, 40)
   assert first['seed'] != second['seed']
   assert [e.seed for e in rig.environments] == [first['seed'], second['seed']]
@@ -155,7 +155,7 @@ def test_follows_eta_and_tells_all(start):
   assert status['return'] == 6. and status['game'] == 'breakout'
 
 
-def test_a_failing_environment_is_tried_again_ever_later(start):
+def test_a_failing_environment_is_retried_after_growing_pauses(start):
   attempts = []
 
   def make(config):
@@ -175,16 +175,16 @@ def test_a_failing_environment_is_tried_again_ever_later(start):
   assert [r['attempt'] for r in errors] == [1, 2, 3]
   np.testing.assert_allclose([r['retry_in_s'] for r in errors],
                              [0.05, 0.1, 0.2])
-  time.sleep(0.1)  # It closes what it has just told of.
+  time.sleep(0.1)  # Closed after its error is logged.
   assert all(e.closed for e in rig.environments)
-  # The next failure is a first one again.
+  # After a success, attempts count from one again.
   attempts.clear()
   rig.snapshot = (1, ETA)
   rig.wait_for(2, 'end')
   assert [r['attempt'] for r in rig.rows('error')] == [1, 2, 3, 1, 2, 3]
 
 
-def test_an_eta_that_cannot_be_had_is_an_error_and_no_end(start):
+def test_an_eta_of_a_wrong_size_is_logged_and_skipped(start):
   rig = start()
   rig.wait_for(1, 'end')
   rig.snapshot = (1, ETA[:-1])
@@ -193,19 +193,19 @@ def test_an_eta_that_cannot_be_had_is_an_error_and_no_end(start):
   assert [r['step'] for r in rig.wait_for(2, 'end')] == [0, 2]
 
 
-def test_returns_within_a_second_of_stop(start):
+def test_run_returns_soon_after_a_stop(start):
   config = dataclasses.replace(CONFIG, frames=10 ** 9)
   rig = start(lambda c: Flicker(c, pause_s=0.01), config=config)
   deadline = time.monotonic() + _TIMEOUT_S
   while rig.evaluator.get_status()['state'] != 'training':
     assert time.monotonic() < deadline
     time.sleep(0.01)
-  assert rig.leave() < 1.5
+  assert rig.finish() < 1.5
   assert not rig.rows('end')
 
 
-def test_returns_while_it_compiles(start):
-  """A compilation cannot be interrupted; `run` returns without it."""
+def test_run_returns_when_stopped_during_compilation(start):
+  """A compilation cannot be interrupted; `run` returns before it ends."""
   entered, release = threading.Event(), threading.Event()
 
   def make(config):
@@ -215,15 +215,16 @@ def test_returns_while_it_compiles(start):
 
   rig = start(make)
   assert entered.wait(_TIMEOUT_S)
-  assert rig.leave() < 1.5
+  assert rig.finish() < 1.5
   release.set()
 
 
-def test_returns_during_a_pause_after_a_failure(start, monkeypatch):
+def test_run_returns_when_stopped_in_the_pause_after_a_failure(
+    start, monkeypatch):
   monkeypatch.setattr(atari_evaluator, '_FIRST_PAUSE_S', 100.)
   rig = start(lambda c: Flicker(c, fail_at=1))
   rig.wait_for(1, 'error')
-  assert rig.leave() < 1.5
+  assert rig.finish() < 1.5
 
 
 def test_a_diverged_agent_ends_its_evaluation(start):
@@ -248,7 +249,7 @@ def test_progress_rows_are_logged_periodically(start, monkeypatch):
 
 
 def test_games_are_trained_one_after_another(start):
-  """One that fails holds up no other, and is left for a newer eta."""
+  """A failing game delays no other, and is given up for a newer eta."""
   config = dataclasses.replace(CONFIG, games=('pong', 'breakout', 'boxing'))
   rig = start(lambda c: Flicker(c, 2 if rig_games()[-1] == 'pong' else 10 ** 9),
               config=config)
@@ -274,20 +275,20 @@ def test_evaluations_follow_the_period(start):
   assert [row['step'] for row in rig.wait_for(2, 'end')] == [0, 10]
 
 
-def test_saved_agent_goes_on_after_a_restart(start, monkeypatch):
-  """The agent, its eta and its game; what was done before is not repeated."""
+def test_a_saved_agent_is_resumed_after_a_restart(start, monkeypatch):
+  """With its eta and its game; finished games are not repeated."""
   config = dataclasses.replace(CONFIG, games=('pong', 'boxing'), frames=400)
   slow = start(lambda c: Flicker(c, pause_s=0.03), config=config)
   slow.wait_for(1, 'end')
   while slow.evaluator.get_status()['frames'] < 80 or (
       slow.evaluator.get_status()['game'] != 'boxing'):
     time.sleep(0.01)
-  assert slow.leave() < 1.5 and len(slow.rows('end')) == 1
-  seen = []
+  assert slow.finish() < 1.5 and len(slow.rows('end')) == 1
+  calls = []
   load = atari_evaluation.host_loop.train
 
   def spy(environments, learner, settings, eta, seed, env_steps, snapshot):
-    seen.append((eta, snapshot))
+    calls.append((eta, snapshot))
     return load(environments, learner, settings, eta, seed, env_steps,
                 snapshot)
 
@@ -296,13 +297,13 @@ def test_saved_agent_goes_on_after_a_restart(start, monkeypatch):
   rows = rig.wait_for(2, 'end')
   assert [(row['step'], row['game']) for row in rows] == [
       (0, 'pong'), (0, 'boxing')]
-  (eta, snapshot), *_ = seen
+  (eta, snapshot), *_ = calls
   assert 40 <= snapshot.env_steps * 4 < 400
   np.testing.assert_array_equal(rule_vector.ravel(eta), ETA)
   assert rows[1]['frames'] == 400 and rows[1]['updates'] == 10
   rig.snapshot = (1, ETA)
   assert [row['step'] for row in rig.wait_for(4, 'end')] == [0, 0, 1, 1]
-  assert seen[1][1] is None
+  assert calls[1][1] is None
 
 
 def test_a_saved_agent_of_other_settings_is_not_used(start):
@@ -310,22 +311,22 @@ def test_a_saved_agent_of_other_settings_is_not_used(start):
                config=dataclasses.replace(CONFIG, frames=4000))
   while slow.evaluator.get_status()['frames'] < 80:
     time.sleep(0.01)
-  slow.leave()
+  slow.finish()
   rig = start(config=dataclasses.replace(CONFIG, kl_cost=0.1))
   (row,) = rig.wait_for(1, 'end')
   assert row['frames'] == 120 and row['updates'] == 3
   path = rig.evaluator._evaluations._path
   assert not os.path.exists(path)
-  rig.leave()
-  with open(path, 'wb') as f:  # What a full disk may leave.
+  rig.finish()
+  with open(path, 'wb') as f:  # A full disk may leave such a file.
     f.write(b'damaged')
   rig = start(config=dataclasses.replace(CONFIG, frames=240))
   rig.snapshot = (1, ETA)
   assert [r['step'] for r in rig.wait_for(2, 'end')] == [0, 1]
 
 
-def test_pace(monkeypatch):
-  """Threads, and pauses for what is left of the share."""
+def test_pace_sets_threads_and_pauses(monkeypatch):
+  """Pauses bring the use of all cores down to the share."""
   pauses, now = [], [100.]
   monkeypatch.setattr(time, 'monotonic', lambda: now[0])
 
@@ -345,8 +346,8 @@ def test_pace(monkeypatch):
     np.testing.assert_allclose(pauses, expected, rtol=1e-6)
 
 
-def test_works_within_its_share(start):
-  """Half of one core, so that half of its time is pause."""
+def test_an_evaluation_keeps_to_its_share_of_the_cores(start):
+  """Half of one core: half of the time is pause."""
   cores = len(os.sched_getaffinity(0))
   config = dataclasses.replace(CONFIG, share=0.5 / cores, frames=200)
   rig = start(lambda c: Flicker(c, pause_s=0.02), config=config)
@@ -356,16 +357,16 @@ def test_works_within_its_share(start):
   assert row['seconds'] > 0.5 + 4 * 0.1
 
 
-def test_a_pause_after_each_evaluation(start):
+def test_evaluations_are_separated_by_a_pause(start):
   rig = start(config=dataclasses.replace(CONFIG, pause_s=100.))
   rig.wait_for(1, 'end')
   rig.snapshot = (1, ETA)
   time.sleep(0.3)
   assert len(rig.environments) == 1
-  assert rig.leave() < 1.5
+  assert rig.finish() < 1.5
 
 
-def test_breakout(tmp_path):
+def test_an_evaluation_on_breakout(tmp_path):
   """The real game, network and rule; few frames, two environments."""
   pytest.importorskip('ale_py')
   rule = config_lib.RuleConfig()
@@ -375,11 +376,11 @@ def test_breakout(tmp_path):
   rig = Rig(tmp_path, lambda config: atari_evaluator.load_game(
       config, 'breakout', 1)[0], config, rule, eta)
   rig.wait_for(1, 'end')
-  rig.leave()
+  rig.finish()
   (row,) = rig.rows('end')
   assert row['frames'] == 240 and row['updates'] == 3
   assert row['frames_per_s'] > 0 and row['seconds'] > 0
-  # Breakout knows four actions; the agent has hardly learned anything.
+  # Breakout has four actions; after three updates the policy is near uniform.
   assert 0.9 * math.log(4) < row['policy_entropy'] <= math.log(4) + 1e-5
   assert 0.9 * math.log(30) < row['y_entropy'] <= math.log(30) + 1e-5
   assert not rig.rows('error', 'diverged')

@@ -34,7 +34,7 @@ def test_answers_equal_the_bandits_statistics(serve):
   assert served.ask('/v1/schema')[1] == bandit_facade.SCHEMA
 
 
-def test_samples_from_the_distribution(serve):
+def test_arms_are_sampled_from_the_distribution(serve):
   served = serve()
   arms = served.bandit.get_statistics()['environments']['tabular_sparse']
   counts = np.zeros(len(arms))
@@ -80,7 +80,7 @@ def test_bad_requests_get_an_error(serve, path, code, part):
   assert part in answer['error']['message']
 
 
-def test_is_read_only_by_default(serve):
+def test_the_facade_is_read_only_by_default(serve):
   served = serve()
   before = served.bandit.get_state()
   code, answer = served.report()
@@ -101,7 +101,7 @@ def test_a_report_counts_once_at_the_end_of_the_step(serve):
   assert counts()[1] == 1
   assert served.report() == (200, {'accepted': False})
   state = served.bandit.get_state()
-  # The learner goes back: what is not part of its checkpoint waits again.
+  # The learner rolls back: reports that its checkpoint lacks wait again.
   served.report(id='b')
   served.bandit.end_step(2, [], 7)
   assert counts()[1] == 2
@@ -110,7 +110,7 @@ def test_a_report_counts_once_at_the_end_of_the_step(serve):
   assert served.report(id='b') == (200, {'accepted': False})
   served.bandit.end_step(2, [], 8)
   assert counts()[1] == 2
-  # A server that was started again knows what the checkpoint knows.
+  # A restarted server knows the reports of its checkpoint.
   other = bandit_server.BanditServer(CONFIG, json.loads(json.dumps(state)))
   assert other.report_outside(
       'a', 'chain_short', 1, 0.5, 1) == outside_reports.REPEATED
@@ -152,7 +152,7 @@ def test_requests_need_the_token(serve):
     assert served.ask('/v1/health', Authorization=shown)[0] == 401
   assert served.ask('/v1/health', Authorization='Bearer ' + TOKEN)[0] == 200
   assert served.ask('/v1/health')[0] == 401
-  # Names of other hosts are fine then.
+  # With a token, names of other hosts are allowed.
   assert served.ask('/v1/health', Authorization='Bearer ' + TOKEN,
                     Host='bandit.example.org')[0] == 200
 
@@ -182,7 +182,7 @@ def test_replayed_reports_never_count_again(serve):
   assert total() == before + 10_401
   code, answer = served.report(id='first')
   assert code == 409 and 'meta_step' in answer['error']['message']
-  # A server that was started again knows it too.
+  # A restarted server refuses it too.
   other = bandit_server.BanditServer(CONFIG, json.loads(json.dumps(
       bandit.get_state())))
   assert other.report_outside(
@@ -199,7 +199,7 @@ def test_reports_of_future_meta_steps_are_refused(serve):
   assert served.report(meta_step=2) == (200, {'accepted': True})
 
 
-def test_too_many_reports_of_one_meta_step_wait(serve, monkeypatch):
+def test_too_many_reports_of_one_meta_step_are_refused(serve, monkeypatch):
   monkeypatch.setattr(outside_reports, '_MOST_WAITING', 1)
   served = serve(writable=True)
   assert served.report(id='a')[0] == 200

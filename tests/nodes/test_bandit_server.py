@@ -37,7 +37,7 @@ def test_served_probabilities_by_hand(server):
   np.testing.assert_allclose(probabilities(server), [0.5, 0.5])
   assert server.end_step(0, [report(0, 9.), report(0, 1.), report(0, 0.5),
                              report(1, 0.7)])
-  # R over the last two, N over all three.
+  # R is the mean of the last two returns, N counts all three.
   weights = np.exp((np.array([0.75, 0.7]) + 0.2 / np.sqrt([3, 1])) / 0.1)
   np.testing.assert_allclose(probabilities(server), weights / weights.sum(),
                              rtol=1e-12)
@@ -52,7 +52,7 @@ def test_served_probabilities_by_hand(server):
                              weights / weights.sum())
 
 
-def test_a_step_counts_once(server):
+def test_reports_of_a_step_count_once(server):
   reports = [report(0, 1.), report(1, 2.)]
   assert server.get_log_probabilities('chain_short')['meta_step'] == 0
   assert server.end_step(0, reports)
@@ -100,9 +100,9 @@ def test_state_survives_a_restart(server):
   state = json.loads(json.dumps(server.get_state()))
   other = bandit_server.BanditServer(CONFIG, state)
   assert other.get_state() == server.get_state()
-  for end_of in (server, other):
-    assert not end_of.end_step(11, [report(0, 1.)])
-    assert end_of.end_step(12, [report(0, 0.125)])
+  for each in (server, other):
+    assert not each.end_step(11, [report(0, 1.)])
+    assert each.end_step(12, [report(0, 0.125)])
   assert other.get_state() == server.get_state()
   assert (other.get_log_probabilities('chain_short')
           == server.get_log_probabilities('chain_short'))
@@ -119,14 +119,14 @@ def test_state_survives_a_restart(server):
     lambda s: s['bandits']['chain_short']['window'][1].__setitem__(
         0, float('nan')),
 ])
-def test_states_of_other_arms_are_refused(server, change):
+def test_states_that_do_not_fit_the_arms_are_refused(server, change):
   state = server.get_state()
   change(state)
   with pytest.raises(ValueError):
     bandit_server.BanditServer(CONFIG, state)
 
 
-def test_answers_and_state_are_plain(server):
+def test_answers_and_state_are_plain_values(server):
   server.end_step(0, [report(0, 1.)])
   for answer in (server.get_log_probabilities('chain_short'),
                  server.get_statistics(), server.get_state(),
@@ -134,7 +134,7 @@ def test_answers_and_state_are_plain(server):
     rpc.check_argument(answer)
 
 
-def test_many_callers_at_once(server):
+def test_concurrent_calls_count_each_step_once(server):
   """A step that many threads report counts once; readers see whole steps."""
   num_steps, num_callers = 60, 8
   applied, torn = [], []

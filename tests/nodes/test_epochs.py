@@ -1,4 +1,4 @@
-"""How the learner brings a run back to its last checkpoint."""
+"""The learner rolls a run back to its last checkpoint."""
 
 import time
 
@@ -25,17 +25,17 @@ def test_a_restarted_worker_rolls_the_run_back_to_the_checkpoint(start):
       run.save_parts(2)
   whole.put_step(3)
   whole.wait_for(4)
-  # Half of a step is in, and its epoch ends.
+  # The epoch ends after half of a step's gradients have arrived.
   old = run.epoch
   run.put(make_gradient(3, 0), make_gradient(3, 1))
   update = run.learner.get_update(1, meta_learner.NO_EPOCH, 0, _TIMEOUT_S)
   assert update['epoch'] != old and update['restore_step'] == 2
   assert update['eta'] is None
-  # Whoever has not heard of it yet is told at once.
+  # A worker of the old epoch gets the new one at once.
   assert run.learner.get_update(0, old, 9, _TIMEOUT_S)['epoch'] == run.epoch
   wrong = make_gradient(2, 0, values=np.full(SIZE, 1e6))
   run.put(wrong._replace(epoch=old))
-  # Asking again, for the same reason, changes nothing.
+  # A second request of the same worker changes nothing.
   again = run.learner.get_update(1, meta_learner.NO_EPOCH, 0, _TIMEOUT_S)
   assert again['epoch'] == run.epoch == update['epoch']
   for step in (2, 3):
@@ -45,7 +45,7 @@ def test_a_restarted_worker_rolls_the_run_back_to_the_checkpoint(start):
                                 whole.learner.get_eta()['eta'])
   status = run.learner.get_status()
   assert status['rollbacks'] == 1
-  # The last of them may have been too old a step as well.
+  # The last of the three may count as stale instead.
   assert (status['counters']['superseded']
           + status['counters']['stale']) == 3
   assert (status['counters']['env_steps']
@@ -55,13 +55,13 @@ def test_a_restarted_worker_rolls_the_run_back_to_the_checkpoint(start):
   assert books['inserted'] == books['received'] + books['waiting']
   assert books['received'] == sum(books[name] for name in (
       'applied', 'duplicates', 'stale', 'superseded', 'unapplied'))
-  run.save_parts(4)  # And it ends as usual, with each step once in the log.
+  run.save_parts(4)  # The run ends as usual: each step is logged once.
   run.thread.join(_TIMEOUT_S)
   assert [row['step'] for row in loggers.read_metrics(run.run_dir, 'learner')
           ] == [0, 1, 2, 3]
 
 
-def test_a_run_can_roll_back_until_its_last_checkpoint_is_whole(start):
+def test_a_run_can_roll_back_until_its_last_checkpoint_is_complete(start):
   run = start(meta_steps=2)
   for step in range(2):
     run.put_step(step)
@@ -80,7 +80,7 @@ def test_a_run_can_roll_back_until_its_last_checkpoint_is_whole(start):
   run.thread.join(_TIMEOUT_S)
   assert not run.thread.is_alive() and run.error is None
   np.testing.assert_array_equal(run.learner.get_eta()['eta'], eta)
-  # Now it is whole, and nobody brings it back.
+  # The checkpoint is complete, so the run rolls back no more.
   assert run.learner.get_update(
       1, meta_learner.NO_EPOCH, 0, _TIMEOUT_S)['finished']
   assert run.learner.get_eta()['meta_step'] == 2
@@ -96,7 +96,7 @@ def test_a_restarted_bandit_is_restored(start):
     assert time.monotonic() < deadline
     time.sleep(0.01)
   assert run.bandit.meta_step == 1
-  # Also within the call that ends a step.
+  # The bandit is also restored if it restarts within `end_step`.
   end_step, failures = run.bandit.end_step, [1]
 
   def lose_state(*args):
@@ -119,7 +119,7 @@ def test_updates_list_the_missing_shards(start):
   assert run.get_update(1, 0.)['missing'] == [0, 2]
 
 
-def test_async_restart_of_a_worker_rolls_nothing_back(start):
+def test_in_async_mode_a_restarted_worker_does_not_roll_the_run_back(start):
   run = start(mode='async', gradients_per_update=1, checkpoint_period_steps=1)
   run.put(make_gradient(0, 1))
   run.wait_for(1)
@@ -131,7 +131,7 @@ def test_async_restart_of_a_worker_rolls_nothing_back(start):
   assert update['epoch'] == epoch == run.epoch
   assert update['restore_step'] == 1
   assert run.learner.get_status()['meta_step'] == 2
-  # What a connection that broke has sent twice counts once.
+  # A gradient that a broken connection has sent twice counts once.
   run.sequence -= 1
   run.put(make_gradient(2, 1))
   while not run.learner.get_status()['counters']['duplicates']:

@@ -25,7 +25,7 @@ GOOD = b'GET /v1/health HTTP/1.1\r\nHost: localhost\r\n'
     (b'GET /' + b'a' * 5000, 431),
     (GOOD + b'A: ' + b'a' * 5000 + b'\r\n\r\n', 431)])
 def test_malformed_http_gets_an_error_and_is_closed(serve, data, code):
-  answer = serve().say(data)
+  answer = serve().send_bytes(data)
   assert answer.startswith(b'HTTP/1.1 %d ' % code), answer
   assert b'"error"' in answer and answer.count(b'HTTP/1.1') == 1
 
@@ -33,7 +33,7 @@ def test_malformed_http_gets_an_error_and_is_closed(serve, data, code):
 def test_requests_may_arrive_in_any_pieces(serve):
   served = serve()
   last = GOOD + b'Connection: close\r\n\r\n'
-  answer = served.say((GOOD + b'\r\n') * 3 + last)
+  answer = served.send_bytes((GOOD + b'\r\n') * 3 + last)
   assert answer.count(b'HTTP/1.1 200 OK') == 4
   with socket.create_connection(('127.0.0.1', served.port)) as connection:
     for i in range(len(last)):
@@ -47,23 +47,23 @@ def test_requests_may_arrive_in_any_pieces(serve):
 def test_slow_requests_are_closed(serve, monkeypatch):
   monkeypatch.setattr(facade_server, '_REQUEST_S', 0.5)
   served = serve()
-  assert served.say(GOOD).startswith(b'HTTP/1.1 408 ')
-  assert served.say(b'') == b''
+  assert served.send_bytes(GOOD).startswith(b'HTTP/1.1 408 ')
+  assert served.send_bytes(b'') == b''
 
 
-def test_too_many_connections_and_requests(serve):
+def test_too_many_connections_and_requests_are_refused(serve):
   served = serve(limits=facade_server.Limits(connections=3, requests_per_s=20))
   held = [socket.create_connection(('127.0.0.1', served.port))
           for _ in range(3)]
   while len(served.server.connections) < 3:
     time.sleep(0.01)
-  answer = served.say(GOOD + b'\r\n')
+  answer = served.send_bytes(GOOD + b'\r\n')
   assert not answer or answer.startswith(b'HTTP/1.1 503 ')
   for connection in held:
     connection.close()
   while served.server.connections:
     time.sleep(0.01)
-  answers = served.say((GOOD + b'\r\n') * 40)
+  answers = served.send_bytes((GOOD + b'\r\n') * 40)
   assert b'HTTP/1.1 429 ' in answers
   assert 18 <= answers.count(b'HTTP/1.1 200 OK') <= 30
 
@@ -73,8 +73,8 @@ def test_too_many_connections_and_requests(serve):
     (b'/v1/sample?' + b'a=1&' * 9, 400)])
 def test_odd_request_lines_get_an_error_and_no_traceback(
     serve, caplog, path, code):
-  answer = serve().say(GOOD.replace(b'/v1/health', path)
-                       + b'Connection: close\r\n\r\n')
+  answer = serve().send_bytes(GOOD.replace(b'/v1/health', path)
+                              + b'Connection: close\r\n\r\n')
   assert answer.startswith(b'HTTP/1.1 %d ' % code), answer
   assert not caplog.records
 
@@ -94,7 +94,7 @@ def test_idle_connections_make_room_for_new_ones(serve, monkeypatch):
           for _ in range(3)]
   while len(served.server.connections) < 3:
     time.sleep(0.01)
-  held[0].sendall(GOOD[:20])  # A request that never ends is no activity.
+  held[0].sendall(GOOD[:20])  # An unfinished request is no activity.
   time.sleep(0.5)
   assert served.ask('/v1/health')[0] == 200
   assert held[0].recv(65536).startswith(b'HTTP/1.1 408 ')
@@ -103,7 +103,7 @@ def test_idle_connections_make_room_for_new_ones(serve, monkeypatch):
     connection.close()
 
 
-def test_busy_connections_of_a_full_server_are_closed_in_turn(serve):
+def test_a_full_server_closes_connections_after_an_answer(serve):
   served = serve(limits=facade_server.Limits(connections=1))
   with socket.create_connection(('127.0.0.1', served.port),
                                 timeout=5) as connection:
@@ -116,11 +116,12 @@ def test_busy_connections_of_a_full_server_are_closed_in_turn(serve):
 
 def test_an_upgrade_is_ignored(serve):
   """As HTTP/1.1 allows; Java's client asks for HTTP/2 in this way."""
-  answer = serve().say(GOOD + b'Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n')
+  answer = serve().send_bytes(
+      GOOD + b'Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n')
   assert answer.startswith(b'HTTP/1.1 200 ') and answer.count(b'HTTP/1.1') == 1
 
 
-def test_unread_answers_fill_no_memory(serve):
+def test_unread_answers_do_not_fill_memory(serve):
   served = serve()
   head = GOOD.replace(b'health', b'schema') + b'\r\n'
   with socket.create_connection(('127.0.0.1', served.port)) as connection:
@@ -139,7 +140,7 @@ def test_late_readers_get_every_answer(serve):
   served = serve(limits=facade_server.Limits(requests_per_s=1e9))
   head = GOOD.replace(b'health', b'schema') + b'\r\n'
   last = head.replace(b'\r\n\r\n', b'\r\nConnection: close\r\n\r\n')
-  one = served.say(last).replace(b'Connection: close\r\n', b'')
+  one = served.send_bytes(last).replace(b'Connection: close\r\n', b'')
   requests = (1 << 25) // len(one)  # More than the system's buffers hold.
   received = bytearray()
   with socket.create_connection(('127.0.0.1', served.port)) as connection:

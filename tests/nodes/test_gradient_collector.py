@@ -1,4 +1,4 @@
-"""Which messages become part of a meta-step, one by one."""
+"""Which gradients become part of a meta-step."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def make_gradient(shard_id, epoch=EPOCH, meta_step=STEP, sequence=0):
 
 
 def collect(gradients, **run):
-  """What is taken of these messages, and the counts."""
+  """Returns the gradients that the collector takes, and its counts."""
   queue = gradient_queue.LocalGradientQueue(len(gradients))
   for gradient in gradients:
     assert queue.put(gradient, 1.)
@@ -28,8 +28,8 @@ def collect(gradients, **run):
 
 
 @pytest.mark.parametrize('mode', ['sync', 'async'])
-def test_gradients_of_an_epoch_that_is_over_are_dropped(mode):
-  """Even of the right meta-step, and of a shard that is still missing."""
+def test_gradients_of_other_epochs_are_dropped(mode):
+  """Even those of the right meta-step and of a shard that is missing."""
   good = [make_gradient(i) for i in range(learner_testing.NUM_SHARDS)]
   taken, counts = collect([make_gradient(0, epoch=EPOCH - 1), *good[1:],
                            make_gradient(2, epoch=EPOCH + 1), good[0]],
@@ -40,7 +40,7 @@ def test_gradients_of_an_epoch_that_is_over_are_dropped(mode):
       2, learner_testing.NUM_SHARDS + 2)
 
 
-def test_the_order_of_arrival_does_not_matter():
+def test_gradients_are_returned_in_the_order_of_shards():
   gradients = [make_gradient(i) for i in (2, 0, 3, 1)]
   taken, _ = collect(gradients)
   assert [g.shard_id for g in taken] == [0, 1, 2, 3]

@@ -58,10 +58,10 @@ def test_messages_arrive_whole_in_order_and_once(ends):
   assert reader.get(0.1) is None
 
 
-def test_a_full_queue_refuses_and_loses_nothing(ends):
+def test_a_full_queue_refuses_messages_and_loses_none(ends):
   writer, reader = ends
   put = 0
-  # A reader may hold a few on its way; beyond that nothing fits.
+  # The reader may have fetched a few already; beyond that nothing fits.
   while writer.put(make_gradient(put), 0.3):
     put += 1
     assert put < 20
@@ -73,14 +73,14 @@ def test_a_full_queue_refuses_and_loses_nothing(ends):
   assert reader.get(0.1) is None
 
 
-def test_a_writer_in_the_readers_process_needs_no_server():
+def test_a_reader_takes_gradients_of_its_own_process_without_a_server():
   for writer, reader in make_reverb():
     for i in range(3):
       assert writer.put(make_gradient(i), 5.)
     received = [reader.get(5.).shard_id]
     while not reader.put(make_gradient(10), 0.1):
       received.append(reader.get(5.).shard_id)
-    # What has just left the queue is counted when it has come in.
+    # A message that has left the server is counted when it arrives.
     deadline = time.monotonic() + 5.
     while (books := reader.books()).inserted != (
         len(received) + books.held + books.waiting):

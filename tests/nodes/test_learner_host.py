@@ -19,7 +19,7 @@ from tests.nodes import learner_testing
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
-# Runs in processes of their own: the number of devices is fixed at the start.
+# Runs in its own processes: the number of devices is fixed when JAX starts.
 _SCRIPT = '''
 import json, os, sys, threading
 import jax
@@ -86,7 +86,7 @@ class Failing:
 
 
 def run(config, path, stop_step=None, dies_after=None):
-  """The learner, and as many others as there are workers."""
+  """Runs the learner and all workers in threads; returns the learner."""
   stop = threading.Event()
   queue = gradient_queue.LocalGradientQueue(2 * len(config.shards()))
   bandit = bandit_server.BanditServer(config)
@@ -107,7 +107,7 @@ def run(config, path, stop_step=None, dies_after=None):
             path, stop).run()
         return
       except Killed:
-        target = queue  # The next life, without shards.
+        target = queue  # The restarted worker has no shards yet.
 
   threads = [threading.Thread(target=work, args=(i,))
              for i in range(config.run.num_workers)]
@@ -167,11 +167,11 @@ def _start(root, devices):
 
 
 @pytest.mark.skipif(
-    jax.__version_info__ >= (0, 5), reason='the promise of bits is that of the '
-    'pinned JAX')
-def test_eight_devices_of_the_learner_give_the_numbers_of_the_embedded_path(
+    jax.__version_info__ >= (0, 5), reason='only the pinned JAX promises equal '
+    'bits')
+def test_eight_devices_of_the_learner_give_the_eta_of_the_embedded_path(
     tmp_path):
-  """Alone; stopped with workers and resumed without; and after a death."""
+  """Without workers; resumed without workers; after a worker has died."""
   results = {}
   for process in [_start(tmp_path, devices) for devices in (8, 1)]:
     out, err = process.communicate(timeout=400)
@@ -184,7 +184,7 @@ def test_eight_devices_of_the_learner_give_the_numbers_of_the_embedded_path(
     assert found == [step, eta], name
 
 
-def test_without_a_speed_the_learner_has_no_worker(tmp_path):
+def test_without_learner_speed_the_learner_has_no_worker(tmp_path):
   bandit, stop = learner_testing.FakeBandit(), threading.Event()
   learner = learner_host.make_learner(
       learner_testing.make_config(), gradient_queue.LocalGradientQueue(1),

@@ -36,14 +36,14 @@ class Metrics(NamedTuple):
 
 
 def make_fake_shard(config, environment, num_lifetimes, platform):
-  """Its gradient says what it was called with, its state counts windows."""
+  """A shard whose gradient is its arguments and whose state counts windows."""
   del config, environment, platform
 
   def advance(eta, arm_log_probs, state, shard_id, meta_step):
-    seen = [eta[0], arm_log_probs[0], shard_id.seed, shard_id.shard_id,
+    arguments = [eta[0], arm_log_probs[0], shard_id.seed, shard_id.shard_id,
             shard_id.first_slot, shard_id.kind_lifetimes, meta_step,
             state['windows'][0]]
-    gradient = jax.numpy.stack([jax.numpy.float32(x) for x in seen])
+    gradient = jax.numpy.stack([jax.numpy.float32(x) for x in arguments])
     return gradient, {'windows': state['windows'] + 1}, Metrics(
         state['windows'])
 
@@ -52,7 +52,7 @@ def make_fake_shard(config, environment, num_lifetimes, platform):
 
 
 class FakeLearner:
-  """At `meta_step`, until told otherwise."""
+  """A learner that stays at `meta_step` until the test changes it."""
 
   def __init__(self):
     self.changed = threading.Condition()
@@ -94,7 +94,7 @@ class FakeLearner:
 
 
 class FakeBandit:
-  """At the learner's step unless `offset` says otherwise."""
+  """A bandit at the learner's step plus `offset`."""
 
   def __init__(self, learner):
     self.learner, self.offset, self.lost = learner, 0, False
@@ -106,7 +106,7 @@ class FakeBandit:
 
 
 class Rig:
-  """A worker at work in a thread of its own, with all shards."""
+  """A worker in its own thread, with all shards or the given ones."""
 
   def __init__(self, run_dir, config, checkpoint=None, capacity=100,
                shards=None):
@@ -142,7 +142,7 @@ class Rig:
     assert not self.thread.is_alive()
 
   def saved(self, meta_step):
-    """Step and windows of each shard's part."""
+    """Commits the parts; returns the checkpoint, and (step, windows) each."""
     assert [s for s, _ in self.learner.parts] == [meta_step] * 4
     checkpoint = checkpointing.commit(
         self.run_dir, meta_step, [r for _, r in self.learner.parts], kept=3)
@@ -159,7 +159,7 @@ class Rig:
 @pytest.fixture
 def start(tmp_path, monkeypatch):
   monkeypatch.setattr(lifetime, 'make_shard', make_fake_shard)
-  # What is kept on disk is known by its configuration: not by its function.
+  # Stored programs are found by configuration, so that a fake would match.
   monkeypatch.setattr(traced_programs, 'traced', lambda shard, *args: shard)
   monkeypatch.setattr(lifetime_worker, '_WAIT_S', 0.2)
   rigs = []
@@ -191,7 +191,7 @@ def test_one_gradient_per_shard_and_step(start):
     rig.learner.set(meta_step=step + 1)
 
 
-def test_ends_with_the_learner_and_saves(start):
+def test_the_worker_saves_and_ends_with_the_learner(start):
   rig = start()
   rig.take(4)
   rig.learner.set(meta_step=1)
@@ -206,7 +206,7 @@ def test_ends_with_the_learner_and_saves(start):
   assert rig.saved(2)[1] == [(2, 2)] * 4
 
 
-def test_saves_once_what_is_asked_for_and_goes_on(start):
+def test_a_requested_checkpoint_is_saved_once_and_training_continues(start):
   rig = start()
   rig.take(4)
   rig.learner.set(meta_step=1, save_meta_step=1)
@@ -242,13 +242,13 @@ def test_a_full_queue_delays_the_worker_and_loses_nothing(start):
   assert [g.shard_id for g in rig.take(4)] == [0, 1, 2, 3]
 
 
-def test_waits_for_a_bandit_at_the_learners_step(start):
+def test_the_worker_waits_for_a_bandit_at_the_learners_step(start):
   rig = start()
   rig.take(4)
   rig.bandit.offset = 1
   rig.learner.set(meta_step=1)
   assert rig.queue.get(0.5) is None
-  rig.bandit.offset, rig.bandit.lost = 0, True  # Started again, knows nothing.
+  rig.bandit.offset, rig.bandit.lost = 0, True  # Restarted, empty.
   assert rig.queue.get(0.5) is None
   rig.bandit.lost = False
   assert [g.meta_step for g in rig.take(4)] == [1] * 4
@@ -269,10 +269,10 @@ def test_a_new_epoch_reloads_the_shards(start):
     assert {g.epoch for g in again} == {88}
     assert [g.meta_step for g in again] == [step] * 4
     rig.learner.set(meta_step=step + 1)
-  for old, new in zip(before, again):  # Of the same step, the same numbers.
+  for old, new in zip(before, again):  # The same step gives the same.
     np.testing.assert_array_equal(old.gradient_sum, new.gradient_sum)
   rig.take(4)
-  rig.learner.set(epoch=99, meta_step=0, restore_step=-1)  # To birth.
+  rig.learner.set(epoch=99, meta_step=0, restore_step=-1)  # Anew.
   np.testing.assert_array_equal(rig.take(4)[0].gradient_sum[-2:], [0, 0])
 
 
@@ -288,7 +288,7 @@ def test_lost_gradients_are_sent_again(start):
   assert sequence[:6] == list(range(6)) and sequence == sorted(set(sequence))
 
 
-def test_a_full_disk_costs_only_the_checkpoint(
+def test_a_full_disk_gives_up_only_the_checkpoint(
     start, monkeypatch):
   def fail(*args):
     raise OSError(28, 'No space left on device')
@@ -314,7 +314,7 @@ def test_a_step_other_than_the_learners_is_an_error(start):
 
 def test_async_mode_does_not_wait(start):
   rig = start(mode='async', capacity=4)
-  rig.bandit.offset = 7  # Of no matter.
+  rig.bandit.offset = 7  # Ignored in async mode.
   windows = [g.gradient_sum[-2] for g in rig.take(12)]
   assert windows == [0] * 4 + [1] * 4 + [2] * 4
   rig.learner.set(meta_step=9)
@@ -384,7 +384,7 @@ def embedded():
     yield run
 
 
-def test_eta_is_the_same_after_a_stop_anywhere(embedded, tmp_path):
+def test_eta_is_the_same_after_stops_and_resumes(embedded, tmp_path):
   whole = embedded(tmp_path / 'whole')
   assert whole['meta_step'] == 8
   stops = []

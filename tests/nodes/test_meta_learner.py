@@ -34,7 +34,7 @@ def test_order_of_arrival_does_not_change_eta(start):
       run.wait_for(step + 1)
     etas.append(run.learner.get_eta()['eta'])
   np.testing.assert_array_equal(*etas)
-  # The numbers are such that another order would have been another sum.
+  # With these numbers, another order gives another sum.
   sums = [np.sum([make_gradient(0, i).gradient_sum for i in order], axis=0,
                  dtype=np.float32) for order in ([0, 1, 2, 3], [3, 1, 0, 2])]
   assert np.any(sums[0] != sums[1])
@@ -90,10 +90,10 @@ def test_the_bandit_is_updated_before_the_workers(start):
            [0, 2, 0, 'chain_short', 2, 2.25],
            [0, 3, 1, 'chain_short', 8, 3.5]]),
       (1, [])]
-  assert run.bandit.published == [0, 1]  # Workers saw the old eta yet.
+  assert run.bandit.published == [0, 1]  # Workers still had the old eta.
 
 
-def test_a_slow_step_names_the_missing_shards(start):
+def test_a_step_that_times_out_names_the_missing_shards(start):
   run = start(step_timeout_s=0.2)
   run.put(make_gradient(0, 0), make_gradient(0, 2))
   run.thread.join(_TIMEOUT_S)
@@ -113,7 +113,7 @@ def test_get_update_returns_after_its_timeout(start):
 
 
 def test_a_failing_bandit_leaves_eta_before_the_step(start):
-  """A checkpoint then has eta and the bandit of before the step."""
+  """A checkpoint then has the eta and the bandit from before the step."""
   run = start()
   begin = run.learner.get_eta()['eta']
 
@@ -124,7 +124,7 @@ def test_a_failing_bandit_leaves_eta_before_the_step(start):
   run.put_step(0)
   run.thread.join(_TIMEOUT_S)
   assert 'away' in str(run.error)
-  run.drop_saved_parts()
+  run.save_last_parts()
   checkpoint = checkpointing.latest(run.run_dir)
   assert checkpoint.meta_step == 0
   resumed = meta_learner.MetaLearner(
@@ -132,15 +132,15 @@ def test_a_failing_bandit_leaves_eta_before_the_step(start):
   np.testing.assert_array_equal(resumed.get_eta()['eta'], begin)
 
 
-# The end.
+# The end of a run.
 
 
-def test_finishes_with_a_whole_checkpoint(start):
+def test_a_run_ends_with_a_complete_checkpoint(start):
   run = start(meta_steps=2)
   for step in range(2):
     run.put_step(step)
     update = run.wait_for(step + 1)
-  # The workers stay until the last checkpoint is whole.
+  # The workers stay until the last checkpoint is complete.
   assert not update['go_on'] and not update['finished']
   while run.wait_for(2)['save_meta_step'] != 2:
     time.sleep(0.01)
@@ -169,17 +169,17 @@ def test_a_stop_freezes_eta(start):
   halt = {'meta_step': 1, 'epoch': run.epoch}
   assert run.learner.stop_training() == halt == run.learner.stop_training()
   run.put_step(1, [1, 2, 3])
-  run.drop_saved_parts()
+  run.save_last_parts()
   run.thread.join(_TIMEOUT_S)
   assert not run.thread.is_alive() and run.error is None
-  # Whoever waits for a step that will not come is told at once.
+  # A request for a step that will not come is answered at once.
   update = run.get_update(2)
   assert update['finished'] and update['meta_step'] == 1
   np.testing.assert_array_equal(update['eta'], eta)
   assert checkpointing.latest(run.run_dir).meta_step == 1
 
 
-def test_resumes_to_the_same_eta(start):
+def test_a_resumed_run_gives_the_same_eta(start):
   whole = start('whole', meta_steps=4)
   first = start('first', meta_steps=4)
   for step in range(4):
@@ -188,7 +188,7 @@ def test_resumes_to_the_same_eta(start):
   for step in range(2):
     first.put_step(step)
     first.wait_for(step + 1)
-  first.put(make_gradient(0, 0))  # A stale one, to be counted over.
+  first.put(make_gradient(0, 0))  # Stale; its count survives.
   while not first.learner.get_status()['counters']['stale']:
     time.sleep(0.01)
   first.finish()
@@ -223,7 +223,7 @@ def test_initial_rule_sets_eta(start, tmp_path):
       2 * NUM_SHARDS)
   np.testing.assert_allclose(first.wait_for(1)['eta'], moved.eta, rtol=1e-6)
   first.finish()
-  os.remove(path)  # Whoever goes on does not want it.
+  os.remove(path)  # A resumed run does not read it.
   second = start('first', checkpointing.latest(first.run_dir),
                  initial_rule=path)
   np.testing.assert_array_equal(second.learner.get_eta()['eta'],
@@ -250,12 +250,12 @@ def test_a_rule_that_sees_the_policy_can_begin_with_a_rule_that_does_not(
     np.testing.assert_array_equal(mine, other)
 
 
-def test_a_periodic_checkpoint_asks_for_its_parts_until_it_is_whole(start):
+def test_a_periodic_checkpoint_requests_its_parts_until_it_is_complete(start):
   run = start(checkpoint_period_steps=1, meta_steps=5)
   run.put_step(0)
   assert run.wait_for(1)['save_meta_step'] == 1
   run.put_step(1)
-  assert run.wait_for(2)['save_meta_step'] == 1  # Not whole yet.
+  assert run.wait_for(2)['save_meta_step'] == 1  # Not complete.
   for name in meta_learner.shard_parts(run.config):
     record = checkpointing.write_part(run.run_dir, 1, name, b'shard')
     about = record.name, record.sha256, record.size
@@ -269,7 +269,7 @@ def test_a_periodic_checkpoint_asks_for_its_parts_until_it_is_whole(start):
 # Asynchronous.
 
 
-def test_async_updates_on_every_g_gradients_and_the_books_balance(start):
+def test_async_mode_updates_on_every_g_gradients_and_counts_all(start):
   """inserted = applied + dropped + still in the queue."""
   run = start(mode='async', gradients_per_update=3, max_staleness=1,
               meta_steps=3)
@@ -279,7 +279,7 @@ def test_async_updates_on_every_g_gradients_and_the_books_balance(start):
     inserted.append(shard_id)
     run.put(make_gradient(meta_step, shard_id, ended=(0,)))
 
-  for shard_id in (2, 2, 2):  # Whatever their shard.
+  for shard_id in (2, 2, 2):  # Of any shard.
     put(0, shard_id)
   run.wait_for(1)
   for meta_step, shard_id in ((1, 0), (0, 1), (1, 3)):  # One step old: fine.

@@ -63,7 +63,7 @@ def test_too_many_cases_in_a_row_end_the_run_with_a_file(
   assert os.path.exists(tmp_path / 'eta.npz')
 
 
-def test_cases_now_and_then_do_not_end_the_run(tmp_path):
+def test_cases_that_are_not_in_a_row_do_not_end_the_run(tmp_path):
   rig = run(tmp_path, 2, [True, False, True, False])
   assert rig.error is None
   assert rig.learner.get_status()['meta_step'] == 4
@@ -81,6 +81,6 @@ def test_an_overflowing_sum_does_not_change_eta(tmp_path):
 
 
 @pytest.mark.parametrize('bad', [0, -1])
-def test_the_limit_is_a_count(bad):
+def test_the_limit_must_be_positive(bad):
   with pytest.raises(ValueError, match='run.not_finite_limit'):
     learner_testing.make_config(not_finite_limit=bad)

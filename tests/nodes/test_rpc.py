@@ -14,7 +14,7 @@ from lpg_distributed.nodes import rpc
 
 
 class _Node:
-  """What is served."""
+  """A node that Courier serves."""
 
   def __init__(self):
     self.calls = 0
@@ -73,7 +73,7 @@ def test_an_error_of_the_method_is_raised_at_once(served):
     make_client(served[1]).fail()
 
 
-def test_gives_up_on_a_node_that_is_away():
+def test_a_call_to_an_absent_node_fails_after_its_patience():
   client = make_client(portpicker.pick_unused_port(), patience_s=0.5,
                        call_timeout=0.2)
   with pytest.raises(rpc.RpcError, match='did not answer echo'):
@@ -81,7 +81,7 @@ def test_gives_up_on_a_node_that_is_away():
   assert client.num_retries > 0
 
 
-def test_stops_waiting_when_the_program_stops():
+def test_a_call_ends_when_the_program_stops():
   stop = threading.Event()
   stop.set()
   client = make_client(portpicker.pick_unused_port(), stop, patience_s=60.,
@@ -91,7 +91,7 @@ def test_stops_waiting_when_the_program_stops():
 
 
 def test_calls_end_if_couriers_time_limit_fails(monkeypatch):
-  """Courier's does not hold after the system's clock was set back."""
+  """Courier's limit fails after the system's clock was set back."""
   monkeypatch.setattr(rpc, '_LATE_S', 0.1)
   raw = courier.Client(f'localhost:{portpicker.pick_unused_port()}')
   client = rpc.Client(raw, 'node', threading.Event(), 0.5, 0.2)
@@ -101,8 +101,8 @@ def test_calls_end_if_couriers_time_limit_fails(monkeypatch):
   assert time.monotonic() - begin < 30. and client.num_retries > 0
 
 
-class _Deaf:
-  """A client whose calls are never answered, or only at first."""
+class _SilentClient:
+  """A client whose first calls are answered, if `answers`, and no others."""
 
   def __init__(self, answers=0):
     self._answers = answers
@@ -124,14 +124,14 @@ def _seconds_to_stop(client, stop):
   return time.monotonic() - begin
 
 
-def test_a_node_that_never_answered_is_not_waited_for_at_the_end():
-  """Nodes ignored SIGTERM for 45 s, until they were killed."""
+def test_a_stop_does_not_wait_for_a_node_that_never_answered():
+  """Otherwise nodes would ignore SIGTERM until they are killed."""
   stop = threading.Event()
-  client = rpc.Client(_Deaf(), 'node', stop, 60., 30.)
+  client = rpc.Client(_SilentClient(), 'node', stop, 60., 30.)
   assert _seconds_to_stop(client, stop) < 10.
 
 
-def test_a_real_peer_that_is_out_of_reach_is_not_waited_for_at_the_end():
+def test_a_stop_does_not_wait_for_a_real_peer_out_of_reach():
   stop = threading.Event()
   with socket.create_server(('127.0.0.1', 0)) as hole:  # Never accepts.
     client = rpc.Client(
@@ -140,9 +140,9 @@ def test_a_real_peer_that_is_out_of_reach_is_not_waited_for_at_the_end():
     assert _seconds_to_stop(client, stop) < 10.
 
 
-def test_a_node_that_has_answered_gets_its_time():
-  """It may be saving; what it is told at the end counts."""
+def test_a_stop_waits_for_a_node_that_has_answered():
+  """It may be saving, and the last calls to it count."""
   stop = threading.Event()
-  client = rpc.Client(_Deaf(answers=1), 'node', stop, 60., 2.)
+  client = rpc.Client(_SilentClient(answers=1), 'node', stop, 60., 2.)
   assert client.echo(3) == 3
   assert _seconds_to_stop(client, stop) >= 4.

@@ -1,4 +1,4 @@
-"""What a run logs: a row per meta-step, and p(alpha|E) some of the time."""
+"""A run logs a row per meta-step, and p(alpha|E) of some meta-steps."""
 
 import math
 
@@ -40,7 +40,7 @@ def test_preferences_are_logged_at_most_200_times(tmp_path):
   assert len(list(loggers.read_metrics(str(tmp_path), 'learner'))) == 450
 
 
-def test_a_resume_repeats_no_step(tmp_path):
+def test_a_resumed_run_logs_each_step_once(tmp_path):
   config = make_config(4)
   state = bandit_server.BanditServer(config).get_state()
   for resume_step in (0, 2):

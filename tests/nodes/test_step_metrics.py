@@ -38,7 +38,7 @@ def test_fields_are_those_of_the_shards():
   assert set(make_gradient(0).metrics) == set(lifetime.ShardMetrics._fields)
 
 
-def test_encoded_as_plain_json():
+def test_metrics_are_encoded_as_plain_json():
   names = lifetime.ShardMetrics._fields
   metrics = lifetime.ShardMetrics(**{
       name: np.array([True, False]) if name == 'reported' else
@@ -71,7 +71,7 @@ def test_means_by_environment():
       make_gradient(2, policy_entropy=[0.9])], SPECS)
   assert row['entropy/chain_short'] == pytest.approx(0.3)
   assert row['entropy/random_small'] == pytest.approx(0.9)
-  assert row['kl/chain_short'] == pytest.approx(1.5)  # Of those finite.
+  assert row['kl/chain_short'] == pytest.approx(1.5)  # Finite ones.
   for name, value in (('y_entropy', 3.), ('pi_hat_square', 1.),
                       ('y_hat_square', 2.), ('loss', -1.)):
     assert row[f'{name}/chain_short'] == value
@@ -90,7 +90,7 @@ def test_the_return_is_the_mean_over_complete_lifetimes():
   assert 'return/random_small' not in row
 
 
-def test_the_return_of_episodes_is_weighed_by_their_number():
+def test_episode_returns_are_weighted_by_the_number_of_episodes():
   row = step_metrics.summarise([
       make_gradient(0, window_return_sum=[6., 0.], window_episodes=[3, 0]),
       make_gradient(1, window_return_sum=[-2., 1.], window_episodes=[1, 1]),
@@ -99,7 +99,7 @@ def test_the_return_of_episodes_is_weighed_by_their_number():
   assert 'episode_return/random_small' not in row
 
 
-def test_means_over_nothing_are_left_out():
+def test_means_of_no_values_are_left_out():
   row = step_metrics.summarise([make_gradient(2, loss=[math.nan])], SPECS)
   assert 'loss/random_small' not in row
   assert not any(name.endswith('chain_short') for name in row)

@@ -26,8 +26,8 @@ CONFIG = config_lib.Config(
 
 
 @pytest.fixture(scope='module')
-def kept(tmp_path_factory):
-  """The name and content of a file that was made once."""
+def stored(tmp_path_factory):
+  """Name and content of the file of a program."""
   path = tmp_path_factory.mktemp('kept')
   with compilation_cache(path):
     traced_programs.traced(make(), CONFIG, KIND, LIFETIMES)
@@ -44,10 +44,10 @@ def compilation_cache(path):
 
 
 @pytest.fixture
-def directory(tmp_path, kept):
-  """The directory of compiled programs, with that file in it."""
+def directory(tmp_path, stored):
+  """A directory of compiled programs that has that file."""
   (tmp_path / 'traced').mkdir()
-  (tmp_path / 'traced' / kept[0]).write_bytes(kept[1])
+  (tmp_path / 'traced' / stored[0]).write_bytes(stored[1])
   with compilation_cache(tmp_path):
     yield tmp_path
 
@@ -64,7 +64,7 @@ def untraceable(shard):
 
 
 def two_windows(shard, devices=None):
-  """Everything that comes out of two windows of two shards, as leaves."""
+  """All results of two windows of two shards."""
   shards = device_shards.DeviceShards(shard, devices or jax.devices()[:1])
   eta = rule_vector.ravel(rule_vector.init(CONFIG.rule, jax.random.PRNGKey(1)))
   arms = np.zeros(len(CONFIG.agents[KIND].arms), np.float32)
@@ -86,16 +86,16 @@ def assert_same(found, expected):
     np.testing.assert_array_equal(a, b)
 
 
-def use_what_is_kept(config=CONFIG):
+def load_stored(config=CONFIG):
   return traced_programs.traced(untraceable(make(config)), config, KIND,
                                 LIFETIMES)
 
 
 @pytest.mark.usefixtures('directory')
-def test_same_numbers_without_tracing():
+def test_a_stored_program_gives_the_same_numbers():
   expected = two_windows(make())
   assert np.ptp(np.asarray(expected[1][0])) > 0.
-  assert_same(two_windows(use_what_is_kept()), expected)
+  assert_same(two_windows(load_stored()), expected)
 
 
 def changed(group, **fields):
@@ -115,54 +115,54 @@ def changed_agent(**fields):
     changed('outer', td_lambda=0.5), changed_agent(kl_costs=(7.,)),
     changed_agent(lifetime_env_steps=5000),
     changed('run', matmul_precision='high')])
-def test_another_configuration_is_another_program(config):
+def test_another_configuration_is_traced_again(config):
   with pytest.raises(AssertionError, match='traced again'):
-    use_what_is_kept(config)
+    load_stored(config)
 
 
 @pytest.mark.usefixtures('directory')
-def test_other_code_is_another_program(monkeypatch):
+def test_other_code_is_traced_again(monkeypatch):
   monkeypatch.setattr(traced_programs, '_fingerprint_of_code', lambda: 'x')
   with pytest.raises(AssertionError, match='traced again'):
-    use_what_is_kept()
+    load_stored()
 
 
 @pytest.mark.usefixtures('directory')
-def test_another_platform_is_another_program():
+def test_another_platform_is_traced_again():
   with pytest.raises(AssertionError, match='traced again'):
     traced_programs.traced(untraceable(make()), CONFIG, KIND, LIFETIMES, 'tpu')
 
 
 @pytest.mark.usefixtures('directory')
-def test_unrelated_settings_share_a_program():
-  use_what_is_kept(changed('run', seed=5, num_workers=1, meta_steps=3))
+def test_configurations_with_other_run_settings_share_a_program():
+  load_stored(changed('run', seed=5, num_workers=1, meta_steps=3))
 
 
 @pytest.mark.parametrize('damage', [
     lambda data: b'', lambda data: b'x' * 100,
     lambda data: data[:len(data) // 2]])
-def test_a_damaged_file_is_not_used(directory, kept, damage):
-  (directory / 'traced' / kept[0]).write_bytes(damage(kept[1]))
+def test_a_damaged_file_is_not_used(directory, stored, damage):
+  (directory / 'traced' / stored[0]).write_bytes(damage(stored[1]))
   with pytest.raises(AssertionError, match='traced again'):
-    use_what_is_kept()
+    load_stored()
 
 
-def test_a_damaged_file_is_made_again(directory, kept):
-  file = directory / 'traced' / kept[0]
+def test_a_damaged_file_is_replaced(directory, stored):
+  file = directory / 'traced' / stored[0]
   file.write_bytes(b'')
   traced_programs.traced(make(), CONFIG, KIND, LIFETIMES)
   assert file.stat().st_size > 10_000
-  use_what_is_kept()
+  load_stored()
 
 
-def test_a_directory_that_cannot_be_written(tmp_path):
+def test_programs_are_traced_if_they_cannot_be_stored(tmp_path):
   (tmp_path / 'traced').write_text('')  # Where the directory would be.
   with compilation_cache(tmp_path):
     shard = traced_programs.traced(make(), CONFIG, KIND, LIFETIMES)
   assert shard.advance is not make().advance
 
 
-def test_without_a_directory():
+def test_without_a_directory_nothing_is_stored():
   shard = make()
   with compilation_cache(None):
     assert traced_programs.traced(shard, CONFIG, KIND, LIFETIMES) is shard
@@ -180,7 +180,7 @@ print('equal')
 """
 
 
-def test_on_two_devices(directory):
+def test_a_stored_program_gives_the_same_numbers_on_two_devices(directory):
   script = _ON_DEVICES.replace('__DIRECTORY__', repr(str(directory)))
   environment = {
       **os.environ, 'JAX_PLATFORMS': 'cpu',
