@@ -193,6 +193,23 @@ def check_addresses() -> None:
         'unlimited')
 
 
+def check_interpreter() -> None:
+  """Refuses to go on if Python does not know the path of its own program.
+
+  Nodes run the same interpreter. Python finds no path if it was started under
+  a bare name, such as `python`, that is not in PATH.
+
+  Raises:
+    SettingsError: the message is one line.
+  """
+  if not sys.executable:
+    raise global_settings.SettingsError(
+        'Python does not know the path of its own program, since it was '
+        f'started as {sys.orig_argv[0]!r} and PATH is '
+        f'{os.environ.get("PATH", "not set")!r}; allowed: a PATH that has it, '
+        'or its full path on the command line')
+
+
 def _warn_of_unused(wanted: Mapping[str, str]) -> None:
   removed = [f'{name}={os.environ[name]}' for name in global_settings.REMOVED
              if name in os.environ]
@@ -213,8 +230,10 @@ def ensure(variables: Mapping[str, str], here: bool = True) -> None:
     here: whether JAX is used on this host and so must start here.
 
   Raises:
-    SettingsError: JAX does not start under the user's settings or limits.
+    SettingsError: JAX does not start under the user's settings or limits, or
+      the path of the interpreter is unknown.
   """
+  check_interpreter()
   if here:
     check_addresses()
   wanted = environment(variables)

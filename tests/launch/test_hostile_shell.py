@@ -25,7 +25,7 @@ SETTINGS = {
     'JAX_DEBUG_NANS': '1', 'JAX_DISABLE_JIT': '1',
     'XLA_FLAGS': '--xla_cpu_enable_fast_math=false',
     'PYTHONOPTIMIZE': '2', 'PYTHONIOENCODING': 'ascii', 'LC_ALL': 'C',
-    'TERM': 'no-such-terminal'}
+    'TERM': 'no-such-terminal', 'PATH': ''}
 
 
 def launch(tmp_path, ignored=(), closed=(), settings=(), overrides=(),

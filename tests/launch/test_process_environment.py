@@ -109,14 +109,14 @@ print(json.dumps(dict(os.environ)))
 '''
 
 
-def run_command(tmp_path, **variables):
+def run_command(tmp_path, name=sys.executable, **variables):
   (tmp_path / 'jax.py').write_text(FAKE_JAX)
   (tmp_path / 'a_command.py').write_text(COMMAND)
   base = {k: v for k, v in os.environ.items()
           if k not in (*process_environment.WORKER, 'LPG_ENVIRONMENT_SET')}
   return subprocess.run(
-      [sys.executable, '-m', 'a_command'], capture_output=True, text=True,
-      check=False, cwd=tmp_path, env={
+      [name, '-m', 'a_command'], executable=sys.executable,
+      capture_output=True, text=True, check=False, cwd=tmp_path, env={
           **base, 'PYTHONPATH': f'{process_environment.root()}:{tmp_path}',
           **variables})
 
@@ -159,6 +159,16 @@ def test_too_few_addresses_are_refused(monkeypatch):
     process_environment.ensure(process_environment.WORKER)
   monkeypatch.setattr(resource, 'getrlimit', lambda kind: (unlimited,) * 2)
   process_environment.check_addresses()
+
+
+def test_an_interpreter_without_a_path_is_refused(tmp_path):
+  """Started as `python` with an empty PATH, commands ended in a traceback."""
+  done = run_command(tmp_path, name='python', PATH='')
+  assert done.returncode == 2 and done.stdout == ''
+  assert done.stderr == (
+      'error: Python does not know the path of its own program, since it was '
+      "started as 'python' and PATH is ''; allowed: a PATH that has it, or its "
+      'full path on the command line\n')
 
 
 def test_the_installed_jax_is_asked_as_the_fake_one_is():
