@@ -278,11 +278,11 @@ def test_meta_test(rule, tmp_path):
   by_name, loaded = (test(r, seeds=(0,), directory=str(tmp_path / 'again'))
                      for r in (name, lpg.load_rule(name)))
   np.testing.assert_array_equal(by_name.final_returns, loaded.final_returns)
-  with pytest.raises(errors.UserError, match='is of another job'):
+  with pytest.raises(errors.UserError, match='belongs to another job'):
     test('a2c', directory=agents.directory)
   with pytest.raises(errors.UserError, match="no rule 'ppo'"):
     test('ppo')
-  with pytest.raises(errors.UserError, match="'rate=1' sets nothing"):
+  with pytest.raises(errors.UserError, match="'rate=1' is no setting"):
     test(rule, rate=1)
 
 

@@ -69,7 +69,7 @@ def main() -> int:
   with stopping.Stopping() as stop, progress.ProgressDisplay() as display:
     done = session.run(job, directory, stop.event,
                        progress.make_watch(job, display),
-                       say=command.warn, leave=stop.end)
+                       warn=command.warn, end_process=stop.end)
   if not done:
     print('stopped; the same command resumes', file=sys.stderr)
     return stop.exit_code

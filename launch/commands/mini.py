@@ -28,7 +28,7 @@ _PROCESSES = flags.DEFINE_integer(
 
 def _do(config, environment: str, rule: str, root: str) -> None:
   from lpg_distributed.meta_testing import mini
-  mini.do(mini.Item(config, environment, rule, root))
+  mini.run_item(mini.Item(config, environment, rule, root))
 
 
 def main() -> int:

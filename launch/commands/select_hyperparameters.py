@@ -50,7 +50,7 @@ def _numbers(flag, kind, default=()):
 
 def _do(trial) -> None:
   from lpg_distributed.meta_testing import selection
-  selection.do(trial)
+  selection.run_trial(trial)
 
 
 def main() -> int:

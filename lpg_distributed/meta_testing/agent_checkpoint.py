@@ -1,4 +1,4 @@
-"""Checkpoints of a meta-test, one file each, written atomically.
+"""Checkpoints of meta-testing jobs: one file each, written atomically.
 
 A file holds the leaves of a tree as arrays, and a header as JSON.
 """
@@ -20,7 +20,7 @@ class AgentCheckpointError(errors.UserError, ValueError):
 
 
 class AgentCheckpoint(NamedTuple):
-  """A checkpoint on disk, with its header read and its arrays not yet."""
+  """A checkpoint on disk, of which only the header has been read."""
   path: str
   header: Mapping[str, Any]
 
@@ -74,8 +74,8 @@ def restore(checkpoint: AgentCheckpoint, like: Any) -> Any:
           != {name: spec for name, spec in saved.specs.items()
               if name != tree_file.HEADER}):
         raise AgentCheckpointError(
-            f'{path} is of another agent or environment; remove it to begin '
-            'anew')
+            f'{path} belongs to another agent or environment; remove it to '
+            'begin anew')
       leaves = saved.read_leaves(likes)
   except FileNotFoundError:
     raise AgentCheckpointError(f'there is no file {path} any more') from None

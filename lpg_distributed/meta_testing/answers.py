@@ -1,9 +1,10 @@
-"""Notices an environment that does not answer.
+"""Watches calls of environments that may never return.
 
-An environment is code of the user and may wait for ever. Calls of it are made
-within `Answers.wait`. A thread says in one line which call has not returned.
-Once the job is to stop, it gives such a call some seconds, and then ends what
-cannot be ended otherwise.
+An environment is code of the user and may wait for ever. Callers enclose each
+call of it in `Answers.wait`. A thread logs one line about a call that has not
+returned for `SILENT_S`. When the job is told to stop, the thread allows
+`GRACE_S` for such a call. If the main thread still waits for it then, it ends
+the process.
 """
 
 import contextlib
@@ -13,34 +14,37 @@ from typing import Callable, Iterable, Iterator, Optional
 
 from absl import logging
 
-SILENT_S = 30.  # until the first line; the next come after twice the time
-# For a call that has not returned when the job is to stop. Without it an
+# Time until the first line about a call; it doubles for each further line.
+SILENT_S = 30.
+# Time that a call gets to return after the job was told to stop. Without it an
 # environment that is merely slow would lose its last steps.
 GRACE_S = 10.
 _POLL_S = 0.2
 
 
 def _longest(calls: Iterable[tuple[str, float]]) -> tuple[str, float]:
+  """Returns the name and the seconds of the call that began first."""
   what, since = min(calls, key=lambda call: call[1], default=('', None))
   return what, 0. if since is None else time.monotonic() - since
 
 
 class Answers:
-  """Calls that have not returned; a context that holds a thread."""
+  """The calls that have not returned; a context manager that runs a thread."""
 
   def __init__(self, name: str, stop: threading.Event,
-               say: Callable[[str], None] = logging.warning,
-               leave: Optional[Callable[[], None]] = None):
-    """Prepares, without starting the thread.
+               warn: Callable[[str], None] = logging.warning,
+               end_process: Optional[Callable[[], None]] = None):
+    """Prepares the thread, without starting it.
 
     Args:
-      name: the environment.
-      stop: set once the job is to stop.
-      say: called with a line about a call that has not returned.
-      leave: ends the process; called if the main thread waits for a call
-        `GRACE_S` after `stop` was set. None: it waits on.
+      name: name of the environment, for the lines.
+      stop: set by the caller to stop the job.
+      warn: called with a line about a call that has not returned.
+      end_process: ends the process; called if the main thread still waits for
+        a call `GRACE_S` after `stop` was set. None: the main thread waits on.
     """
-    self._name, self._stop, self._say, self._leave = name, stop, say, leave
+    self._name, self._stop = name, stop
+    self._warn, self._end_process = warn, end_process
     self._calls: dict[int, tuple[str, float]] = {}  # by thread
     self._closed = threading.Event()
     self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -55,7 +59,11 @@ class Answers:
 
   @contextlib.contextmanager
   def wait(self, what: str) -> Iterator[None]:
-    """A context within which this thread waits for the call named `what`."""
+    """Registers a call while this context is open.
+
+    Args:
+      what: name of the call, for the lines.
+    """
     thread = threading.get_ident()
     self._calls[thread] = what, time.monotonic()
     try:
@@ -76,14 +84,14 @@ class Answers:
         limit = SILENT_S
       elif seconds >= limit:
         limit *= 2.
-        self._say(self._line(what, seconds) + '; Ctrl-C ends the job')
-      if not self._stop.is_set() or self._leave is None:
+        self._warn(self._line(what, seconds) + '; Ctrl-C ends the job')
+      if not self._stop.is_set() or self._end_process is None:
         continue
       stopped_at = stopped_at or time.monotonic()
       main = calls.get(threading.main_thread().ident)
       if main and time.monotonic() - stopped_at >= GRACE_S:
-        self._say(self._line(*_longest([main])) + '; the job ends without it')
-        self._leave()
+        self._warn(self._line(*_longest([main])) + '; the job ends without it')
+        self._end_process()
 
   def _line(self, what: str, seconds: float) -> str:
     return f'{self._name} has not answered for {seconds:.0f} s ({what})'

@@ -1,11 +1,11 @@
 """The compiled loop of meta-testing, for pure-JAX environments.
 
-The learner is that of `host_loop`, but acting, stepping and learning are one
+It uses the same learner as `host_loop`. Acting, stepping and learning are one
 compiled program, a scan over updates. The functions here are for one agent;
 `vmap` runs several seeds and learning rates at once.
 
-All randomness depends on the agent's key and the number of its update. So on
-one kind of machine the same calls give the same curve, bit for bit.
+All randomness depends only on the agent's key and the number of the update. So
+on one kind of machine the same calls give the same curve, bit for bit.
 """
 
 from typing import Any, Callable, Mapping, NamedTuple
@@ -44,8 +44,8 @@ class Window(NamedTuple):
 class Loop(NamedTuple):
   """Functions of one agent, not yet compiled."""
   init: Callable[[chex.PRNGKey], LoopState]
-  # (eta, Hyper, State, number of updates) -> (State, Window). The number of
-  # updates is static.
+  # (eta, hyper, LoopState, number of updates) -> (LoopState, Window). The
+  # number of updates is static.
   advance: Callable[..., tuple[LoopState, Window]]
 
 
@@ -56,7 +56,7 @@ def check(environment: base.Environment) -> None:
   masks = jax.jit(jax.vmap(mask))(jax.random.split(jax.random.PRNGKey(0), 64))
   if not bool(jnp.all(masks)):
     raise ValueError(f'{environment.name} masks some of its actions; allowed: '
-                     'environments whose actions all exist')
+                     'environments without masked actions')
 
 
 def make_loop(environment: base.Environment,

@@ -1,4 +1,4 @@
-"""A pool of threads that end with the process."""
+"""A pool of threads that do not keep the process from ending."""
 
 from concurrent import futures
 import queue
@@ -8,10 +8,9 @@ from typing import Any, Callable
 
 
 class DaemonPool:
-  """Like `ThreadPoolExecutor`, whose threads Python waits for at its end.
+  """Like `ThreadPoolExecutor`, but Python does not wait for it at exit.
 
-  A thread of this pool may be in a call that never returns; the process ends
-  all the same.
+  So the process can end while a thread is in a call that never returns.
   """
 
   def __init__(self, num_threads: int):
@@ -35,17 +34,17 @@ class DaemonPool:
       future, function, args = call
       try:
         future.set_result(function(*args))
-      except BaseException as error:  # For whoever reads the result.
+      except BaseException as error:  # Raised again by `Future.result`.
         future.set_exception(error)
-      del call, future, function, args  # Keeps no arrays while it waits.
+      del call, future, function, args  # Frees their arrays while waiting.
 
   def close(self) -> None:
-    """Ends each thread after the calls that were submitted."""
+    """Ends the threads after all submitted calls have run."""
     for _ in self._threads:
       self._calls.put(None)
 
   def join(self, timeout_s: float) -> bool:
-    """Returns whether all threads have ended, after `timeout_s` at most."""
+    """Waits at most `timeout_s` for the threads; returns whether all ended."""
     deadline = time.monotonic() + timeout_s
     for thread in self._threads:
       thread.join(max(0., deadline - time.monotonic()))

@@ -18,7 +18,7 @@ def run_host(run: run_record.TrainingRun, batches: list[Any]) -> bool:
   """Trains all agents of a job; returns False if it was stopped.
 
   Raises:
-    JobError: the environment failed; what was trained is saved.
+    JobError: the environment failed; a checkpoint of the last update is saved.
   """
   job = run.job
   spec = batches[0].observation_spec()

@@ -19,7 +19,7 @@ from lpg_distributed.store import published
 
 
 class JobError(errors.UserError, ValueError):
-  """The job is not possible; the message is one line."""
+  """A job cannot be made or run; the message is one line."""
 
 
 # Defaults per kind of environment: the number of parallel environments, and the
@@ -48,21 +48,21 @@ _SMALL_LEARNING_RATE = 2e-3
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """The work of one result file: agents that differ in their seeds only."""
+  """A rule on an environment; its agents differ only in their seeds."""
   environment: str  # see `envs.registry`
   rule: str  # see `core.update_rules.registry.names`
-  env_steps: int  # of each agent, over its parallel environments
+  env_steps: int  # steps of each agent, over its parallel environments
   num_envs: int
   settings: settings_lib.AgentSettings
   seeds: tuple[int, ...] = (0,)
-  preset: Optional[str] = None  # of Atari only
+  preset: Optional[str] = None  # Atari preset; None elsewhere
   eta: Optional[str] = None  # a published name, or an absolute path
   # Sizes of the rule in `eta`, or of the eta drawn for the rule `random`.
   rule_config: Optional[config_lib.RuleConfig] = None
   eta_sha256: Optional[str] = None
 
 
-_MOST_ENV_STEPS = 10 ** 15
+_MAX_ENV_STEPS = 10 ** 15
 
 
 def default_settings(kind: str) -> settings_lib.AgentSettings:
@@ -110,7 +110,7 @@ def apply_overrides(settings: settings_lib.AgentSettings,
   for text in overrides:
     name, found, value = text.partition('=')
     _require(bool(found) and name in kinds,
-             f'{text!r} sets nothing; allowed: NAME=VALUE with NAME one of '
+             f'{text!r} is no setting; allowed: NAME=VALUE with NAME one of '
              f'{", ".join(kinds)}')
     try:
       changes[name] = _convert(kinds[name], value)
@@ -135,12 +135,12 @@ def _load_rule(rule: str, eta: Optional[str], lstm_size: int
                ) -> tuple[Optional[config_lib.RuleConfig], Optional[str]]:
   """Returns the sizes of the rule's eta, and the checksum of its file."""
   if not rule_registry.RULES[rule_registry.kind_of(rule)].learned:
-    _require(eta is None, f'{rule} has no eta; allowed: none')
+    _require(eta is None, f'the rule {rule} has no eta; give none')
     return None, None
   if eta is None:
     _require(rule == rule_registry.UNTRAINED,
              f'the rule {rule} needs an eta; allowed: a published name, or a '
-             'file as runs/demo_seed0/eta.npz')
+             'file such as runs/demo_seed0/eta.npz')
     return config_lib.RuleConfig(lstm_size=lstm_size), None
   path = published.resolve(eta)
   config = eta_file.load(path).rule
@@ -162,7 +162,7 @@ def make_job(environment: str, rule: str, *, eta: Optional[str] = None,
     environment: identifier of the environment; see `envs.registry`.
     rule: name of the rule; see `core.update_rules.registry.names`.
     eta: published name or path of eta. None for a2c. For `random` only its
-      sizes are used.
+      sizes are used: its weights are drawn for each seed.
     seeds: seeds of the agents.
     env_steps: steps of each agent; None: the default of the kind.
     num_envs: parallel environments; None: the default of the kind.
@@ -188,7 +188,7 @@ def make_job(environment: str, rule: str, *, eta: Optional[str] = None,
   env_steps = DEFAULT_ENV_STEPS[kind] if env_steps is None else env_steps
   num_envs = NUM_ENVS[kind] if num_envs is None else num_envs
   try:
-    env_steps = fields.Integer(1, _MOST_ENV_STEPS).check('env_steps', env_steps)
+    env_steps = fields.Integer(1, _MAX_ENV_STEPS).check('env_steps', env_steps)
     num_envs = fields.Integer(1, 65535).check('num_envs', num_envs)
     seeds = tuple(fields.SEED.check('seeds', seed)
                   for seed in (seeds if np.ndim(seeds) else (seeds,)))

@@ -1,9 +1,9 @@
 """Meta-testing: an agent that learns by a fixed rule (B.2).
 
 The rule is one of `core.update_rules`; its eta does not change. The functions
-are pure and compiled. `host_loop` calls them for environments that are stepped
-on the host. Acting computes the outputs that the rule needs, so they are kept
-and not computed twice.
+are pure and compiled. `compiled_loop` calls them for JAX environments,
+`host_loop` for environments that are stepped on the host. Acting computes the
+outputs that the rule needs, so learning reuses them.
 """
 
 from typing import Any, Callable, Mapping, NamedTuple
@@ -38,7 +38,8 @@ class Part(NamedTuple):
   observation: chex.Array  # [t, B, ...]
   action: chex.Array  # [t, B] int32
   targets: base.Targets  # leaves [t, B, ...]
-  kept: tuple[Activations, ...]  # one per step, computed with the same theta
+  # What acting computed, one per step; theta has not changed since.
+  kept: tuple[Activations, ...]
 
 
 class Learner(NamedTuple):

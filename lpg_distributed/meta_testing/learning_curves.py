@@ -91,7 +91,10 @@ def _draw_panel(axes, group: Sequence[results.Result]) -> None:
 
 
 def _labels(group: Sequence[results.Result]) -> list[str]:
-  """Returns the rules' names; results of the same rule add what differs."""
+  """Returns a label per result: its rule, and settings that tell rules apart.
+
+  Settings are added only if several results have the same rule.
+  """
   names = []
   for result in group:
     rule = result.job.rule
@@ -103,7 +106,7 @@ def _labels(group: Sequence[results.Result]) -> list[str]:
 
 def _difference(result: results.Result,
                 group: Sequence[results.Result]) -> str:
-  """Returns the settings in which results of a group differ, as text."""
+  """Formats the settings of `result` in which the group's results differ."""
   fields: Mapping[str, object] = {
       **vars(result.job.settings),
       'eta': os.path.basename(result.job.eta or '')}

@@ -1,4 +1,4 @@
-"""Makes what a job names: its rule, its environment and the network."""
+"""Builds the rule, the environment and the network of a job."""
 
 import os
 from typing import Any, Callable, Optional
@@ -17,7 +17,7 @@ from lpg_distributed.meta_testing import jobs
 from lpg_distributed.store import eta_file
 from lpg_distributed.store import published
 
-# Folded into an agent's key to draw eta for the rule `random`.
+# Folded into an agent's key, to draw eta for the rule `random`.
 _ETA_FOLD = 0x657461
 
 
@@ -79,10 +79,16 @@ def _make_batches(loaded: registry.LoadedEnvironment, num_envs: int,
 
 def load_batches(loaded: registry.LoadedEnvironment, job: jobs.Job,
                  num_threads: Optional[int]) -> list[Any]:
-  """Makes the batches.
+  """Builds batches of the job's environments, which are stepped on the host.
+
+  Args:
+    loaded: result of `load_environment`.
+    job: the job.
+    num_threads: number of batches on Atari, one per thread; None: one per
+      processor. Elsewhere there is one batch.
 
   Raises:
-    JobError: agents cannot use them.
+    JobError: agents cannot use the environments.
   """
   batches = []
   try:

@@ -1,8 +1,8 @@
 """The `mini` benchmark: a table of three rules on small JAX environments.
 
 The rules are LPG with a given eta, A2C, and LPG with an untrained eta of the
-same sizes. All are treated alike: the learning rate is tuned over the same
-values, with the same steps and seeds, and then evaluated on other seeds.
+same sizes. All are treated alike: each one's learning rate is tuned over the
+same values, with the same steps and seeds. Then it is evaluated on other seeds.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ TUNING_FILE, CONFIG_FILE = 'tuning.json', 'config.json'
 
 @dataclasses.dataclass(frozen=True)
 class MiniConfig:
-  """Configuration of a table; each needs a directory of its own."""
+  """Configuration of a table; each table needs a directory of its own."""
   eta_file: str
   seeds: tuple[int, ...] = SEEDS
   environments: tuple[str, ...] = tuple(ENV_STEPS)
@@ -111,7 +111,7 @@ def items(config: MiniConfig, root: str) -> list[Item]:
 
 
 def check(config: MiniConfig, root: str) -> None:
-  """Starts a directory, or checks that it belongs to the same table.
+  """Creates the table's directory, or checks that it belongs to this table.
 
   Raises:
     JobError: it belongs to another table, or the configuration is not valid.
@@ -138,8 +138,8 @@ def check(config: MiniConfig, root: str) -> None:
     except (OSError, ValueError) as error:
       raise jobs.JobError(f'{path} is damaged: {error}') from None
     if found != wanted:
-      raise jobs.JobError(f'{root} has a table of another kind; choose another '
-                          'directory')
+      raise jobs.JobError(f'{root} has a table with other settings; choose '
+                          'another directory')
     return
   try:
     os.makedirs(root, exist_ok=True)
@@ -150,7 +150,12 @@ def check(config: MiniConfig, root: str) -> None:
 
 
 def _tune(item: Item) -> dict[str, Any]:
-  """Trains with all learning rates at once and returns the results."""
+  """Trains agents with all learning rates at once; returns the results.
+
+  Returns:
+    `learning_rates`, `seeds`, `returns` [rates][seeds], `best`, the rate with
+    the best mean return, and `at_edge`, whether it is the smallest or largest.
+  """
   seeds = [_FIRST_TUNING_SEED + i for i in range(_NUM_TUNING_SEEDS)]
   job = item.job(LEARNING_RATES[0], seeds)
   environment = loading.load_environment(job).jax
@@ -208,7 +213,7 @@ def _late_returns(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
   return result
 
 
-def do(item: Item) -> None:
+def run_item(item: Item) -> None:
   """Tunes and trains an item; skips what is already done."""
   os.makedirs(item.directory, exist_ok=True)
   if item.tuning() is None:

@@ -1,8 +1,8 @@
 """Renders an episode of a trained agent as an animated image.
 
-Environments of gymnasium render themselves. For others the agent's observation
-is drawn, if it is an image: frames, planes or a grid. gymnax's CartPole is
-drawn from the four numbers of its observation.
+Gymnasium's environments render themselves. For others the agent's observation
+is drawn, if it is an image: frames, planes or a grid. Gymnax's CartPole is
+drawn from the position and the angle in its observation.
 """
 
 import os
@@ -36,7 +36,7 @@ class RenderError(errors.UserError, ValueError):
   """The episode cannot be drawn; the message is one line."""
 
 
-def _cart_pole(observation: np.ndarray) -> np.ndarray:
+def _draw_cart_pole(observation: np.ndarray) -> np.ndarray:
   from PIL import Image
   from PIL import ImageDraw
   image = Image.new('RGB', (160, 100), 'white')
@@ -49,7 +49,7 @@ def _cart_pole(observation: np.ndarray) -> np.ndarray:
   return np.asarray(image)
 
 
-def _painter(environment: str, spec: specs.Array
+def _make_image_function(environment: str, spec: specs.Array
              ) -> Callable[[np.ndarray], np.ndarray]:
   """Returns a function from an observation to an RGB image [H, W, 3] of bytes.
 
@@ -57,7 +57,7 @@ def _painter(environment: str, spec: specs.Array
     RenderError: observations of `spec` are not images.
   """
   if environment == 'gymnax/CartPole-v1':
-    return _cart_pole
+    return _draw_cart_pole
   kind = observation_networks.kind(spec)
   grey = lambda x: np.repeat(x[..., None], 3, axis=-1)
   if kind == 'frames':
@@ -78,17 +78,21 @@ def _painter(environment: str, spec: specs.Array
   if len(spec.shape) == 2:
     return lambda x: grey(np.uint8(
         255. * np.clip(np.asarray(x, np.float32), 0., 1.)))
-  raise RenderError(f'{environment} observes {tuple(spec.shape)} numbers, that '
-                    'are no image; allowed: images, grids, and gymnasium\'s '
-                    'environments, which draw themselves')
+  raise RenderError(f'observations of {environment} have shape '
+                    f'{tuple(spec.shape)}, which is not an image; allowed: '
+                    'images, grids, and gymnasium\'s environments, which '
+                    'render themselves')
 
 
 def _make_host(job: jobs.Job, loaded: registry.LoadedEnvironment):
-  """Returns a batch of one environment, and its painter."""
+  """Returns a batch of one environment, and a function that draws it.
+
+  The function maps an observation to an RGB image [H, W, 3] of bytes.
+  """
   kind, name = registry.split(job.environment)
   if kind != 'gymnasium':
     batch = loaded.make_host(1)
-    paint = _painter(job.environment, batch.observation_spec())
+    paint = _make_image_function(job.environment, batch.observation_spec())
     return batch, lambda observation: paint(observation)
   from lpg_distributed.envs import host_batch
   made = []
@@ -126,7 +130,7 @@ def _host_frames(job, loaded, theta, key, max_steps) -> Iterator[np.ndarray]:
 
 def _jax_frames(job, environment, theta, key, max_steps
                 ) -> Iterator[np.ndarray]:
-  paint = _painter(job.environment, environment.observation_spec())
+  paint = _make_image_function(job.environment, environment.observation_spec())
   learner = _learner(job, environment)
   params = environment.init_params(key)
   state, observation = environment.reset(params, key)
@@ -171,11 +175,11 @@ def _enlarge(frame: np.ndarray) -> np.ndarray:
 def check(job: jobs.Job, path: str) -> None:
   """Raises RenderError if the job's agents cannot be drawn to `path`."""
   if not path.endswith('.gif'):
-    raise RenderError(f'{path} is no animated image; allowed: a name that '
-                      'ends with .gif')
+    raise RenderError(f'{path} is not a GIF image; allowed: a name that ends '
+                      'with .gif')
   loaded = loading.load_environment(job)
   if loaded.jax is not None:
-    _painter(job.environment, loaded.jax.observation_spec())
+    _make_image_function(job.environment, loaded.jax.observation_spec())
     return
   batch, paint = _make_host(job, loaded)
   try:

@@ -30,7 +30,7 @@ FILE = 'result.jsonl'
 
 
 class ResultError(errors.UserError, ValueError):
-  """A file is no result, or of another job; the message is one line."""
+  """A file is not a result, or belongs to another job; one line."""
 
 
 class Result(NamedTuple):
@@ -48,7 +48,7 @@ def make_header(job: jobs.Job, frames_per_step: int) -> dict[str, Any]:
 
 
 def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a header's settings, without a number that old headers repeat."""
+  """Returns a header's settings, without a field that only old ones have."""
   return {name: value for name, value in values.items()
           if name != 'num_predictions'}
 
@@ -81,7 +81,7 @@ def read(path: str) -> Result:
       raise ValueError('format')
     job = _job(header)
   except (ValueError, KeyError, TypeError):
-    raise ResultError(f'{path} is no result of meta-testing') from None
+    raise ResultError(f'{path} is not a result of meta-testing') from None
   return Result(job, header, list(_rows(lines[1:-1])))
 
 
@@ -152,10 +152,10 @@ def check_same(path: str, found: Mapping[str, Any],
   """Raises ResultError if two headers belong to different jobs."""
   wanted = json.loads(json.dumps(wanted))
   found = {**found, 'settings': _settings(found['settings'])}
-  changes = [f'{name} {found.get(name)!r} there, {wanted[name]!r} here'
+  changes = [f'{name} {found.get(name)!r} in it, {wanted[name]!r} now'
              for name in wanted
              if name not in ('versions', 'eta')
              and found.get(name) != wanted[name]]
   if changes:
-    raise ResultError(f'{path} is of another job ({"; ".join(changes[:3])}); '
-                      'choose another directory')
+    raise ResultError(f'{path} belongs to another job '
+                      f'({"; ".join(changes[:3])}); choose another directory')

@@ -35,7 +35,15 @@ Watch = Callable[[Status], None]
 
 def save_agent(job: jobs.Job, directory: str, seed: int, environment: Any,
                theta: Any) -> None:
-  """Keeps a trained agent; `environment` has its specifications."""
+  """Saves a trained agent as a policy.
+
+  Args:
+    job: the agent's job.
+    directory: directory of the job's files.
+    seed: seed of the agent.
+    environment: an environment or a batch; only its specs are read.
+    theta: the agent's parameters.
+  """
   num_actions = int(environment.action_spec().num_values)
   form = policy_lib.Form(
       job.environment, environment.observation_spec(), num_actions,
@@ -77,6 +85,16 @@ class TrainingRun:
 
   def write(self, seed: int, env_steps: int, updates: int, return_sum: float,
             episodes: int, metrics: Mapping[str, float]) -> None:
+    """Writes a row; see `results` for its fields.
+
+    Args:
+      seed: seed of the agent.
+      env_steps: steps of the agent so far.
+      updates: updates of the agent so far.
+      return_sum: sum of the returns of the episodes since its last row.
+      episodes: number of those episodes.
+      metrics: means of the update's metrics since its last row.
+    """
     mean = return_sum / episodes if episodes else None
     if mean is not None:
       self._returns[seed] = mean
@@ -111,5 +129,6 @@ class TrainingRun:
       self._last_save = time.monotonic()
 
   def close(self) -> None:
+    """Closes the result file."""
     if self._writer is not None:
       self._writer.close()

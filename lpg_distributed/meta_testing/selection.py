@@ -1,9 +1,9 @@
 """Selects an agent's hyperparameters on validation environments (B.2).
 
-Each pair of the values that Table 4 lists is tried on each environment. The
-pair with the best mean score is selected. Scores are human-normalised on Atari.
-Elsewhere they are scaled to 0 for the worst pair on the environment and 1 for
-the best.
+Each pair of the learning rates and KL costs in Table 4 is tried on each
+environment. The pair with the best mean score is selected. Scores on Atari are
+human-normalised. Scores elsewhere are scaled to 0 for the worst pair on the
+environment and 1 for the best.
 """
 
 import itertools
@@ -68,7 +68,7 @@ def trials(root: str, environments: Sequence[str],
   return found
 
 
-def do(trial: Trial) -> None:
+def run_trial(trial: Trial) -> None:
   """Trains a trial's agents, or resumes their training, in one thread."""
   session.run(trial.job, trial.directory, num_threads=1)
 
@@ -82,7 +82,10 @@ def _score(environment: str, value: float, others: Sequence[float]) -> float:
 
 
 def choose(found: Sequence[Trial]) -> Selection:
-  """Selects the best pair, without environments where no episode ended.
+  """Selects the pair with the best mean score over environments.
+
+  An environment where no episode ended in any trial is ignored. A trial without
+  an ended episode gets the worst score on its environment.
 
   Raises:
     JobError: no episode ended in any trial.

@@ -25,11 +25,11 @@ from lpg_distributed.meta_testing import loading
 from lpg_distributed.meta_testing import run_record
 from lpg_distributed.store import own_directory
 
-_MOST_UPDATES = 100  # per compiled chunk, which cannot be interrupted
+_MAX_UPDATES = 100  # updates per compiled chunk, which cannot be interrupted
 
 
 class JobInUseError(jobs.JobError):
-  """Another process uses the directory."""
+  """Another process uses the job's directory; the message is one line."""
 
 
 def _run_jitted(run: run_record.TrainingRun,
@@ -48,7 +48,7 @@ def _run_jitted(run: run_record.TrainingRun,
   keys = jnp.stack([jax.random.PRNGKey(seed) for seed in job.seeds])
   steps_per_update = job.settings.trajectory_steps * job.num_envs
   updates = -(-job.env_steps // steps_per_update)
-  chunks = max(min(run_record.ROWS, updates), -(-updates // _MOST_UPDATES))
+  chunks = max(min(run_record.ROWS, updates), -(-updates // _MAX_UPDATES))
   size = -(-updates // chunks)
   init = jax.jit(jax.vmap(loop.init))
   advance = jax.jit(jax.vmap(
@@ -91,7 +91,7 @@ def _run_jitted(run: run_record.TrainingRun,
   return finished
 
 
-def _hold(directory: str):
+def _lock(directory: str):
   """Locks the job's directory; creates it if it does not exist."""
   try:
     own_directory.make(directory)
@@ -109,18 +109,19 @@ def _hold(directory: str):
 def run(job: jobs.Job, directory: str, stop: Optional[threading.Event] = None,
         watch: run_record.Watch = lambda status: None,
         num_threads: Optional[int] = None,
-        say: Callable[[str], None] = logging.warning,
-        leave: Optional[Callable[[], None]] = None) -> bool:
+        warn: Callable[[str], None] = logging.warning,
+        end_process: Optional[Callable[[], None]] = None) -> bool:
   """Starts a job, or resumes it.
 
   Args:
     job: see `jobs.make_job`.
     directory: directory of its files: `result.jsonl`, `checkpoint.npz`, agents.
     stop: once set, the job writes a checkpoint and ends.
-    watch: called with the status.
-    num_threads: on Atari, threads for acting, emulation and learning; None: one
-      per processor.
-    say, leave: see `answers.Answers`.
+    watch: called with the job's status, a `run_record.Status`.
+    num_threads: number of threads for acting, emulation and learning on Atari;
+      None: one per processor.
+    warn: called with a line about a call that has not returned.
+    end_process: see `answers.Answers`.
 
   Returns:
     True if the job is done; False if it was stopped.
@@ -130,7 +131,7 @@ def run(job: jobs.Job, directory: str, stop: Optional[threading.Event] = None,
     JobError, ResultError, AgentCheckpointError: the message is one line.
   """
   stop = stop or threading.Event()
-  with answers_lib.Answers(job.environment, stop, say, leave) as answers:
+  with answers_lib.Answers(job.environment, stop, warn, end_process) as answers:
     with answers.wait('making it'):
       loaded = loading.load_environment(job)
     batches = []
@@ -138,7 +139,7 @@ def run(job: jobs.Job, directory: str, stop: Optional[threading.Event] = None,
       if loaded.jax is None:
         with answers.wait('making it'):
           batches = loading.load_batches(loaded, job, num_threads)
-      with _hold(directory):
+      with _lock(directory):
         running = run_record.TrainingRun(
             job, directory, stop, watch,
             batches[0].frames_per_step if batches else 1, answers)
@@ -149,6 +150,6 @@ def run(job: jobs.Job, directory: str, stop: Optional[threading.Event] = None,
         finally:
           running.close()
     finally:
-      if not answers.waiting_s():  # Else a thread is still within a batch.
+      if not answers.waiting_s():  # Else a thread still steps a batch.
         for batch in batches:
           batch.close()

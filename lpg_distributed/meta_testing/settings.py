@@ -22,8 +22,8 @@ class AgentSettings:
   # Rewards are then clipped to [-x, x], as is usual on Atari; 0: not clipped.
   # Not in the paper.
   max_abs_reward: float = 1.
-  # For V(s), which a2c and lpg_v learn. Not in the paper.
-  td_lambda: float = 0.95
+  # For V(s), which the agent learns under a2c and lpg_v. Not in the paper.
+  td_lambda: float = 0.95  # lambda of its TD(lambda) targets
   value_cost: float = 0.5  # weight of half the squared error
   entropy_cost: float = 0.01  # for a2c; Mnih et al. (2016)
 

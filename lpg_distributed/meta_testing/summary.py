@@ -7,7 +7,7 @@ import numpy as np
 from lpg_distributed.figures import intervals
 from lpg_distributed.meta_testing import results
 
-_LAST = 0.1  # share of an agent's steps that final returns are taken from
+_LAST = 0.1  # last part of an agent's steps, over which final returns are means
 
 
 class MeanReturn(NamedTuple):

@@ -75,7 +75,7 @@ class Worker:
 
     Args:
       tasks: all tasks; the same list for every worker.
-      stop: if the caller sets it, the current job is saved and work ends.
+      stop: once set, the current job writes a checkpoint and work ends.
       num_threads: threads per job.
       run: see `session.run`.
     """
@@ -85,10 +85,13 @@ class Worker:
     self._run = run
 
   def work(self) -> int:
-    """Works until all jobs are done or `stop`; returns how many jobs failed.
+    """Runs jobs until all are done or `stop` is set; counts failed jobs.
 
     A failed job does not stop the others. Its error is written to its
     directory, and the next launch tries it again.
+
+    Returns:
+      The number of jobs that failed.
     """
     failed = 0
     for task in self._tasks:
@@ -96,14 +99,14 @@ class Worker:
         break
       try:
         if not is_done(task):
-          self._do(task)
+          self._run_task(task)
       except session.JobInUseError:  # Another worker runs this job.
         continue
       except Exception as error:  # pylint: disable=broad-except
-        failed += self._report(task, error)
+        failed += self._record_failure(task, error)
     return failed
 
-  def _do(self, task: JobTask) -> None:
+  def _run_task(self, task: JobTask) -> None:
     with contextlib.suppress(FileNotFoundError):
       os.remove(os.path.join(task.directory, ERROR_FILE))
     last = [0.]
@@ -119,7 +122,8 @@ class Worker:
     _write_status(task, {**(read_status(task) or {}),
                          'state': 'done' if done else 'stopped'})
 
-  def _report(self, task: JobTask, error: Exception) -> int:
+  def _record_failure(self, task: JobTask, error: Exception) -> int:
+    """Logs an error and writes it to the task's directory; returns 1."""
     message = f'{type(error).__name__}: {" ".join(str(error).split())}'
     logging.warning('%s failed: %s', task.directory, message)
     os.makedirs(task.directory, exist_ok=True)

@@ -132,7 +132,7 @@ def test_a_signal_ends_it_and_the_command_goes_on(tmp_path):
     ('meta_test', ('--env=gymnasium/Pendulum-v1', '--rule=a2c'),
      'has actions Box'),
     ('meta_test', ('--env=gymnax/UmbrellaChain-bsuite', '--rule=a2c',
-                   '--render=x.gif'), 'are no image'),
+                   '--render=x.gif'), 'is not an image'),
     ('mini', (), '--eta is missing'),
     ('select', ('--eta=none.npz',), '/none.npz'),
     ('plot_results', ('--results=nowhere',), 'nowhere has no results'),

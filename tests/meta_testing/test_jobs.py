@@ -83,8 +83,8 @@ def test_eta_decides_the_predictions(etas):
     ({'overrides': ['trajectory_steps=x']}, "trajectory_steps is 'x'; allowed"),
     ({'overrides': ['optimiser=rms']}, "optimiser is 'rms'; allowed: adam"),
     ({'overrides': ['use_baseline=maybe']}, "use_baseline is 'maybe'"),
-    ({'overrides': ['num_predictions=3']}, "'num_predictions=3' sets nothing"),
-    ({'overrides': ['rate=3']}, "'rate=3' sets nothing; allowed: NAME=VALUE"),
+    ({'overrides': ['num_predictions=3']}, "'num_predictions=3' is no setting"),
+    ({'overrides': ['rate=3']}, "'rate=3' is no setting; allowed: NAME=VALUE"),
 ])
 def test_refusals(etas, arguments, message):
   arguments = {'environment': CARTPOLE, 'rule': 'a2c', **arguments}

@@ -42,7 +42,7 @@ def test_an_item_is_tuned_and_trained_once(config, tmp_path, monkeypatch):
   mini.check(config, root)
   item = mini.Item(config, CHAIN, 'a2c', root)
   assert item.result() is None and mini.table(config, root) == {}
-  mini.do(item)
+  mini.run_item(item)
   tuning = item.tuning()
   assert tuning['learning_rates'] == [1e-6, 0.02] and tuning['at_edge']
   assert np.shape(tuning['returns']) == (2, 3)
@@ -59,14 +59,14 @@ def test_an_item_is_tuned_and_trained_once(config, tmp_path, monkeypatch):
   assert lines[2].startswith('| `Catch-bsuite` | 6,000 | - | ')
   assert '(0.02*)' in lines[2] and lines[-1].startswith('* the largest')
   monkeypatch.setattr(mini, '_tune', None)  # Neither is done again.
-  mini.do(item)
+  mini.run_item(item)
 
 
 def test_a_directory_is_of_one_table(config, tmp_path):
   root = str(tmp_path / 'root')
   mini.check(config, root)
   mini.check(mini.MiniConfig(config.eta_file, scale=0.06), root)  # All eight.
-  with pytest.raises(jobs.JobError, match='has a table of another kind'):
+  with pytest.raises(jobs.JobError, match='has a table with other settings'):
     mini.check(mini.MiniConfig(config.eta_file, scale=0.5), root)
   with open(tmp_path / 'root' / mini.CONFIG_FILE, encoding='utf-8') as f:
     assert json.load(f)['seeds'] == [0, 1, 2]

@@ -64,12 +64,12 @@ def test_a_torn_line_is_left_out(tmp_path):
 
 def test_another_job_is_refused(tmp_path):
   write(tmp_path, make_job(), [])
-  with pytest.raises(results.ResultError, match="is of another job .rule 'a2c'"
-                     " there, 'random' here"):
+  with pytest.raises(results.ResultError, match=(
+      "belongs to another job .rule 'a2c' in it, 'random' now")):
     write(tmp_path, make_job(rule='random'), [])
   for text in ('', '{}\n', 'x\n', json.dumps({'format': 'lpg-result-1'})):
     (tmp_path / results.FILE).write_text(text)
-    with pytest.raises(results.ResultError, match='is no result of'):
+    with pytest.raises(results.ResultError, match='is not a result of'):
       results.read(str(tmp_path))
   with pytest.raises(results.ResultError, match='cannot be read'):
     results.read(str(tmp_path / 'none'))

@@ -146,7 +146,7 @@ def test_a_stop_loses_nothing(environment, tmp_path):
 
 
 def test_refusals(whole, tmp_path):
-  with pytest.raises(results.ResultError, match='is of another job'):
+  with pytest.raises(results.ResultError, match='belongs to another job'):
     session.run(make_job(JITTED, num_envs=3), whole[JITTED])
   with session._hold(str(tmp_path)), pytest.raises(
       session.JobInUseError, match='is in use by another launch'):
@@ -182,5 +182,5 @@ def test_an_agent_is_drawn(whole, tmp_path):
     render.render(make_job(HOST), whole[HOST], 'agent.png')
   with pytest.raises(render.RenderError, match='no trained agent of seed 7'):
     render.render(make_job(HOST), whole[HOST], path, seed=7)
-  with pytest.raises(render.RenderError, match='are no image'):
+  with pytest.raises(render.RenderError, match='is not an image'):
     render.render(make_job(JITTED), whole[JITTED], path)

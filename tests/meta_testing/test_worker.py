@@ -95,7 +95,7 @@ def test_what_counts_as_done(tmp_path):
                                       lambda s: None, 1)
   assert worker.is_done(task)
   (other,) = make_tasks(root, 1, env_steps=STEPS + 1)
-  with pytest.raises(results.ResultError, match='env_steps 100 there'):
+  with pytest.raises(results.ResultError, match='env_steps 100 in it'):
     worker.is_done(other)
   # A worker reports the damaged file and leaves it unchanged.
   assert work([other], Session()) == 1
