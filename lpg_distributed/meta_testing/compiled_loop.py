@@ -59,6 +59,38 @@ def check(environment: base.Environment) -> None:
                      'environments without masked actions')
 
 
+def _collect(environment: base.Environment, learner: learner_lib.Learner,
+             num_steps: int, state: LoopState, key: chex.PRNGKey
+             ) -> tuple[LoopState, rule_lib.Experience]:
+  """Collects a trajectory; returns the new state and the experience."""
+  env_step = jax.vmap(environment.step, in_axes=(None, 0, 0, 0))
+  theta = state.agent.theta
+  num_envs = state.observation.shape[0]
+  action_key, env_key = jax.random.split(key)
+  keys = jax.random.split(env_key, num_steps * num_envs)
+
+  def step(carry, xs):
+    env_state, observation, returns = carry
+    t, step_keys = xs
+    action, output = learner.act(theta, observation, action_key, t)
+    env_state, timestep = env_step(state.env_params, env_state, action,
+                                   step_keys)
+    returns = rollout.count(returns, timestep.reward, timestep.discount)
+    return ((env_state, timestep.observation, returns),
+            (observation, action, timestep.reward, timestep.discount, output))
+
+  (env_state, last, returns), (observations, *rest, outputs) = jax.lax.scan(
+      step, (state.env_state, state.observation, state.returns),
+      (jnp.arange(num_steps), keys.reshape(num_steps, num_envs, -1)))
+  append = lambda xs, x: jnp.concatenate([xs, x[None]])
+  outputs = jax.tree_util.tree_map(
+      append, outputs, learner.evaluate(theta, last))
+  trajectory = types.Trajectory(append(observations, last), *rest)
+  return (state._replace(env_state=env_state, observation=last,
+                         returns=returns),
+          rule_lib.Experience(trajectory, outputs))
+
+
 def make_loop(environment: base.Environment,
               make_network: Callable[[int], agent_networks.Network],
               settings: settings_lib.AgentSettings,
@@ -73,13 +105,9 @@ def make_loop(environment: base.Environment,
     rule: the agent's update rule.
     num_envs: B.
   """
-  num_actions = int(environment.action_spec().num_values)
-  num_steps = settings.trajectory_steps
   env_reset = jax.vmap(environment.reset, in_axes=(None, 0))
-  env_step = jax.vmap(environment.step, in_axes=(None, 0, 0, 0))
-
   learner = learner_lib.make_learner(
-      make_network, num_actions, settings, rule)
+      make_network, int(environment.action_spec().num_values), settings, rule)
 
   def init(key):
     agent_key, params_key, reset_key, key = jax.random.split(key, 4)
@@ -91,39 +119,12 @@ def make_loop(environment: base.Environment,
     return LoopState(learner.init(agent_key), env_params, env_state,
                      observation, returns, key, jnp.int32(0))
 
-  def collect(state, key):
-    """Collects a trajectory; returns the new state and the experience."""
-    theta = state.agent.theta
-    action_key, env_key = jax.random.split(key)
-    keys = jax.random.split(env_key, num_steps * num_envs)
-
-    def step(carry, xs):
-      env_state, observation, returns = carry
-      t, step_keys = xs
-      action, output = learner.act(theta, observation, action_key, t)
-      env_state, timestep = env_step(state.env_params, env_state, action,
-                                     step_keys)
-      returns = rollout.count(returns, timestep.reward, timestep.discount)
-      return ((env_state, timestep.observation, returns),
-              (observation, action, timestep.reward, timestep.discount,
-               output))
-
-    (env_state, last, returns), (observations, *rest, outputs) = jax.lax.scan(
-        step, (state.env_state, state.observation, state.returns),
-        (jnp.arange(num_steps), keys.reshape(num_steps, num_envs, -1)))
-    append = lambda xs, x: jnp.concatenate([xs, x[None]])
-    outputs = jax.tree_util.tree_map(
-        append, outputs, learner.evaluate(theta, last))
-    trajectory = types.Trajectory(append(observations, last), *rest)
-    return (state._replace(env_state=env_state, observation=last,
-                           returns=returns),
-            rule_lib.Experience(trajectory, outputs))
-
   def advance(eta: Any, hyper: rule_lib.Hyper, state: LoopState,
               num_updates: int):
     def update(state, _):
       key = jax.random.fold_in(state.key, state.updates)
-      state, experience = collect(state, key)
+      state, experience = _collect(environment, learner,
+                                   settings.trajectory_steps, state, key)
       agent, metrics = learner.learn(
           eta, hyper, state.agent, experience)
       return state._replace(agent=agent, updates=state.updates + 1), metrics

@@ -6,6 +6,7 @@ are pure and compiled. `compiled_loop` calls them for JAX environments,
 outputs that the rule needs, so learning reuses them.
 """
 
+import functools
 from typing import Any, Callable, Mapping, NamedTuple
 
 import chex
@@ -89,6 +90,59 @@ def _make_split(num_actions: int, outputs: base.Outputs
   return split
 
 
+def _compute_targets(settings: settings_lib.AgentSettings,
+                     rule: base.UpdateRule, eta: Any, hyper: base.Hyper,
+                     experience: base.Experience
+                     ) -> tuple[base.Targets, Mapping[str, Any]]:
+  """Scales and clips the rewards, and then computes the rule's targets.
+
+  Returns:
+    The targets, and the means of the metrics.
+  """
+  trajectory, output = experience
+  reward = settings.reward_scale * trajectory.reward
+  if settings.max_abs_reward:
+    reward = jnp.clip(reward, -settings.max_abs_reward,
+                      settings.max_abs_reward)
+  trajectory = trajectory._replace(reward=reward)
+  targets, metrics = rule.compute_targets(
+      eta, base.Experience(trajectory, output), hyper)
+  metrics = {
+      'policy_entropy': distributions.entropy(output.logits[:-1]),
+      'clipped_reward': trajectory.reward, **metrics}
+  return targets, {name: jnp.mean(x) for name, x in metrics.items()}
+
+
+def _summed_loss(settings: settings_lib.AgentSettings, rule: base.UpdateRule,
+                 output: types.AgentOutput, action: chex.Array,
+                 targets: base.Targets, hyper: base.Hyper) -> chex.Array:
+  """Returns the rule's loss, summed over all steps."""
+  if not settings.use_baseline:
+    output = output._replace(baseline=None)
+  return jnp.sum(rule.loss(output, action, targets, hyper))
+
+
+def _part_gradient(network: staged_network.StagedNetwork,
+                   loss: Callable[[chex.Array], chex.Array],
+                   theta: types.Params, part: Part) -> types.Params:
+  """Returns the gradient of a part, from what was kept of acting.
+
+  Args:
+    network: the agent's network.
+    loss: maps rows, [t, B, outputs], to the loss summed over all steps.
+    theta: the parameters that collected the part.
+    part: its targets are in `loss`, and are not read here.
+  """
+  rows, activations = jax.tree_util.tree_map(
+      lambda *xs: jnp.concatenate(xs), *part.kept)
+  num_steps, num_envs = part.action.shape
+  d_rows = jax.grad(
+      lambda rows: loss(rows.reshape(num_steps, num_envs, -1)))(rows)
+  observation = part.observation.reshape(
+      (num_steps * num_envs,) + part.observation.shape[2:])
+  return network.backward(theta, observation, activations, d_rows)
+
+
 def make_learner(
     make_network: Callable[[int], Any],
     num_actions: int,
@@ -109,6 +163,7 @@ def make_learner(
       num_outputs(num_actions, rule.outputs)))
   optimiser = agent_update.make_optimiser(settings.optimiser)
   all_actions = jnp.ones(num_actions, bool)
+  loss = functools.partial(_summed_loss, settings, rule)
 
   def evaluate(theta, observation):
     return split(network.apply(theta, observation))
@@ -124,33 +179,17 @@ def make_learner(
     return rollout.sample_action(output.logits, uniform, all_actions), output
 
   def compute_targets(eta, hyper, experience):
-    trajectory, output = experience
-    reward = settings.reward_scale * trajectory.reward
-    if settings.max_abs_reward:
-      reward = jnp.clip(reward, -settings.max_abs_reward,
-                        settings.max_abs_reward)
-    trajectory = trajectory._replace(reward=reward)
-    targets, metrics = rule.compute_targets(
-        eta, base.Experience(trajectory, output), hyper)
-    metrics = {
-        'policy_entropy': distributions.entropy(output.logits[:-1]),
-        'clipped_reward': trajectory.reward, **metrics}
-    return targets, {name: jnp.mean(x) for name, x in metrics.items()}
+    return _compute_targets(settings, rule, eta, hyper, experience)
 
   def update(hyper, state, gradients, num_steps):
     mean = jax.tree_util.tree_map(lambda *gs: sum(gs) / num_steps, *gradients)
     return AgentState(*optimiser.apply(
         mean, state.opt_state, state.theta, hyper.alpha_lr))
 
-  def summed_loss(output, action, targets, hyper):
-    if not settings.use_baseline:
-      output = output._replace(baseline=None)
-    return jnp.sum(rule.loss(output, action, targets, hyper))
-
   def learn(eta, hyper, state, experience):
     targets, metrics = compute_targets(eta, hyper, experience)
     trajectory = experience.trajectory
-    gradient = jax.grad(lambda theta: summed_loss(
+    gradient = jax.grad(lambda theta: loss(
         evaluate(theta, trajectory.observation[:-1]), trajectory.action,
         targets, hyper))(state.theta)
     return update(hyper, state, [gradient], trajectory.action.size), metrics
@@ -161,15 +200,9 @@ def make_learner(
     return action, Activations(rows, activations)
 
   def gradient(hyper, theta, part):
-    rows, activations = jax.tree_util.tree_map(
-        lambda *xs: jnp.concatenate(xs), *part.kept)
-    num_steps, num_envs = part.action.shape
-    d_rows = jax.grad(lambda rows: summed_loss(
-        split(rows.reshape(num_steps, num_envs, -1)), part.action,
-        part.targets, hyper))(rows)
-    observation = part.observation.reshape(
-        (num_steps * num_envs,) + part.observation.shape[2:])
-    return network.backward(theta, observation, activations, d_rows)
+    part_loss = lambda rows: loss(
+        split(rows), part.action, part.targets, hyper)
+    return _part_gradient(network, part_loss, theta, part)
 
   return Learner(
       init=jax.jit(init), act=jax.jit(act), evaluate=jax.jit(evaluate),
