@@ -148,7 +148,7 @@ def test_a_stop_loses_nothing(environment, tmp_path):
 def test_refusals(whole, tmp_path):
   with pytest.raises(results.ResultError, match='belongs to another job'):
     session.run(make_job(JITTED, num_envs=3), whole[JITTED])
-  with session._hold(str(tmp_path)), pytest.raises(
+  with session._lock(str(tmp_path)), pytest.raises(
       session.JobInUseError, match='is in use by another launch'):
     session.run(make_job(JITTED), str(tmp_path))
   with pytest.raises(jobs.JobError, match='cannot be imported'):

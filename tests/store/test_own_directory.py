@@ -179,12 +179,12 @@ def test_jobs_of_meta_testing_check_their_directories_too(tmp_path,
   directory.mkdir()
   (directory / 'lock').symlink_to('/etc/hostname')
   with pytest.raises(jobs.JobError, match='symbolic link'):
-    session._hold(str(directory))
+    session._lock(str(directory))
   (directory / 'lock').unlink()
   without_locks(monkeypatch)
   for _ in range(2):
-    with session._hold(str(directory)), pytest.raises(session.JobInUseError):
-      session._hold(str(directory))
+    with session._lock(str(directory)), pytest.raises(session.JobInUseError):
+      session._lock(str(directory))
 
 
 @pytest.mark.parametrize('code', [errno.EINVAL, errno.ENOTSUP])
