@@ -39,9 +39,13 @@ class Variant(NamedTuple):
 
 def with_ablations(config: config_lib.RuleConfig, eta: np.ndarray, full: str,
                    no_y: str, held_phi: str) -> dict[str, Variant]:
-  """Returns a rule and the ablations of its predictions, by the given names."""
-  variants = {full: Variant(eta),
-              held_phi: Variant(eta, held='phi', held_of=full)}
+  """Returns a rule and the ablations of its predictions, by the given names.
+
+  Only those that the rule permits: phi can be held in `lpg_network`.
+  """
+  variants = {full: Variant(eta)}
+  if rule_vector.has_lpg_network(config):
+    variants[held_phi] = Variant(eta, held='phi', held_of=full)
   if registry.make_learned(config).predictions is not None:
     variants[no_y] = Variant(eta, alpha_y=0.)
   return variants

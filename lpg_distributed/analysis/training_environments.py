@@ -24,6 +24,7 @@ from lpg_distributed.analysis import sources
 from lpg_distributed.analysis import training_settings as settings_lib
 from lpg_distributed.analysis import tuning
 from lpg_distributed.core import baselines
+from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents
 from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import suite
@@ -157,6 +158,8 @@ def _by_rule(source: sources.Source, config: config_lib.Config,
     if registry.make_learned(config.rule).predictions is not None:
       rows[f'{source.label}, {settings_lib.NO_Y}'] = keep(
           run(source.eta, 0.))
+    if not rule_vector.has_lpg_network(config.rule):
+      return rows
     means = [evaluation.input_means(some) for some in whole]
     for label, name in ((settings_lib.HELD_PHI, 'phi'),
                         (settings_lib.HELD_POLICY, 'action_probability')):

@@ -9,7 +9,7 @@ sees observations, actions or values, so it fits any agent.
 share eta and agree to float precision.
 """
 
-from typing import NamedTuple
+from typing import Any, Mapping, NamedTuple
 
 import chex
 import haiku as hk
@@ -114,6 +114,15 @@ def widen(eta: Eta, width: int, padding: float) -> Eta:
       'lpg/y_hat': {
           'w': jnp.pad(head['w'], ((0, 0), behind)),
           'b': jnp.pad(head['b'], behind, constant_values=padding)}}
+
+
+def is_eta(eta: Any) -> bool:
+  """Whether a tree is of this network; `embed` and `hold_*` need that.
+
+  A rule may have a network of its own.
+  """
+  return isinstance(eta, Mapping) and all(
+      f'lpg/{name}' in eta for name in ('phi/~/linear_1', 'lstm/linear'))
 
 
 def hold_phi(eta: Eta, value: chex.Numeric) -> Eta:

@@ -28,6 +28,11 @@ def size(config: config_lib.RuleConfig) -> int:
   return sum(leaf.size for leaf in jax.tree_util.tree_leaves(_shapes(config)))
 
 
+def has_lpg_network(config: config_lib.RuleConfig) -> bool:
+  """Whether the rule's network is `lpg_network`, whose inputs can be held."""
+  return lpg_network.is_eta(_shapes(config))
+
+
 def ravel(eta: lpg_network.Eta) -> chex.Array:
   """Converts a tree of parameters to a vector [P]."""
   return flatten_util.ravel_pytree(eta)[0]

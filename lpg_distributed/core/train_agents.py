@@ -25,7 +25,8 @@ from lpg_distributed.core.update_rules import base
 from lpg_distributed.envs import base as environment_base
 
 # Means of the rule's inputs per agent, [L], by name: those of
-# `rule_inputs.INPUTS`, and `phi`, the mean of phi(y(s)).
+# `rule_inputs.INPUTS`, and `phi`, the mean of phi(y(s)), if the rule's network
+# is `lpg_network`.
 InputMeans = Mapping[str, chex.Array]
 
 
@@ -86,9 +87,10 @@ def make_learner(config: config_lib.Config, kind: meta_gradient.Kind,
   def compute_means(task, progress):
     inputs = rule_inputs_of(config, kind, task, progress)
     mean = functools.partial(jnp.mean, axis=(0, 2))  # of [T, L, B]
-    return {'phi': mean(lpg_network.embed(tree, inputs.y[:-1])),
-            **{name: mean(getattr(inputs, name))
-               for name in rule_inputs.INPUTS}}
+    means = {name: mean(getattr(inputs, name)) for name in rule_inputs.INPUTS}
+    if not lpg_network.is_eta(tree):
+      return means
+    return {**means, 'phi': mean(lpg_network.embed(tree, inputs.y[:-1]))}
 
   def update(task, progress):
     input_means = compute_means(task, progress)

@@ -12,6 +12,7 @@ from lpg_distributed import config as config_lib
 from lpg_distributed.analysis import report
 from lpg_distributed.analysis import training_curves
 from lpg_distributed.core import meta_update
+from lpg_distributed.core.update_rules import registry
 from lpg_distributed.nodes import bandit_server
 from lpg_distributed.store import checkpointing
 from lpg_distributed.store import eta_file
@@ -28,14 +29,14 @@ CONFIG = config_lib.Config(
                                trajectory_steps=8))
 
 
-def store_run(path, meta_step=5):
+def store_run(path, meta_step=5, config=CONFIG):
   """Writes the files of a fake run."""
-  run = run_directory.RunDirectory.open(str(path), CONFIG)
+  run = run_directory.RunDirectory.open(str(path), config)
   run.close()
   eta_file.save(os.path.join(run.path, 'eta.npz'),
-                30. * meta_update.init(CONFIG).eta, CONFIG.rule,
+                30. * meta_update.init(config).eta, config.rule,
                 meta_step=meta_step)
-  bandit = json.dumps(bandit_server.BanditServer(CONFIG).get_state()).encode()
+  bandit = json.dumps(bandit_server.BanditServer(config).get_state()).encode()
   checkpointing.commit(run.path, meta_step, [checkpointing.write_part(
       run.path, meta_step, 'bandit', bandit)], kept=1)
   logger = loggers.MetricsLogger(run.path, 'learner', tensorboard=False)
@@ -95,6 +96,21 @@ def test_lpg_v_has_no_y_to_go_without(tmp_path, monkeypatch):
   assert report.summarise(run_dir, config)[1] == (
       f'  {NAME}: untrained 1.00 +- 2.15; trained 1.00 +- 2.15; '
       'trained, phi held at its mean 1.00 +- 2.15')
+
+
+def test_a_rule_with_another_network_has_no_phi_to_hold(tmp_path,
+                                                       monkeypatch):
+  """The comparison at the end of a run ended in a KeyError."""
+  monkeypatch.setitem(registry.RULES, 'toy',
+                      registry.Row('tests.core.toy_rule'))
+  config = dataclasses.replace(
+      CONFIG, rule=dataclasses.replace(CONFIG.rule, kind='toy'),
+      evaluator=dataclasses.replace(CONFIG.evaluator, enabled=False))
+  run_dir = store_run(tmp_path / 'run', config=config)
+  report.evaluate(run_dir, config, num_lifetimes=3)
+  (row,) = loggers.read_metrics(run_dir, 'evaluation')
+  compared = {key.split('/')[0] for key in row if f'/{NAME}' in key}
+  assert compared == {report.UNTRAINED, report.TRAINED}
 
 
 def assert_figure(path):
