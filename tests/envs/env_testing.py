@@ -1,4 +1,4 @@
-"""What the environments' tests share: Appendix A as typed, and statistics."""
+"""Shared by tests of environments: the tables of Appendix A, and statistics."""
 
 import functools
 
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-# How many copies are stepped at once. Always the same, so that an environment
-# is compiled once in a whole test run.
+# Copies that are stepped at once: one number for all tests, so that each
+# environment is compiled once.
 NUM = 1 << 16
 
 # Height, width, [N, r, eps_term, eps_respawn] of each type, step limit.
@@ -121,19 +121,19 @@ def step_many(environment, params, state, action, seed=0):
 
 
 def check_chance(hits, trials, chance):
-  """Five standard deviations of the binomial; exactly, if it is 0 or 1."""
+  """`hits` is within five binomial standard deviations; exact for 0 and 1."""
   deviation = np.sqrt(trials * chance * (1. - chance))
   assert abs(hits - trials * chance) <= 5. * deviation, (
       f'{hits} of {trials}, expected {trials * chance} +- {deviation}')
 
 
 def check_distribution(counts, chances):
-  """Chi-square at 1e-6; nothing may occur whose chance is 0."""
+  """Chi-square test at 1e-6; values of chance 0 must not occur."""
   counts, chances = np.ravel(counts), np.ravel(chances)
   np.testing.assert_allclose(chances.sum(), 1., rtol=1e-6)
-  assert not counts[chances == 0.].any(), 'the impossible occurred'
+  assert not counts[chances == 0.].any(), 'a value of chance 0 occurred'
   expected = counts.sum() * chances
-  rare = expected < 10.  # Taken together, or left out if still too few.
+  rare = expected < 10.  # Pooled, or left out if still too few.
   counts = np.append(counts[~rare], counts[rare].sum())
   expected = np.append(expected[~rare], expected[rare].sum())
   counts, expected = counts[expected >= 5.], expected[expected >= 5.]
@@ -153,6 +153,6 @@ def check_uniform(values, allowed):
 
 
 def check_uniform_pairs(first, second, allowed, num_cells):
-  """Two cells are different ones of `allowed`, all pairs equally likely."""
+  """All pairs of different cells of `allowed` are equally likely."""
   pairs = [a * num_cells + b for a in allowed for b in allowed if a != b]
   check_uniform(first.astype(int) * num_cells + second, pairs)

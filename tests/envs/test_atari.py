@@ -1,4 +1,4 @@
-"""Atari behind the host-side protocol: presets, streams, accounts."""
+"""Atari environments: presets, random streams, rewards and returns."""
 
 import importlib.util
 import sys
@@ -25,7 +25,7 @@ PRESETS = pytest.mark.parametrize('preset', ['dm_noop', 'machado'])
 
 
 def play(game, preset='dm_noop', num_envs=3, steps=40, seed=0, **kwargs):
-  """The first observation and all that follows under random actions."""
+  """Returns the first observation, and the steps of random actions."""
   environment = atari.AtariEnvironment(game, num_envs, preset, **kwargs)
   num_actions = environment.action_spec().num_values
   rng = np.random.default_rng(1)
@@ -47,11 +47,11 @@ def play(game, preset='dm_noop', num_envs=3, steps=40, seed=0, **kwargs):
   return first, result
 
 
-def test_all_57_names():
+def test_games_are_the_57_of_the_paper():
   assert len(GAMES) == 57 and list(atari.games()) == GAMES
 
 
-def test_scores():
+def test_scores_and_human_normalised_scores():
   assert atari.scores()['breakout'] == (1.7, 30.5)
   assert atari.scores()['montezuma_revenge'] == (0., 4753.3)
   assert atari.scores()['zaxxon'] == (32.5, 9173.3)
@@ -73,7 +73,7 @@ def test_presets():
 
 @needs_emulator
 @PRESETS
-def test_same_seed_same_stream(preset):
+def test_equal_seeds_give_equal_streams(preset):
   runs = [play('breakout', preset, seed=seed) for seed in (3, 3, 4)]
   for other, same in ((runs[1], True), (runs[2], False)):
     equal = np.array_equal(runs[0][0], other[0]) and all(
@@ -87,7 +87,7 @@ def test_same_seed_same_stream(preset):
 
 
 @needs_emulator
-def test_environments_differ():
+def test_environments_of_one_batch_differ():
   """By their no-ops, or by when their actions stick."""
   for preset in atari.PRESETS:
     environment = atari.AtariEnvironment('breakout', 4, preset)
@@ -100,7 +100,7 @@ def test_environments_differ():
 
 
 @needs_emulator
-def test_groups_are_one_batch():
+def test_groups_equal_one_batch():
   groups = atari.make_groups('breakout', 5, 2, 'machado')
   assert [group.num_envs for group in groups] == [3, 2]
   whole = atari.AtariEnvironment('breakout', 5, 'machado')
@@ -120,7 +120,7 @@ def test_groups_are_one_batch():
 
 
 @needs_emulator
-def test_reset_starts_the_stream_anew():
+def test_reset_with_the_same_seed_repeats_the_start():
   environment = atari.AtariEnvironment('breakout', 2)
   first = environment.reset(5).copy()
   for _ in range(10):
@@ -130,15 +130,15 @@ def test_reset_starts_the_stream_anew():
 
 
 @needs_emulator
-def test_rewards_are_raw():
-  """Fifty points for each thing caught, and not one."""
+def test_rewards_are_not_clipped():
+  """Asterix gives 50 points for each object."""
   _, steps = play('asterix', steps=50)
   assert set(np.unique([step.reward for step in steps])) == {0., 50.}
 
 
 @needs_emulator
 def test_episode_returns_are_sums_of_rewards():
-  """Cut after 200 frames: every 50 steps, with the next one's frames."""
+  """Episodes are cut after 200 frames, which are 50 steps."""
   _, steps = play('asterix', steps=230, max_episode_frames=200)
   discount = np.array([step.discount for step in steps])
   totals, num_episodes = np.zeros(3), 0
@@ -157,8 +157,8 @@ def test_episode_returns_are_sums_of_rewards():
 
 
 @needs_emulator
-def test_a_lost_life_ends_nothing():
-  """Breakout has five; without a move the first is lost soon."""
+def test_a_lost_life_does_not_end_the_episode():
+  """Breakout has five lives; without moves the first is lost soon."""
   environment = atari.AtariEnvironment('breakout', 1)
   environment.reset(0)
   ended = 0
@@ -170,7 +170,7 @@ def test_a_lost_life_ends_nothing():
 
 
 @pytest.mark.parametrize('game', ['brekout', 'Breakout', 'ALE/Breakout-v5', ''])
-def test_wrong_names(game):
+def test_unknown_games_are_refused(game):
   with pytest.raises(ValueError) as error:
     atari.AtariEnvironment(game, 1)
   message = str(error.value)
@@ -180,8 +180,8 @@ def test_wrong_names(game):
     assert 'did you mean breakout' in message
 
 
-def test_without_an_emulator(monkeypatch):
-  """It is not required by anything else, and says what to install."""
+def test_a_missing_emulator_is_an_error(monkeypatch):
+  """Nothing else needs the emulator; the error says how to install it."""
   monkeypatch.setitem(sys.modules, 'ale_py', None)
   with pytest.raises(ImportError, match='pip install ale-py') as error:
     atari.AtariEnvironment('breakout', 1)
@@ -189,7 +189,7 @@ def test_without_an_emulator(monkeypatch):
 
 
 @needs_emulator
-def test_wrong_preset_and_actions():
+def test_unknown_presets_and_wrong_actions_are_refused():
   with pytest.raises(ValueError, match='allowed: dm_noop, machado'):
     atari.AtariEnvironment('breakout', 1, 'dm')
   environment = atari.AtariEnvironment('breakout', 2)
@@ -203,6 +203,6 @@ def test_wrong_preset_and_actions():
 @needs_emulator
 @PRESETS
 @pytest.mark.parametrize('game', GAMES)
-def test_every_game(game, preset):
+def test_every_game_runs(game, preset):
   _, steps = play(game, preset, num_envs=1, steps=8)
   assert np.isfinite([step.reward for step in steps]).all()

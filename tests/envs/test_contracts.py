@@ -1,4 +1,4 @@
-"""What any environment promises: dm_env's contract, and JAX's."""
+"""Every environment keeps dm_env's contract, and works under JAX's `vmap`."""
 
 import dataclasses
 
@@ -51,7 +51,7 @@ class DistractionTest(_Contract, absltest.TestCase):
 
 
 def make_grid(num_actions, name='random_small_sparse'):
-  """An adapter whose lifetime has so many actions."""
+  """Returns an adapter of a lifetime that has `num_actions` actions."""
   for seed in range(50):
     adapter = dm_env_adapter.DmEnv(suite.load(name), seed)
     if adapter.action_spec().num_values == num_actions:
@@ -60,7 +60,7 @@ def make_grid(num_actions, name='random_small_sparse'):
 
 
 @pytest.mark.parametrize('num_actions', [9, 18])
-def test_only_the_actions_that_exist(num_actions):
+def test_actions_that_do_not_exist_are_refused(num_actions):
   adapter = make_grid(num_actions)
   np.testing.assert_array_equal(adapter.action_mask,
                                 np.arange(18) < num_actions)
@@ -74,8 +74,8 @@ def test_only_the_actions_that_exist(num_actions):
 
 
 @pytest.mark.parametrize('again', ['step', 'reset'])
-def test_no_episode_is_wasted(again):
-  """LAST shows what FIRST shows again; three episodes of 50 stays."""
+def test_the_step_after_last_begins_the_next_episode(again):
+  """LAST and the next FIRST show the same; three episodes of 50 steps."""
   adapter = make_grid(18)
   first = adapter.reset()
   observations = []
@@ -95,7 +95,7 @@ def test_no_episode_is_wasted(again):
   assert not any(adapter.step(4).last() for _ in range(49))
 
 
-def test_first_reward_is_that_of_the_right_action():
+def test_the_action_that_is_shown_as_right_is_rewarded():
   adapter = dm_env_adapter.DmEnv(suite.load('chain_short'), 3)
   timestep, returns = adapter.reset(), []
   for _ in range(300):
@@ -108,7 +108,7 @@ def test_first_reward_is_that_of_the_right_action():
   assert len(returns) >= 9 and set(returns) == {1.}
 
 
-def test_the_seed_decides():
+def test_equal_seeds_give_equal_timesteps():
   def stream(seed):
     adapter = dm_env_adapter.DmEnv(suite.load('random_small_sparse'), seed)
     return [adapter.step(i % 9) for i in range(120)]
@@ -125,15 +125,15 @@ TRACES = []
 
 @dataclasses.dataclass(frozen=True)
 class CountingChain(delayed_chain.DelayedChain):
-  """Notes each time that it is traced."""
+  """Counts how often it is traced."""
 
   def step(self, *args):
     TRACES.append(self.name)
     return delayed_chain.DelayedChain.step(self, *args)
 
 
-def test_adapters_share_what_is_compiled():
-  """Neither another step, nor another lifetime, nor an equal environment."""
+def test_adapters_share_compiled_functions():
+  """Across steps, lifetimes and equal environments: one trace in all."""
   for seed in range(3):
     environment = CountingChain('counted', suite.SETTINGS['chain_short'])
     adapter = dm_env_adapter.DmEnv(environment, seed)
@@ -142,8 +142,8 @@ def test_adapters_share_what_is_compiled():
   assert TRACES == ['counted']
 
 
-def test_an_episode_ends_as_termination():
-  """dm_env's word for it; also where the step limit ended it."""
+def test_the_step_limit_ends_an_episode_as_termination():
+  """dm_env calls it termination if the last discount is 0."""
   adapter = make_grid(18)
   adapter.reset()
   last = [adapter.step(4) for _ in range(50)][-1]
@@ -152,7 +152,7 @@ def test_an_episode_ends_as_termination():
 
 @pytest.mark.parametrize('name', suite.ENVIRONMENTS)
 def test_shapes_and_dtypes(name):
-  """Fixed, without weak types, and as the specs say; also under vmap."""
+  """They are fixed, not weak, and those of the specs; also under `vmap`."""
   environment = suite.load(name)
   spec = environment.observation_spec()
   key = jax.random.PRNGKey(0)
@@ -190,7 +190,7 @@ def test_shapes_and_dtypes(name):
 
 
 @pytest.mark.parametrize('name', FAMILIES)
-def test_traced_once_and_batched_as_one_by_one(name):
+def test_step_is_traced_once_and_vmap_equals_single_steps(name):
   environment = suite.load(name)
   spec = environment.observation_spec()
   traces = []
@@ -228,7 +228,7 @@ def test_traced_once_and_batched_as_one_by_one(name):
   assert ends >= 2
 
 
-def test_no_key_is_used_twice_for_different_things():
+def test_other_keys_give_other_lifetimes_and_first_states():
   """The first states of parallel environments differ; so do lifetimes."""
   environment = suite.load('tabular_dense')
   keys = jax.random.split(jax.random.PRNGKey(0), 256)

@@ -1,4 +1,4 @@
-"""Delayed chains against Appendix A.3, enumerated or counted."""
+"""Delayed chains against Appendix A.3, by enumeration or sampling."""
 
 import itertools
 
@@ -27,7 +27,7 @@ def step(name, length, states, actions, seed=0):
 
 
 def episode_rewards(name, length, seed):
-  """[length, NUM] of whole episodes, half of them started right; the states."""
+  """Rewards, states and observations of episodes, half with a_0 right."""
   environment, params = make(name, length)
   state, observation = env_testing.run(environment, 'reset', params, seed=seed)
   rewards, states, observations = [], [state], [observation]
@@ -43,7 +43,7 @@ def episode_rewards(name, length, seed):
 
 
 @pytest.mark.parametrize('name', env_testing.CHAINS)
-def test_length_is_uniform_with_both_ends(name):
+def test_length_is_uniform_including_both_ends(name):
   length = env_testing.run(suite.load(name), 'init_params').length
   shortest, longest, _ = env_testing.CHAIN_TABLES[name]
   assert length.min() == shortest and length.max() == longest
@@ -52,8 +52,8 @@ def test_length_is_uniform_with_both_ends(name):
 
 @pytest.mark.parametrize('name', [PLAIN, 'chain_long_noisy'])
 @pytest.mark.parametrize('length', [5, 17, 30])
-def test_states_are_distinct(name, length):
-  """All that an episode can go through: 4 * length - 2 indices, no more."""
+def test_states_have_distinct_indices(name, length):
+  """An episode can have 4 * length - 2 states, and there are no others."""
   # From each time, in each of the four kinds of episode; (time, right, first).
   kinds = list(itertools.product(range(length), (0, 1), (0, 1)))
   before = [(time, right, int(time > 0 and first == right))
@@ -71,13 +71,13 @@ def test_states_are_distinct(name, length):
       assert timestep.reward[i] == (1 if first == right else -1)
     index = int(timestep.observation[i])
     assert indices.setdefault(state, index) == index
-  for state in ((0, 0, 0), (0, 1, 0)):  # If chance has started only one kind.
+  for state in ((0, 0, 0), (0, 1, 0)):  # If only one was drawn.
     indices.setdefault(state, state[1])
   assert len(indices) == 4 * length - 2
   assert sorted(indices.values()) == list(range(4 * length - 2))
 
 
-def test_first_observations_tell_the_right_action():
+def test_first_observations_show_the_right_action():
   environment, params = make(PLAIN, 9)
   state, observation = env_testing.run(environment, 'reset', params)
   np.testing.assert_array_equal(observation, state.right_action)
@@ -86,7 +86,7 @@ def test_first_observations_tell_the_right_action():
 
 @pytest.mark.parametrize('name', [PLAIN, NOISY, BITS])
 def test_right_action_is_drawn_per_episode(name):
-  """Also after an episode, whatever was right in it and however it went."""
+  """Also after an episode, independently of that episode."""
   environment, params = make(name, 5)
   state, _ = env_testing.run(environment, 'reset', params)
   env_testing.check_chance(state.right_action.sum(), NUM, 0.5)
@@ -98,7 +98,7 @@ def test_right_action_is_drawn_per_episode(name):
 
 @pytest.mark.parametrize('name', [PLAIN, BITS])
 @pytest.mark.parametrize('length', [5, 8])
-def test_only_the_first_action_counts(name, length):
+def test_the_last_reward_depends_on_the_first_action_only(name, length):
   rewards, states, _ = episode_rewards(name, length, 0)
   right = states[0].right_action == np.arange(NUM) % 2
   assert not rewards[:-1].any()
@@ -108,7 +108,7 @@ def test_only_the_first_action_counts(name, length):
     np.testing.assert_array_equal(state.right_action, states[0].right_action)
 
 
-def test_noise():
+def test_noisy_rewards_are_independent_signs():
   """+1 or -1 on all steps but the first and the last, all independent."""
   length = 6
   rewards, states, _ = episode_rewards(NOISY, length, 10)
@@ -120,14 +120,14 @@ def test_noise():
   signs = (noise > 0).astype(int)
   for row in signs:
     env_testing.check_chance(row.sum(), NUM, 0.5)
-  # All of: four signs, which action was right, whether it was taken, and
+  # Uniform over four signs, which action was right, whether it was taken, and
   # what is right in the next episode.
   bits = np.stack([*signs, states[0].right_action, right,
                    states[-1].right_action]).astype(int)
   env_testing.check_uniform(2 ** np.arange(7) @ bits, range(2 ** 7))
 
 
-def test_bits():
+def test_bits_show_the_right_and_the_first_action():
   """Bit 0: is a_0 right; bit 1: was the first action right; 20 of noise."""
   length = 5
   _, states, observations = episode_rewards(BITS, length, 20)
@@ -140,8 +140,8 @@ def test_bits():
   assert 0.4 < observations[1, :, 1].mean() < 0.6
 
 
-def test_noise_bits_are_uniform_and_drawn_anew():
-  """No bit of any of three states tells anything of another."""
+def test_noise_bits_are_uniform_and_independent():
+  """The bits of three states are uncorrelated."""
   _, states, observations = episode_rewards(BITS, 5, 30)
   noise = [observations[t, :, 2:] for t in (0, 1, 5)]  # 5: the next episode.
   relevant = np.stack([states[0].right_action, states[1].correct,
@@ -156,8 +156,8 @@ def test_noise_bits_are_uniform_and_drawn_anew():
 
 
 @pytest.mark.parametrize('name', [PLAIN, BITS])
-def test_reset_midway(name):
-  """Time is uniform over an episode's; the past as if acted at random."""
+def test_reset_midway_draws_a_uniform_time(name):
+  """The past is as if actions had been uniform."""
   length = 7
   environment, params = make(name, length)
   state, observation = env_testing.run(environment, 'reset_midway', params)
@@ -177,6 +177,6 @@ def test_reset_midway(name):
         np.stack([state.right_action == 0, state.correct == 1], axis=1))
 
 
-def test_all_actions_exist():
+def test_both_actions_are_allowed():
   environment, params = make(PLAIN, 5)
   np.testing.assert_array_equal(environment.action_mask(params), [True, True])

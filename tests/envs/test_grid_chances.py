@@ -29,8 +29,8 @@ def state_of(params, cell, present, time=0):
 
 
 @env_testing.EACH_GRID
-def test_termination(name):
-  """Collecting ends the episode with the object's probability, else no end."""
+def test_a_collection_ends_the_episode_with_its_probability(name):
+  """Each type of object has its own probability; nothing else ends it."""
   environment, params = make(name)
   for i, (reward, termination, _) in enumerate(env_testing.objects(name)):
     state = state_of(params, params.object_cells[i], True)
@@ -42,8 +42,8 @@ def test_termination(name):
 
 
 @env_testing.EACH_GRID
-def test_an_end_starts_an_episode(name):
-  """Also one that collecting ended: all are back, and time is 0."""
+def test_a_new_episode_follows_an_end(name):
+  """All objects are present and time is 0, also if a collection ended it."""
   environment, params = make(name)
   chances = [kind[1] for kind in env_testing.objects(name)]
   present = np.arange(len(chances)) == np.argmax(chances)
@@ -57,8 +57,8 @@ def test_an_end_starts_an_episode(name):
 
 
 @env_testing.EACH_GRID
-def test_respawn(name):
-  """Each object by itself, and all of them together: they are independent."""
+def test_objects_respawn_independently_with_their_probability(name):
+  """Checks each object alone, and all objects together."""
   environment, params = make(name)
   respawn = np.array([kind[2] for kind in env_testing.objects(name)])
   num_objects = len(respawn)
@@ -75,7 +75,7 @@ def test_respawn(name):
   returned = counts @ bits
   for i in range(num_objects):
     env_testing.check_chance(returned[i], NUM * repeats, respawn[i])
-  for chance in set(respawn):  # Equal ones together: where they are rare.
+  for chance in set(respawn):  # Pooled, since some are rare.
     equal = respawn == chance
     env_testing.check_chance(returned[equal].sum(),
                              NUM * repeats * equal.sum(), chance)
@@ -84,7 +84,7 @@ def test_respawn(name):
 
 
 @env_testing.EACH_GRID
-def test_present_objects_stay(name):
+def test_present_objects_do_not_move(name):
   environment, params = make(name, by_action=True)
   state = state_of(params, env_testing.free_cells(name)[0], True)
   new, _ = env_testing.step_many(environment, params, state, env_testing.STAY)
@@ -92,8 +92,8 @@ def test_present_objects_stay(name):
 
 
 @env_testing.EACH_GRID
-def test_where_episodes_start(name):
-  """Free cells alike, after `reset` and after a step that ended an episode."""
+def test_episodes_start_in_uniform_free_cells(name):
+  """After `reset`, and after a step that ended an episode."""
   environment, params = make(name)
   num_cells = environment.num_cells
   free = env_testing.free_cells(name)
@@ -111,7 +111,7 @@ def test_where_episodes_start(name):
       continue
     cells = np.concatenate([state.object_cells, state.cell[:, None]], axis=1)
     ordered = np.sort(cells, axis=1)
-    assert (ordered[:, 1:] > ordered[:, :-1]).all(), 'two in one cell'
+    assert (ordered[:, 1:] > ordered[:, :-1]).all(), 'two objects in one cell'
     for i in range(cells.shape[1]):
       env_testing.check_uniform(cells[:, i], free)
       for j in range(i):
@@ -120,13 +120,13 @@ def test_where_episodes_start(name):
 
 
 @env_testing.EACH_GRID
-def test_what_a_lifetime_draws(name):
+def test_a_lifetime_draws_uniform_cells_and_action_spaces(name):
   environment = suite.load(name)
   params = env_testing.run(environment, 'init_params')
   env_testing.check_chance(params.collects_by_action.sum(), NUM, 0.5)
   cells = params.object_cells
   ordered = np.sort(cells, axis=1)
-  assert (ordered[:, 1:] > ordered[:, :-1]).all(), 'two in one cell'
+  assert (ordered[:, 1:] > ordered[:, :-1]).all(), 'two objects in one cell'
   free = env_testing.free_cells(name)
   for i in range(cells.shape[1]):
     env_testing.check_uniform(cells[:, i], free)
@@ -138,8 +138,8 @@ def test_what_a_lifetime_draws(name):
 
 
 @pytest.mark.parametrize('by_action', [False, True])
-def test_reappearance(by_action):
-  """Two return together: two different cells, free after the agent's step.
+def test_two_objects_reappear_in_different_free_cells(by_action):
+  """Cells are free if neither agent nor object is there after the move.
 
   The first object is present in cell 0; the agent goes from 16 to 17.
   """
@@ -155,8 +155,8 @@ def test_reappearance(by_action):
                                   new.object_cells[:, 2], free, 35)
 
 
-def test_reappearance_where_the_agent_stands_on_an_object():
-  """Eighteen actions: the two share a cell, 34 others are free."""
+def test_objects_reappear_beside_an_agent_on_an_object():
+  """With eighteen actions, agent and object share a cell; 34 are free."""
   name = 'random_small_sparse'
   environment, params = make(name, True, (16, 20, 30))
   new, _ = env_testing.step_many(
@@ -167,8 +167,8 @@ def test_reappearance_where_the_agent_stands_on_an_object():
                                   new.object_cells[:, 2], free, 35)
 
 
-def test_reappearance_among_walls():
-  """In `random_small`, those runs in which one object returned."""
+def test_objects_reappear_in_cells_without_walls():
+  """Counts runs of `random_small` in which just one object returned."""
   name = 'random_small'
   environment, params = make(name, True, (0, 20, 27, 34))
   cells = []
@@ -184,10 +184,10 @@ def test_reappearance_among_walls():
   env_testing.check_uniform(np.concatenate(cells), free)
 
 
-def test_what_was_collected_returns_elsewhere():
-  """`random_very_dense`: away for one state, then in any cell but the agent's.
+def test_a_collected_object_reappears_in_any_free_cell():
+  """In `random_very_dense`, it is absent for one state.
 
-  The cell in which it was before is as likely as another.
+  The cell in which it was before is as likely as any other.
   """
   name = 'random_very_dense'
   environment, params = make(name, True, (50,))
@@ -203,8 +203,8 @@ def test_what_was_collected_returns_elsewhere():
 
 @pytest.mark.parametrize('name', [
     'tabular_sparse', 'tabular_longer_horizon', 'random_small'])
-def test_reset_midway(name):
-  """Uniform over the steps that an episode may have done, else as a start."""
+def test_reset_midway_draws_a_uniform_time(name):
+  """Objects and the agent are placed as at the start of an episode."""
   environment, params = make(name)
   state, _ = env_testing.run(environment, 'reset_midway', params)
   env_testing.check_uniform(state.time,

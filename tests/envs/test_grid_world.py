@@ -1,6 +1,6 @@
 """Moves, collection, limits and observations of grid worlds, state by state.
 
-What is expected is enumerated from the tables, walls and moves as typed in
+Expected results are enumerated from the tables, walls and moves of
 `env_testing`.
 """
 
@@ -12,7 +12,7 @@ from lpg_distributed.envs import grid_world
 from lpg_distributed.envs import suite
 from tests.envs import env_testing
 
-# Object cells at edges, in corners and by walls, where going wrong shows.
+# Object cells at edges, in corners and by walls, where errors are likely.
 CELLS = {
     'tabular_dense': (10, 11, 60, 114),
     'tabular_longer_horizon': (3, 13, 21, 33, 0, 62, 41),
@@ -46,8 +46,8 @@ def all_pairs(name, num_actions):
 
 @pytest.mark.parametrize('name', WALK)
 @pytest.mark.parametrize('by_action', [False, True])
-def test_moves(name, by_action):
-  """All cells, all actions, nothing to collect."""
+def test_every_move_from_every_cell(name, by_action):
+  """Without objects."""
   agents, actions = all_pairs(name, 18 if by_action else 9)
   state, timestep = step(name, make_params(name, by_action), agents, actions,
                          False)
@@ -74,8 +74,8 @@ def test_moves_by_hand():
 
 @pytest.mark.parametrize('name', WALK)
 @pytest.mark.parametrize('by_action', [False, True])
-def test_collection(name, by_action):
-  """All cells, all actions, all objects present."""
+def test_collection_by_every_action_from_every_cell(name, by_action):
+  """All objects are present."""
   agents, actions = all_pairs(name, 18 if by_action else 9)
   objects = env_testing.objects(name)
   params = make_params(name, by_action)
@@ -128,8 +128,8 @@ def test_absent_objects_give_nothing(by_action):
 
 
 @pytest.mark.parametrize('by_action', [False, True])
-def test_what_was_collected_is_away_for_one_state(by_action):
-  """Even if it respawns with probability 1; then it is there again."""
+def test_a_collected_object_is_absent_for_one_state(by_action):
+  """Even if it respawns with probability 1."""
   name, cell = 'random_very_dense', 50
   params = make_params(name, by_action, (cell,))
   action = env_testing.STAY + (9 if by_action else 0)
@@ -142,7 +142,7 @@ def test_what_was_collected_is_away_for_one_state(by_action):
 
 
 def test_tabular_objects_return_under_the_agent():
-  """Cells are fixed; who stays there collects again in the step after."""
+  """Cells are fixed: an agent that stays collects the object again."""
   name, cell = 'tabular_longer_horizon', CELLS['tabular_longer_horizon'][2]
   present = np.arange(7) != 2
   state, timestep = step(name, make_params(name, False), [cell],
@@ -154,8 +154,8 @@ def test_tabular_objects_return_under_the_agent():
 
 
 @pytest.mark.parametrize('name', env_testing.GRIDS)
-def test_step_limit(name):
-  """Ends with the limit's step, and not before, whatever happens."""
+def test_the_step_limit_ends_an_episode(name):
+  """With the last step of the limit, and not before."""
   limit = env_testing.GRID_TABLES[name][3]
   free = env_testing.free_cells(name)
   cells = free[1:1 + len(env_testing.objects(name))]
@@ -193,11 +193,11 @@ def test_state_index():
 
 
 def test_planes():
-  """One per type of object, then the agent's; absent objects are not seen."""
+  """One per type of object, then the agent's; absent objects are not shown."""
   params = make_params('random_small', True, (0, 9, 20, 34))
   cells = np.array([[3, 9, 20, 34], [3, 9, 20, 34]])
   present = np.array([[True, True, False, True], [True, False, True, True]])
-  # At time 0 the absent may return: look at those runs in which none did.
+  # Absent objects may return: only runs in which none did are compared.
   states = ([15, 9], present, cells, [0, 0])
   repeated = [np.resize(x, (400,) + np.shape(x)[1:]) for x in states]
   state, timestep = env_testing.step_each(
@@ -215,7 +215,7 @@ def test_planes():
 
 @pytest.mark.parametrize('name', ['random_dense', 'random_very_dense'])
 def test_planes_show_the_state(name):
-  """All at an episode's start: as many ones as objects of each type."""
+  """At a start, each plane has as many ones as objects of its type."""
   state, observation = env_testing.run(suite.load(name), 'reset',
                                        make_params(name, False))
   counts = [kind[0] for kind in env_testing.GRID_TABLES[name][2]]

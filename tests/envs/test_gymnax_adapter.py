@@ -1,4 +1,4 @@
-"""gymnax behind `base.Environment`: what it does, and what is refused."""
+"""Environments of gymnax as `base.Environment`, and refusals."""
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,8 @@ MINI = {  # Observation's shape, actions.
 pytestmark = pytest.mark.filterwarnings('ignore')
 
 
-def live(environment, num_steps, num_envs, seed=0):
-  """Uniform actions under `jit`, `vmap` and `scan`; returns what was seen."""
+def play(environment, num_steps, num_envs, seed=0):
+  """Plays uniform actions under `jit`, `vmap` and `scan`."""
   num_actions = int(environment.action_spec().num_values)
 
   @jax.jit
@@ -47,13 +47,13 @@ def live(environment, num_steps, num_envs, seed=0):
 
 
 @pytest.mark.parametrize('name', MINI)
-def test_contract(name):
+def test_specs_fit_the_observations_and_steps(name):
   environment = gymnax_adapter.load(name)
   shape, num_actions = MINI[name]
   spec = environment.observation_spec()
   assert spec.shape == shape
   assert environment.action_spec().num_values == num_actions
-  observation, _, timestep = live(environment, 60, 3)
+  observation, _, timestep = play(environment, 60, 3)
   for row in observation.reshape((-1,) + shape):
     spec.validate(row)
   assert timestep.reward.dtype == timestep.discount.dtype == np.float32
@@ -61,9 +61,9 @@ def test_contract(name):
   assert environment.action_mask(environment.init_params(None)).all()
 
 
-def test_catch_is_catch():
+def test_catch_has_its_length_and_rewards():
   """Nine steps; +1 where the paddle is below the ball, else -1."""
-  observation, action, timestep = live(
+  observation, action, timestep = play(
       gymnax_adapter.load('Catch-bsuite'), 90, 4)
   ends = timestep.discount == 0.
   np.testing.assert_array_equal(ends, (np.arange(90) % 9 == 8)[:, None]
@@ -74,7 +74,7 @@ def test_catch_is_catch():
     paddle = int(np.argmax(observation[t, b, 9]))
     paddle = int(np.clip(paddle + action[t, b] - 1, 0, 4))
     assert timestep.reward[t, b] == (1. if ball == paddle else -1.)
-    # Already the next episode's first observation: the ball is at the top.
+    # The next episode's first observation: the ball is at the top.
     assert timestep.observation[t, b, 0].sum() == 1.
   assert len(np.unique(timestep.reward[ends])) == 2
 
@@ -98,7 +98,7 @@ def test_a_step_limit_ends_the_episode():
     ('CartPole', "gymnax has no environment 'CartPole'; did you mean "
      'CartPole-v1'),
 ])
-def test_refusals(name, message):
+def test_unsupported_environments_are_refused(name, message):
   with pytest.raises(ValueError) as info:
     gymnax_adapter.load(name)
   assert str(info.value).startswith(message) and '\n' not in str(info.value)

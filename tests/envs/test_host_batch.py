@@ -1,4 +1,4 @@
-"""Any dm_env or gymnasium environment as a batch; what is refused."""
+"""Batches of dm_env and gymnasium environments, and refusals."""
 
 import dm_env
 from dm_env import specs
@@ -12,7 +12,7 @@ THIS = 'module/tests.envs.test_host_batch'
 
 
 class Countdown(dm_env.Environment):
-  """Episodes of 2 + seed % 3 steps; the reward is the action, in tens."""
+  """Episodes of 2 + seed % 3 steps; the reward is ten times the action."""
 
   def __init__(self, seed=0, action=None, observation=None):
     self._length = 2 + seed % 3
@@ -43,7 +43,7 @@ class Countdown(dm_env.Environment):
     return dm_env.transition(10. * action, self._observe())
 
 
-def test_a_batch_of_dm_envs():
+def test_environments_of_dm_env_form_a_batch():
   batch = host_batch.HostBatch(Countdown, 5, 'countdown')
   assert batch.observation_spec().dtype == np.float32
   assert batch.action_spec().num_values == 4
@@ -97,32 +97,32 @@ def not_an_env():
     ('gym/CartPole-v1', 'with KIND one of atari, gymnax, bsuite'),
     ('atari/brekout', 'did you mean breakout'),
 ])
-def test_refusals(env_id, message):
+def test_unsupported_environments_are_refused(env_id, message):
   with pytest.raises(ValueError) as info:
     registry.load(env_id).make_host(2)
   assert message in str(info.value) and '\n' not in str(info.value)
 
 
-def test_a_module_path():
+def test_an_environment_of_a_module_path_is_loaded():
   loaded = registry.load(f'{THIS}:countdown_env')
   assert loaded.jax is None and loaded.kind == 'module'
   batch = loaded.make_host(2)
   assert batch.reset(0).shape == (2, 2)
 
 
-def test_a_seed_repeats_where_bsuite_hides_its_own():
-  """The wind of deep_sea_stochastic was another each time."""
+def test_equal_seeds_repeat_bsuites_own_randomness():
+  """deep_sea_stochastic has a generator of its own, which is seeded too."""
   pytest.importorskip('bsuite')
   batch = registry.load('bsuite/deep_sea_stochastic/0').make_host(1)
 
-  def live():
+  def play():
     return [batch.reset(5), *(batch.step(np.int32([t % 2])).observation
                               for t in range(60))]
 
-  assert np.array_equal(live(), live())
+  assert np.array_equal(play(), play())
 
 
-def test_bsuite():
+def test_environments_of_bsuite_form_a_batch():
   pytest.importorskip('bsuite')
   batch = registry.load('bsuite/catch/0').make_host(3)
   assert batch.observation_spec().shape == (10, 5)
@@ -133,7 +133,7 @@ def test_bsuite():
     assert np.all(step.discount == (0. if t % 9 == 0 else 1.))
     assert len(step.episode_returns) == (3 if t % 9 == 0 else 0)
     assert set(step.episode_returns) <= {-1., 1.}
-  # Each has its own randomness, and the same seed gives it again.
+  # Environments of a batch differ, and the same seed repeats them.
   columns = np.argmax(batch.reset(1)[:, 0], axis=-1)
   np.testing.assert_array_equal(np.argmax(batch.reset(1)[:, 0], -1), columns)
   many = registry.load('bsuite/catch/0').make_host(40).reset(1)
@@ -142,7 +142,7 @@ def test_bsuite():
     registry.load('bsuite/catch/99')
 
 
-def test_gymnasium():
+def test_environments_of_gymnasium_form_a_batch():
   gymnasium = pytest.importorskip('gymnasium')
   batch = registry.load('gymnasium/CartPole-v1').make_host(2)
   assert batch.observation_spec().shape == (4,)
@@ -177,7 +177,7 @@ def dict_gymnasium():
   return Env()
 
 
-def test_a_gymnasium_dictionary():
+def test_dictionary_observations_of_gymnasium_are_refused():
   pytest.importorskip('gymnasium')
   with pytest.raises(ValueError, match='observes a Dict; allowed: Box'):
     registry.load(f'{THIS}:dict_gymnasium').make_host(1)
@@ -187,7 +187,7 @@ def wrong_shape(seed=0):
   return Countdown(seed, observation=specs.Array((3,), np.float32))
 
 
-def test_an_observation_that_is_not_as_specified():
+def test_observations_unlike_their_specification_are_refused():
   batch = registry.load(f'{THIS}:wrong_shape').make_host(1)
   with pytest.raises(ValueError, match=r'shape \(2,\); its specification says '
                      r'\(3,\)'):

@@ -1,4 +1,4 @@
-"""Environments that say one thing and do another are refused in one line."""
+"""Environments that break their own specifications are refused in one line."""
 
 import dm_env
 from dm_env import specs
@@ -22,7 +22,7 @@ THIS = 'module/tests.envs.test_odd_environments'
 
 
 class Odd(gymnasium.Env):
-  """Five steps, each giving what the test says."""
+  """Every step gives the observation and the reward of the test."""
   action_space = spaces.Discrete(2)
 
   def __init__(self, space, observation, reward=1.):
@@ -67,7 +67,8 @@ def refused(call, *args):
     (spaces.Discrete(3), 3, 'gave state 3; its specification allows 0 to 2'),
     (spaces.Discrete(3), 0.5, 'with 0.5, which its declared type int32'),
 ])
-def test_observations_that_their_type_cannot_hold(space, observation, message):
+def test_observations_that_their_type_cannot_hold_are_refused(
+    space, observation, message):
   assert message in refused(batch_of(space, observation).reset, 0)
 
 
@@ -79,7 +80,7 @@ def test_observations_that_their_type_cannot_hold(space, observation, message):
     (spaces.MultiBinary(2), np.array([0, 1], np.int8)),
     (box(bool), np.array([True, False])),
 ])
-def test_observations_that_fit(space, observation):
+def test_observations_that_fit_are_converted(space, observation):
   batch = batch_of(space, observation)
   spec = batch.observation_spec()
   found = batch.reset(0)
@@ -90,7 +91,7 @@ def test_observations_that_fit(space, observation):
 
 @pytest.mark.parametrize('reward', [
     None, [1.], np.nan, np.inf, 1e39, 'one', np.ones(2), 1j])
-def test_rewards_that_are_no_number(reward):
+def test_rewards_that_are_no_number_are_refused(reward):
   batch = batch_of(box(np.float32), np.zeros(2), reward)
   batch.reset(0)
   message = refused(batch.step, np.zeros(2, np.int32))
@@ -100,13 +101,13 @@ def test_rewards_that_are_no_number(reward):
 
 @pytest.mark.parametrize('reward', [1, True, np.float64(1.), np.ones(1),
                                     np.int64(1), jnp.float32(1.)])
-def test_rewards_that_are_a_number(reward):
+def test_rewards_that_are_a_number_are_converted(reward):
   batch = batch_of(box(np.float32), np.zeros(2), reward)
   batch.reset(0)
   np.testing.assert_array_equal(batch.step(np.zeros(2, np.int32)).reward, 1.)
 
 
-def test_a_space_of_no_numbers():
+def test_an_empty_observation_space_is_refused():
   assert 'observes nothing: shape (0,)' in refused(
       batch_of, box(np.float32, shape=(0,)), np.zeros(0))
 
@@ -136,7 +137,7 @@ class Bare(Odd):
 
 
 @pytest.mark.parametrize('shape', [(), (2,)])
-def test_the_old_interface(shape):
+def test_the_interface_of_old_gym_is_refused(shape):
   make = lambda cls: host_batch.HostBatch(
       lambda: cls(box(np.float32, shape=shape), np.zeros(shape)), 1, 'old')
   assert refused(make, NoSeed) == (
@@ -175,7 +176,7 @@ def test_errors_of_an_environment_name_it():
       'zero')
   batch = host_batch.HostBatch(
       lambda: RaisingClose(space, np.zeros(2)), 2, 'odd')
-  batch.close()  # Says so in the log, and goes on.
+  batch.close()  # Logs the error and continues.
 
 
 class NoTimeSteps(dm_env.Environment):
@@ -193,7 +194,7 @@ class NoTimeSteps(dm_env.Environment):
     return np.zeros(2)
 
 
-def test_a_dm_env_without_time_steps():
+def test_a_dm_env_without_time_steps_is_refused():
   batch = host_batch.HostBatch(NoTimeSteps, 1, 'odd')
   assert refused(batch.reset, 0) == (
       'odd: reset returned ndarray; allowed: a dm_env.TimeStep')
@@ -207,7 +208,7 @@ def cannot_be_made():
   raise KeyError('data set')
 
 
-def test_functions_that_make_environments():
+def test_functions_that_make_environments_get_a_seed():
   batch = registry.load(f'{THIS}:needs_a_seed').make_host(40)
   assert set(batch.reset(0)[:, 0]) == {0., 1.}
   assert refused(registry.load, f'{THIS}:cannot_be_made') == (
@@ -215,7 +216,7 @@ def test_functions_that_make_environments():
       "KeyError: 'data set'")
 
 
-def test_a_module_that_does_not_import(tmp_path, monkeypatch):
+def test_a_module_that_cannot_be_imported_is_refused(tmp_path, monkeypatch):
   (tmp_path / 'broken_module.py').write_text('1 // 0\n')
   (tmp_path / 'leaving_module.py').write_text('raise SystemExit(3)\n')
   monkeypatch.syspath_prepend(str(tmp_path))
@@ -224,7 +225,7 @@ def test_a_module_that_does_not_import(tmp_path, monkeypatch):
       registry.load(f'module/{name}_module:f')
 
 
-def test_an_id_that_needs_an_import():
+def test_an_id_with_an_unknown_package_is_refused():
   pytest.importorskip('ale_py')
   batch = registry.load('gymnasium/ALE/Pong-v5').make_host(1)
   assert batch.action_spec().num_values == 6
@@ -233,7 +234,7 @@ def test_an_id_that_needs_an_import():
 
 
 class Discrete:
-  """A class of spaces of its own."""
+  """A space that is not of a class of gymnax."""
 
   def __init__(self, n):
     self.n, self.shape, self.dtype = n, (), jnp.int32
@@ -246,7 +247,7 @@ class Box:
 
 
 class LikeGymnax:
-  """Without a limit of steps, and with a scalar as observation."""
+  """Has no step limit, and a scalar as observation."""
   default_params = ()
 
   def action_space(self, params=None):
@@ -268,7 +269,7 @@ class LikeGymnax:
     return jnp.float32(0.5), jnp.where(ended, 0, state + 1), 1., ended, {}
 
 
-def test_what_is_like_gymnax():
+def test_environments_like_those_of_gymnax_are_loaded():
   environment = registry.load(f'{THIS}:LikeGymnax').jax
   assert environment.observation_spec().shape == ()
   assert environment.action_spec().num_values == 3
@@ -298,13 +299,13 @@ def without_params():
     ('without_params', 'is not quite like an environment of gymnax: '
      'AttributeError'),
 ])
-def test_what_is_not_quite_like_gymnax(name, message):
+def test_environments_unlike_those_of_gymnax_are_refused(name, message):
   with pytest.raises(ValueError) as info:
     registry.load(f'{THIS}:{name}')
   assert message in str(info.value) and '\n' not in str(info.value)
 
 
-def test_an_environment_of_gymnax_that_cannot_be_compiled():
+def test_an_environment_that_cannot_be_compiled_is_refused():
   """Its state has a scalar where its step reads an array."""
   with pytest.raises(ValueError) as info:
     gymnax_adapter.load('SimpleBandit-bsuite')
@@ -330,7 +331,7 @@ def test_only_pixels_are_scaled(dtype, low, high, scale):
 
 
 @pytest.mark.parametrize('action', [0.5, np.nan, np.zeros(2, int), None, 9])
-def test_actions_that_do_not_exist(action):
+def test_actions_that_do_not_exist_are_refused(action):
   environment = dm_env_adapter.DmEnv(suite.load('chain_short'), 0)
   environment.reset()
   with pytest.raises(ValueError, match='allowed: a whole number from 0 to'):

@@ -1,4 +1,4 @@
-"""The exact models against numbers by hand, and JAX's worlds against them."""
+"""Exact models against numbers by hand; simulations against the models."""
 
 import itertools
 
@@ -32,7 +32,7 @@ def value(settings, cells, by_action, steps, is_optimal):
 @pytest.mark.parametrize('respawn', [0., 0.3, 1.])
 @pytest.mark.parametrize('termination', [0., 0.25])
 def test_best_return_by_hand(by_action, respawn, termination):
-  """Collect, wait one step at least, collect: q is the chance of its return."""
+  """Collect, wait at least one step, collect: it returns with chance q."""
   settings = two_cells(respawn, termination)
   q, on = respawn, 1. - termination
   for steps, expected in ((1, 1.), (2, 1.), (3, 1. + on * q),
@@ -57,12 +57,12 @@ def test_random_return_by_hand():
 
 
 @SPACES
-def test_harm_is_avoided_unless_it_pays(by_action):
-  """A row of four: the agent, then -1 in the way of two +1."""
+def test_negative_objects_are_collected_only_if_it_pays(by_action):
+  """Four cells in a row: the agent, an object of -1, then two of +1."""
   kinds = (grid_world.ObjectType(2, 1., 0., 0.),
            grid_world.ObjectType(1, -1., 0., 0.))
   settings = grid_world.GridWorldSettings(1, 4, kinds, 99, True)
-  # Nine actions: through it, -1 + 2; eighteen: over it, collecting nothing.
+  # Nine actions collect it on the way, -1 + 2; eighteen need not.
   expected = {False: [0., 0., 1.], True: [0., 1., 1.]}[by_action]
   for steps, best in zip((1, 2, 3), expected):
     np.testing.assert_allclose(
@@ -73,7 +73,7 @@ def test_harm_is_avoided_unless_it_pays(by_action):
 
 @SPACES
 def test_roving_by_hand(by_action):
-  """Two cells: the object is always in the other one, but for one state."""
+  """Two cells: the object returns in the cell without the agent."""
   settings = grid_world.GridWorldSettings(
       1, 2, (grid_world.ObjectType(1, 1., 0., 1.),), 99, False)
   model = grid_model.RovingModel(settings, by_action)
@@ -85,8 +85,8 @@ def test_roving_by_hand(by_action):
                              chance + (1 - chance) * chance)
 
 
-def test_only_masks_that_can_be_reached():
-  """An object that returns for certain is away for one state at most."""
+def test_models_have_only_the_masks_that_can_be_reached():
+  """An object of respawn probability 1 is absent for one state at most."""
   for name, num in (('tabular_dense', 16), ('tabular_sparse', 1),
                     ('tabular_long_horizon', 4 * 3),
                     ('tabular_longer_horizon', 4 * 6)):
@@ -97,7 +97,7 @@ def test_only_masks_that_can_be_reached():
     assert len(model.masks) == num
 
 
-def test_all_layouts():
+def test_all_layouts_are_enumerated_once():
   layouts = optimal.all_layouts(suite.SETTINGS['random_small_sparse'])
   assert layouts.shape == (35 * 34 * 33 // 2, 3)
   assert len(np.unique(layouts, axis=0)) == len(layouts)
@@ -105,7 +105,7 @@ def test_all_layouts():
   assert not (layouts[:, :1] == layouts[:, 1:]).any()
 
 
-def test_drawn_layouts():
+def test_drawn_layouts_are_uniform():
   settings = suite.SETTINGS['tabular_longer_horizon']
   layouts = optimal.draw_layouts(settings, 20_000, np.random.default_rng(0))
   free = env_testing.free_cells('tabular_longer_horizon')
@@ -114,20 +114,20 @@ def test_drawn_layouts():
 
 @SPACES
 def test_discounted_values_of_a_sparse_layout(by_action):
-  """Power of the distance, where the harm is out of everybody's way."""
+  """Values are powers of the distance; the object of -1 is in no path."""
   settings = suite.SETTINGS['tabular_sparse']
   values = grid_model.layout_values(settings, [0, 168], by_action, 0.9)
   assert values.shape == (676,)
   row, column = np.divmod(np.arange(168), 13)
-  # Collected with the last move, or from one cell away.
+  # The move onto the cell collects; from the cell itself it is one step too.
   steps = np.maximum(np.maximum(row, column), 1)
   np.testing.assert_allclose(values[3 * 169:3 * 169 + 168], 0.9 ** (steps - 1),
                              atol=1e-5)
-  np.testing.assert_allclose(values[:169], 0.)  # Nothing is there.
+  np.testing.assert_allclose(values[:169], 0.)  # No object is present.
 
 
 def test_discounted_values_of_a_policy_by_hand():
-  """Stays for ever on an object's cell, or beside it."""
+  """The policy stays for ever on the object's cell, or beside it."""
   respawn, termination, discount = 0.2, 0.1, 0.9
   settings = two_cells(respawn, termination)
   policy = np.zeros((4, 18))
@@ -141,8 +141,8 @@ def test_discounted_values_of_a_policy_by_hand():
 
 
 @SPACES
-def test_discounted_values_agree(by_action):
-  """The greedy policy's values are the optimal ones; walls have none."""
+def test_values_of_the_greedy_policy_are_optimal(by_action):
+  """Walls have no value, and a uniform policy has lower values."""
   name, discount = 'random_small', 0.8
   settings = suite.SETTINGS[name]
   cells = np.array([1, 15, 7, 20])
@@ -240,7 +240,7 @@ def test_simulated_returns_of_a_stochastic_policy(name, by_action, num):
 @pytest.mark.parametrize('name, by_action, num', [
     ('tabular_dense', True, 1024), ('tabular_sparse', False, 1024)])
 def test_simulated_returns_of_the_optimal_policy(name, by_action, num):
-  """It depends on the time that is left."""
+  """The optimal policy depends on the time that is left."""
   environment = suite.load(name)
   cells = optimal.draw_layouts(environment.settings, 1,
                                np.random.default_rng(1))
@@ -265,15 +265,15 @@ def test_simulated_returns_of_the_optimal_policy(name, by_action, num):
 @pytest.mark.parametrize('name, num', [
     ('random_small_sparse', 8192), ('random_very_dense', 512)])
 @SPACES
-def test_simulated_random_returns(name, num, by_action):
-  """Exact over all that an episode may begin with; both action spaces."""
+def test_simulated_returns_of_the_random_policy(name, num, by_action):
+  """Expected returns are exact means over all starts, per action space."""
   expected = optimal_returns.load()[name]['by_num_actions'][
       '18' if by_action else '9']['random']
   check_mean(optimal.simulate(suite.load(name), num, 3 + by_action, by_action),
              expected)
 
 
-def test_file_is_what_is_computed():
+def test_the_file_has_the_computed_returns():
   for name in ('tabular_sparse', 'random_very_dense', 'chain_long_noisy'):
     saved, computed = optimal_returns.load()[name], optimal.compute(name)
     assert saved.keys() == computed.keys()
@@ -281,8 +281,8 @@ def test_file_is_what_is_computed():
       np.testing.assert_allclose(saved[key], computed[key], atol=2e-4)
 
 
-def test_file_agrees_with_other_layouts():
-  """Both are means of few layouts, so up to their standard errors."""
+def test_the_file_agrees_with_other_layouts():
+  """Up to standard errors, since both are means over few layouts."""
   for name, key in itertools.product(
       ['tabular_dense', 'tabular_long_horizon'], ['optimal', 'random']):
     saved = optimal_returns.load()[name]
@@ -299,7 +299,7 @@ def test_file_agrees_with_other_layouts():
 
 
 def test_optima_are_within_simple_bounds():
-  """Of how often an object can have returned, or been walked to."""
+  """Bounds on how often an object can return, or be reached."""
   optima = optimal_returns.optima()
   assert optima['tabular_sparse'] == optima['random_small_sparse'] == 1.
   assert all(optima[name] == 1. for name in env_testing.CHAINS)

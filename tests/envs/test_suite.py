@@ -1,4 +1,4 @@
-"""Every row of every table of Appendix A, as typed from the paper."""
+"""Environments have the settings of the tables of Appendix A."""
 
 import json
 
@@ -21,13 +21,13 @@ SHAPES = {
     'random_very_dense': (11, 11, 2), 'chain_state_distraction': (22,)}
 
 
-def test_there_are_fifteen():
+def test_the_suite_has_the_fifteen_environments_of_the_paper():
   assert suite.ENVIRONMENTS == env_testing.GRIDS + env_testing.CHAINS
   assert len(suite.ENVIRONMENTS) == 15
 
 
 @pytest.mark.parametrize('name', env_testing.GRIDS)
-def test_grid_tables(name):
+def test_grids_have_the_settings_of_the_paper(name):
   settings = suite.load(name).settings
   height, width, kinds, max_steps = env_testing.GRID_TABLES[name]
   assert (settings.height, settings.width) == (height, width)
@@ -39,7 +39,7 @@ def test_grid_tables(name):
 
 
 @pytest.mark.parametrize('name', env_testing.CHAINS)
-def test_chain_tables(name):
+def test_chains_have_the_settings_of_the_paper(name):
   settings = suite.load(name).settings
   shortest, longest, noisy = env_testing.CHAIN_TABLES[name]
   assert (settings.min_length, settings.max_length) == (shortest, longest)
@@ -49,7 +49,7 @@ def test_chain_tables(name):
 
 
 @pytest.mark.parametrize('name', env_testing.GRIDS)
-def test_walls(name):
+def test_walls_are_those_of_the_paper(name):
   environment = suite.load(name)
   assert environment.open_cells().tolist() == env_testing.free_cells(name)
   num_walls = {'tabular_longer_horizon': 7, 'tabular_long_dense': 17,
@@ -58,7 +58,7 @@ def test_walls(name):
 
 
 @pytest.mark.parametrize('name', suite.ENVIRONMENTS)
-def test_specs(name):
+def test_specs_have_the_sizes_of_the_paper(name):
   environment = suite.load(name)
   assert environment.name == name
   spec = environment.observation_spec()
@@ -72,7 +72,7 @@ def test_specs(name):
       2 if name.startswith('chain') else 18)
 
 
-def test_load_names_what_is_allowed():
+def test_load_refuses_unknown_names_and_lists_the_allowed():
   with pytest.raises(ValueError) as error:
     suite.load('tabular_dens')
   message = str(error.value)
@@ -83,7 +83,7 @@ def test_load_names_what_is_allowed():
 
 
 def test_loading_twice_gives_equal_environments():
-  """Compiled functions are found by what an environment is."""
+  """Compiled functions are cached by environment."""
   assert suite.load('random_small') == suite.load('random_small')
   assert hash(suite.load('chain_long')) == hash(suite.load('chain_long'))
   assert suite.load('chain_short') != suite.load('chain_short_noisy')
@@ -100,7 +100,7 @@ def test_a_new_name_has_its_own_seed_number():
   assert suite.seed_number('a') != suite.seed_number('b')
 
 
-def test_returns_to_compare_with():
+def test_every_environment_has_a_random_return_and_most_an_optimum():
   entries = optimal_returns.load()
   assert tuple(entries) == suite.ENVIRONMENTS
   unknown = {'random_dense', 'random_long_horizon', 'random_small'}

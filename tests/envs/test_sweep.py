@@ -35,12 +35,12 @@ def test_every_environment_works_or_is_refused_in_one_line():
     'bsuite/cartpole_swingup/0', 'gymnasium/FrozenLake-v1',
     'gymnasium/Blackjack-v1', 'gymnasium/Ant-v2', 'gymnasium/CarRacing-v3',
     'gymnasium/GymV21Environment-v0', 'gymnasium/phys2d/CartPole-v1'])
-def test_a_sample(env_id):
+def test_a_sample_of_environments_gives_the_lines_of_the_page(env_id):
   assert sweep.try_one(env_id) == _ROWS[env_id]
 
 
 class Wrong(dm_env.Environment):
-  """Gives other numbers each time that one is made."""
+  """Every new environment gives another number."""
   made = 0
 
   def __init__(self):
@@ -60,7 +60,7 @@ class Wrong(dm_env.Environment):
     return dm_env.transition(0., self._number)
 
 
-def test_other_numbers_than_the_packages_are_noticed(monkeypatch):
+def test_observations_unlike_the_packages_are_an_error(monkeypatch):
   monkeypatch.setattr(sweep.registry, '_bsuite_factory',
                       lambda name: lambda seed: Wrong())
   assert sweep.try_one('bsuite/catch/0').startswith(
