@@ -159,6 +159,103 @@ def _seed(seed: int, taken: int) -> int:
   return int(np.random.SeedSequence([seed, taken]).generate_state(1)[0] >> 1)
 
 
+class _Trainer:
+  """The agent, its groups of environments and their threads; see `train`.
+
+  `reset` and `update` are generators, which yield progress while threads work.
+  """
+
+  def __init__(self, environments: Sequence[host.HostEnvironment],
+               learner: learner_lib.Learner,
+               settings: settings_lib.AgentSettings, eta: lpg_network.Eta,
+               seed: int, snapshot: Optional[Snapshot],
+               answers: Optional[answers_lib.Answers]):
+    self._environments, self._learner = environments, learner
+    self._eta, self._seed = eta, seed
+    self._num_steps, self._hyper = settings.trajectory_steps, settings.hyper()
+    self._num_envs = sum(environment.num_envs for environment in environments)
+    init_key, act_key = jax.random.split(jax.random.PRNGKey(seed))
+    if snapshot is None:
+      snapshot = Snapshot(learner.init(init_key), 0)
+    self._state = snapshot.state
+    self._taken = snapshot.env_steps // self._num_envs  # of each environment
+    shape = (self._num_steps, self._num_envs)
+    self._draw = jax.jit(lambda taken: jax.random.uniform(
+        jax.random.fold_in(act_key, taken), shape))
+    self._stop = threading.Event()
+    self._answers = answers or answers_lib.Answers('an environment', self._stop)
+    self._pool = daemon_pool.DaemonPool(len(environments))
+    self._groups: list[_ThreadGroup] = []
+    self._compiled = False
+
+  @property
+  def env_steps(self) -> int:
+    """Steps of all whole trajectories so far, over all environments."""
+    return self._taken * self._num_envs
+
+  def _in_threads(self, function, items):
+    """Calls `function` on all items; yields progress, returns the results."""
+    running = [self._pool.submit(function, *item) for item in items]
+    while futures.wait(running, _HEARTBEAT_S)[1]:
+      steps = self.env_steps + sum(g.taken * g.num_envs for g in self._groups)
+      yield TrainingProgress(steps, (), self._state, None)
+    return [job.result() for job in running]
+
+  def reset(self) -> Iterator[TrainingProgress]:
+    """Resets all environments."""
+    # In a thread, as steps: a reset may wait for ever, too.
+    for environment in self._environments:
+      self._groups += yield from self._in_threads(_ThreadGroup, [(
+          environment, self._num_steps, _seed(self._seed, self._taken),
+          self._stop, self._answers)])
+    yield TrainingProgress(self.env_steps, (), self._state, None)
+
+  def update(self) -> Iterator[TrainingProgress]:
+    """Collects a trajectory and updates the agent once."""
+    yield from self._collect()
+    targets, metrics = self._learner.compute_targets(
+        self._eta, self._hyper, _experience(self._learner, self._groups))
+    parts = [(part,) for part in _parts(self._groups, targets)]
+    if not self._compiled:
+      yield from self._in_threads(self._gradient, parts[:1])
+      self._compiled = True
+    gradients = yield from self._in_threads(self._gradient, parts)
+    self._state = jax.block_until_ready(self._learner.update(
+        self._hyper, self._state, gradients,
+        np.float32(self._num_steps * self._num_envs)))
+    yield TrainingProgress(self.env_steps, _returns(self._groups), self._state,
+                           {name: float(x) for name, x in metrics.items()})
+    for group in self._groups:
+      group.open_next()
+
+  def _collect(self) -> Iterator[TrainingProgress]:
+    groups, theta = self._groups, self._state.theta
+    splits = np.cumsum([group.num_envs for group in groups])[:-1]
+    uniforms = np.split(np.asarray(self._draw(self._taken)), splits, axis=1)
+    if not self._compiled:  # Compile once, before the threads start.
+      for group, uniform in zip(groups, uniforms):
+        group.act(self._learner, theta, 0, uniform)
+    yield from self._in_threads(_ThreadGroup.collect, [
+        (group, self._learner, theta, uniform)
+        for group, uniform in zip(groups, uniforms)])
+    self._taken += self._num_steps
+    for group in groups:
+      group.taken = 0
+
+  def _gradient(self, part: learner_lib.Part) -> types.Params:
+    # JAX may read NumPy arrays in place, so wait before they change.
+    return jax.block_until_ready(self._learner.gradient(
+        self._hyper, self._state.theta, part))
+
+  def close(self) -> None:
+    """Ends the threads; does not wait for environments that do not answer."""
+    self._stop.set()
+    self._pool.close()
+    while (not self._pool.join(_HEARTBEAT_S)
+           and self._answers.waiting_s() < answers_lib.GRACE_S):
+      pass
+
+
 def train(environments: Union[host.HostEnvironment,
                               Sequence[host.HostEnvironment]],
           learner: learner_lib.Learner, settings: settings_lib.AgentSettings,
@@ -189,67 +286,11 @@ def train(environments: Union[host.HostEnvironment,
   """
   if not isinstance(environments, (list, tuple)):
     environments = [environments]
-  num_steps, hyper = settings.trajectory_steps, settings.hyper()
-  num_envs = sum(environment.num_envs for environment in environments)
-  init_key, act_key = jax.random.split(jax.random.PRNGKey(seed))
-  if snapshot is None:
-    snapshot = Snapshot(learner.init(init_key), 0)
-  state = snapshot.state
-  taken = snapshot.env_steps // num_envs  # steps of each environment
-  draw = jax.jit(lambda taken: jax.random.uniform(
-      jax.random.fold_in(act_key, taken), (num_steps, num_envs)))
-  stop = threading.Event()
-  answers = answers or answers_lib.Answers('an environment', stop)
-  pool = daemon_pool.DaemonPool(len(environments))
-  groups = []
-
-  def in_threads(function, items):
-    running = [pool.submit(function, *item) for item in items]
-    while futures.wait(running, _HEARTBEAT_S)[1]:
-      steps = taken * num_envs + sum(g.taken * g.num_envs for g in groups)
-      yield TrainingProgress(steps, (), state, None)
-    return [job.result() for job in running]
-
-  # JAX may read NumPy arrays in place, so wait before they change.
-  def gradient(part):
-    return jax.block_until_ready(learner.gradient(
-        hyper, state.theta, part))
-
-  compiled = False
+  trainer = _Trainer(environments, learner, settings, eta, seed, snapshot,
+                     answers)
   try:
-    # In a thread, as steps: a reset may wait for ever, too.
-    for environment in environments:
-      groups += yield from in_threads(_ThreadGroup, [
-          (environment, num_steps, _seed(seed, taken), stop, answers)])
-    splits = np.cumsum([group.num_envs for group in groups])[:-1]
-    yield TrainingProgress(taken * num_envs, (), state, None)
-    while taken * num_envs < env_steps:
-      uniforms = np.split(np.asarray(draw(taken)), splits, axis=1)
-      if not compiled:  # Compile once, before the threads start.
-        for group, uniform in zip(groups, uniforms):
-          group.act(learner, state.theta, 0, uniform)
-      yield from in_threads(_ThreadGroup.collect, [
-          (group, learner, state.theta, uniform)
-          for group, uniform in zip(groups, uniforms)])
-      taken += num_steps
-      for group in groups:
-        group.taken = 0
-      targets, metrics = learner.compute_targets(
-          eta, hyper, _experience(learner, groups))
-      parts = _parts(groups, targets)
-      if not compiled:
-        yield from in_threads(gradient, [(parts[0],)])
-        compiled = True
-      gradients = yield from in_threads(gradient, [(part,) for part in parts])
-      state = jax.block_until_ready(learner.update(
-          hyper, state, gradients, np.float32(num_steps * num_envs)))
-      yield TrainingProgress(taken * num_envs, _returns(groups), state,
-                             {name: float(x) for name, x in metrics.items()})
-      for group in groups:
-        group.open_next()
+    yield from trainer.reset()
+    while trainer.env_steps < env_steps:
+      yield from trainer.update()
   finally:
-    stop.set()
-    pool.close()
-    while (not pool.join(_HEARTBEAT_S)
-           and answers.waiting_s() < answers_lib.GRACE_S):
-      pass
+    trainer.close()

@@ -44,27 +44,68 @@ def run_host(run: run_record.TrainingRun, batches: list[Any]) -> bool:
   return True
 
 
+class _AgentRecord:
+  """The rows of one agent, and the snapshot that a resume starts from."""
+
+  def __init__(self, run: run_record.TrainingRun, index: int,
+               snapshot: Optional[host_loop.Snapshot], updates: int):
+    self._run, self._index = run, index
+    # Snapshot at the last row; later updates are repeated after a resume.
+    self.kept = self._latest = snapshot
+    self._kept_updates = self._updates = updates
+    self._period = max(1, run.job.env_steps // run_record.ROWS)
+    self._begin_row(snapshot.env_steps if snapshot else 0)
+
+  def _begin_row(self, env_steps: int) -> None:
+    self._next_row = self._period * (env_steps // self._period + 1)
+    self._return_sum, self._episodes, self._sums = 0., 0, {}
+    self.count = 0  # updates since the last row
+
+  def add(self, progress: host_loop.TrainingProgress) -> None:
+    """Counts an update."""
+    self._latest = host_loop.Snapshot(progress.state, progress.env_steps)
+    self._updates += 1
+    self.count += 1
+    self._episodes += len(progress.episode_returns)
+    self._return_sum += sum(progress.episode_returns)
+    for name, x in progress.metrics.items():
+      self._sums[name] = self._sums.get(name, 0.) + x
+
+  def is_due(self) -> bool:
+    """Returns whether the last update completes a row."""
+    return self._latest.env_steps >= self._next_row
+
+  def write(self) -> None:
+    """Writes a row of the updates since the last row, if there are any."""
+    if not self.count:
+      return
+    self._run.write(self._run.job.seeds[self._index], self._latest.env_steps,
+                    self._updates, self._return_sum, self._episodes,
+                    {name: x / self.count for name, x in self._sums.items()})
+    self.kept, self._kept_updates = self._latest, self._updates
+    self._begin_row(self.kept.env_steps)
+
+  def save(self, now: bool = False) -> None:
+    """Saves the snapshot at the last row, if there is one."""
+    if self.kept is not None:
+      self._save(self._index, self.kept.env_steps, now)
+
+  def save_end(self) -> None:
+    """Saves that the next agent is to begin."""
+    self._save(self._index + 1, 0, now=True)
+
+  def _save(self, index: int, env_steps: int, now: bool) -> None:
+    self._run.save({'index': index, 'env_steps': env_steps,
+                    'updates': self._kept_updates}, self.kept.state, now)
+
+
 def _train_on_host(run: run_record.TrainingRun, batches, learner, index: int,
                    snapshot: Optional[host_loop.Snapshot],
                    updates: int) -> bool:
   """Trains one agent to its end; returns False if it was stopped."""
   job, seed = run.job, run.job.seeds[index]
   before = index * job.env_steps  # steps of the agents before this one
-  period = max(1, job.env_steps // run_record.ROWS)
-  next_row = period * ((snapshot.env_steps if snapshot else 0) // period + 1)
-  return_sum, episodes, sums, count = 0., 0, {}, 0
-  # Snapshot at the last row; later updates are repeated after a resume.
-  kept = snapshot
-  header = lambda: {'index': index, 'env_steps': kept.env_steps,
-                    'updates': kept_updates}
-  kept_updates = updates
-
-  def write_latest():
-    nonlocal kept, kept_updates
-    run.write(seed, latest.env_steps, updates, return_sum, episodes,
-              {name: x / count for name, x in sums.items()})
-    kept, kept_updates = latest, updates
-
+  record = _AgentRecord(run, index, snapshot, updates)
   training = host_loop.train(batches, learner, job.settings,
                              loading.load_eta(job, seed), seed, job.env_steps,
                              snapshot, run.answers)
@@ -72,46 +113,30 @@ def _train_on_host(run: run_record.TrainingRun, batches, learner, index: int,
     for progress in training:
       run.show(seed, progress.env_steps, before + progress.env_steps)
       if progress.metrics is not None:
-        updates += 1
-        count += 1
-        episodes += len(progress.episode_returns)
-        return_sum += sum(progress.episode_returns)
-        for name, x in progress.metrics.items():
-          sums[name] = sums.get(name, 0.) + x
-        last = progress.env_steps >= job.env_steps
-        broken = not run_record.finite(progress.metrics)
-        if (progress.env_steps >= next_row or last or broken
-            or run.stop.is_set()):
-          run.write(seed, progress.env_steps, updates, return_sum, episodes,
-                    {name: x / count for name, x in sums.items()})
-          return_sum, episodes, sums, count = 0., 0, {}, 0
-          next_row = period * (progress.env_steps // period + 1)
-          kept = host_loop.Snapshot(progress.state, progress.env_steps)
-          kept_updates = updates
-          if last or broken:
+        record.add(progress)
+        ended = (progress.env_steps >= job.env_steps
+                 or not run_record.finite(progress.metrics))
+        if record.is_due() or ended or run.stop.is_set():
+          record.write()
+          if ended:
             break
-          run.save(header(), kept.state)
-        latest = host_loop.Snapshot(progress.state, progress.env_steps)
+          record.save()
       if run.stop.is_set() and (
-          not count  # Otherwise after the next update, if there will be one.
-          or run.answers.waiting_s() >= answers_lib.GRACE_S):
-        if count:
-          write_latest()
-        if kept is not None:
-          run.save(header(), kept.state, now=True)
+          # Otherwise after the next update, if there will be one.
+          not record.count or run.answers.waiting_s() >= answers_lib.GRACE_S):
+        record.write()
+        record.save(now=True)
         return False
   except host.EnvironmentFailure as error:
-    if count:
-      write_latest()
-    more = ''
-    if kept is not None:
-      run.save(header(), kept.state, now=True)
-      more = (f'; saved after {kept.env_steps} steps of seed {seed}, from '
-              'where the same command goes on')
+    record.write()
+    record.save(now=True)
+    more = '' if record.kept is None else (
+        f'; saved after {record.kept.env_steps} steps of seed {seed}, from '
+        'where the same command goes on')
     raise loading.job_error(job, error, more) from error
   finally:
     training.close()
-  run_record.save_agent(job, run.directory, seed, batches[0], kept.state.theta)
-  kept_state, index, kept = kept.state, index + 1, kept._replace(env_steps=0)
-  run.save(header(), kept_state, now=True)
+  run_record.save_agent(job, run.directory, seed, batches[0],
+                        record.kept.state.theta)
+  record.save_end()
   return True
