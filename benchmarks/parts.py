@@ -92,7 +92,7 @@ def part_calls(config: config_lib.Config, name: str,
           progress.trajectory.action, hyper,
           config.meta.trajectory_steps * config.meta.num_envs)
       theta, _ = jax.vmap(kind.optimiser.apply)(
-          gradient, progress.opt_state, theta, task.hyper.alpha_lr)
+          gradient, progress.opt_state, theta, task.hyper.learning_rate)
       return theta, inputs(output)
     out, pullback = jax.vjp(update, theta, targets)
     return pullback(out)

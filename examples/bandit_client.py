@@ -78,8 +78,8 @@ def show(statistics: dict) -> None:
   print('meta-step', statistics['meta_step'])
   for name, arms in statistics['environments'].items():
     best = max(arms, key=lambda arm: arm['probability'])
-    print(f'{name}: alpha_lr {best["alpha_lr"]:g}, alpha_y '
-          f'{best["alpha_y"]:g}, chosen with {best["probability"]:.2f}')
+    print(f'{name}: learning_rate {best["learning_rate"]:g}, kl_cost '
+          f'{best["kl_cost"]:g}, chosen with {best["probability"]:.2f}')
 
 
 def call_over_courier() -> None:

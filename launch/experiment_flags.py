@@ -53,7 +53,8 @@ def define_evaluation(flag_values: flags.FlagValues, updates: int) -> None:
       flag_values, updates=(defaults.updates, 'updates of the predictions'),
       records=(defaults.records, 'how often predictions are recorded'),
       num_envs=(defaults.num_envs, 'parallel environments of each world'))
-  for name, text in (('alpha_lr', 'learning rate'), ('alpha_y', 'KL cost')):
+  for name, text in (('learning_rate', 'learning rate'),
+                     ('kl_cost', 'KL cost')):
     flags.DEFINE_float(name, getattr(defaults, name), f'{text} of the agents',
                        flag_values=flag_values)
 
@@ -68,8 +69,8 @@ def evaluation_of(flag_values: flags.FlagValues
   experiment_lib.check_counts(0, seed=flag_values.seed)
   return evaluation_settings.checked(evaluation_settings.PredictionSettings(
       updates=flag_values.updates, records=flag_values.records,
-      num_envs=flag_values.num_envs, alpha_lr=flag_values.alpha_lr,
-      alpha_y=flag_values.alpha_y))
+      num_envs=flag_values.num_envs, learning_rate=flag_values.learning_rate,
+      kl_cost=flag_values.kl_cost))
 
 
 def run(experiment: Any, flag_values: flags.FlagValues, source: Any,

@@ -185,8 +185,8 @@ def load_config(preset: str = 'demo', *overrides: str) -> config_lib.Config:
 
 class Hyperparameters(NamedTuple):
   """The hyperparameters that the bandit selects; see `train_agents`."""
-  alpha_lr: float  # learning rate of the agent
-  alpha_y: float  # cost of the KL term in Eq. (2)
+  learning_rate: float  # alpha_lr of the agent
+  kl_cost: float  # alpha_y, the cost of the KL term in Eq. (2)
 
 
 def best_hyperparameters(rule: Union[Rule, str], environment: str
@@ -274,8 +274,8 @@ def meta_train(config: config_lib.Config,
 def train_agents(rule: Rule,
                  environment: str,
                  *,
-                 alpha_lr: float,
-                 alpha_y: float,
+                 learning_rate: float,
+                 kl_cost: float,
                  gamma: float = 0.995,
                  num_agents: int = 1,
                  num_envs: int = 64,
@@ -289,9 +289,8 @@ def train_agents(rule: Rule,
   Args:
     rule: the update rule.
     environment: name of the environment, one of `envs.suite.ENVIRONMENTS`.
-    alpha_lr: learning rate; Table 3 has 20 to 80 for tables, 0.0005 to 0.01
-      for networks.
-    alpha_y: cost of the KL term; Table 3 has 0.1 to 1.
+    learning_rate: alpha_lr; Table 3: tables 20 to 80, networks 0.0005 to 0.01.
+    kl_cost: alpha_y, the cost of the KL term; Table 3 has 0.1 to 1.
     gamma: discount factor, an input of the rule.
     num_agents: L.
     num_envs: B.
@@ -314,12 +313,13 @@ def train_agents(rule: Rule,
     updates = fields.Integer().check('updates', updates)
   num_agents, num_envs = map(fields.Integer().check, ('num_agents', 'num_envs'),
                              (num_agents, num_envs))
-  alpha_lr = fields.Real(open_low=True).check('alpha_lr', alpha_lr)
-  alpha_y = fields.Real().check('alpha_y', alpha_y)
+  learning_rate = fields.Real(open_low=True).check('learning_rate',
+                                                   learning_rate)
+  kl_cost = fields.Real().check('kl_cost', kl_cost)
   gamma = fields.Real(high=1).check('gamma', gamma)
   train = train_agents_lib.compile_training(
-      rule.config, environment, alpha_lr, alpha_y, gamma, num_agents, num_envs,
-      updates)
+      rule.config, environment, learning_rate, kl_cost, gamma, num_agents,
+      num_envs, updates)
   return jax.tree_util.tree_map(
       np.asarray, train(jnp.asarray(rule.eta), jax.random.PRNGKey(seed)))
 

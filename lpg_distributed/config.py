@@ -69,7 +69,7 @@ class AgentConfig:
 
   @property
   def arms(self) -> tuple[tuple[float, float], ...]:
-    """The bandit's grid for this kind: (alpha_lr, alpha_y) pairs."""
+    """The bandit's grid for this kind: (learning rate, KL cost) pairs."""
     return tuple((rate, cost) for rate in self.learning_rates
                  for cost in self.kl_costs)
 
@@ -114,7 +114,7 @@ class MetaConfig:
   # Largest gradient norm of one lifetime; 0: no clipping. A few lifetimes can
   # have norms a thousand times those of the others.
   max_lifetime_gradient_norm: float = fields.number(0.)
-  discounts: tuple[float, ...] = fields.tuple_of(
+  gammas: tuple[float, ...] = fields.tuple_of(
       (0.995, 0.99), fields.Real(high=1))
   policy_entropy_costs: tuple[float, ...] = fields.tuple_of(
       (0.01, 0.02), fields.Real())  # beta_0
@@ -193,7 +193,7 @@ class EvaluatorConfig:
   trajectory_steps: int = fields.integer(20)
   learning_rate: float = fields.positive(5e-4, high=1)
   kl_cost: float = fields.number(0.5)
-  discount: float = fields.number(0.995, high=1)
+  gamma: float = fields.number(0.995, high=1)
   use_baseline: bool = fields.flag(True)  # Eq. (7)
   # Share of the machine's processor time that the evaluator may use.
   share: float = fields.positive(0.25, high=1)

@@ -9,6 +9,7 @@ from typing import Any, Iterable, Mapping, Sequence
 from lpg_distributed import config as config_lib
 from lpg_distributed import fields
 from lpg_distributed import files
+from lpg_distributed import former_names
 from lpg_distributed.envs import names
 
 ConfigError = config_lib.ConfigError
@@ -34,10 +35,12 @@ def _plain(config: Any) -> dict[str, Any]:
 def from_dict(values: Mapping[str, Any]) -> config_lib.Config:
   """The inverse of `to_dict`; missing fields get their defaults.
 
+  Former names of fields are read too, since files have them.
+
   Raises:
     ConfigError: an unknown field, or a value of another type.
   """
-  return build(config_lib.Config, values)
+  return build(config_lib.Config, former_names.replace(values))
 
 
 def _unknown(name: str, allowed: Iterable[str]) -> ConfigError:
@@ -176,7 +179,7 @@ def load_file(base: config_lib.Config, path: str) -> config_lib.Config:
     ConfigError: the file cannot be read, is not JSON, or has bad fields.
   """
   try:
-    changes = files.read_json(path)
+    changes = former_names.replace(files.read_json(path))
   except (OSError, ValueError) as error:
     raise ConfigError(f'{path} is not readable as JSON: {error}') from None
   try:

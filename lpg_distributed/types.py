@@ -45,16 +45,17 @@ class LPGTargets(NamedTuple):
   y_hat_logits: Optional[chex.Array]
 
 
-class HyperParams(NamedTuple):
+class LifetimeHyperparameters(NamedTuple):
   """Hyperparameters of a lifetime.
 
-  The bandit draws alpha_lr and alpha_y; gamma and beta_0 are drawn uniformly
-  from the values in Table 2. Those of the critic are None in meta-training,
-  which takes them from `config.outer`; a search varies them.
+  The bandit draws the learning rate alpha_lr and the KL cost alpha_y; gamma and
+  beta_0 are drawn uniformly from the values in Table 2. Those of the critic are
+  None in meta-training, which takes them from `config.outer`; a search varies
+  them.
   """
-  arm: chex.Array  # [] int32, row of the bandit's grid of (alpha_lr, alpha_y)
-  alpha_lr: chex.Array  # [], agent's learning rate
-  alpha_y: chex.Array  # [], cost of the KL term in Eq. (2)
+  arm: chex.Array  # [] int32, row of the bandit's grid of arms
+  learning_rate: chex.Array  # [], alpha_lr of the agent
+  kl_cost: chex.Array  # [], alpha_y, the cost of the KL term in Eq. (2)
   gamma: chex.Array  # [], discount factor
   beta_0: chex.Array  # [], policy entropy cost in Eq. (4)
   td_lambda: Optional[chex.Array] = None  # [], lambda of the targets of V(s)

@@ -48,7 +48,7 @@ def test_table_2():
   config = presets.paper()
   meta, bandit = config.meta, config.bandit
   assert meta.learning_rate == 0.0001
-  assert meta.discounts == (0.995, 0.99)
+  assert meta.gammas == (0.995, 0.99)
   assert meta.policy_entropy_costs == (0.01, 0.02)
   assert meta.prediction_entropy_cost == 0.001
   assert meta.pi_hat_cost == 0.001
@@ -86,7 +86,7 @@ def test_table_4():
   evaluator = presets.paper().evaluator
   assert evaluator.learning_rate == 0.0005
   assert evaluator.kl_cost == 0.5
-  assert evaluator.discount == 0.995
+  assert evaluator.gamma == 0.995
   assert evaluator.trajectory_steps == 20
   assert evaluator.num_envs == 30
   assert evaluator.use_baseline
@@ -106,14 +106,14 @@ POSITIVE = ('meta.learning_rate', 'meta.lifetime_scale',
             'evaluator.share',
             'run.checkpoint_period_s', 'run.step_timeout_s',
             'agents.chain_long.learning_rates')
-NOT_NEGATIVE = ('meta.max_gradient_norm', 'meta.discounts',
+NOT_NEGATIVE = ('meta.max_gradient_norm', 'meta.gammas',
                 'meta.max_lifetime_gradient_norm',
                 'meta.policy_entropy_costs', 'meta.prediction_entropy_cost',
                 'meta.pi_hat_cost', 'meta.y_hat_cost',
                 'meta.min_policy_entropy', 'meta.y_table_stddev',
                 'outer.td_lambda', 'outer.advantage_ema_decay',
                 'bandit.exploration_bonus', 'evaluator.kl_cost',
-                'evaluator.discount', 'evaluator.pause_s',
+                'evaluator.gamma', 'evaluator.pause_s',
                 'agents.chain_long.kl_costs')
 ZERO_OR_MORE = ('run.seed', 'run.gradients_per_update', 'run.max_staleness',
                 'evaluator.period_meta_steps')
@@ -150,16 +150,16 @@ def test_zero():
 
 
 @pytest.mark.parametrize('override', [
-    'meta.discounts=1.01', 'meta.discounts=0.9,1.01', 'outer.td_lambda=1.01',
+    'meta.gammas=1.01', 'meta.gammas=0.9,1.01', 'outer.td_lambda=1.01',
     'outer.advantage_ema_decay=1', 'meta.learning_rate=1.1',
-    'outer.table_learning_rate=1.1', 'evaluator.discount=2',
+    'outer.table_learning_rate=1.1', 'evaluator.gamma=2',
     'evaluator.share=1.1'])
 def test_upper_bounds(override):
   assert 'and <= ' in refused(apply, override)
 
 
 @pytest.mark.parametrize('name', [
-    'environments', 'meta.discounts', 'meta.policy_entropy_costs',
+    'environments', 'meta.gammas', 'meta.policy_entropy_costs',
     'agents.chain_long.learning_rates', 'agents.chain_long.kl_costs'])
 def test_no_empty_lists(name):
   assert refused(apply, f'{name}=') == f'{name} needs at least one value'
@@ -203,10 +203,10 @@ def test_what_is_wrong_is_said(override, parts):
     lambda: config_lib.MetaConfig(num_updates=True),
     lambda: config_lib.MetaConfig(num_updates=0),
     lambda: config_lib.MetaConfig(num_updates=2.5),
-    lambda: config_lib.MetaConfig(discounts=[0.9]),
-    lambda: config_lib.MetaConfig(discounts=0.9),
-    lambda: config_lib.MetaConfig(discounts=(True,)),
-    lambda: config_lib.MetaConfig(discounts=(math.nan,)),
+    lambda: config_lib.MetaConfig(gammas=[0.9]),
+    lambda: config_lib.MetaConfig(gammas=0.9),
+    lambda: config_lib.MetaConfig(gammas=(True,)),
+    lambda: config_lib.MetaConfig(gammas=(math.nan,)),
     lambda: config_lib.AgentConfig(conv=[16]),
     lambda: config_lib.AgentConfig(dense=16),
     lambda: config_lib.AgentConfig(learning_rates=()),
@@ -227,8 +227,8 @@ def test_python_values_are_checked_too(build):
     3, [], None, {'meta': 3}, {'meta': None}, {'agents': 3}, {'agents': []},
     {'agents': {'chain_long': 3}}, {'meta': {'num_updates': 5.5}},
     {'meta': {'num_updates': True}}, {'meta': {'learning_rate': True}},
-    {'meta': {'learning_rate': None}}, {'meta': {'discounts': 0.9}},
-    {'meta': {'discounts': {'a': 1}}}, {'meta': {'discounts': [[0.9]]}},
+    {'meta': {'learning_rate': None}}, {'meta': {'gammas': 0.9}},
+    {'meta': {'gammas': {'a': 1}}}, {'meta': {'gammas': [[0.9]]}},
     {'environments': [3]}, {'run': {'mode': 3}}, {'evaluator': {'enabled': 2}},
     {'x': 1}, {'meta': {'learning_rate': math.nan}},
 ])

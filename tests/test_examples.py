@@ -94,7 +94,7 @@ def test_bandit_client_over_http(tmp_path, capsys):
         'token_file': str(tmp_path / 'token')}))
     bandit_client.main([f'--run_dir={tmp_path}'])
     printed = capsys.readouterr().out
-    assert printed.startswith('meta-step 1\nchain_short: alpha_lr ')
+    assert printed.startswith('meta-step 1\nchain_short: learning_rate ')
     client = bandit_client.HttpBandit.of_run(str(tmp_path))
     arm = client.sample('chain_short')
     assert client.report('a', arm, 0.5)
@@ -113,4 +113,4 @@ def test_bandit_client_over_courier(tmp_path):
       cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
       env={'PYTHONPATH': str(_ROOT), 'PATH': '', 'HOME': str(tmp_path)})
   assert done.returncode == 0, done.stderr[-3000:]
-  assert 'meta-step 1\nchain_short: alpha_lr ' in done.stdout
+  assert 'meta-step 1\nchain_short: learning_rate ' in done.stdout

@@ -59,7 +59,7 @@ SEEDS = {
     'create_rule': lambda seed: lpg.create_rule(seed),
     'train_agents': lambda seed: lpg.train_agents(
         lpg.create_rule(0, config_lib.RuleConfig(3, 2, 2)), 'chain_short',
-        alpha_lr=40., alpha_y=0.5, updates=1, seed=seed),
+        learning_rate=40., kl_cost=0.5, updates=1, seed=seed),
     'jobs': lambda seed: jobs.make_job('gymnax/Catch-bsuite', 'a2c',
                                        seeds=(seed,)),
     'run.seed': lambda seed: config_lib.RunConfig(seed=seed),

@@ -53,8 +53,8 @@ def test_training_names_settings_that_end_it(setting, tmp_path):
     for call in (
         lambda: lpg.meta_train(lpg.load_config('demo'), str(tmp_path / 'r')),
         lambda: lpg.meta_test('a2c', 'gymnax/CartPole-v1'),
-        lambda: lpg.train_agents(rule, 'tabular_dense', alpha_lr=1.,
-                                 alpha_y=1.)):
+        lambda: lpg.train_agents(rule, 'tabular_dense', learning_rate=1.,
+                                 kl_cost=1.)):
       assert f'{setting} is True; allowed: False' in refused(call)
     global_settings.check()  # A rule may be applied.
   finally:

@@ -16,7 +16,7 @@ _HOST = 'module/tests.meta_testing.session_testing:Corridor'
 @pytest.fixture(scope='module', name='agents')
 def _agents():
   rule = lpg.load_rule('all_kinds_pi')
-  return lpg.train_agents(rule, 'tabular_dense', alpha_lr=320., alpha_y=1.,
+  return lpg.train_agents(rule, 'tabular_dense', learning_rate=320., kl_cost=1.,
                           num_agents=3, num_envs=16, updates=60)
 
 
@@ -84,8 +84,9 @@ def test_arguments_are_checked(agents):
 def test_agents_with_networks(tmp_path):
   config = config_lib.RuleConfig(num_predictions=3, lstm_size=4)
   agents = lpg.train_agents(
-      lpg.create_rule(config=config), 'chain_state_distraction', alpha_lr=0.001,
-      alpha_y=0.5, num_agents=2, num_envs=2, updates=1)
+      lpg.create_rule(config=config), 'chain_state_distraction',
+      learning_rate=0.001,
+      kl_cost=0.5, num_agents=2, num_envs=2, updates=1)
   policy = lpg.make_policy(agents, 'chain_state_distraction', 1)
   path = str(tmp_path / 'policy.npz')
   lpg.save_policy(path, policy)

@@ -244,13 +244,13 @@ def test_meta_train_goes_on_where_it_stopped(tmp_path):
 
 def test_train_agents(rule):
   train = lambda **kwargs: lpg.train_agents(rule, 'chain_short', **{
-      'alpha_lr': 40., 'alpha_y': 0.5, 'num_agents': 3, 'num_envs': 4,
+      'learning_rate': 40., 'kl_cost': 0.5, 'num_agents': 3, 'num_envs': 4,
       'updates': 2, **kwargs})
   agents = train()
   assert agents.final_return.shape == (3,)
   assert agents.episode_return.shape == (2, 3)
-  np.testing.assert_array_equal(agents.hyper.alpha_lr, [40.] * 3)
-  np.testing.assert_array_equal(agents.hyper.alpha_y, [0.5] * 3)
+  np.testing.assert_array_equal(agents.hyper.learning_rate, [40.] * 3)
+  np.testing.assert_array_equal(agents.hyper.kl_cost, [0.5] * 3)
   np.testing.assert_allclose(agents.hyper.gamma, [0.995] * 3)
   np.testing.assert_array_equal(train().theta, agents.theta)
   assert np.any(train(seed=1).theta != agents.theta)
@@ -311,7 +311,7 @@ def test_agents_learn_by_the_rule_that_is_given():
   eta['lpg/pi_hat'] = {**eta['lpg/pi_hat'], 'w': jnp.ones((1, 1))}
   rule = lpg.Rule(np.asarray(rule_vector.ravel(eta)), config)
   agents = lpg.train_agents(
-      rule, 'chain_short', alpha_lr=80., alpha_y=0., num_agents=8,
+      rule, 'chain_short', learning_rate=80., kl_cost=0., num_agents=8,
       num_envs=16, updates=300)
   assert isinstance(agents, train_agents.Lifetimes)
   short = agents.num_episodes.sum(axis=0) > 300 * 16  # over an episode each
@@ -320,9 +320,9 @@ def test_agents_learn_by_the_rule_that_is_given():
 
 
 @pytest.mark.parametrize('change, match', [
-    ({'alpha_lr': 0.}, 'alpha_lr is 0.0; allowed: a number > 0'),
-    ({'alpha_lr': float('nan')}, 'alpha_lr is nan'),
-    ({'alpha_y': -1.}, 'alpha_y is -1.0'),
+    ({'learning_rate': 0.}, 'learning_rate is 0.0; allowed: a number > 0'),
+    ({'learning_rate': float('nan')}, 'learning_rate is nan'),
+    ({'kl_cost': -1.}, 'kl_cost is -1.0'),
     ({'gamma': 2.}, 'gamma is 2.0'),
     ({'updates': 0}, 'updates'),
     ({'num_agents': 0}, 'num_agents is 0'),
@@ -331,10 +331,10 @@ def test_agents_learn_by_the_rule_that_is_given():
 def test_train_agents_refuses(rule, change, match):
   with pytest.raises(errors.UserError, match=match) as caught:
     lpg.train_agents(rule, 'chain_short', **{
-        'alpha_lr': 40., 'alpha_y': 0.5, **change})
+        'learning_rate': 40., 'kl_cost': 0.5, **change})
   assert '\n' not in str(caught.value)
 
 
 def test_train_agents_needs_an_environment_that_exists(rule):
   with pytest.raises(ValueError, match='there is no environment'):
-    lpg.train_agents(rule, 'chain', alpha_lr=1., alpha_y=1.)
+    lpg.train_agents(rule, 'chain', learning_rate=1., kl_cost=1.)

@@ -155,7 +155,7 @@ def _seed_row(name):
   """The fit, and what phi knows of values, of the rule of one seed."""
   fit = sensitivity._fits(*_load(_RESULTS / f'sensitivity_{name}.json'))[-1]
   _, data = _load(_RESULTS / f'figure5_{name}.json')
-  at = [data['discounts'].index(discount) for discount in (0.9, 0.98, 0.995)]
+  at = [data['gammas'].index(gamma) for gamma in (0.9, 0.98, 0.995)]
   correlations = [abs(data['correlations'][name]['mean'][i]) for i in at]
   return ' | '.join([
       f'| {name}', f'{fit.td_lambda:.2f}', f'{fit.reward_explained:.0%}',
@@ -341,7 +341,7 @@ def test_the_summary_of_what_was_discovered():
 
 def test_the_summary_of_predictions_and_ablations():
   about, data = _load(_RESULTS / 'figure5_all_kinds_pi.json')
-  last = data['discounts'].index(0.9)
+  last = data['gammas'].index(0.9)
   num = about['train_worlds'] + about['test_worlds']
   found = data['correlations']
   half = lambda name: intervals.half_width(

@@ -74,15 +74,15 @@ def _table(source: str, statistics) -> rich.table.Table:
           f'p(alpha|E) at meta-step {statistics["meta_step"]} ({source})')),
       title_justify='left')
   table.add_column('environment')
-  for name in ('alpha_lr', 'alpha_y', 'mean return', 'lifetimes',
+  for name in ('learning_rate', 'kl_cost', 'mean return', 'lifetimes',
                'probability'):
     table.add_column(name, justify='right')
   for name, arms in statistics['environments'].items():
     best = max(arm['probability'] for arm in arms)
     for i, arm in enumerate(arms):
       table.add_row(
-          rich.text.Text(name if i == 0 else ''), f'{arm["alpha_lr"]:g}',
-          f'{arm["alpha_y"]:g}',
+          rich.text.Text(name if i == 0 else ''), f'{arm["learning_rate"]:g}',
+          f'{arm["kl_cost"]:g}',
           f'{arm["mean_return"]:.3g}' if arm['lifetimes'] else '-',
           str(arm['lifetimes']), f'{arm["probability"]:.3f}',
           style='bold' if arm['probability'] == best else None,

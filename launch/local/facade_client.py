@@ -19,7 +19,7 @@ from lpg_distributed.store import run_directory
 _TIMEOUT_S = 5.  # for the whole answer
 _LARGEST_ANSWER = 1 << 24  # bytes
 _LARGEST_LAUNCH_FILE = 1 << 20  # bytes
-_ARM_FIELDS = ('alpha_lr', 'alpha_y', 'mean_return', 'lifetimes',
+_ARM_FIELDS = ('learning_rate', 'kl_cost', 'mean_return', 'lifetimes',
                'probability')
 
 

@@ -30,7 +30,7 @@ class KindScore(NamedTuple):
 class Variant(NamedTuple):
   """A variant of a rule."""
   eta: np.ndarray  # [P]
-  alpha_y: Optional[float] = None  # overrides the bandit's; 0: y is not learned
+  kl_cost: Optional[float] = None  # overrides the bandit's; 0: y is not learned
   # Name of an input of the rule, `phi` or one of `rule_inputs.INPUTS`. It is
   # held at its mean under another variant, which must come earlier.
   held: Optional[str] = None
@@ -47,7 +47,7 @@ def with_ablations(config: config_lib.RuleConfig, eta: np.ndarray, full: str,
   if rule_vector.has_lpg_network(config):
     variants[held_phi] = Variant(eta, held='phi', held_of=full)
   if registry.make_learned(config).predictions is not None:
-    variants[no_y] = Variant(eta, alpha_y=0.)
+    variants[no_y] = Variant(eta, kl_cost=0.)
   return variants
 
 
@@ -91,21 +91,21 @@ class LifetimeSimulator:
     self._num_lifetimes = num_lifetimes
     self._compiled = functools.lru_cache(None)(self._compile)
 
-  def _compile(self, alpha_y):
+  def _compile(self, kl_cost):
     def simulate(eta, key, log_probs, hyper):
       lifetimes = train_agents.train_agents(
           self._config, self._environment, eta, key, self._num_lifetimes,
-          log_probs, alpha_y=alpha_y, hyper=hyper)
+          log_probs, kl_cost=kl_cost, hyper=hyper)
       return lifetimes._replace(theta=(), env_params=())
     return jax.jit(simulate)
 
   def __call__(self, eta: np.ndarray, key: chex.PRNGKey,
-               log_probs: np.ndarray, alpha_y: Optional[float] = None,
-               hyper: Optional[types.HyperParams] = None
+               log_probs: np.ndarray, kl_cost: Optional[float] = None,
+               hyper: Optional[types.LifetimeHyperparameters] = None
                ) -> train_agents.Lifetimes:
     """Runs `train_agents.train_agents`; returns NumPy arrays, without theta."""
     return jax.tree_util.tree_map(
-        np.asarray, self._compiled(alpha_y)(eta, key, log_probs, hyper))
+        np.asarray, self._compiled(kl_cost)(eta, key, log_probs, hyper))
 
 
 def input_means(lifetimes: train_agents.Lifetimes) -> dict[str, float]:
@@ -145,7 +145,7 @@ class Comparison:
       if variant.held is not None:
         eta = hold(self._config.rule, eta, variant.held,
                    means[variant.held_of][variant.held])
-      lifetimes = self._simulate(eta, self._key, log_probs, variant.alpha_y)
+      lifetimes = self._simulate(eta, self._key, log_probs, variant.kl_cost)
       means[name] = input_means(lifetimes)
       returns = np.asarray(lifetimes.final_return, np.float64)
       scores[name] = KindScore(

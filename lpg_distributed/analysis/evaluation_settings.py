@@ -15,8 +15,8 @@ class PredictionSettings:
   records: int = 20  # number of equally spaced records of predictions
   num_envs: int = 64
   trajectory_steps: int = 20
-  alpha_lr: float = 40.
-  alpha_y: float = 0.5
+  learning_rate: float = 40.
+  kl_cost: float = 0.5
   gamma: float = GAMMA
 
 

@@ -94,7 +94,7 @@ def compute(rules: Sequence[str],
            'train_worlds': train_worlds, 'test_worlds': test_worlds,
            'regression_steps': regression_steps}
   return about, {
-      'updates': course.updates, 'discounts': evaluation.DISCOUNTS,
+      'updates': course.updates, 'gammas': evaluation.GAMMAS,
       # The error of predicting the mean.
       'variance': [values[test].var() for values in worlds.values],
       'mean': {name: errors.mean(axis=-1).T for name, errors
@@ -108,9 +108,9 @@ def compute(rules: Sequence[str],
 
 def draw(about, data):
   """Draws the results; returns a matplotlib figure."""
-  figure, grid = style.panels(len(data['discounts']), 3)
+  figure, grid = style.panels(len(data['gammas']), 3)
   looks = style.methods(list(data['mean']))
-  for i, (axes, discount) in enumerate(zip(grid, data['discounts'])):
+  for i, (axes, gamma) in enumerate(zip(grid, data['gammas'])):
     for name, look in looks.items():
       mean, error = (np.array(data[key][name][i], float)
                      for key in ('mean', 'standard_error'))
@@ -120,7 +120,7 @@ def draw(about, data):
                         linewidth=0, color=look['color'])
     axes.axhline(data['variance'][i], color='gray', linewidth=0.8,
                  label='variance of the values')
-    axes.set_title(f'values at discount {discount:g}')
+    axes.set_title(f'values at discount {gamma:g}')
     axes.set_xlabel('updates')
     axes.set_ylabel('mean squared error')
     axes.set_ylim(bottom=0.)
@@ -136,11 +136,11 @@ def lines(about, data):
             f'after {data["updates"][-1]} updates, ± half of the 95 % '
             'interval:', '',
             *markdown.table(['discount', 'variance', *data['mean']], (
-                [f'{discount:g}', f'{data["variance"][i]:.3g}',
+                [f'{gamma:g}', f'{data["variance"][i]:.3g}',
                  *(_cell(data['mean'][name][i][-1],
                          data['standard_error'][name][i][-1],
                          about['test_worlds']) for name in data['mean'])]
-                for i, discount in enumerate(data['discounts'])))]
+                for i, gamma in enumerate(data['gammas'])))]
   if 'correlations' not in data:  # Older results lack them.
     return result
   names = [name if name == TD else f'phi(y), {name}'
@@ -151,11 +151,11 @@ def lines(about, data):
       'Correlation with the true values over the cells of a world, mean of '
       f'{num} worlds, ± half of the 95 % interval:', '',
       *markdown.table(['discount', *names], (
-          [f'{discount:g}', *(
+          [f'{gamma:g}', *(
               f'{stored.as_array(found["mean"])[i]:.2f} ± ' + '{:.2f}'.format(
                   intervals.half_width(found['standard_error'][i], num))
               for found in data['correlations'].values())]
-          for i, discount in enumerate(data['discounts'])))]
+          for i, gamma in enumerate(data['gammas'])))]
 
 
 def _cell(mean: float, error: float, num: int) -> str:

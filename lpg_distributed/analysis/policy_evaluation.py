@@ -39,7 +39,7 @@ UNSEEN = grid_world.GridWorldSettings(
     9, 9, (grid_world.ObjectType(2, 1., 1., 0.),
            grid_world.ObjectType(3, -1., 1., 0.)), 500, True)
 MOVES = (1, 3, 5, 7)  # up, left, right, down; of nine directions
-DISCOUNTS = (evaluation_settings.GAMMA, 0.99, 0.98, 0.95, 0.9)
+GAMMAS = (evaluation_settings.GAMMA, 0.99, 0.98, 0.95, 0.9)
 # Probability with which the policy selects one of the four moves uniformly.
 _EPSILON = 0.1
 _TOLERANCE = 1e-6
@@ -52,7 +52,7 @@ class GridBatch(NamedTuple):
   """
   object_cells: np.ndarray  # [W, m]
   policy: np.ndarray  # [W, F, 4], probabilities of MOVES
-  values: np.ndarray  # [D, W, F], true values of the policy, by `DISCOUNTS`
+  values: np.ndarray  # [D, W, F], true values of the policy, by `GAMMAS`
   visited: np.ndarray  # [W, F] bool; False for cells with an object
 
 
@@ -83,14 +83,14 @@ def solve(settings: grid_world.GridWorldSettings,
     everything = list(model.action_values(values, gamma))
     return np.stack([everything[move] for move in MOVES])
 
-  best = _iterate(lambda v: action_values(v, DISCOUNTS[0]).max(axis=0),
+  best = _iterate(lambda v: action_values(v, GAMMAS[0]).max(axis=0),
                   model.zeros())
-  q = action_values(best, DISCOUNTS[0])
+  q = action_values(best, GAMMAS[0])
   greedy = q > q.max(axis=0) - 1e-4  # Ties share the probability.
   policy = (1. - _EPSILON) * greedy / greedy.sum(axis=0) + _EPSILON / len(MOVES)
   values = [_iterate(
       lambda v: np.sum(policy * action_values(v, gamma), axis=0),
-      model.zeros()) for gamma in DISCOUNTS]
+      model.zeros()) for gamma in GAMMAS]
   num_cells = policy.shape[2]
   visited = np.ones((len(object_cells), num_cells), bool)
   np.put_along_axis(visited, np.searchsorted(model.cells, object_cells), False,
@@ -176,9 +176,9 @@ class PolicyEvaluation:
     theta = jnp.concatenate(
         [self._policy, table[..., grid_world.NUM_ACTIONS:]], axis=-1)
     fill = lambda value: jnp.full(num, value, jnp.float32)
-    task = meta_gradient.Task(params, types.HyperParams(
-        jnp.zeros(num, jnp.int32), fill(settings.alpha_lr),
-        fill(settings.alpha_y), fill(settings.gamma), fill(0.)))
+    task = meta_gradient.Task(params, types.LifetimeHyperparameters(
+        jnp.zeros(num, jnp.int32), fill(settings.learning_rate),
+        fill(settings.kl_cost), fill(settings.gamma), fill(0.)))
     keys = jax.random.split(key, 3)
     reset = jax.vmap(jax.vmap(self._kind.environment.reset_midway,
                               in_axes=(None, 0)))

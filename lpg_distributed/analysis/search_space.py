@@ -1,6 +1,6 @@
 """The hyperparameters that a search covers, and their ranges, in one table.
 
-Values are drawn uniformly in the logarithm of x. For discount and lambda it is
+Values are drawn uniformly in the logarithm of x. For gamma and lambda it is
 the logarithm of 1 - x.
 """
 
@@ -85,7 +85,7 @@ KL_COST = Range(0.1, 5., 1e-3, 100.)
 TABLE_CRITIC_RATE = Range(0.05, 1., 1e-3, 1.)
 NETWORK_CRITIC_RATE = Range(0.0005, 0.02, 1e-5, 0.2)
 TD_LAMBDA = Range(0.5, 0.98, 0.05, 0.999, complement=True)
-DISCOUNT = Range(0.95, 0.997, 0.5, 0.9999, complement=True)
+GAMMA = Range(0.95, 0.997, 0.5, 0.9999, complement=True)
 
 
 def _learning_rate(environment: str, agent: config_lib.AgentConfig) -> Range:
@@ -100,9 +100,9 @@ def _critic(agent: config_lib.AgentConfig) -> dict[str, Range]:
 
 
 def of_a2c(environment: str, agent: config_lib.AgentConfig) -> Space:
-  """Returns the ranges of A2C, the fields of `baselines.A2CHyper`."""
+  """Returns the ranges of A2C, the fields of `baselines.A2CHyperparameters`."""
   return {'learning_rate': _learning_rate(environment, agent),
-          'entropy_cost': ENTROPY_COST, **_critic(agent), 'discount': DISCOUNT}
+          'entropy_cost': ENTROPY_COST, **_critic(agent), 'gamma': GAMMA}
 
 
 def of_rule(environment: str, agent: config_lib.AgentConfig,
@@ -110,7 +110,7 @@ def of_rule(environment: str, agent: config_lib.AgentConfig,
   """Returns the ranges of a rule's agents.
 
   A rule without predictions, LPG-V, has no KL cost, and sees its critic. A rule
-  gets discounts as in its training, since it sees them.
+  gets gammas as in its training, since it sees them.
   """
   rates = {'learning_rate': _learning_rate(environment, agent)}
   if registry.make_learned(rule).predictions is None:
@@ -127,7 +127,7 @@ def default_a2c(environment: str, config: config_lib.Config) -> Values:
           'critic_rate': (outer.table_learning_rate if agent.is_table
                           else outer.network_learning_rate),
           'td_lambda': outer.td_lambda,
-          'discount': max(config.meta.discounts)}
+          'gamma': max(config.meta.gammas)}
 
 
 def default_rule(environment: str, config: config_lib.Config,

@@ -87,7 +87,7 @@ def compute(rule: str, average_last: int = 1, seed: int = 0,
   about = {'rule': {'label': source.label, **source.about},
            'environment': environment, 'updates': updates,
            'num_lifetimes': num_lifetimes, 'seed': seed,
-           'discounts': source.config.meta.discounts,
+           'gammas': source.config.meta.gammas,
            'initial_rule': source.config.run.initial_rule}
   return about, {
       'meta_steps': [step for step, _ in etas],
@@ -102,7 +102,7 @@ def _strength(data, output: str, name: str) -> np.ndarray:
 
 def _fits(about, data) -> list[gae_fit.Fit]:
   """Fits GAE to pi_hat's kernels at each meta-step."""
-  return [gae_fit.fit(reward, phi, max(about['discounts']))
+  return [gae_fit.fit(reward, phi, max(about['gammas']))
           for reward, phi in zip(*(stored.as_array(data[f'pi_hat/{name}'])
                                    for name in ('reward', 'phi')))]
 
@@ -134,7 +134,7 @@ def draw(about, data):
     left.plot(lags, kernel[0], label='reward, untrained', **style.distinct(3))
     _draw_kernels(middle, data, output, INPUTS[1:])
     if output == 'pi_hat':
-      left.plot(lags, kernel[-1][0] * max(about['discounts']) ** lags,
+      left.plot(lags, kernel[-1][0] * max(about['gammas']) ** lags,
                 linestyle=':', label=r'$\gamma^k$, scaled', **gray)
       left.plot(lags, fit.reward, linestyle='--', label=fitted, **gray)
       middle.plot(np.arange(len(fit.phi)), fit.phi, linestyle='--',

@@ -8,6 +8,7 @@ import numpy as np
 
 from lpg_distributed import errors
 from lpg_distributed import files
+from lpg_distributed import former_names
 
 _FORMAT = 'lpg-results-1'
 _DIGITS = 5  # significant digits: enough for figures, and files stay small
@@ -88,7 +89,7 @@ def load(path: str, experiment: str) -> tuple[dict[str, Any], dict[str, Any]]:
     ResultsError: there is no such file, or it is of another experiment.
   """
   try:
-    content = files.read_json(path, _LARGEST)
+    content = former_names.replace(files.read_json(path, _LARGEST))
     found = content['experiment'] if content['format'] == _FORMAT else None
     about, data = dict(content['about']), dict(content['data'])
   except FileNotFoundError:

@@ -93,11 +93,12 @@ def layouts(environment: str, settings: settings_lib.ComparisonSettings) -> Any:
       lambda *x: np.concatenate(x)[:settings.num_lifetimes], *found)
 
 
-def _hyper(values: search_space.Values, num: int) -> types.HyperParams:
+def _hyper(values: search_space.Values, num: int
+           ) -> types.LifetimeHyperparameters:
   """Hyperparameters of `num` agents of a rule; None: as they are drawn."""
   full = lambda name: (np.full(num, values[name], np.float32)
                        if name in values else None)
-  return types.HyperParams(
+  return types.LifetimeHyperparameters(
       None, full('learning_rate'), full('kl_cost'), None, None,
       full('td_lambda'), full('critic_rate'))
 
@@ -111,8 +112,8 @@ class _RuleSimulator:
     self._log_probs = np.zeros(
         len(config.agents[environment].arms), np.float32)
 
-  def __call__(self, eta, values, key, num, alpha_y=None):
-    return self._simulators(num)(eta, key, self._log_probs, alpha_y,
+  def __call__(self, eta, values, key, num, kl_cost=None):
+    return self._simulators(num)(eta, key, self._log_probs, kl_cost,
                                  _hyper(values, num))
 
 
@@ -125,8 +126,9 @@ def _a2c_simulator(config: config_lib.Config,
         theta=(), env_params=())
 
   def simulate(values, key, num):
-    hyper = baselines.A2CHyper(**{name: np.full(num, value, np.float32)
-                                  for name, value in values.items()})
+    hyper = baselines.A2CHyperparameters(**{
+        name: np.full(num, value, np.float32)
+        for name, value in values.items()})
     return jax.tree_util.tree_map(np.asarray, train(hyper, key))
 
   return simulate
@@ -148,8 +150,8 @@ def _by_rule(source: sources.Source, config: config_lib.Config,
   The labels of ablations are `LABEL, ABLATION`.
   """
   keys = _chunk_keys(environment, settings)
-  run = lambda eta, alpha_y=None: [
-      simulate(eta, values, key, settings.chunk, alpha_y) for key in keys]
+  run = lambda eta, kl_cost=None: [
+      simulate(eta, values, key, settings.chunk, kl_cost) for key in keys]
   whole = run(source.eta)
   bounds = curves.bins(len(whole[0].episode_return), settings.points)
   keep = lambda found: curves.row(found, bounds, settings.num_lifetimes)

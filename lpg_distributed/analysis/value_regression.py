@@ -60,19 +60,19 @@ def errors(x: np.ndarray, targets: np.ndarray, is_test: np.ndarray,
   Returns:
     Squared errors, [R, D, test worlds], means over a world's cells.
   """
-  num_discounts = len(targets)
+  num_gammas = len(targets)
   result = []
   train = visited & ~is_test[:, None]
   test_worlds = visited[is_test]
   for record in x:  # One after another, to limit memory.
     repeat = lambda a: jnp.asarray(np.broadcast_to(
-        a, (num_discounts, *a.shape)), jnp.float32)
+        a, (num_gammas, *a.shape)), jnp.float32)
     squares = np.asarray(_fit(
         repeat(record[train]), jnp.asarray(targets[:, train], jnp.float32),
         repeat(record[is_test].reshape(-1, record.shape[-1])),
-        jnp.asarray(targets[:, is_test].reshape(num_discounts, -1),
+        jnp.asarray(targets[:, is_test].reshape(num_gammas, -1),
                     jnp.float32), steps), np.float64)
-    squares = squares.reshape(num_discounts, *test_worlds.shape)
+    squares = squares.reshape(num_gammas, *test_worlds.shape)
     result.append(np.sum(squares * test_worlds, axis=-1)
                   / test_worlds.sum(axis=-1))
   return np.stack(result)

@@ -16,7 +16,7 @@ class AgentOptimiser(NamedTuple):
   One compiled function therefore serves all of the bandit's arms.
   """
   init: Callable[[types.Params], optax.OptState]
-  # (gradient, state, theta, alpha_lr) -> (theta, state)
+  # (gradient, state, theta, learning_rate) -> (theta, state)
   apply: Callable[..., tuple[types.Params, optax.OptState]]
 
 
@@ -30,10 +30,10 @@ def make_optimiser(name: str) -> AgentOptimiser:
   scale = {'sgd': optax.identity,
            'adam': lambda: optax.scale_by_adam(eps_root=1e-16)}[name]()
 
-  def apply(gradient, state, theta, alpha_lr):
+  def apply(gradient, state, theta, learning_rate):
     updates, state = scale.update(gradient, state)
     theta = jax.tree_util.tree_map(
-        lambda p, u: p - alpha_lr * u, theta, updates)
+        lambda p, u: p - learning_rate * u, theta, updates)
     return theta, state
 
   return AgentOptimiser(scale.init, apply)
@@ -45,7 +45,7 @@ def agent_gradient(
     theta: types.Params,
     compute_targets: Callable[[types.AgentOutput], base.Targets],
     action: jax.Array,
-    hyper: base.Hyper,
+    hyper: base.UpdateHyperparameters,
     steps_per_agent: int,
 ) -> tuple[types.Params, types.AgentOutput, base.Targets]:
   """Computes the gradient of a rule's loss, to descend.

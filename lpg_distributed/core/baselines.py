@@ -6,8 +6,8 @@ the meta-gradient (`critic`), and so are the advantages: with
 square. So A2C here is the outer algorithm of the run by itself.
 
 The paper does not say how its A2C was tuned. Here all five numbers of
-`A2CHyper` are tuned per environment, by `analysis.tuning`, on lifetimes that
-the comparison does not use.
+`A2CHyperparameters` are tuned per environment, by `analysis.tuning`, on
+lifetimes that the comparison does not use.
 """
 
 from typing import NamedTuple, Optional
@@ -23,13 +23,13 @@ from lpg_distributed.core.update_rules import base
 from lpg_distributed.core.update_rules import registry
 
 
-class A2CHyper(NamedTuple):
+class A2CHyperparameters(NamedTuple):
   """Hyperparameters of A2C; [L] each, traced."""
   learning_rate: chex.Array  # of the policy
   entropy_cost: chex.Array
   critic_rate: chex.Array  # tables: in (0, 1]; networks: Adam's learning rate
   td_lambda: chex.Array
-  discount: chex.Array
+  gamma: chex.Array
 
 
 def a2c(config: config_lib.Config,
@@ -49,17 +49,17 @@ def a2c(config: config_lib.Config,
   return train_agents.LifetimeLearner(update)
 
 
-def hyper_params(hyper: A2CHyper) -> types.HyperParams:
+def hyper_params(hyper: A2CHyperparameters) -> types.LifetimeHyperparameters:
   """Returns the hyperparameters of L lifetimes of A2C."""
-  hyper = A2CHyper(*(jnp.asarray(x, jnp.float32) for x in hyper))
+  hyper = A2CHyperparameters(*(jnp.asarray(x, jnp.float32) for x in hyper))
   zeros = jnp.zeros_like(hyper.learning_rate)
-  return types.HyperParams(
-      zeros.astype(jnp.int32), hyper.learning_rate, zeros, hyper.discount,
+  return types.LifetimeHyperparameters(
+      zeros.astype(jnp.int32), hyper.learning_rate, zeros, hyper.gamma,
       hyper.entropy_cost, hyper.td_lambda, hyper.critic_rate)
 
 
 def train_a2c(config: config_lib.Config, environment: str, key: chex.PRNGKey,
-              hyper: A2CHyper, updates: Optional[int] = None
+              hyper: A2CHyperparameters, updates: Optional[int] = None
               ) -> train_agents.Lifetimes:
   """Simulates L lifetimes of A2C, each with its own hyperparameters.
 

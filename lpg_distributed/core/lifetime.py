@@ -125,7 +125,8 @@ def make_kind(config: config_lib.Config, environment_name: str,
 
 def draw_hyper_params(key: chex.PRNGKey, config: config_lib.Config,
                       environment_name: str,
-                      arm_log_probs: chex.Array) -> types.HyperParams:
+                      arm_log_probs: chex.Array
+                      ) -> types.LifetimeHyperparameters:
   """Draws a lifetime's alpha from the bandit, gamma and beta_0 from Table 2."""
   arms = jnp.asarray(config.agents[environment_name].arms)  # [arms, 2]
   arm_key, gamma_key, beta_key = jax.random.split(key, 3)
@@ -133,9 +134,9 @@ def draw_hyper_params(key: chex.PRNGKey, config: config_lib.Config,
   arm = jax.random.categorical(arm_key, arm_log_probs).astype(jnp.int32)
   pick = lambda key, values: jnp.asarray(values)[
       jax.random.randint(key, (), 0, len(values))]
-  return types.HyperParams(
+  return types.LifetimeHyperparameters(
       arm, arms[arm, 0], arms[arm, 1],
-      pick(gamma_key, config.meta.discounts),
+      pick(gamma_key, config.meta.gammas),
       pick(beta_key, config.meta.policy_entropy_costs))
 
 

@@ -40,7 +40,7 @@ class Kind(NamedTuple):
 class Task(NamedTuple):
   """What is constant during a lifetime; leaves [L, ...]."""
   env_params: base.EnvParams
-  hyper: types.HyperParams
+  hyper: types.LifetimeHyperparameters
   rewards: Optional[reward_transform.RewardTransform] = None
 
 
@@ -95,19 +95,18 @@ def isolated_network(eta: lpg_network.Eta,
   return isolate(lpg_network.apply(eta, isolate(inputs)))
 
 
-def agent_hyper(hyper: types.HyperParams, td_lambda: float) -> rule_lib.Hyper:
+def agent_hyper(hyper: types.LifetimeHyperparameters, td_lambda: float
+                ) -> rule_lib.UpdateHyperparameters:
   """Returns the hyperparameters of L agents, [L, 1] each.
 
   The cost of V(s) is 0, since it is learned by the critics. `td_lambda` is
   used where `hyper` has none.
   """
   behind = lambda x: x[:, None]
-  if hyper.td_lambda is None:
-    td_lambda = jnp.float32(td_lambda)
-  else:
-    td_lambda = behind(hyper.td_lambda)
-  return rule_lib.Hyper(
-      alpha_lr=behind(hyper.alpha_lr), alpha_y=behind(hyper.alpha_y),
+  td_lambda = (jnp.float32(td_lambda) if hyper.td_lambda is None
+               else behind(hyper.td_lambda))
+  return rule_lib.UpdateHyperparameters(
+      learning_rate=behind(hyper.learning_rate), kl_cost=behind(hyper.kl_cost),
       gamma=behind(hyper.gamma), entropy_cost=behind(hyper.beta_0),
       value_cost=jnp.zeros(()), td_lambda=td_lambda)
 
@@ -277,7 +276,7 @@ def update_agents(kind: Kind, config: config_lib.Config, eta: lpg_network.Eta,
       hyper=hyper,
       steps_per_agent=config.meta.trajectory_steps * config.meta.num_envs)
   theta, opt_state = jax.vmap(kind.optimiser.apply)(
-      gradient, opt_state, theta, task.hyper.alpha_lr)
+      gradient, opt_state, theta, task.hyper.learning_rate)
   return theta, opt_state, _regularised(kind.rule.predictions, output, targets)
 
 

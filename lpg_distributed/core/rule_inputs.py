@@ -15,7 +15,8 @@ from lpg_distributed.core.update_rules import base
 
 # For each input, in the order of the LSTM's inputs: its name, and a function
 # from the experience to its values [T, ...].
-INPUTS: Mapping[str, Callable[[base.Experience, base.Hyper], chex.Array]] = {
+INPUTS: Mapping[str, Callable[
+    [base.Experience, base.UpdateHyperparameters], chex.Array]] = {
     'reward': lambda e, hyper: e.trajectory.reward,  # r_t
     # d_t: 0 where the transition ended its episode.
     'discount_t': lambda e, hyper: e.trajectory.discount_t,
@@ -33,7 +34,7 @@ RuleInput = NamedTuple('RuleInput', [(name, chex.Array)
                                      for name in (*INPUTS, 'y')])
 
 
-def rule_input(experience: base.Experience, hyper: base.Hyper,
+def rule_input(experience: base.Experience, hyper: base.UpdateHyperparameters,
                y: chex.Array) -> RuleInput:
   """Computes the rule's inputs; differentiable in the agent's outputs.
 

@@ -36,7 +36,7 @@ class Lifetimes(NamedTuple):
   episode_return: chex.Array  # [N, L], mean of episodes that end after update n
   num_episodes: chex.Array  # [N, L]; where it is 0, `episode_return` is 0
   input_means: InputMeans  # leaves [N, L], over the trajectory of update n
-  hyper: types.HyperParams  # leaves [L]
+  hyper: types.LifetimeHyperparameters  # leaves [L]
   theta: types.Params  # leaves [L, ...]
   # Leaves [L, ...]: what each lifetime's environment keeps, such as a layout.
   env_params: environment_base.EnvParams = ()
@@ -111,7 +111,8 @@ def make_learner(config: config_lib.Config, kind: meta_gradient.Kind,
 def init_lifetimes(config: config_lib.Config, environment: str,
                    kind: meta_gradient.Kind, keys: Sequence[chex.PRNGKey],
                    num_lifetimes: int, arm_log_probs: chex.Array,
-                   hyper: Optional[types.HyperParams] = None) -> LifetimeState:
+                   hyper: Optional[types.LifetimeHyperparameters] = None
+                   ) -> LifetimeState:
   """Starts lifetimes and collects their first trajectories; see `simulate`.
 
   `keys` are one for the lifetimes and one for the trajectories.
@@ -134,14 +135,14 @@ def simulate(config: config_lib.Config, environment: str,
              make: Callable[[meta_gradient.Kind], LifetimeLearner],
              key: chex.PRNGKey, num_lifetimes: int, arm_log_probs: chex.Array,
              updates: int,
-             alpha_y: Optional[float] = None,
-             hyper: Optional[types.HyperParams] = None
+             kl_cost: Optional[float] = None,
+             hyper: Optional[types.LifetimeHyperparameters] = None
              ) -> tuple[Lifetimes, LifetimeState]:
   """Simulates L lifetimes of agents that learn by any learner.
 
   Args:
     config: sizes and agents; static under `jit`, as are `environment`, `make`,
-      `num_lifetimes`, `updates` and `alpha_y`.
+      `num_lifetimes`, `updates` and `kl_cost`.
     environment: name of the environment kind.
     make: builds the learner of a kind.
     key: source of all randomness. The same key gives the same layouts to any
@@ -149,7 +150,7 @@ def simulate(config: config_lib.Config, environment: str,
     num_lifetimes: L.
     arm_log_probs: [arms], log-probabilities of the bandit's hyperparameters.
     updates: N.
-    alpha_y: overrides the drawn KL cost; with 0 y is never trained.
+    kl_cost: overrides the drawn KL cost; with 0 y is never trained.
     hyper: leaves [L]; overrides the drawn hyperparameters, but for those that
       are None.
 
@@ -162,9 +163,9 @@ def simulate(config: config_lib.Config, environment: str,
   task, progress = init_lifetimes(
       config, environment, kind, (init_key, first_key), num_lifetimes,
       arm_log_probs, hyper)
-  if alpha_y is not None:
+  if kl_cost is not None:
     task = task._replace(hyper=task.hyper._replace(
-        alpha_y=jnp.full_like(task.hyper.alpha_y, alpha_y)))
+        kl_cost=jnp.full_like(task.hyper.kl_cost, kl_cost)))
 
   def step(progress, key):
     progress, input_means = learner.update(task, progress)
@@ -189,8 +190,9 @@ def simulate(config: config_lib.Config, environment: str,
 def train_agents(config: config_lib.Config, environment: str, eta: chex.Array,
                  key: chex.PRNGKey, num_lifetimes: int,
                  arm_log_probs: chex.Array, updates: Optional[int] = None,
-                 alpha_y: Optional[float] = None,
-                 hyper: Optional[types.HyperParams] = None) -> Lifetimes:
+                 kl_cost: Optional[float] = None,
+                 hyper: Optional[types.LifetimeHyperparameters] = None
+                 ) -> Lifetimes:
   """Simulates lifetimes of one kind under the rule `eta`, [P].
 
   The other arguments are those of `simulate`. If `updates` is None, lifetimes
@@ -200,13 +202,13 @@ def train_agents(config: config_lib.Config, environment: str, eta: chex.Array,
     updates = num_updates(config, environment)
   return simulate(config, environment,
                   lambda kind: make_learner(config, kind, eta), key,
-                  num_lifetimes, arm_log_probs, updates, alpha_y, hyper)[0]
+                  num_lifetimes, arm_log_probs, updates, kl_cost, hyper)[0]
 
 
 @functools.lru_cache(maxsize=16)
 def compile_training(
-    rule: config_lib.RuleConfig, environment: str, alpha_lr: float,
-    alpha_y: float, gamma: float, num_agents: int, num_envs: int,
+    rule: config_lib.RuleConfig, environment: str, learning_rate: float,
+    kl_cost: float, gamma: float, num_agents: int, num_envs: int,
     updates: Optional[int]
 ) -> Callable[[chex.Array, chex.PRNGKey], Lifetimes]:
   """Compiles a function from (eta, key) to Lifetimes.
@@ -216,10 +218,10 @@ def compile_training(
   config = config_lib.Config(
       environments=(environment,),
       agents={environment: dataclasses.replace(
-          config_lib.AGENTS[environment], learning_rates=(alpha_lr,),
-          kl_costs=(alpha_y,))},
+          config_lib.AGENTS[environment], learning_rates=(learning_rate,),
+          kl_costs=(kl_cost,))},
       rule=rule,
       meta=config_lib.MetaConfig(
-          discounts=(gamma,), num_envs=num_envs, num_lifetimes=num_agents))
+          gammas=(gamma,), num_envs=num_envs, num_lifetimes=num_agents))
   return jax.jit(lambda eta, key: train_agents(
       config, environment, eta, key, num_agents, jnp.zeros(1), updates))

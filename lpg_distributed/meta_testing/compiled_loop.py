@@ -119,7 +119,7 @@ def make_loop(environment: base.Environment,
     return LoopState(learner.init(agent_key), env_params, env_state,
                      observation, returns, key, jnp.int32(0))
 
-  def advance(eta: Any, hyper: rule_lib.Hyper, state: LoopState,
+  def advance(eta: Any, hyper: rule_lib.UpdateHyperparameters, state: LoopState,
               num_updates: int):
     def update(state, _):
       key = jax.random.fold_in(state.key, state.updates)

@@ -82,7 +82,7 @@ _SETTINGS = {
     'learning_rate': _POSITIVE, 'reward_scale': _POSITIVE,
     'kl_cost': fields.Real(), 'max_abs_reward': fields.Real(),
     'value_cost': fields.Real(), 'entropy_cost': fields.Real(),
-    'discount': fields.Real(high=1), 'td_lambda': fields.Real(high=1),
+    'gamma': fields.Real(high=1), 'td_lambda': fields.Real(high=1),
     'trajectory_steps': fields.Integer(), 'use_baseline': fields.Flag(),
     'optimiser': fields.Choice(('adam', 'sgd')),
 }

@@ -91,7 +91,8 @@ def _make_split(num_actions: int, outputs: base.Outputs
 
 
 def _compute_targets(settings: settings_lib.AgentSettings,
-                     rule: base.UpdateRule, eta: Any, hyper: base.Hyper,
+                     rule: base.UpdateRule, eta: Any,
+                     hyper: base.UpdateHyperparameters,
                      experience: base.Experience
                      ) -> tuple[base.Targets, Mapping[str, Any]]:
   """Scales and clips the rewards, and then computes the rule's targets.
@@ -115,7 +116,8 @@ def _compute_targets(settings: settings_lib.AgentSettings,
 
 def _summed_loss(settings: settings_lib.AgentSettings, rule: base.UpdateRule,
                  output: types.AgentOutput, action: chex.Array,
-                 targets: base.Targets, hyper: base.Hyper) -> chex.Array:
+                 targets: base.Targets, hyper: base.UpdateHyperparameters
+                 ) -> chex.Array:
   """Returns the rule's loss, summed over all steps."""
   if not settings.use_baseline:
     output = output._replace(baseline=None)
@@ -184,7 +186,7 @@ def make_learner(
   def update(hyper, state, gradients, num_steps):
     mean = jax.tree_util.tree_map(lambda *gs: sum(gs) / num_steps, *gradients)
     return AgentState(*optimiser.apply(
-        mean, state.opt_state, state.theta, hyper.alpha_lr))
+        mean, state.opt_state, state.theta, hyper.learning_rate))
 
   def learn(eta, hyper, state, experience):
     targets, metrics = compute_targets(eta, hyper, experience)

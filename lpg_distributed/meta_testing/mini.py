@@ -166,7 +166,7 @@ def _tune(item: Item) -> dict[str, Any]:
   num = len(grid)
   hyper = jax.tree_util.tree_map(
       lambda x: jnp.full(num, x), job.settings.hyper())._replace(
-          alpha_lr=jnp.array([rate for rate, _ in grid], jnp.float32))
+          learning_rate=jnp.array([rate for rate, _ in grid], jnp.float32))
   keys = jnp.stack([jax.random.PRNGKey(seed) for _, seed in grid])
   updates = -(-job.env_steps
               // (job.settings.trajectory_steps * job.num_envs))

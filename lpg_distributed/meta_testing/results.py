@@ -21,6 +21,7 @@ from typing import Any, Iterable, Iterator, Mapping, NamedTuple
 from lpg_distributed import config as config_lib
 from lpg_distributed import errors
 from lpg_distributed import files
+from lpg_distributed import former_names
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import settings as settings_lib
 from lpg_distributed.store import run_directory
@@ -48,8 +49,11 @@ def make_header(job: jobs.Job, frames_per_step: int) -> dict[str, Any]:
 
 
 def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a header's settings, without a field that only old ones have."""
-  return {name: value for name, value in values.items()
+  """Returns a header's settings by their names of today.
+
+  Old headers repeat the number of predictions, which is left out.
+  """
+  return {name: value for name, value in former_names.replace(values).items()
           if name != 'num_predictions'}
 
 

@@ -13,7 +13,7 @@ class AgentSettings:
   optimiser: str = 'adam'
   learning_rate: float = 5e-4  # alpha_lr
   kl_cost: float = 0.5  # alpha_y
-  discount: float = 0.995  # gamma
+  gamma: float = 0.995  # the discount factor
   trajectory_steps: int = 20  # T
   use_baseline: bool = True  # Eq. (7) or Eq. (2); not in a2c
   # Rewards are multiplied by this before the rule sees them, since learned
@@ -27,12 +27,12 @@ class AgentSettings:
   value_cost: float = 0.5  # weight of half the squared error
   entropy_cost: float = 0.01  # for a2c; Mnih et al. (2016)
 
-  def hyper(self) -> base.Hyper:
+  def hyper(self) -> base.UpdateHyperparameters:
     """Returns the hyperparameters that a rule reads, as arrays []."""
-    return base.Hyper(
-        alpha_lr=jnp.float32(self.learning_rate),
-        alpha_y=jnp.float32(self.kl_cost),
-        gamma=jnp.float32(self.discount),
+    return base.UpdateHyperparameters(
+        learning_rate=jnp.float32(self.learning_rate),
+        kl_cost=jnp.float32(self.kl_cost),
+        gamma=jnp.float32(self.gamma),
         entropy_cost=jnp.float32(self.entropy_cost),
         value_cost=jnp.float32(self.value_cost),
         td_lambda=jnp.float32(self.td_lambda))

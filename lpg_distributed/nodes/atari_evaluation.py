@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from lpg_distributed import config as config_lib
+from lpg_distributed import former_names
 from lpg_distributed.core import atari_network
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core.update_rules import registry
@@ -78,7 +79,7 @@ class Evaluations:
     self._make_environments = make_environments
     self._settings = settings_lib.AgentSettings(
         learning_rate=config.learning_rate, kl_cost=config.kl_cost,
-        discount=config.discount, trajectory_steps=config.trajectory_steps,
+        gamma=config.gamma, trajectory_steps=config.trajectory_steps,
         use_baseline=config.use_baseline)
     self._learners: dict[Any, learner_lib.Learner] = {}
     self._pace = Pace(config.share, len(os.sched_getaffinity(0)))
@@ -99,7 +100,7 @@ class Evaluations:
   def _identity(self) -> dict[str, Any]:
     """Settings in which a saved agent must agree with this run."""
     names = ('preset', 'num_envs', 'trajectory_steps', 'learning_rate',
-             'kl_cost', 'discount', 'use_baseline')
+             'kl_cost', 'gamma', 'use_baseline')
     return {**{name: getattr(self._config, name) for name in names},
             'run_seed': self._seed}
 
@@ -112,7 +113,8 @@ class Evaluations:
     except agent_file.AgentFileError as error:
       logging.warning('atari_evaluator: %s', error)
       return None
-    if (saved is None or saved.info['identity'] != self._identity()
+    if (saved is None
+        or former_names.replace(saved.info['identity']) != self._identity()
         or saved.info['game'] not in self._config.games):
       return None
     return EvaluationTask(saved.info['meta_step'], saved.info['game'],

@@ -28,7 +28,7 @@ _ID = re.compile(r'[A-Za-z0-9._:-]{1,64}')
 _LARGEST_RETURN = 1e9
 _LARGEST_STEP = 1 << 53
 
-_ARM = {'alpha_lr': {'type': 'number'}, 'alpha_y': {'type': 'number'},
+_ARM = {'learning_rate': {'type': 'number'}, 'kl_cost': {'type': 'number'},
         'mean_return': {'type': 'number'},
         'lifetimes': {'type': 'integer', 'minimum': 0},
         'probability': {'type': 'number', 'minimum': 0, 'maximum': 1}}
@@ -61,7 +61,7 @@ SCHEMA = {
                 meta_step=_STEP, environment=_ENVIRONMENT,
                 arms={'type': 'array', 'items': _object(
                     **{name: _ARM[name] for name in (
-                        'alpha_lr', 'alpha_y', 'probability')})})},
+                        'learning_rate', 'kl_cost', 'probability')})})},
         'GET /v1/sample': {
             'parameters': {'environment': 'required',
                            'seed': 'optional; a whole number'},
@@ -69,7 +69,7 @@ SCHEMA = {
                 meta_step=_STEP, environment=_ENVIRONMENT,
                 arm={'type': 'integer', 'minimum': 0},
                 **{name: _ARM[name] for name in (
-                    'alpha_lr', 'alpha_y', 'probability')})},
+                    'learning_rate', 'kl_cost', 'probability')})},
         'POST /v1/returns': {
             'body': _object(
                 id={'type': 'string', 'pattern': f'^{_ID.pattern}$'},
@@ -199,7 +199,7 @@ class BanditFacade:
     name, arms = self._arms(query)
     return {'meta_step': self._require()['meta_step'], 'environment': name,
             'arms': [{field: arm[field] for field in (
-                'alpha_lr', 'alpha_y', 'probability')} for arm in arms]}
+                'learning_rate', 'kl_cost', 'probability')} for arm in arms]}
 
   def _sample(self, query) -> dict[str, Any]:
     distribution = self._distribution(query)

@@ -23,10 +23,11 @@ class TooManyNotFinite(errors.UserError, RuntimeError):
   """Ends the run: too many meta-steps in a row had numbers not finite."""
 
 
-def describe_hyper(hyper: types.HyperParams) -> dict[str, list[float]]:
+def describe_hyper(hyper: types.LifetimeHyperparameters
+                   ) -> dict[str, list[float]]:
   """Hyperparameters of a shard's lifetimes: name to a list over slots."""
   return {name: [float(x) for x in getattr(hyper, name)]
-          for name in ('alpha_lr', 'alpha_y', 'gamma', 'beta_0')}
+          for name in ('learning_rate', 'kl_cost', 'gamma', 'beta_0')}
 
 
 def find_cases(gradients: Sequence[types.MetaGradient],

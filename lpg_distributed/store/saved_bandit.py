@@ -51,8 +51,9 @@ def statistics(config: config_lib.Config, environment: str,
   probabilities = np.exp(bandit.log_probabilities(state, config.bandit))
   rows = zip(config.agents[environment].arms, bandit.mean_returns(state),
              state.counts, probabilities)
-  return [{'alpha_lr': arm[0], 'alpha_y': arm[1], 'mean_return': float(mean),
-           'lifetimes': int(count), 'probability': float(probability)}
+  return [{'learning_rate': arm[0], 'kl_cost': arm[1],
+           'mean_return': float(mean), 'lifetimes': int(count),
+           'probability': float(probability)}
           for arm, mean, count, probability in rows]
 
 

@@ -36,7 +36,7 @@ def read_bandit(place: str) -> saved_bandit.SavedBandit:
 
 
 def best_arm(place: str, environment: str) -> tuple[float, float]:
-  """Returns the most probable (alpha_lr, alpha_y) that the bandit tried.
+  """Returns the most probable (learning rate, KL cost) that the bandit tried.
 
   Raises:
     ValueError: as `read_bandit`; or the bandit tried no arm there.

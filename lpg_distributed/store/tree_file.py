@@ -17,9 +17,8 @@ import numpy as np
 
 from lpg_distributed import errors
 from lpg_distributed import files
+from lpg_distributed import former_names
 
-# Fields that were renamed after files with them had been written.
-_NAMES_IN_FILES = {'.discount_t': '.discount'}
 HEADER = 'header'  # The member that holds JSON, as one NumPy text.
 # Largest list of the archive's members in bytes, about 10,000 members.
 _LARGEST_DIRECTORY = 1 << 20
@@ -61,13 +60,8 @@ def spec_of(leaf: Any) -> ArraySpec:
 
 def named_leaves(tree: Any) -> dict[str, Any]:
   """Returns the leaves of a tree by their paths, the names in files."""
-  named = {}
-  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-    name = jax.tree_util.keystr(path)
-    for field, in_files in _NAMES_IN_FILES.items():
-      name = name.replace(field, in_files)
-    named[name] = leaf
-  return named
+  return {jax.tree_util.keystr(path): leaf
+          for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def pack(leaves: Mapping[str, Any], header: Any = None,
@@ -217,10 +211,16 @@ class TreeReader:
     Raises:
       TreeFileError: names, shapes or types differ from those of `like`.
     """
-    likes = named_leaves(like)
+    likes = {self._stored_name(name): leaf
+             for name, leaf in named_leaves(like).items()}
     leaves = self.read_leaves(likes, partial)
     return jax.tree_util.tree_unflatten(
         jax.tree_util.tree_structure(like), [leaves[name] for name in likes])
+
+  def _stored_name(self, name: str) -> str:
+    """Returns the name of an array in this file, perhaps a former one."""
+    former = former_names.of_array(name)
+    return former if name not in self.specs and former in self.specs else name
 
 
 def size_of(like: Any) -> int:

@@ -31,16 +31,16 @@ Variant = evaluation.Variant
 
 @pytest.fixture(scope='module')
 def lives():
-  """Compiles once per `alpha_y`; records lifetimes and keys."""
+  """Compiles once per `kl_cost`; records lifetimes and keys."""
   train, cache, seen = train_agents.train_agents, {}, []
 
   def cached(config, environment, eta, key, num_lifetimes, log_probs, *,
-             alpha_y, hyper=None):
-    if alpha_y not in cache:
-      cache[alpha_y] = jax.jit(lambda eta, key, log_probs, hyper: train(
+             kl_cost, hyper=None):
+    if kl_cost not in cache:
+      cache[kl_cost] = jax.jit(lambda eta, key, log_probs, hyper: train(
           config, environment, eta, key, num_lifetimes, log_probs,
-          alpha_y=alpha_y, hyper=hyper))
-    result = cache[alpha_y](eta, key, log_probs, hyper)
+          kl_cost=kl_cost, hyper=hyper))
+    result = cache[kl_cost](eta, key, log_probs, hyper)
     jax.debug.callback(lambda *x: seen.append(jax.device_get(x)), key, eta,
                        result)
     return result
@@ -67,7 +67,7 @@ def test_all_variants_meet_the_same_lifetimes(lives, eta):
   """Also holds for a variant that is compiled separately."""
   scores, seen = evaluate(lives, {
       'one': Variant(eta), 'other': Variant(-eta),
-      'same': Variant(eta, alpha_y=0.5)})
+      'same': Variant(eta, kl_cost=0.5)})
   for name in ('other', 'same'):
     np.testing.assert_array_equal(seen[name][0], seen['one'][0])
     np.testing.assert_array_equal(seen[name][2].hyper.arm,
@@ -112,7 +112,7 @@ def test_arms_are_those_of_the_bandit(lives, eta):
   server.end_step(0, [[0, 0, 0, ENVIRONMENT, 0, -9.],
                       [0, 0, 1, ENVIRONMENT, 1, 9.]])
   _, seen = evaluate(lives, {'one': Variant(eta)}, server.get_state())
-  np.testing.assert_array_equal(seen['one'][2].hyper.alpha_lr, [80.] * L)
+  np.testing.assert_array_equal(seen['one'][2].hyper.learning_rate, [80.] * L)
 
 
 def test_phi_is_held_at_its_mean(lives, eta):

@@ -179,7 +179,7 @@ def test_an_interrupted_search_goes_on(evaluated, rules, monkeypatch,
 def test_all_are_tuned_on_other_lifetimes_with_as_many_trials(evaluated):
   names = {'LPG': ['learning_rate', 'kl_cost'],
            'LPG-V': ['learning_rate', 'critic_rate', 'td_lambda'],
-           'A2C': list(baselines.A2CHyper._fields)}
+           'A2C': list(baselines.A2CHyperparameters._fields)}
   for label, wanted in names.items():
     tuned = evaluated['chosen'][label]
     assert tuned['names'] == wanted == list(tuned['best'])
@@ -227,7 +227,7 @@ def test_the_first_trial_is_the_arm_that_the_bandit_likes_best(run_dir):
 
 
 def test_the_chosen_numbers_are_those_that_agents_learn_by(run_dir):
-  """LPG learns by the only trial's arm, with the discount that was drawn."""
+  """LPG learns by the only trial's arm, with the gamma that was drawn."""
   config = training.sized(CONFIG, NAME, CONFIG, TINY)
   source = sources.read(run_dir)
   key, arms = jax.random.PRNGKey(0), config.agents[NAME].arms
@@ -239,7 +239,7 @@ def test_the_chosen_numbers_are_those_that_agents_learn_by(run_dir):
   for name in ('final_return', 'episode_return'):
     np.testing.assert_array_equal(getattr(by_arm, name),
                                   getattr(by_values, name))
-  for name in ('alpha_lr', 'alpha_y', 'gamma'):
+  for name in ('learning_rate', 'kl_cost', 'gamma'):
     np.testing.assert_array_equal(getattr(by_arm.hyper, name),
                                   getattr(by_values.hyper, name))
   changed = lives(source.eta, {**values, 'learning_rate': 1.}, key, 3)
@@ -351,11 +351,11 @@ def test_a2c_is_the_last_column_whenever_it_lived():
 def test_hyper_params_by_hand():
   best = {'learning_rate': 160., 'kl_cost': 0.5}
   a2c = {'learning_rate': 2., 'entropy_cost': 0.01, 'critic_rate': 0.3,
-         'td_lambda': 0.8, 'discount': 0.98}
+         'td_lambda': 0.8, 'gamma': 0.98}
   data = {NAME: {'chosen': {
       'LPG': {'best': best, 'at_edge': {'kl_cost': 1},
               'widened': {'learning_rate': [1., 1000.]}},
-      'A2C': {'best': a2c, 'at_edge': {'discount': -1}, 'widened': {}}}},
+      'A2C': {'best': a2c, 'at_edge': {'gamma': -1}, 'widened': {}}}},
           'chain_long': {'chosen': {'LPG': {'best': best}}}}
   about = {'rules': {'LPG': {}, 'untrained': {'untrained': True}}}
   assert figure3._hyper_params(about, data)[2:] == [

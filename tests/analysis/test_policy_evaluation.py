@@ -56,8 +56,8 @@ def test_values_by_linear_equations(worlds):
           reward[cell] += p * (1. if target == cells[0] else -1.)
         else:
           chance[cell, target] += p
-    for d, discount in enumerate(evaluation.DISCOUNTS):
-      exact = np.linalg.solve(np.eye(12) - discount * chance, reward)
+    for d, gamma in enumerate(evaluation.GAMMAS):
+      exact = np.linalg.solve(np.eye(12) - gamma * chance, reward)
       seen = worlds.visited[w]
       np.testing.assert_allclose(worlds.values[d, w][seen], exact[seen],
                                  atol=1e-3)

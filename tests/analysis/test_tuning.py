@@ -18,8 +18,8 @@ from lpg_distributed.core import train_agents
 
 KIND = 'chain_short'
 SPACE = {'learning_rate': search_space.Range(1., 100., 1e-4, 1e4),
-         'discount': search_space.Range(0.9, 0.99, 0.5, 0.999, True)}
-FIRST = {'learning_rate': 10., 'discount': 0.95}
+         'gamma': search_space.Range(0.9, 0.99, 0.5, 0.999, True)}
+FIRST = {'learning_rate': 10., 'gamma': 0.95}
 SETTINGS = training_settings.ComparisonSettings(trials=16, finalists=3,
                                       tuning_lifetimes=2, final_lifetimes=7)
 
@@ -44,11 +44,11 @@ def search(simulate, settings=SETTINGS, space=None, kind=KIND, log=None):
 
 
 def test_ranges_by_hand():
-  rate, discount = SPACE.values()
+  rate, gamma = SPACE.values()
   draws = np.array([rate.draw(np.random.default_rng(i)) for i in range(400)])
   assert draws.min() > 1. and draws.max() < 100.
   assert abs(np.mean(draws < 10.) - 0.5) < 0.1  # Uniform in the logarithm.
-  draws = np.array([discount.draw(np.random.default_rng(i))
+  draws = np.array([gamma.draw(np.random.default_rng(i))
                     for i in range(400)])
   assert draws.min() > 0.9 and draws.max() < 0.99
   assert abs(np.mean(draws < 1. - 0.1 ** 1.5) - 0.5) < 0.1
@@ -61,9 +61,9 @@ def test_ranges_by_hand():
   assert rate.widened(200.).high == pytest.approx(200. * 10 ** 0.5, rel=1e-4)
   assert rate.widened(10.) == rate
   # A quarter of one decade more, and no end where the limit is.
-  assert discount.widened(0.9895).high == pytest.approx(1. - 0.01 / 10 ** 0.25,
+  assert gamma.widened(0.9895).high == pytest.approx(1. - 0.01 / 10 ** 0.25,
                                                         abs=1e-5)
-  at_limit = discount._replace(high=0.999)
+  at_limit = gamma._replace(high=0.999)
   assert at_limit.edge(0.999) == 0 and at_limit.widened(0.999) == at_limit
   assert search_space.Range(0.05, 1., 1e-3, 1.).edge(1.) == 0
   around = rate.around(50., 0.25)
@@ -71,7 +71,7 @@ def test_ranges_by_hand():
   assert around.high == 100.
   # Values outside of the limits count as the nearest limit.
   assert rate.place(0.) == math.log(1e-4)
-  assert discount.place(1.) == pytest.approx(-math.log(0.001))
+  assert gamma.place(1.) == pytest.approx(-math.log(0.001))
 
 
 def test_rounds_and_the_pick_by_hand():
@@ -126,7 +126,7 @@ def test_ranges_get_wider():
   assert max(row[1] for row in found['trials']) > 100.
   assert found['best']['learning_rate'] > 100.
   assert found['ranges'] == {'learning_rate': [1., 100.],
-                             'discount': [0.9, 0.99]}
+                             'gamma': [0.9, 0.99]}
   found = search(near(10.))
   assert 'learning_rate' not in found['widened']
   assert found['best']['learning_rate'] == 10.
@@ -150,7 +150,7 @@ def test_a_search_goes_on_from_its_log(num_lived):
     seen.append(values)
     some = near(30.)(values, key, num)
     # Digits that results do not store.
-    bad = np.nan if values['discount'] > 0.98 else 1e-7 * num
+    bad = np.nan if values['gamma'] > 0.98 else 1e-7 * num
     return some._replace(final_return=some.final_return + bad)
 
   log = lambda rows: tuning.Log(
@@ -176,7 +176,7 @@ def test_one_trial_is_the_default():
 def test_the_table_of_ranges():
   agents = config_lib.AGENTS
   a2c = search_space.of_a2c('tabular_dense', agents['tabular_dense'])
-  assert tuple(a2c) == baselines.A2CHyper._fields
+  assert tuple(a2c) == baselines.A2CHyperparameters._fields
   assert (a2c['learning_rate'].low, a2c['learning_rate'].high) == (20., 640.)
   assert a2c['critic_rate'] == search_space.TABLE_CRITIC_RATE
   network = search_space.of_a2c('random_small', agents['random_small'])
@@ -189,7 +189,7 @@ def test_the_table_of_ranges():
   config = config_lib.Config()
   assert search_space.default_a2c('tabular_dense', config) == {
       'learning_rate': 80., 'entropy_cost': 0.02, 'critic_rate': 0.3,
-      'td_lambda': 0.95, 'discount': 0.995}
+      'td_lambda': 0.95, 'gamma': 0.995}
   assert search_space.default_a2c('random_small', config)[
       'critic_rate'] == 0.001
   assert search_space.default_rule('tabular_dense', config, 5) == {

@@ -6,7 +6,7 @@ from lpg_distributed import types
 from lpg_distributed.core.update_rules import base
 
 
-def two_steps() -> tuple[base.Experience, base.Hyper]:
+def two_steps() -> tuple[base.Experience, base.UpdateHyperparameters]:
   """Rewards 1 and 2, values 3, 5 and 7; the second step ends the episode.
 
   All hyperparameters are 0.5.
@@ -16,5 +16,6 @@ def two_steps() -> tuple[base.Experience, base.Hyper]:
       reward=np.array([[1.], [2.]]), discount_t=np.array([[1.], [0.]]))
   output = types.AgentOutput(logits=np.zeros((3, 1, 2)),
                              value=np.array([[3.], [5.], [7.]]))
-  hyper = base.Hyper(*[np.array(0.5)] * len(base.Hyper._fields))
+  hyper = base.UpdateHyperparameters(
+      *[np.array(0.5)] * len(base.UpdateHyperparameters._fields))
   return base.Experience(trajectory, output), hyper

@@ -20,8 +20,9 @@ TABLE = jnp.array([[0.2, -0.3, 0.5, 0.0, -0.5],
 TARGETS = base.Targets(
     pi_hat=jnp.array([[2.], [-1.]]),
     y_hat_logits=jnp.array([[[0.3, 0.1, -0.2]], [[1.0, 0.0, -1.0]]]))
-ALPHA_Y = 0.7
-HYPER = base.Hyper(alpha_lr=40., alpha_y=jnp.float32(ALPHA_Y), gamma=0.9,
+KL_COST = 0.7
+HYPER = base.UpdateHyperparameters(
+    learning_rate=40., kl_cost=jnp.float32(KL_COST), gamma=0.9,
                    entropy_cost=0., value_cost=0., td_lambda=0.)
 RULE = registry.make('lpg', config_lib.RuleConfig(num_predictions=3))
 
@@ -50,7 +51,7 @@ def hand_gradient():
     q = softmax(np.array(y_hat_logits))
     kl = np.sum(y * np.log(y / q))
     gradient[state, :2] -= (np.eye(2)[action] - pi) * pi_hat / 2
-    gradient[state, 2:] += ALPHA_Y * y * (np.log(y / q) - kl) / 2
+    gradient[state, 2:] += KL_COST * y * (np.log(y / q) - kl) / 2
   return gradient
 
 
@@ -65,7 +66,7 @@ def test_gradient_by_hand():
   assert output.logits.shape == (3, 1, 2) and targets is TARGETS
 
 
-def test_update_ascends_by_alpha_lr():
+def test_update_ascends_by_the_learning_rate():
   gradient, _, _ = gradient_of(TABLE)
   sgd = agent_update.make_optimiser('sgd')
   new, _ = sgd.apply(gradient, sgd.init(TABLE), TABLE, jnp.float32(40.))

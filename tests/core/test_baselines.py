@@ -22,10 +22,10 @@ CONFIG = config_lib.Config(
                                trajectory_steps=T, num_updates=1))
 
 
-HYPER = baselines.A2CHyper(
+HYPER = baselines.A2CHyperparameters(
     learning_rate=[5., 40., 40.], entropy_cost=[0.1, 0., 0.2],
     critic_rate=[0.3, 0.1, 1.], td_lambda=[0.95, 0.5, 0.],
-    discount=[0.9, 0.995, 0.5])
+    gamma=[0.9, 0.995, 0.5])
 
 
 @pytest.mark.parametrize('decay', [0., 0.9])
@@ -84,13 +84,13 @@ def test_one_update_by_hand(decay):
 
 
 def test_a2c_learns_with_hyperparameters_per_agent():
-  hyper = baselines.A2CHyper(
+  hyper = baselines.A2CHyperparameters(
       np.array([1e-6, 80., 80.]), np.zeros(3), np.full(3, 0.3),
       np.full(3, 0.95), np.full(3, 0.995))
   lifetimes = jax.jit(lambda hyper: baselines.train_a2c(
       CONFIG, NAME, jax.random.PRNGKey(3), hyper))(hyper)
   assert lifetimes.final_return.shape == (3,)
   assert train_agents.num_updates(CONFIG, NAME) == len(lifetimes.episode_return)
-  np.testing.assert_allclose(lifetimes.hyper.alpha_lr, hyper.learning_rate)
+  np.testing.assert_allclose(lifetimes.hyper.learning_rate, hyper.learning_rate)
   assert abs(lifetimes.final_return[0]) < 0.7
   assert np.all(lifetimes.final_return[1:] > 0.8)

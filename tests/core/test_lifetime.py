@@ -104,8 +104,8 @@ def test_hyper_params_have_the_configured_distributions(chain):
   assert np.all(np.abs(counts - num * probabilities) <= 5 * deviation)
   assert counts[2] == 0
   arms = np.array(chain.config.agents['chain_short'].arms, np.float32)
-  np.testing.assert_array_equal(draws.alpha_lr, arms[draws.arm, 0])
-  np.testing.assert_array_equal(draws.alpha_y, arms[draws.arm, 1])
+  np.testing.assert_array_equal(draws.learning_rate, arms[draws.arm, 0])
+  np.testing.assert_array_equal(draws.kl_cost, arms[draws.arm, 1])
   # Table 2: all four pairs are equally likely, so the two are independent.
   for gamma in (0.995, 0.99):
     for beta_0 in (0.01, 0.02):

@@ -107,9 +107,9 @@ def test_equals_finite_differences(environment, agent):
                                  err_msg=str(module))
 
 
-def y_hat_gradient(num_updates, alpha_y=0.5):
+def y_hat_gradient(num_updates, kl_cost=0.5):
   agent = dataclasses.replace(config_lib.AGENTS['chain_short'],
-                              kl_costs=(alpha_y,))
+                              kl_costs=(kl_cost,))
   # Enough environments at different steps of a chain that each trajectory
   # visits states of the one before it.
   config = make_config('chain_short', agent, num_updates=num_updates,
@@ -129,7 +129,7 @@ def test_y_hat_has_a_gradient_through_later_updates_only():
   """
   assert y_hat_gradient(num_updates=2) > 1e-7
   assert y_hat_gradient(num_updates=1) == 0.
-  assert y_hat_gradient(num_updates=2, alpha_y=0.) == 0.
+  assert y_hat_gradient(num_updates=2, kl_cost=0.) == 0.
 
 
 def scaled(progress, lifetime_index, factor):

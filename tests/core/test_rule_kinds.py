@@ -107,7 +107,8 @@ def test_lpg_v_computes_pi_hat_from_the_critics_values():
                             pi_hat.ravel()):
       ascent[s] += (np.eye(2)[a] - pi[s]) * weight / action.size
     np.testing.assert_allclose(
-        after.theta[i] - progress.theta[i], task.hyper.alpha_lr[i] * ascent,
+        after.theta[i] - progress.theta[i],
+        task.hyper.learning_rate[i] * ascent,
         rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(stats.pi_hat_square[i], np.mean(pi_hat ** 2),
                                rtol=1e-4)
@@ -142,7 +143,7 @@ def test_lpg_vector_updates_y_by_the_squared_error():
   descent = np.zeros_like(table)
   for s, target in zip(observation.ravel(), y_hat.reshape(-1, 5)):
     descent[s] += 2. * (table[s] - target) / observation.size
-  scale = float(task.hyper.alpha_lr[0] * task.hyper.alpha_y[0])
+  scale = float(task.hyper.learning_rate[0] * task.hyper.kl_cost[0])
   np.testing.assert_allclose(
       after.theta[0, :, 2:] - progress.theta[0, :, 2:], -scale * descent,
       rtol=1e-3, atol=1e-5)

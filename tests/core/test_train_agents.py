@@ -32,9 +32,9 @@ KEY = jax.random.PRNGKey(5)
 
 
 @functools.lru_cache(None)
-def compiled(updates=None, alpha_y=None):
+def compiled(updates=None, kl_cost=None):
   return jax.jit(lambda eta, arms: train_agents.train_agents(
-      CONFIG, ENVIRONMENT, eta, KEY, L, arms, updates, alpha_y))
+      CONFIG, ENVIRONMENT, eta, KEY, L, arms, updates, kl_cost))
 
 
 @pytest.fixture(scope='module')
@@ -75,12 +75,12 @@ def test_arms_are_drawn_from_the_bandit(eta, whole_lifetime):
   arms[4] = 0.
   lifetimes = compiled()(eta, arms)
   np.testing.assert_array_equal(lifetimes.hyper.arm, [4] * L)
-  np.testing.assert_array_equal(lifetimes.hyper.alpha_lr, [40.] * L)
+  np.testing.assert_array_equal(lifetimes.hyper.learning_rate, [40.] * L)
 
 
 def test_without_kl_cost_predictions_do_not_change(eta, whole_lifetime):
   """Both begin with the same agents; only pi is trained."""
-  lifetimes = compiled(alpha_y=0.)(eta, ARMS)
+  lifetimes = compiled(kl_cost=0.)(eta, ARMS)
   kind = lifetime.make_kind(CONFIG, ENVIRONMENT)
   keys = jax.random.split(jax.random.split(KEY, 3)[0], L)
   _, progress = jax.jit(jax.vmap(
@@ -91,7 +91,7 @@ def test_without_kl_cost_predictions_do_not_change(eta, whole_lifetime):
   assert np.any(theta[..., :2] != 0.)
   assert np.any(whole_lifetime.theta[..., 2:] != initial[..., 2:])
   np.testing.assert_array_equal(lifetimes.hyper.arm, whole_lifetime.hyper.arm)
-  np.testing.assert_array_equal(lifetimes.hyper.alpha_y, [0.] * L)
+  np.testing.assert_array_equal(lifetimes.hyper.kl_cost, [0.] * L)
 
 
 def test_one_update_is_eq_2_on_the_first_trajectory(eta):

@@ -22,7 +22,7 @@ rlax = light_imports.import_rlax()
 FEATURES, A, T, B = 3, 4, 5, 2
 LPG_V = config_lib.RuleConfig(embedding_size=3, lstm_size=4, kind='lpg_v')
 SETTINGS = settings_lib.AgentSettings(
-    optimiser='sgd', learning_rate=1., discount=0.9, max_abs_reward=1.,
+    optimiser='sgd', learning_rate=1., gamma=0.9, max_abs_reward=1.,
     td_lambda=0.8, value_cost=0.3, entropy_cost=0.2)
 HYPER = SETTINGS.hyper()
 

@@ -105,7 +105,7 @@ def run():
     (('--games=pong',), ['needs an eta']),
     (('--games=pong', '--eta=none.npz'), ['none.npz']),
     (('--games=pong', '--rule=a2c', '--preset=x'), ['dm_noop, machado']),
-    (('--games=pong', '--rule=a2c', '--set=discount=2'), ['discount']),
+    (('--games=pong', '--rule=a2c', '--set=gamma=2'), ['gamma']),
     (('--games=pong', '--rule=a2c', '--launch_type=x'), ['local_mp']),
     (('--games=pong', '--rule=a2c', '--processes=0'), ['--processes is 0']),
 ])

@@ -13,7 +13,7 @@ from lpg_distributed import errors
 from lpg_distributed.launch import command
 from lpg_distributed.launch.local import facade_client
 
-ARM = {'alpha_lr': 1., 'alpha_y': 0.5, 'mean_return': 0., 'lifetimes': 1,
+ARM = {'learning_rate': 1., 'kl_cost': 0.5, 'mean_return': 0., 'lifetimes': 1,
        'probability': 1.}
 GOOD = {'meta_step': 3, 'environments': {'chain_short': [ARM]}}
 TOKEN = 'k' * 32
@@ -81,7 +81,8 @@ def test_a_good_answer_is_read(stranger):
     {'meta_step': 3, 'environments': {'e': []}},
     {'meta_step': 3, 'environments': {'e': [3]}},
     {'meta_step': '\x1b[2J', 'environments': {}},
-    with_arm(alpha_lr='x'), with_arm(alpha_lr=None), with_arm(alpha_y=True),
+    with_arm(learning_rate='x'), with_arm(learning_rate=None),
+    with_arm(kl_cost=True),
     with_arm(lifetimes=[]), with_arm(probability=float('nan')),
     with_arm(mean_return=10 ** 400)])
 def test_an_odd_answer_is_one_line(stranger, answer):

@@ -119,7 +119,7 @@ def test_learning_rates_side_by_side():
   """Each agent uses its own learning rate; a rate of 0 changes nothing."""
   settings = settings_lib.AgentSettings(trajectory_steps=T)
   loop = make_loop(suite.load('chain_short'), 'a2c', settings)
-  both = hyper(2, settings)._replace(alpha_lr=jnp.array([0., 0.01]))
+  both = hyper(2, settings)._replace(learning_rate=jnp.array([0., 0.01]))
   keys = jnp.stack([jax.random.PRNGKey(0)] * 2)
   state = jax.vmap(loop.init)(keys)
   new, _ = jax.jit(jax.vmap(lambda h, s: loop.advance((), h, s, 1)))(

@@ -31,7 +31,7 @@ def test_atari_has_table_4():
   assert (job.num_envs, job.preset) == (30, 'dm_noop')
   assert job.settings == settings_lib.AgentSettings()
   s = job.settings
-  assert (s.learning_rate, s.kl_cost, s.discount, s.trajectory_steps,
+  assert (s.learning_rate, s.kl_cost, s.gamma, s.trajectory_steps,
           s.optimiser, s.use_baseline, s.max_abs_reward) == (
               0.0005, 0.5, 0.995, 20, 'adam', True, 1.)
 
@@ -76,7 +76,7 @@ def test_eta_decides_the_predictions(etas):
      'number > 0'),
     ({'overrides': ['reward_scale=0']}, 'reward_scale is 0.0; allowed: a '
      'number > 0'),
-    ({'overrides': ['discount=1.5']}, 'discount is 1.5; allowed: a number >= 0 '
+    ({'overrides': ['gamma=1.5']}, 'gamma is 1.5; allowed: a number >= 0 '
      'and <= 1'),
     ({'overrides': ['kl_cost=nan']}, 'kl_cost is nan; allowed'),
     ({'overrides': ['trajectory_steps=0']}, 'trajectory_steps is 0'),

@@ -43,7 +43,7 @@ def test_round_trip(tmp_path):
   header = found.header
   assert header['format'] == 'lpg-meta-test-1' and header['rule'] == 'a2c'
   assert header['environment'] == 'gymnax/CartPole-v1'
-  assert header['versions']['jax'] and header['settings']['discount'] == 0.995
+  assert header['versions']['jax'] and header['settings']['gamma'] == 0.995
 
 
 def test_going_on_drops_what_no_checkpoint_has(tmp_path):

@@ -26,7 +26,7 @@ def test_answers_equal_the_bandits_statistics(serve):
   code, answer = served.ask('/v1/distribution?environment=chain_short')
   assert code == 200 and answer['meta_step'] == 1
   assert answer['arms'] == [
-      {k: arm[k] for k in ('alpha_lr', 'alpha_y', 'probability')}
+      {k: arm[k] for k in ('learning_rate', 'kl_cost', 'probability')}
       for arm in arms]
   np.testing.assert_allclose(sum(a['probability'] for a in answer['arms']), 1.)
   code, health = served.ask('/v1/health')
@@ -42,7 +42,7 @@ def test_arms_are_sampled_from_the_distribution(serve):
     answer = served.facade._sample({'environment': 'tabular_sparse',
                                     'seed': str(seed)})
     counts[answer['arm']] += 1
-    assert answer['alpha_lr'] == arms[answer['arm']]['alpha_lr']
+    assert answer['learning_rate'] == arms[answer['arm']]['learning_rate']
   expected = 2000 * np.array([arm['probability'] for arm in arms])
   assert np.all(np.abs(counts - expected) < 5 * np.sqrt(expected))
   path = '/v1/sample?environment=chain_short&seed=3'

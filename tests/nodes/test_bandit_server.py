@@ -44,7 +44,7 @@ def test_served_probabilities_by_hand(server):
   np.testing.assert_allclose(
       probabilities(server, 'chain_state_distraction'), [0.5, 0.5])
   rows = server.get_statistics()['environments']['chain_short']
-  assert [row['alpha_lr'] for row in rows] == [20., 40.]
+  assert [row['learning_rate'] for row in rows] == [20., 40.]
   assert [row['lifetimes'] for row in rows] == [3, 1]
   np.testing.assert_allclose([row['mean_return'] for row in rows],
                              [0.75, 0.7])

@@ -18,7 +18,7 @@ def bad_gradient(meta_step, shard_id):
   gradient = learner_testing.make_gradient(meta_step, shard_id)
   return gradient._replace(metrics={
       **gradient.metrics, 'not_finite': [False, True],
-      'hyper': not_finite.describe_hyper(types.HyperParams(
+      'hyper': not_finite.describe_hyper(types.LifetimeHyperparameters(
           np.array([0, 1]), np.array([20., 80.]), np.array([0.1, 0.5]),
           np.array([0.99, 0.995]), np.array([0., 0.02])))})
 
@@ -30,7 +30,7 @@ def test_cases_name_environment_and_hyperparameters():
                                    specs)
   assert not_finite.find_cases([bad_gradient(3, 2)], specs) == [{
       'meta_step': 3, 'shard': 2, 'environment': 'chain_short', 'slot': 1,
-      'alpha_lr': 80., 'alpha_y': 0.5, 'gamma': 0.995, 'beta_0': 0.02}]
+      'learning_rate': 80., 'kl_cost': 0.5, 'gamma': 0.995, 'beta_0': 0.02}]
 
 
 def run(tmp_path, limit, steps):
@@ -56,7 +56,8 @@ def test_too_many_cases_in_a_row_end_the_run_with_a_file(
   assert isinstance(rig.error, not_finite.TooManyNotFinite)
   assert 'in 2 meta-steps in a row' in str(rig.error)
   assert 'chain_short' in str(rig.error) and '\n' not in str(rig.error)
-  assert 'alpha_lr 80.0, alpha_y 0.5, gamma 0.995, beta_0 0.02' in caplog.text
+  assert ('learning_rate 80.0, kl_cost 0.5, gamma 0.995, beta_0 0.02'
+          in caplog.text)
   file = tmp_path / 'inspection' / 'not_finite_00000002.json'
   assert [case['meta_step'] for case in json.loads(file.read_text())] == [0, 1]
   assert checkpointing.latest(str(tmp_path)).meta_step == 2

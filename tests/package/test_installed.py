@@ -33,7 +33,8 @@ rule = lpg.meta_train(config, run_dir='my_run')
 assert rule.info['meta_step'] == 2
 
 agents = lpg.train_agents(
-    rule, 'chain_short', alpha_lr=40., alpha_y=0.5, num_agents=2, num_envs=4,
+    rule, 'chain_short', learning_rate=40., kl_cost=0.5, num_agents=2,
+    num_envs=4,
     updates=3)
 print('returns', agents.final_return.shape)
 print('published', lpg.load_rule('all_kinds_pi').eta.shape)

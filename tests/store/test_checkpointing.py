@@ -15,6 +15,7 @@ import pytest
 from lpg_distributed import config as config_lib
 from lpg_distributed.nodes import coordinator
 from lpg_distributed.store import checkpointing
+from lpg_distributed.store import tree_file
 
 CheckpointError = checkpointing.CheckpointError
 PARTS = {'bandit': b'{"a": [1]}', 'learner': b'learner' * 50,
@@ -36,11 +37,13 @@ def make_tree(offset=0.):
       {'x': np.int32(4), 'y': (np.array([True]), np.zeros((0, 2)))})}
 
 
-def test_files_keep_the_name_of_a_renamed_field():
-  """Files of a released version call it `discount`."""
+@pytest.mark.parametrize('name', ['.discount_t', '.discount'])
+def test_renamed_fields_are_read(name):
+  """Files of earlier versions call `discount_t` `discount`."""
   steps = _Steps(np.arange(3.))
   data = checkpointing.save_tree(steps)
-  assert np.load(io.BytesIO(data)).files == ['.discount']
+  assert np.load(io.BytesIO(data)).files == ['.discount_t']
+  data = tree_file.pack({name: steps.discount_t})
   np.testing.assert_array_equal(
       checkpointing.load_tree(data, steps).discount_t, steps.discount_t)
 

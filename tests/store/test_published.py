@@ -127,8 +127,8 @@ def test_what_the_bandit_of_a_published_rule_likes_best():
   best = lpg.best_hyperparameters(NAME, 'chain_short')
   card = published.load_card(NAME)
   agent = card['config']['agents']['chain_short']
-  assert best.alpha_lr in agent['learning_rates']
-  assert best.alpha_y in agent['kl_costs']
+  assert best.learning_rate in agent['learning_rates']
+  assert best.kl_cost in agent['kl_costs']
   counts = card['bandit']['bandits']['chain_short']['counts']
   arms = [(x, y) for x in agent['learning_rates'] for y in agent['kl_costs']]
   # Where all arms were tried, it is the one that agents use most in the end.

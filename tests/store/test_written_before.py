@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 
 import lpg_distributed as lpg
+from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
+from lpg_distributed import files
+from lpg_distributed import former_names
+from lpg_distributed.core import rule_vector
 from lpg_distributed.meta_testing import agent_checkpoint
+from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import results
+from lpg_distributed.nodes import atari_evaluation
 from lpg_distributed.store import agent_file
 from lpg_distributed.store import checkpointing
 from lpg_distributed.store import eta_file
@@ -46,6 +52,51 @@ def test_checkpoints_of_meta_tests():
     np.testing.assert_array_equal(x, y)
   assert results.read(stored('meta_test')).job.environment == (
       'gymnax/Catch-bsuite')
+
+
+def test_former_names_in_configurations(tmp_path):
+  content = files.read_json(stored('run', 'config.json'))
+  assert content['meta']['discounts'] and content['evaluator']['discount']
+  content['meta']['discounts'], content['evaluator']['discount'] = [0.5], 0.25
+  for config in (config_io.from_dict(content),
+                 config_io.merge(config_lib.Config(),
+                                 former_names.replace(content))):
+    assert (config.meta.gammas, config.evaluator.gamma) == ((0.5,), 0.25)
+  path = tmp_path / 'own.json'
+  path.write_text('{"meta": {"discounts": [0.5]}}')
+  config = config_io.load_file(config_lib.Config(), str(path))
+  assert config.meta.gammas == (0.5,)
+
+
+def test_former_names_in_results_of_meta_tests():
+  found = results.read(stored('meta_test'))
+  assert found.header['settings']['discount'] == found.job.settings.gamma
+  results.check_same('there', found.header, results.make_header(found.job, 1))
+
+
+def test_former_names_of_the_evaluators_agent(tmp_path):
+  config, rule = config_lib.EvaluatorConfig(), config_lib.RuleConfig()
+  evaluations = atari_evaluation.Evaluations(config, rule, str(tmp_path), 3,
+                                             None)
+  identity = evaluations._identity()  # pylint: disable=protected-access
+  eta = np.ones(rule_vector.size(rule), np.float32)
+  os.mkdir(tmp_path / 'evaluator')
+  path = str(tmp_path / 'evaluator' / 'agent.npz')
+  for gamma, same in ((config.gamma, True), (0.5, False)):
+    former = {**identity, 'discount': gamma}
+    del former['gamma']
+    agent_file.save(path, {'eta': eta}, identity=former, meta_step=7,
+                    game=config.games[0])
+    assert (evaluations.interrupted() is not None) == same
+
+
+def test_flags_refuse_former_names():
+  for text, name in (('meta.discounts=0.9', 'gammas'),
+                     ('evaluator.discount=0.9', 'gamma')):
+    with pytest.raises(config_lib.ConfigError, match=rf'\b{name}\b'):
+      config_io.apply_overrides(config_lib.Config(), [text])
+  with pytest.raises(jobs.JobError, match=r'allowed: .*\bgamma\b'):
+    jobs.make_job('gymnax/CartPole-v1', 'a2c', overrides=['discount=0.9'])
 
 
 @pytest.mark.filterwarnings('ignore')

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from lpg_distributed import types
 
 
-class Hyper(NamedTuple):
+class UpdateHyperparameters(NamedTuple):
   """Hyperparameters of an agent; each broadcasts against [...]."""
-  alpha_lr: chex.Array  # learning rate
-  alpha_y: chex.Array  # cost of the KL term in Eq. (2)
+  learning_rate: chex.Array  # alpha_lr
+  kl_cost: chex.Array  # alpha_y, the cost of the KL term in Eq. (2)
   gamma: chex.Array  # discount factor
   entropy_cost: chex.Array  # cost of the policy's entropy in A2C
   value_cost: chex.Array  # cost of the error of V(s), if the agent learns V(s)
@@ -66,13 +66,15 @@ class UpdateRule(NamedTuple):
   Each rule has a file of its own, listed in `registry`.
   """
   outputs: Outputs
-  # Maps (eta, Experience, Hyper) to Targets, which are constants of the agent's
-  # gradient, and to metrics by name, [T, ...]. `eta` is () if `init` is None.
-  compute_targets: Callable[[Any, Experience, Hyper],
+  # Maps (eta, Experience, UpdateHyperparameters) to Targets, which are
+  # constants of the agent's gradient, and to metrics by name, [T, ...]. `eta`
+  # is () if `init` is None.
+  compute_targets: Callable[[Any, Experience, UpdateHyperparameters],
                             tuple[Targets, Mapping[str, chex.Array]]]
-  # Maps (AgentOutput [t, ..., .], action [t, ...], Targets [t, ...], Hyper) to
-  # the loss of each step, [t, ...], to descend.
-  loss: Callable[[types.AgentOutput, chex.Array, Targets, Hyper], chex.Array]
+  # Maps (AgentOutput [t, ..., .], action [t, ...], Targets [t, ...],
+  # UpdateHyperparameters) to the loss of each step, [t, ...], to descend.
+  loss: Callable[[types.AgentOutput, chex.Array, Targets,
+                  UpdateHyperparameters], chex.Array]
   # Draws eta; None for a rule without eta.
   init: Optional[Callable[[chex.PRNGKey], types.Params]] = None
   predictions: Optional[Predictions] = None  # None for a rule without y
@@ -84,7 +86,8 @@ class UpdateRule(NamedTuple):
   widen: Optional[Callable[[Any, int], Any]] = None
 
 
-def value_targets(experience: Experience, hyper: Hyper) -> chex.Array:
+def value_targets(experience: Experience, hyper: UpdateHyperparameters
+                  ) -> chex.Array:
   """TD(lambda) targets of V(s), [T, ...]."""
   # Imported here, since it imports RLax, which LPG itself does not need.
   from lpg_distributed.core import critic
@@ -94,7 +97,7 @@ def value_targets(experience: Experience, hyper: Hyper) -> chex.Array:
 
 
 def value_loss(output: types.AgentOutput, targets: Targets,
-               hyper: Hyper) -> chex.Array:
+               hyper: UpdateHyperparameters) -> chex.Array:
   """Half the squared error of V(s), weighted; 0 if a critic learns V(s)."""
   if output.value is None:
     return jnp.zeros(())

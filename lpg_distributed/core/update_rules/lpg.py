@@ -36,11 +36,12 @@ def policy_loss(output: types.AgentOutput, action: chex.Array,
 
 
 def loss(predictions: base.Predictions, output: types.AgentOutput,
-         action: chex.Array, targets: base.Targets, hyper: base.Hyper
+         action: chex.Array, targets: base.Targets,
+         hyper: base.UpdateHyperparameters
          ) -> chex.Array:
   """Eq. (7), negated for minimisation, [T, ...]; without f(s) Eq. (2)."""
   return (policy_loss(output, action, targets.pi_hat)
-          + hyper.alpha_y * predictions.distance(
+          + hyper.kl_cost * predictions.distance(
               output.y_logits, targets.y_hat_logits))
 
 
