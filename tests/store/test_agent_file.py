@@ -1,4 +1,4 @@
-"""Agents as files: whole, of the right shape, or refused."""
+"""Files of agents are complete and of the right shape, or refused."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ STATE = {'w': jnp.arange(6.).reshape(2, 3), 'n': jnp.int32(4)}
 LIKE = jax.eval_shape(lambda: STATE)
 
 
-def test_agents_come_back(tmp_path):
+def test_agents_are_loaded_as_saved_and_damage_is_refused(tmp_path):
   path = str(tmp_path / 'agent.npz')
   assert agent_file.load(path, LIKE) is None
   agent_file.save(path, STATE, env_steps=7)
@@ -30,7 +30,7 @@ def test_agents_come_back(tmp_path):
     assert path in str(error.value) and '\n' not in str(error.value)
 
 
-def test_other_agents_are_refused(tmp_path):
+def test_agents_of_other_shapes_are_refused(tmp_path):
   path = str(tmp_path / 'agent.npz')
   agent_file.save(path, {**STATE, 'w': jnp.zeros((2, 4))})
   with pytest.raises(agent_file.AgentFileError, match=r'float32\[2, 4\]'):

@@ -1,4 +1,4 @@
-"""Checkpoints are complete or absent, and damage never passes."""
+"""Checkpoints are complete or absent, and damaged ones are not used."""
 
 import io
 import json
@@ -49,7 +49,7 @@ def test_renamed_fields_are_read(name):
 
 
 def write(run_dir, step, kept=3):
-  """A checkpoint whose parts tell their step."""
+  """Writes a checkpoint whose parts contain their step."""
   records = [checkpointing.write_part(run_dir, step, name,
                                       data + str(step).encode())
              for name, data in PARTS.items()]
@@ -60,7 +60,7 @@ def path_of(run_dir, step, *names):
   return os.path.join(run_dir, 'checkpoints', f'step_{step:08d}', *names)
 
 
-def assert_whole(run_dir, step):
+def assert_latest(run_dir, step):
   checkpoint = checkpointing.latest(run_dir)
   assert checkpoint.meta_step == step
   for name, data in PARTS.items():
@@ -78,7 +78,7 @@ def run_dir(tmp_path):
   return str(tmp_path)
 
 
-def test_trees_come_back():
+def test_trees_are_loaded_as_saved():
   tree = make_tree()
   loaded = checkpointing.load_tree(checkpointing.save_tree(tree),
                                    make_tree(offset=9.))
@@ -111,7 +111,7 @@ def test_other_trees_are_refused(like, part):
     checkpointing.load_tree(data, like)
 
 
-def test_what_is_no_tree_is_refused():
+def test_data_that_is_no_tree_is_refused():
   data = checkpointing.save_tree({'a': np.zeros(3)})
   objects = checkpointing.save_tree({'a': np.array([{}], object)})
   for bad in (b'', b'x', data[:-1], data[:60], b'PK\x03\x04', objects):
@@ -125,13 +125,13 @@ def test_no_checkpoint_is_no_error(run_dir):
   assert checkpointing.latest(run_dir) is None
 
 
-def test_the_newest_counts(run_dir):
+def test_latest_is_the_newest_checkpoint(run_dir):
   for step in (5, 10, 123456789):
     assert write(run_dir, step).meta_step == step
-    assert_whole(run_dir, step)
+    assert_latest(run_dir, step)
 
 
-def test_json_parts(run_dir):
+def test_json_parts_are_loaded(run_dir):
   record = checkpointing.write_part(run_dir, 1, 'bandit', b'{"a": [1]}')
   checkpoint = checkpointing.commit(run_dir, 1, [record], 3)
   assert checkpointing.load_json(checkpoint, 'bandit') == {'a': [1]}
@@ -140,7 +140,7 @@ def test_json_parts(run_dir):
 
 
 @pytest.mark.parametrize('kept', [1, 2, 4])
-def test_the_newest_few_are_kept(run_dir, kept):
+def test_only_the_newest_checkpoints_are_kept(run_dir, kept):
   for step in range(5):
     write(run_dir, step, kept)
   assert sorted(os.listdir(os.path.join(run_dir, 'checkpoints'))) == [
@@ -148,11 +148,11 @@ def test_the_newest_few_are_kept(run_dir, kept):
 
 
 class _Crash(BaseException):
-  """The end of a process."""
+  """Stands for the death of a process."""
 
 
 class _Disk:
-  """Lets a number of changes pass; then the process is dead."""
+  """Allows a number of changes; at the next one, the process dies."""
 
   def __init__(self, monkeypatch, allowed):
     self._left = allowed
@@ -170,9 +170,9 @@ class _Disk:
 
 
 @pytest.mark.parametrize('again', [False, True])
-def test_a_crash_at_any_change_leaves_a_whole_checkpoint(
+def test_a_crash_at_any_change_leaves_a_complete_checkpoint(
     tmp_path, monkeypatch, caplog, again):
-  """Of a new step, or of one that replaces a damaged checkpoint."""
+  """While a new step is written, or one that replaces a damaged checkpoint."""
   crashes = 0
   for allowed in range(100):
     run_dir = str(tmp_path / str(allowed))
@@ -190,14 +190,14 @@ def test_a_crash_at_any_change_leaves_a_whole_checkpoint(
       else:
         break
     assert checkpointing.latest(run_dir).meta_step in (2, 3)
-    assert_whole(run_dir, checkpointing.latest(run_dir).meta_step)
-    assert bool(caplog.records) <= again  # Nothing damaged has come about.
-    write(run_dir, 3, kept=2)  # The next attempt is not in its way.
-    assert_whole(run_dir, 3)
+    assert_latest(run_dir, checkpointing.latest(run_dir).meta_step)
+    assert bool(caplog.records) <= again  # No new damage.
+    write(run_dir, 3, kept=2)  # The next attempt succeeds.
+    assert_latest(run_dir, 3)
     assert sorted(os.listdir(os.path.join(run_dir, 'checkpoints'))) == [
         'step_00000002', 'step_00000003']
-  assert_whole(run_dir, 3)
-  assert crashes > 4 * len(PARTS)  # Makes, writes, names and syncs each.
+  assert_latest(run_dir, 3)
+  assert crashes > 4 * len(PARTS)  # Make, write, rename and sync.
 
 
 def cut_short(path, size=-1):
@@ -228,14 +228,14 @@ def nest(path):
     cut_short, change, os.remove, lambda path: cut_short(path, 0),
     replace_by_pipe, nest, lambda path: os.truncate(path, 40 << 30)])
 @pytest.mark.parametrize('name', [*PARTS, 'manifest.json'])
-def test_damage_is_named_and_the_one_before_is_used(run_dir, caplog, damage,
-                                                    name):
+def test_a_damaged_checkpoint_is_named_and_the_previous_is_used(
+    run_dir, caplog, damage, name):
   """At once and in little memory, also where a part has 40 GB."""
   write(run_dir, 4)
   write(run_dir, 8)
   damage(path_of(run_dir, 8, name))
   begin = time.monotonic()
-  assert_whole(run_dir, 4)
+  assert_latest(run_dir, 4)
   assert time.monotonic() - begin < 2.
   message = caplog.records[0].getMessage()
   assert path_of(run_dir, 8) in message
@@ -247,7 +247,7 @@ def test_damage_is_named_and_the_one_before_is_used(run_dir, caplog, damage,
     lambda m: m.pop('parts'), lambda m: m['parts'][0].pop('size'),
     lambda m: m['parts'][0].update(x=1), lambda m: m['parts'].append(3),
     lambda m: m['parts'][0].update(size=40 << 30)])
-def test_other_manifests(run_dir, change_manifest):
+def test_invalid_manifests_are_not_used(run_dir, change_manifest):
   write(run_dir, 4)
   write(run_dir, 8)
   with open(path_of(run_dir, 8, 'manifest.json'), encoding='utf-8') as f:
@@ -255,10 +255,10 @@ def test_other_manifests(run_dir, change_manifest):
   change_manifest(manifest)
   with open(path_of(run_dir, 8, 'manifest.json'), 'w', encoding='utf-8') as f:
     json.dump(manifest, f)
-  assert_whole(run_dir, 4)
+  assert_latest(run_dir, 4)
 
 
-def test_all_damaged_is_an_error(run_dir, caplog):
+def test_only_damaged_checkpoints_are_an_error(run_dir, caplog):
   for step in (4, 8):
     write(run_dir, step)
     cut_short(path_of(run_dir, step, 'learner'))
@@ -296,7 +296,7 @@ def test_no_commit_without_its_parts(run_dir):
   for wrong in (record._replace(size=4), record._replace(name='x')):
     with pytest.raises(CheckpointError, match=f'part {wrong.name}'):
       checkpointing.commit(run_dir, 2, [record, wrong], 3)
-  assert_whole(run_dir, 1)
+  assert_latest(run_dir, 1)
 
 
 # The coordinator.
@@ -315,7 +315,7 @@ def write_shard(run_dir, step, name):
                                   f'{name} {step}'.encode())
 
 
-def test_complete_when_the_last_part_is_in(run_dir):
+def test_a_checkpoint_is_complete_when_its_last_part_arrives(run_dir):
   coordinate = make_coordinator(run_dir)
   assert (coordinate.open_step, coordinate.last_committed) == (-1, -1)
   coordinate.open(6, OWN)
@@ -332,7 +332,7 @@ def test_complete_when_the_last_part_is_in(run_dir):
   assert coordinate.seconds_since_commit < 60
 
 
-def test_parts_that_nobody_awaits(run_dir):
+def test_parts_that_no_checkpoint_awaits_are_refused(run_dir):
   coordinate = make_coordinator(run_dir)
   record = write_shard(run_dir, 6, SHARDS[0])
   assert not coordinate.record(6, record)  # Nothing is open.
@@ -358,13 +358,13 @@ def test_a_stale_open_checkpoint_is_given_up(run_dir, caplog):
   assert os.listdir(os.path.join(run_dir, 'checkpoints')) == ['step_00000007']
 
 
-def test_without_shards_it_is_complete_at_once(run_dir):
+def test_a_checkpoint_without_shards_is_complete_at_once(run_dir):
   coordinate = coordinator.CheckpointCoordinator(run_dir, (), 3)
   coordinate.open(1, OWN)
   assert coordinate.last_committed == 1
 
 
-def test_parts_from_many_threads(run_dir):
+def test_parts_of_many_threads_form_one_checkpoint(run_dir):
   names = [checkpointing.shard_part_name(i) for i in range(12)]
   coordinate = coordinator.CheckpointCoordinator(run_dir, names, 2)
   for step in range(4):
@@ -396,7 +396,7 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference(
     checkpointing.require_same_config(checkpoint, config_lib.Config())
 
 
-def test_what_may_change_on_resume_is_no_difference(run_dir):
+def test_fields_that_may_change_on_resume_are_no_difference(run_dir):
   record = checkpointing.write_part(run_dir, 1, 'learner', b'x')
   checkpointing.commit(run_dir, 1, [record], 1, {
       'config': {'run': {'num_workers': 7, 'meta_steps': 3}}})
@@ -406,7 +406,7 @@ def test_what_may_change_on_resume_is_no_difference(run_dir):
 
 @pytest.mark.parametrize('name', ['../learner', '/etc/passwd', 'manifest.json',
                                   'learner/../../x', 'shard_1'])
-def test_no_part_leads_out_of_the_checkpoint(run_dir, name):
+def test_parts_with_names_outside_the_checkpoint_are_refused(run_dir, name):
   write(run_dir, 4)
   path = path_of(run_dir, 4, 'manifest.json')
   with open(path, encoding='utf-8') as f:
@@ -418,7 +418,7 @@ def test_no_part_leads_out_of_the_checkpoint(run_dir, name):
     checkpointing.latest(run_dir)
 
 
-def test_a_full_disk_costs_the_checkpoint_and_the_next_one_is_tried(
+def test_a_full_disk_gives_up_one_checkpoint_and_not_the_next(
     run_dir, monkeypatch):
   coordinated = coordinator.CheckpointCoordinator(run_dir, ['shard_00000'], 3)
   write_part = checkpointing.write_part

@@ -1,4 +1,4 @@
-"""A rule's file: what was saved comes back, nothing else is taken for it."""
+"""Files of rules are loaded as saved; other files are refused."""
 
 import io
 import json
@@ -51,7 +51,7 @@ def test_a_tree_is_saved_as_its_vector(tmp_path):
                                 rule_vector.ravel(tree))
 
 
-def test_cut_short_at_every_length(path):
+def test_files_cut_short_at_any_length_are_refused(path):
   with open(path, 'rb') as f:
     data = f.read()
   for size in range(len(data)):
@@ -60,8 +60,8 @@ def test_cut_short_at_every_length(path):
     refused(path)
 
 
-def test_a_flipped_bit_is_told_or_harmless(path):
-  """Some bits, such as a time in the archive, say nothing of the rule."""
+def test_a_flipped_bit_is_refused_or_changes_nothing(path):
+  """Some bits, such as a time in the archive, are no part of the rule."""
   with open(path, 'rb') as f:
     data = f.read()
   harmless = 0
@@ -96,13 +96,13 @@ def test_a_flipped_bit_is_told_or_harmless(path):
     {'eta': ETA, 'header': np.array(json.dumps(
         {k: v for k, v in HEADER.items() if k != 'info'}))},
 ])
-def test_other_archives(tmp_path, arrays):
+def test_other_archives_are_refused(tmp_path, arrays):
   path = tmp_path / 'other.npz'
   np.savez(path, **arrays)
   assert 'is not a rule' in refused(path)
 
 
-def test_unknown_format(tmp_path):
+def test_unknown_formats_are_refused(tmp_path):
   path = tmp_path / 'eta.npz'
   np.savez(path, eta=ETA, header=np.array(
       json.dumps({**HEADER, 'format': 'lpg-eta-2'})))
@@ -113,14 +113,14 @@ def test_unknown_format(tmp_path):
 @pytest.mark.parametrize('eta', [
     ETA[:-1], ETA[None], np.append(ETA, 0.).astype(np.float32),
     ETA.astype(np.float64), ETA.astype(np.int32)])
-def test_other_shape_or_type(tmp_path, eta):
+def test_other_shapes_and_types_are_refused(tmp_path, eta):
   path = tmp_path / 'eta.npz'
   np.savez(path, eta=eta, header=np.array(json.dumps(HEADER)))
   assert f'float32[{SIZE}]' in refused(path)
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
-def test_not_finite(path, value):
+def test_numbers_that_are_not_finite_are_refused(path, value):
   eta = ETA.copy()
   eta[3] = value
   eta_file.save(path, eta, RULE)
@@ -128,7 +128,7 @@ def test_not_finite(path, value):
 
 
 class _Bomb:
-  """What would run code if it were unpickled."""
+  """An object that runs code if it is unpickled."""
 
   def __reduce__(self):
     return os.mkdir, (os.environ['ETA_FILE_TEST_BOMB'],)
@@ -142,13 +142,13 @@ def test_nothing_is_unpickled(tmp_path, name, monkeypatch):
   path = tmp_path / 'eta.npz'
   np.savez(path, **arrays)
   refused(path)
-  with open(path, 'wb') as f:  # Not even as a file of its own.
+  with open(path, 'wb') as f:  # Also as a file without an archive.
     np.save(f, arrays[name], allow_pickle=True)
   refused(path)
   assert not (tmp_path / 'exploded').exists()
 
 
-def test_no_archive(tmp_path):
+def test_files_that_are_no_archives_are_refused(tmp_path):
   refused(tmp_path)
   for content in (b'', b'text', b'\x93NUMPY', b'PK\x03\x04', b'\x80\x04N.'):
     (tmp_path / 'file').write_bytes(content)

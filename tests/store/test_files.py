@@ -1,4 +1,4 @@
-"""Files appear whole, whoever else writes them."""
+"""Files are written completely or not at all, also by several threads."""
 
 from concurrent import futures
 import os
@@ -9,7 +9,7 @@ from lpg_distributed import files
 
 
 def test_threads_may_write_the_same_file(tmp_path):
-  """Each succeeds, and one of them is there in the end."""
+  """Each write succeeds, and the file has the content of one of them."""
   path = str(tmp_path / 'file')
   contents = [bytes([i]) * 200_000 for i in range(8)]
   with futures.ThreadPoolExecutor(8) as pool:
@@ -20,7 +20,7 @@ def test_threads_may_write_the_same_file(tmp_path):
   assert os.listdir(tmp_path) == ['file']
 
 
-def test_what_fails_leaves_nothing_and_the_old_file(tmp_path):
+def test_a_failed_write_leaves_the_old_file_only(tmp_path):
   path = str(tmp_path / 'file')
   files.write_whole(path, b'old')
   with pytest.raises(TypeError):

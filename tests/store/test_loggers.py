@@ -1,4 +1,4 @@
-"""Metrics that survive a crash, without a step twice."""
+"""Metrics survive crashes, and no step is logged twice."""
 
 import collections
 import json
@@ -34,7 +34,7 @@ def test_rows_are_appended(tmp_path):
   assert rows(tmp_path) == [(0, 0.), (1, 1.), (5, 5.)]
 
 
-def test_a_row_is_in_the_file_at_once(tmp_path):
+def test_a_row_is_written_at_once(tmp_path):
   logger = loggers.MetricsLogger(tmp_path, 'learner', tensorboard=False)
   logger.write(3, {'x': 1.5, 'n': 7, 'name': 'pong', 'none': None, 'b': True})
   assert json.loads(file_of(tmp_path).read_text()) == {
@@ -42,7 +42,7 @@ def test_a_row_is_in_the_file_at_once(tmp_path):
   logger.close()
 
 
-def test_resume_drops_what_will_be_written_again(tmp_path):
+def test_a_resume_drops_the_rows_that_will_be_written_again(tmp_path):
   write(tmp_path, range(5))
   write(tmp_path, [3, 4, 5], resume_step=3, offset=0.5)
   assert rows(tmp_path) == [(0, 0.), (1, 1.), (2, 2.), (3, 3.5), (4, 4.5),
@@ -51,19 +51,19 @@ def test_resume_drops_what_will_be_written_again(tmp_path):
   assert rows(tmp_path) == []
 
 
-def test_torn_lines_are_left_out(tmp_path):
+def test_incomplete_lines_are_left_out(tmp_path):
   write(tmp_path, range(3))
   whole = file_of(tmp_path).read_bytes()
   for end in range(len(whole) - 11, len(whole)):
     file_of(tmp_path).write_bytes(whole[:end])
-    if end < len(whole) - 1:  # Without its line break alone it is whole.
+    if end < len(whole) - 1:  # The line break alone may be missing.
       assert rows(tmp_path) == [(0, 0.), (1, 1.)]
   write(tmp_path, [7])
   lines = file_of(tmp_path).read_text().splitlines()
   assert [json.loads(line)['step'] for line in lines] == [0, 1, 2, 7]
 
 
-def test_damage_in_the_middle_costs_one_row(tmp_path):
+def test_a_damaged_line_loses_one_row(tmp_path):
   write(tmp_path, range(3))
   lines = file_of(tmp_path).read_bytes().splitlines(keepends=True)
   lines[1] = b'\xff\0' + lines[1][:5] + b'\n'
@@ -71,11 +71,11 @@ def test_damage_in_the_middle_costs_one_row(tmp_path):
   assert rows(tmp_path) == [(0, 0.), (2, 2.)]
 
 
-def test_no_file_has_no_rows(tmp_path):
+def test_a_missing_file_has_no_rows(tmp_path):
   assert list(loggers.read_metrics(tmp_path, 'learner')) == []
 
 
-def test_not_finite_is_null(tmp_path):
+def test_values_that_are_not_finite_are_null(tmp_path):
   logger = loggers.MetricsLogger(tmp_path, 'learner', tensorboard=True)
   logger.write(0, {'x': math.nan, 'y': math.inf, 'z': -math.inf, 'n': 1})
   logger.close()
@@ -102,7 +102,7 @@ def curves(tmp_path, name):
           for tag in reader.Tags()['scalars']}
 
 
-def test_tensorboard_shows_the_same(tmp_path):
+def test_tensorboard_has_the_same_values(tmp_path):
   logger = loggers.MetricsLogger(tmp_path, 'learner')
   for step in range(3):
     logger.write(step, {'x': step / 2, 'return/a': 1 - step, 'name': 'pong',
@@ -125,8 +125,8 @@ def test_tensorboard_has_no_step_twice_after_a_resume(tmp_path):
   assert dict(curves(tmp_path, 'learner')['x'])[4] == 4.5
 
 
-def test_a_full_disk_costs_rows_and_no_time(tmp_path):
-  """A limit of the file's size stands for the disk's, with the same error."""
+def test_a_full_disk_loses_rows_and_does_not_block(tmp_path):
+  """A limit of the file's size stands for a full disk."""
   logger = loggers.MetricsLogger(tmp_path, 'learner')
   values = {f'value_{i}': float(i) for i in range(50)}
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,4 +1,4 @@
-"""Directories of others, links that lead out, umasks, and odd file systems."""
+"""Run directories: owners, links, umasks, and unusual file systems."""
 
 import errno
 import fcntl
@@ -28,7 +28,7 @@ def mode(path):
 
 @pytest.fixture
 def path(tmp_path):
-  """Of a run that has ended."""
+  """The directory of a run that has ended."""
   path = str(tmp_path / 'run')
   run_directory.RunDirectory.open(path, DEMO).close()
   return path
@@ -45,7 +45,7 @@ def refused(path):
                                   'logs/deaths.jsonl', 'tmp', 'checkpoints/a',
                                   'slurm', 'config.json'])
 def test_links_in_a_run_directory_are_not_followed(path, tmp_path, name):
-  """The older code emptied or overwrote what `lock` and others point to."""
+  """Otherwise the files to which they point would be emptied or overwritten."""
   private = tmp_path / 'private'
   private.write_text('a secret')
   link = os.path.join(path, name)
@@ -56,28 +56,28 @@ def test_links_in_a_run_directory_are_not_followed(path, tmp_path, name):
   assert private.read_text() == 'a secret'
 
 
-def test_a_pipe_is_not_waited_for(path):
-  """The older code waited without end for who writes `config.json`."""
+def test_a_pipe_instead_of_a_file_is_refused(path):
+  """Opening a pipe without a writer would block for ever."""
   os.remove(os.path.join(path, 'config.json'))
   os.mkfifo(os.path.join(path, 'config.json'))
   assert 'is no regular file' in refused(path)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason='only root gives files away')
-def test_a_directory_of_somebody_else_is_refused(path, monkeypatch):
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root can change owners')
+def test_a_directory_of_another_user_is_refused(path, monkeypatch):
   os.chown(path, 4242, 4242)
   assert 'belongs to the user with number 4242' in refused(path)
   os.chown(path, 0, 0)
   os.chown(os.path.join(path, 'metrics'), 4242, 4242)
   assert 'metrics belongs to the user' in refused(path)
-  # Root may do as it likes anyway.
+  # A directory of root is accepted, since root has access anyway.
   os.chown(os.path.join(path, 'metrics'), 0, 0)
   monkeypatch.setattr(os, 'geteuid', lambda: 77)
   run_directory.RunDirectory.open(path, DEMO).close()
 
 
 def test_a_file_that_is_written_replaces_a_link(tmp_path):
-  """The older code wrote metrics through `NAME.jsonl.aside`."""
+  """Otherwise metrics would be written through `NAME.jsonl.aside`."""
   private = tmp_path / 'private'
   private.write_text('a secret')
   metrics = tmp_path / 'metrics'
@@ -105,21 +105,21 @@ with local_launchpad.temporary_files(os.path.join(run.path, 'tmp')):
 
 @pytest.mark.parametrize('umask', ['000', '002', '022'])
 def test_others_cannot_write_in_a_run_whatever_the_umask(tmp_path, umask):
-  """Another user replaced a pickle under `tmp`, and ran code."""
+  """Otherwise they could replace a pickle under `tmp`, and run code."""
   done = subprocess.run(
       [sys.executable, '-c', UMASK, umask, str(tmp_path / 'runs' / 'demo')],
       capture_output=True, text=True, check=True)
   assert done.stdout.split() == ['0o755', '0o700', '0o755', '0o755', '0o755']
 
 
-def test_a_run_that_others_could_write_in_is_closed_to_them(path):
+def test_write_permissions_of_other_users_are_removed(path):
   for name in ('', 'metrics'):
     os.chmod(os.path.join(path, name), 0o777)
   run_directory.RunDirectory.open(path, DEMO).close()
   assert mode(path) == mode(os.path.join(path, 'metrics')) == 0o755
 
 
-def test_a_private_directory(tmp_path):
+def test_a_private_directory_is_for_its_owner_only(tmp_path):
   for _ in range(2):
     own_directory.make(str(tmp_path / 'a' / 'b'), private=True)
     assert mode(tmp_path / 'a' / 'b') == 0o700
@@ -141,7 +141,7 @@ def without_locks(monkeypatch, code=errno.ENOSYS):
                                   errno.EINVAL])
 def test_a_file_system_without_locks_is_named_and_used(path, monkeypatch,
                                                        caplog, code):
-  """The older code said that another launch uses the directory."""
+  """It is not mistaken for a directory that another launch uses."""
   without_locks(monkeypatch, code)
   run = run_directory.RunDirectory.open(path, DEMO)
   assert 'file system without locks' in caplog.text
@@ -154,8 +154,8 @@ def test_a_file_system_without_locks_is_named_and_used(path, monkeypatch,
 @pytest.mark.parametrize('owner', [
     {'host': 'elsewhere', 'pid': 1, 'start': '1'},
     {'pid': 2 ** 22 + 1, 'start': '1'}, {'pid': os.getpid(), 'start': '1'}])
-def test_without_locks_a_dead_owner_is_no_obstacle(path, monkeypatch, caplog,
-                                                   owner):
+def test_without_locks_a_dead_owner_is_logged_and_ignored(
+    path, monkeypatch, caplog, owner):
   import socket
   without_locks(monkeypatch)
   with open(os.path.join(path, 'lock'), 'w', encoding='utf-8') as f:
@@ -165,7 +165,8 @@ def test_without_locks_a_dead_owner_is_no_obstacle(path, monkeypatch, caplog,
 
 
 @pytest.mark.parametrize('content', ['[]', '{', 'null', '{"host": 3}', '\0'])
-def test_without_locks_any_content_will_do(path, monkeypatch, content):
+def test_without_locks_a_damaged_lock_file_is_ignored(
+    path, monkeypatch, content):
   without_locks(monkeypatch)
   with open(os.path.join(path, 'lock'), 'w', encoding='utf-8') as f:
     f.write(content)
@@ -174,7 +175,7 @@ def test_without_locks_any_content_will_do(path, monkeypatch, content):
 
 def test_jobs_of_meta_testing_check_their_directories_too(tmp_path,
                                                           monkeypatch):
-  """`launch.atari` passed over each job in silence."""
+  """Otherwise `lpg atari` would skip each job in silence."""
   directory = tmp_path / 'job'
   directory.mkdir()
   (directory / 'lock').symlink_to('/etc/hostname')
@@ -189,9 +190,9 @@ def test_jobs_of_meta_testing_check_their_directories_too(tmp_path,
 
 @pytest.mark.parametrize('code', [errno.EINVAL, errno.ENOTSUP])
 @pytest.mark.parametrize('name', ['fsync', 'open'])
-def test_a_file_system_that_cannot_sync_directories(tmp_path, monkeypatch,
-                                                    name, code):
-  """The older code ended in a traceback, or refused the directory."""
+def test_a_file_system_that_cannot_sync_directories_is_used(
+    tmp_path, monkeypatch, name, code):
+  """The file is written all the same."""
   real = getattr(os, name)
 
   def fail(first, *args, **kwargs):
@@ -205,8 +206,7 @@ def test_a_file_system_that_cannot_sync_directories(tmp_path, monkeypatch,
   assert (tmp_path / 'x').read_bytes() == b'data'
 
 
-def test_a_disk_that_fails_to_sync_is_no_such_file_system(tmp_path,
-                                                          monkeypatch):
+def test_an_error_of_the_disk_while_syncing_is_raised(tmp_path, monkeypatch):
   def fail(descriptor):
     raise OSError(errno.EIO, 'Input/output error')
 

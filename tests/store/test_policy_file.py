@@ -1,4 +1,4 @@
-"""Policies as files: they come back, or are refused in one line."""
+"""Files of policies are loaded as saved, or refused in one line."""
 
 import json
 
@@ -41,7 +41,7 @@ def observe(form, *batch):
 
 
 @pytest.mark.parametrize('name', FORMS)
-def test_policies_come_back(tmp_path, name):
+def test_policies_are_loaded_as_saved(tmp_path, name):
   path = str(tmp_path / 'policy.npz')
   policy = make(FORMS[name], info={'a': 1})
   policy_file.save(path, policy, b=2)
@@ -60,7 +60,7 @@ def test_policies_come_back(tmp_path, name):
     assert loaded(observation).shape == batch
 
 
-def test_layouts_come_back(tmp_path):
+def test_layouts_are_loaded_as_saved(tmp_path):
   environment = suite.load('tabular_dense')
   params = environment.init_params(KEY)
   form = policy_lib.Form('tabular_dense', environment.observation_spec(), 18,
@@ -73,7 +73,7 @@ def test_layouts_come_back(tmp_path):
 
 
 def test_actions_by_hand():
-  """The most probable one, samples by their probabilities, and the mask."""
+  """The most probable action, samples, and masked actions."""
   form = FORMS['table']._replace(num_outputs=3)
   theta = np.log(np.array([[1., 2., 7.]] * 5, np.float32))
   policy = policy_lib.Policy(form, theta)
@@ -90,7 +90,7 @@ def test_actions_by_hand():
   assert set(np.asarray(masked(np.zeros(500, int), KEY))) == {0, 1}
 
 
-def test_policies_act_in_compiled_programs():
+def test_policies_work_under_jit_and_vmap():
   policy = make(FORMS['vector'])
   observation = observe(policy.form, 4)
   keys = jax.random.split(KEY, 4)
@@ -99,7 +99,7 @@ def test_policies_act_in_compiled_programs():
       compiled, [policy(x, key) for x, key in zip(observation, keys)])
 
 
-def test_another_observation_is_refused():
+def test_observations_of_other_shapes_are_refused():
   for shape in ((5,), (), (4, 1)):
     with pytest.raises(policy_lib.PolicyError, match=r'allowed: \(4,\)'):
       make(FORMS['vector'])(np.zeros(shape))
@@ -154,13 +154,13 @@ OBSERVATION = {'shape': [4], 'dtype': 'float32', 'bounds': None}
     ({'agent': 3}, ''),
     ({'info': 3}, ''),
 ])
-def test_odd_headers_are_refused(stored, changes, match):
+def test_invalid_headers_are_refused(stored, changes, match):
   rewrite(stored, **changes)
   assert match in refused(stored)
 
 
 def test_no_code_is_imported(stored):
-  """What an environment's name says is not looked for."""
+  """The module that the environment's name has is not imported."""
   rewrite(stored, environment='module/no_such_module:f')
   assert policy_file.load(str(stored)).form.environment.startswith('module/')
 

@@ -1,4 +1,4 @@
-"""Rules are found by name or path, from wherever a process starts."""
+"""Rules are found by name or path, whatever the working directory."""
 
 import dataclasses
 import json
@@ -39,13 +39,13 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def load_by_job(place):
-  """As --eta of meta_test, atari and select."""
+  """Loads a rule as --eta of meta-test, atari and select."""
   job = jobs.make_job(CATCH, 'lpg', eta=place)
   return rule_vector.ravel(loading.load_eta(job, 0))
 
 
 def load_by_run(place):
-  """As --set=run.initial_rule, in a node that starts in another directory."""
+  """Loads a rule as run.initial_rule, in a node of another directory."""
   config = presets.demo()
   config = dataclasses.replace(config, rule=ETA.rule, run=dataclasses.replace(
       config.run, initial_rule=place))
@@ -60,7 +60,7 @@ def load_by_run(place):
 
 
 def check_mini(place):
-  """As --eta of mini."""
+  """Loads a rule as --eta of mini."""
   mini.check(mini.MiniConfig(eta_file=place), 'table')
   return mini.Item(mini.MiniConfig(eta_file=place), CATCH, 'lpg', 'table').job(
       0.1, (0, 1, 2)) and ETA.eta
@@ -111,7 +111,7 @@ def test_a_name_stays_a_name_for_hosts_with_other_paths(elsewhere):
   assert published.fix(NAME) == str(elsewhere / NAME)
 
 
-def test_a_run_goes_on_without_the_rule_that_it_began_with(elsewhere):
+def test_a_run_resumes_without_the_file_of_its_initial_rule(elsewhere):
   np.testing.assert_array_equal(load_by_run('rules/mine.npz'), ETA.eta)
   shutil.rmtree('rules')
   np.testing.assert_array_equal(load_by_run('rules/mine.npz'), ETA.eta)
@@ -123,7 +123,7 @@ def test_a_run_goes_on_without_the_rule_that_it_began_with(elsewhere):
   run_directory.RunDirectory.open('new_run', config).close()
 
 
-def test_what_the_bandit_of_a_published_rule_likes_best():
+def test_best_hyperparameters_of_a_published_rule():
   best = lpg.best_hyperparameters(NAME, 'chain_short')
   card = published.load_card(NAME)
   agent = card['config']['agents']['chain_short']
@@ -131,7 +131,7 @@ def test_what_the_bandit_of_a_published_rule_likes_best():
   assert best.kl_cost in agent['kl_costs']
   counts = card['bandit']['bandits']['chain_short']['counts']
   arms = [(x, y) for x in agent['learning_rates'] for y in agent['kl_costs']]
-  # Where all arms were tried, it is the one that agents use most in the end.
+  # If all arms were tried, the best one has the highest probability.
   window = np.array(card['bandit']['bandits']['chain_short']['window'])
   settings = card['config']['bandit']
   score = (window.sum(1) / np.minimum(counts, window.shape[1])
@@ -147,12 +147,13 @@ def test_what_the_bandit_of_a_published_rule_likes_best():
     ('nobody', 'chain_short', 'no published rule'),
     ('rules/mine.npz', 'chain_short', 'no card beside it'),
     ('run', 'chain_short', 'no run directory')])
-def test_nothing_is_known(elsewhere, rule, environment, part):
+def test_best_hyperparameters_without_a_bandit_are_refused(
+    elsewhere, rule, environment, part):
   with pytest.raises(errors.UserError, match=part):
     lpg.best_hyperparameters(rule, environment)
 
 
-def test_nothing_is_known_of_a_rule_of_ones_own():
+def test_best_hyperparameters_of_an_unpublished_rule_are_refused():
   config = ETA.rule
   eta = rule_vector.ravel(rule_vector.init(config, jax.random.PRNGKey(0)))
   with pytest.raises(errors.UserError, match='not a published one'):
@@ -160,7 +161,7 @@ def test_nothing_is_known_of_a_rule_of_ones_own():
                              'chain_short')
 
 
-def test_what_the_bandit_of_a_run_likes_best(tmp_path):
+def test_best_hyperparameters_of_a_run(tmp_path):
   """Only among the arms that were tried."""
   run_dir = str(tmp_path / 'run')
   shutil.copytree(os.path.join(os.path.dirname(__file__), 'written_before',

@@ -23,7 +23,7 @@ def changed(*overrides):
 
 
 def refused(path, config=DEMO):
-  """The message; sees that nothing was changed."""
+  """Returns the message; asserts that nothing was changed."""
   parent = os.path.dirname(path)
   before = directory_testing.contents(parent)
   with pytest.raises(config_lib.ConfigError) as info:
@@ -38,7 +38,7 @@ def path(tmp_path):
   return str(tmp_path / 'runs' / 'demo')
 
 
-def test_made_closed_and_opened_again(path):
+def test_a_directory_is_made_and_opened_again(path):
   for _ in range(2):
     run = RunDirectory.open(path, DEMO)
     assert run.path == path
@@ -53,7 +53,7 @@ def test_made_closed_and_opened_again(path):
     run.close()
 
 
-def test_relative_paths_stay_the_same_place(path, tmp_path, monkeypatch):
+def test_relative_paths_are_resolved_when_opened(path, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   run = RunDirectory.open('runs/demo', DEMO)
   monkeypatch.chdir('/')
@@ -61,7 +61,7 @@ def test_relative_paths_stay_the_same_place(path, tmp_path, monkeypatch):
   run.close()
 
 
-def test_in_use(path):
+def test_a_directory_in_use_is_refused(path):
   run = RunDirectory.open(path, DEMO)
   assert 'in use by another launch' in refused(path)
   run.close()
@@ -78,7 +78,7 @@ sys.stdin.read()
 '''
 
 
-def test_the_lock_goes_with_a_killed_process(path):
+def test_a_killed_process_releases_its_lock(path):
   holder = subprocess.Popen(
       [sys.executable, '-c', HOLDER, path], text=True, stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
@@ -92,7 +92,7 @@ def test_the_lock_goes_with_a_killed_process(path):
   RunDirectory.open(path, DEMO).close()
 
 
-def test_another_configuration(path):
+def test_another_configuration_is_refused_with_the_difference(path):
   RunDirectory.open(path, DEMO).close()
   message = refused(path, changed('meta.num_updates=3', 'run.seed=9',
                                   'run.meta_steps=9'))
@@ -109,20 +109,20 @@ def test_many_differences_are_counted(path):
   assert f'; and {number - 6} more)' in message
 
 
-def test_what_may_change_is_written_by_update(path):
+def test_changes_allowed_on_resume_are_written_by_update(path):
   RunDirectory.open(path, DEMO).close()
   before = directory_testing.contents(path)
   config = changed('run.meta_steps=9', 'run.num_workers=9',
                    'evaluator.enabled=false')
   run = RunDirectory.open(path, config)
-  # It may still be refused elsewhere.
+  # Unchanged, since the launch may still be refused elsewhere.
   assert directory_testing.contents(path) == before
   run.update(config)
   assert run_directory.read_config(path) == config
   run.close()
 
 
-def test_what_a_launch_left_that_died_at_once(path):
+def test_leftovers_of_a_launch_that_died_at_once_are_accepted(path):
   os.makedirs(path)
   for name in ('lock', 'config.json.123.aside'):
     with open(os.path.join(path, name), 'w', encoding='utf-8'):
@@ -132,7 +132,7 @@ def test_what_a_launch_left_that_died_at_once(path):
 
 
 @pytest.mark.parametrize('name', ['mkdir', 'replace'])
-def test_dying_at_any_change_leaves_a_usable_directory(
+def test_an_error_at_any_change_leaves_a_usable_directory(
     tmp_path, monkeypatch, name):
   """Disks fill up at any time."""
   real = getattr(os, name)
@@ -158,7 +158,7 @@ def test_dying_at_any_change_leaves_a_usable_directory(
   assert 1 < len(calls) <= allowed < 30
 
 
-def test_something_else_is_there(tmp_path):
+def test_directories_with_other_files_are_refused(tmp_path):
   other = tmp_path / 'other'
   other.mkdir()
   (other / 'thesis.tex').write_text('x')
@@ -169,40 +169,40 @@ def test_something_else_is_there(tmp_path):
   assert 'Not a directory' in refused(other / 'thesis.tex' / 'run')
 
 
-def test_an_empty_directory_will_do(tmp_path):
+def test_an_empty_directory_is_used(tmp_path):
   RunDirectory.open(str(tmp_path), DEMO).close()
   assert run_directory.read_config(str(tmp_path)) == DEMO
 
 
-def test_not_writable():
+def test_a_place_that_cannot_be_written_is_refused():
   with pytest.raises(config_lib.ConfigError, match='cannot be written'):
     RunDirectory.open('/proc/no_such_run', DEMO)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
-def test_no_permission(tmp_path):
+def test_a_place_without_permission_is_refused(tmp_path):
   (tmp_path / 'closed').mkdir(mode=0o500)
   assert 'Permission denied' in refused(tmp_path / 'closed' / 'run')
 
 
 @pytest.mark.parametrize('content', [
     '', '{', '3', '{"x": 1}', '{"agents": 3}', '{"meta": {"num_updates": 0}}'])
-def test_a_damaged_configuration(path, content):
+def test_a_damaged_configuration_is_refused(path, content):
   RunDirectory.open(path, DEMO).close()
   with open(os.path.join(path, 'config.json'), 'w', encoding='utf-8') as f:
     f.write(content)
   assert 'config.json is not readable' in refused(path)
 
 
-def test_read_config_of_what_is_no_run(tmp_path):
+def test_read_config_refuses_what_is_no_run_directory(tmp_path):
   for place in (tmp_path, tmp_path / 'none'):
     with pytest.raises(config_lib.ConfigError, match='is no run directory'):
       run_directory.read_config(str(place))
 
 
-def test_a_run_that_goes_on_under_other_settings_says_so(path, monkeypatch,
-                                                         caplog):
-  """The older code overwrote what the run had begun with."""
+def test_a_run_resumed_under_other_settings_logs_the_difference(
+    path, monkeypatch, caplog):
+  """The file keeps the settings that the run began with."""
   monkeypatch.setenv('NPROC', '1')
   RunDirectory.open(path, DEMO).close()
   for _ in range(2):

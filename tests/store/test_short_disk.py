@@ -1,4 +1,4 @@
-"""Checkpoints on a disk that is short of space, and what attempts leave."""
+"""Checkpoints on a disk with little space, and leftovers of attempts."""
 
 import os
 
@@ -26,8 +26,8 @@ class SmallDisk:
     self._run_dir = run_dir
     self._write = checkpointing.files.write_whole
     monkeypatch.setattr(checkpointing.files, 'write_whole', self.write)
-    self.other = 0  # What others take of it.
-    if tells:  # Quotas are not told.
+    self.other = 0  # Bytes that others use.
+    if tells:  # Quotas are not shown by statvfs.
       monkeypatch.setattr(os, 'statvfs', self.statvfs)
 
   def free(self):
@@ -46,7 +46,7 @@ class SmallDisk:
 
 
 def attempt(it, run_dir, step):
-  """A checkpoint of 5,000 bytes, as a learner and a worker write it."""
+  """Writes a checkpoint of 5,000 bytes, as a learner and a worker do."""
   it.open(step, {'learner': bytes(2500)})
   if it.open_step == step:
     try:
@@ -60,11 +60,11 @@ def attempt(it, run_dir, step):
 @pytest.mark.parametrize('tells', [True, False])
 def test_a_disk_that_was_short_for_a_while_takes_checkpoints_again(
     run_dir, monkeypatch, tells):
-  """The older code took none after the second: leftovers filled the disk."""
+  """Leftovers of failed attempts do not fill the disk."""
   disk = SmallDisk(run_dir, monkeypatch, tells)
   it = coordinator.CheckpointCoordinator(run_dir, ['shard_00000'], kept=3)
   written = [attempt(it, run_dir, step) for step in range(20)]
-  if tells:  # Room is made before it is needed.
+  if tells:  # The oldest is removed in time.
     assert all(written)
   assert sum(written) >= 10 and any(written[-2:])
   disk.other = 9_000
@@ -77,17 +77,17 @@ def test_a_disk_that_was_short_for_a_while_takes_checkpoints_again(
   assert attempt(it, run_dir, 21) or attempt(it, run_dir, 22)
 
 
-def test_what_a_killed_launch_left_goes_when_the_run_goes_on(run_dir):
-  """It kept its space for good."""
+def test_leftovers_of_a_killed_launch_are_removed_on_resume(run_dir):
+  """Otherwise they would keep their space for ever."""
   record = checkpointing.write_part(run_dir, 1, 'learner', b'x')
   checkpointing.commit(run_dir, 1, [record], 3)
   checkpointing.write_part(run_dir, 7, 'learner', b'x')
   other = os.path.join(run_dir, 'checkpoints', 'notes.incomplete')
-  os.mkdir(other)  # Not ours.
+  os.mkdir(other)  # No checkpoint.
   it = coordinator.CheckpointCoordinator(run_dir, ['shard_00000'], kept=3)
   assert not os.path.exists(path_of(run_dir, 7) + '.incomplete')
   assert os.path.exists(other) and os.path.exists(path_of(run_dir, 1))
-  # A worker may have begun before the learner opens the same one.
+  # A worker may write before the learner opens the same checkpoint.
   checkpointing.write_part(run_dir, 8, 'shard_00000', b'x')
   it.open(8, {'learner': b'y'})
   assert os.listdir(path_of(run_dir, 8) + '.incomplete')

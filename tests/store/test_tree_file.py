@@ -23,11 +23,11 @@ from lpg_distributed.store import tree_file
 
 RULE = config_lib.RuleConfig(num_predictions=3, embedding_size=2, lstm_size=2)
 ETA = np.zeros(rule_vector.size(RULE), np.float32)
-SECONDS, BYTES = 2., 300e6  # within which there is a verdict
+SECONDS, BYTES = 2., 300e6  # limits of a refusal
 
 
 def array_header(shape, descr='<f4', version=(1, 0)):
-  """The start of a member that claims to be such an array."""
+  """The header of a member that claims to be such an array."""
   buffer = io.BytesIO()
   header = {'descr': descr, 'fortran_order': False, 'shape': shape}
   (np.lib.format.write_array_header_1_0 if version == (1, 0)
@@ -75,7 +75,7 @@ def header_of(text):
 
 
 def with_true_header(members, compression=zipfile.ZIP_STORED):
-  """Behind a header that each of the readers takes."""
+  """Puts the members behind a header that every reader accepts."""
   buffer = io.BytesIO()
   np.save(buffer, np.array(json.dumps({
       'format': 'lpg-eta-1', 'info': {}, 'rule': {'lstm_size': 1 << 20}})))
@@ -133,7 +133,7 @@ READERS = {'eta': eta_file.load,
 
 
 def assert_refused(reader, path):
-  """One line, within the limits of time and memory."""
+  """The reader refuses in one line, within the limits."""
   tracemalloc.start()
   begin = time.process_time()  # Others may use the processors.
   try:
@@ -147,21 +147,21 @@ def assert_refused(reader, path):
 
 
 @pytest.mark.parametrize('reader', READERS)
-def test_hostile_files(hostile, reader):
+def test_hostile_files_are_refused(hostile, reader):
   assert_refused(reader, hostile)
 
 
 @pytest.mark.parametrize('reader', [r for r in READERS if r != 'part'])
 @pytest.mark.parametrize('kind', ['pipe', 'directory', 'device'])
-def test_what_is_no_plain_file(tmp_path, reader, kind):
-  """A pipe without a writer would be waited for without end."""
+def test_paths_that_are_no_plain_files_are_refused(tmp_path, reader, kind):
+  """Opening a pipe without a writer would block for ever."""
   path = str(tmp_path / agent_checkpoint.FILE)
   {'pipe': os.mkfifo, 'directory': os.mkdir,
    'device': lambda path: os.symlink('/dev/zero', path)}[kind](path)
   assert_refused(reader, path)
 
 
-def test_arrays_come_back_in_every_layout():
+def test_arrays_of_every_layout_are_loaded_as_saved():
   tree = {'a': np.asfortranarray(np.arange(6).reshape(2, 3)),
           'b': (np.float32(3), np.zeros((0, 4), bool), np.array('text')),
           'c': 5}

@@ -1,4 +1,4 @@
-"""Files that commit c49df80 wrote are still read, and its run goes on."""
+"""Files that commit c49df80 wrote are still read, and its run is resumed."""
 
 import os
 import shutil
@@ -29,21 +29,21 @@ def stored(*names):
   return os.path.join(ROOT, *names)
 
 
-def test_rules():
+def test_rules_are_read():
   file = eta_file.load(stored('run', 'eta.npz'))
   assert file.info['meta_step'] == 2 and file.rule.lstm_size == 4
   config = run_directory.read_config(stored('run'))
   assert config.rule == file.rule and config.run.meta_steps == 2
 
 
-def test_agents():
+def test_agents_are_read():
   like = {'w': np.zeros((2, 3), np.float32), 'n': np.int32(0)}
   state, info = agent_file.load(stored('agent.npz'), like)
   assert info == {'env_steps': 7} and state['n'] == 4
   np.testing.assert_array_equal(state['w'], [[0, 1, 2], [3, 4, 5]])
 
 
-def test_checkpoints_of_meta_tests():
+def test_checkpoints_of_meta_tests_are_read():
   found = agent_checkpoint.load(stored('meta_test'))
   with np.load(stored('meta_test', agent_checkpoint.FILE)) as arrays:
     leaves = [arrays[f'leaf_{i}'] for i in range(len(arrays.files) - 1)]
@@ -100,7 +100,7 @@ def test_flags_refuse_former_names():
 
 
 @pytest.mark.filterwarnings('ignore')
-def test_a_run_goes_on(tmp_path):
+def test_a_run_is_resumed(tmp_path):
   run_dir = str(tmp_path / 'run')
   shutil.copytree(stored('run'), run_dir)
   assert checkpointing.latest(run_dir).meta_step == 2
@@ -109,7 +109,7 @@ def test_a_run_goes_on(tmp_path):
   rule = lpg.meta_train(config, run_dir)
   assert rule.info['meta_step'] == 4
   if jax.__version_info__ < (0, 5):  # Later ones draw other random numbers.
-    # What one run of four steps gave then, perhaps on another processor.
+    # The eta of a run of four steps then, perhaps on another processor.
     np.testing.assert_allclose(
         rule.eta, eta_file.load(stored('eta_of_step_4.npz')).eta, rtol=1e-4,
         atol=1e-6)
