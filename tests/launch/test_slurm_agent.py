@@ -74,6 +74,7 @@ class Job:
         [sys.executable, '-S', '-I', agent.__file__, self.dir, '0'],
         env={**os.environ, **process_environment.with_packages({}),
              'PYTHONPATH': self.dir, 'LPG_ATTEMPT': '0', 'SLURM_JOB_ID': '7',
+             'SLURM_LOCALID': '0', 'LPG_SLOTS': '3',
              'PATH': f'{self.dir}/bin:{os.environ["PATH"]}'})
 
   def _lead(self):
@@ -113,6 +114,7 @@ def test_an_agent_publishes_beats_and_ends_when_told(job):
   process = job.start()
   beat = job.wait_for_beats()
   assert (beat['life'], beat['code'], beat['pid']) == (0, None, process.pid)
+  assert beat['slot'] == 3
   with open(os.path.join(job.attempt, 'addresses', 'worker.0.courier'),
             encoding='utf-8') as f:
     assert json.load(f).count(':') == 1

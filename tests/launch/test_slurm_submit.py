@@ -170,6 +170,53 @@ def test_agents_get_the_leaders_environment(slurm, tmp_path, monkeypatch,
   assert not made.any_started()
 
 
+@pytest.fixture(name='gpu_steps')
+def _gpu_steps(tmp_path, monkeypatch):
+  """Four nodes with a GPU each, on two of three hosts, after a heartbeat."""
+  monkeypatch.setattr(steps, 'host_names', lambda *_: ['a', 'b', 'c'])
+  made = steps.Steps({'hang_s': 5., 'addresses': {'worker': []}, 'groups': [{
+      'nodes': [['worker', i] for i in range(4)], 'hosts': 2, 'gpus': 1,
+      'nodes_per_host': 2, 'crowd': True}]}, str(tmp_path), str(tmp_path))
+  started = []
+
+  def srun(nodes, hosts, life=0):
+    started.extend((hosts[0], node.number, node.slot) for node in nodes)
+    for node in nodes:
+      node.life, node.host = life, ''
+
+  monkeypatch.setattr(made, '_srun', srun)
+  (tmp_path / 'beats').mkdir()
+  for node in made.nodes:
+    node.step = types.SimpleNamespace(poll=lambda: None)
+    places.write_in_place(str(tmp_path / 'beats' / node.file), {
+        'host': 'ab'[node.index // 2], 'life': 0, 'code': None,
+        'slot': node.index % 2})
+  made.read_heartbeats()
+  return made, started
+
+
+def test_nodes_that_are_moved_do_not_share_gpus(gpu_steps):
+  """Slurm numbers each step's nodes from 0, so both had the first GPU."""
+  made, started = gpu_steps
+  for node in made.nodes[2:]:  # One after the other, to the spare host.
+    made._lost_hosts = {'b'}
+    assert len(made.replace_lost([node])[1]) == 1
+  assert started == [('c', 2, 0), ('c', 3, 1)]
+  # An agent that died alone goes on where it was.
+  made.replace_lost([made.nodes[1]])
+  assert started[2:] == [('a', 1, 1)]
+
+
+def test_nodes_that_must_share_gpus_are_named(gpu_steps):
+  made, started = gpu_steps
+  made._lost_hosts = {'b', 'c'}
+  _, lines = made.replace_lost(made.nodes[2:])
+  assert started == [('a', 2, 0), ('a', 3, 1)]
+  assert [line.split(', since')[0] for line in lines[1:]] == [
+      'worker/2 shares its GPUs with worker/0',
+      'worker/3 shares its GPUs with worker/1']
+
+
 def test_an_agent_without_its_variables_says_so(tmp_path, monkeypatch):
   places.write(str(tmp_path / places.JOB_FILE), {})
   monkeypatch.delenv('LPG_ATTEMPT', raising=False)

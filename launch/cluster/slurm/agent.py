@@ -115,13 +115,13 @@ def free_port(ports: list[int], first: int) -> int:
   raise OSError(f'no port of {ports} is free')
 
 
-def accelerators(gpus: int, local: int) -> dict[str, str]:
+def accelerators(gpus: int, slot: int) -> dict[str, str]:
   """Returns variables that give each node of a host `gpus` GPUs of its own."""
   visible = os.environ.get('CUDA_VISIBLE_DEVICES', '')
   mine = visible.split(',') if visible else []
   if not gpus or len(mine) <= gpus:
     return {}
-  begin = local * gpus % len(mine)
+  begin = slot * gpus % len(mine)
   return {'CUDA_VISIBLE_DEVICES': ','.join(
       (mine + mine)[begin:begin + gpus])}
 
@@ -145,6 +145,10 @@ class NodeAgent:
     chosen = os.environ.get('LPG_INDICES', '')
     index = int(chosen.split(',')[process]) if chosen else process
     self._index = index
+    # The leader chooses the slot of a node that it moves; else Slurm does.
+    slots = os.environ.get('LPG_SLOTS', '')
+    self._slot = int(slots.split(',')[process] if slots
+                     else os.environ.get('SLURM_LOCALID', '0'))
     self._label, self._number = self._group['nodes'][index]
     self._file = places.node_file(self._label, self._number)
     self._log = os.path.join(self._job['logs'], self._label,
@@ -186,8 +190,7 @@ class NodeAgent:
                  else process_environment.WORKER)
     return {
         **process_environment.environment(variables),
-        **accelerators(self._group['gpus'],
-                       int(os.environ.get('SLURM_LOCALID', '0'))),
+        **accelerators(self._group['gpus'], self._slot),
         places.VARIABLE: self._dir,
         'LPG_NODE': self._label, 'LPG_PYTHON': sys.executable,
         'LPG_LAUNCHER_PID': str(os.getpid()),
@@ -251,8 +254,8 @@ class NodeAgent:
   def _beat(self, beats: int, code: Optional[int] = None) -> None:
     self._try(lambda: places.write_in_place(self._path('beats'), {
         'host': os.environ.get('SLURMD_NODENAME', socket.gethostname()),
-        'pid': os.getpid(), 'life': self._life, 'beats': beats,
-        'code': code}))
+        'pid': os.getpid(), 'life': self._life, 'slot': self._slot,
+        'beats': beats, 'code': code}))
 
   def _look(self, leader: dict[str, Any], leader_silent_s: float) -> None:
     """Checks whether the node must end, and ends it."""

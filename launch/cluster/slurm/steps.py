@@ -33,6 +33,8 @@ class NodeState:
   number: int
   life: int = 0
   host: str = ''
+  target: str = ''  # host on which it was placed last; '': Slurm chose it
+  slot: int = 0  # number of its place on its host; it selects its GPUs
   beat: Any = None
   heard: float = 0.  # time of the last heartbeat, or of its placement
   step: Optional[subprocess.Popen] = None
@@ -42,6 +44,11 @@ class NodeState:
   def name(self) -> str:
     """Name of the node in messages."""
     return f'{self.label}/{self.number}'
+
+  @property
+  def place(self) -> str:
+    """Its host, also if it has not begun there; '' if unknown."""
+    return self.host or self.target
 
   @property
   def file(self) -> str:
@@ -82,6 +89,7 @@ class Steps:
 
   def _srun(self, nodes: list[NodeState], hosts: list[str],
             life: int = 0) -> None:
+    """Starts a step; the nodes of a first life get their slots from Slurm."""
     group = self._groups[nodes[0].group]
     het = ([f'--het-group={nodes[0].group}'] if len(self._groups) > 1 else [])
     # Slurm assigns tasks to hosts in its own order of hosts.
@@ -95,7 +103,9 @@ class Steps:
     environment = {**{k: v for k, v in os.environ.items()
                       if k not in _OF_SBATCH}, 'LPG_LIFE': str(life),
                    'LPG_ATTEMPT': os.path.basename(self._dir),
-                   'LPG_INDICES': ','.join(str(n.index) for n in nodes)}
+                   'LPG_INDICES': ','.join(str(n.index) for n in nodes),
+                   'LPG_SLOTS': ','.join(
+                       str(n.slot) for n in nodes if life)}
     step = subprocess.Popen(command, stdin=subprocess.DEVNULL,
                             env=environment, start_new_session=True)
     self._steps.append(step)
@@ -121,6 +131,7 @@ class Steps:
       said = places.read(os.path.join(self._dir, 'beats', node.file))
       if said and said['life'] == node.life and said != node.beat:
         node.beat, node.heard, node.host = said, now, said['host']
+        node.slot = said['slot']
         node.ended = said['code']
 
   def excuse_silence(self, seconds: float) -> None:
@@ -180,10 +191,40 @@ class Steps:
                        for node in nodes})
       names = ', '.join(node.name for node in nodes)
       lines.append(f'{names} of {", ".join(before)} goes on at {host}')
+      lines += self._choose_slots(nodes, host, lost)
       life = 1 + max(node.life for node in nodes)
       self._srun(nodes, [host], life)
+      for node in nodes:
+        node.target = host
     self.write_leader_file()
     return '', lines
+
+  def _choose_slots(self, nodes: list[NodeState], host: str,
+                    lost: list[NodeState]) -> list[str]:
+    """Gives nodes the slots of a host that the fewest nodes have.
+
+    Slurm numbers the nodes of each step from 0, and so would give a node that
+    was moved the GPUs of one that was there.
+
+    Returns:
+      Messages about nodes that share GPUs.
+    """
+    group = self._groups[nodes[0].group]
+    users: dict[int, list[str]] = {
+        slot: [] for slot in range(group['nodes_per_host'])}
+    for other in self.nodes:
+      if (other.group == nodes[0].group and other.place == host
+          and other.ended is None and other not in lost):
+        users.setdefault(other.slot, []).append(other.name)
+    lines = []
+    for node in nodes:
+      node.slot = min(users, key=lambda slot: (len(users[slot]), slot))
+      if users[node.slot] and group['gpus']:
+        lines.append(f'{node.name} shares its GPUs with '
+                     f'{", ".join(users[node.slot])}, since {host} has no '
+                     'others; crowd = false, or spare_hosts, prevents it')
+      users[node.slot].append(node.name)
+    return lines
 
   def _host_for(self, node: NodeState, chosen) -> Optional[str]:
     """Selects a host: the node's own, else the one with the fewest nodes.
@@ -194,9 +235,9 @@ class Steps:
     load = {host: len(chosen.get(host, ())) for host in self._hosts[node.group]
             if host not in self._lost_hosts}
     for other in self.nodes:
-      if other.host in load and other.ended is None and other is not node and (
+      if other.place in load and other.ended is None and other is not node and (
           other.step.poll() is None):
-        load[other.host] += 1
+        load[other.place] += 1
     if not load:
       return None
     host = node.host if node.host in load else min(load, key=load.get)
