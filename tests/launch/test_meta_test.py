@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from lpg_distributed.envs import registry
+from lpg_distributed.launch import agent_flags
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import results
 from lpg_distributed.meta_testing import settings
@@ -32,6 +33,11 @@ def run(module, *flags, cwd, code=0):
   out, err = process.communicate(timeout=400)
   assert process.returncode == code, err[-3000:]
   return out, err
+
+
+def test_the_help_of_set_names_all_settings_of_agents():
+  fields = dataclasses.fields(settings.AgentSettings)
+  assert [field.name for field in fields] == list(agent_flags._SETTINGS)
 
 
 @pytest.fixture(scope='module')
