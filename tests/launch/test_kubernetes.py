@@ -63,6 +63,7 @@ def manifests(tmp_path_factory):
   directory = tmp_path_factory.mktemp('export')
   done = export(directory)
   assert done.returncode == 0, done.stderr
+  assert '1 of 3 workers have no shard' in done.stderr
   found = {}
   for path in sorted((directory / 'out').iterdir()):
     text = path.read_text(encoding='utf-8')
@@ -357,6 +358,25 @@ def test_a_service_ends_with_the_program(tmp_path):
   one.end.parent.mkdir()
   one.end.write_text('0\n')
   assert one.wait() == 0
+
+
+def test_a_worker_without_a_shard_waits_for_the_end(tmp_path):
+  """Its pod ended each minute, and Kubernetes created another one."""
+  one = _Pod(tmp_path, 'raise SystemExit(3)', LPG_IDLE='1,2')
+  waiting.until(one.alive.exists, 'a living node', process=one.process)
+  time.sleep(2.)  # More than `_PATIENCE_S` there.
+  assert one.process.poll() is None
+  one.end.parent.mkdir()
+  one.end.write_text('0\n')
+  assert one.wait() == 0
+
+
+def test_workers_without_a_shard_are_known(manifests):
+  """The demo has two shards, and the file three workers."""
+  idle = {name: variable['value'] for name, job in jobs(manifests).items()
+          for variable in container(job)['env']
+          if variable['name'] == 'LPG_IDLE'}
+  assert idle == {'lifetime-worker': '2'}
 
 
 def test_a_worker_that_is_told_to_end_does_not_end_the_run(tmp_path):

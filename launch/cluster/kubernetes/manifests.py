@@ -10,11 +10,24 @@ from lpg_distributed.launch import command
 from lpg_distributed.launch.cluster import resources
 from lpg_distributed.launch.cluster import serialising
 from lpg_distributed.launch.cluster.kubernetes import objects
+from lpg_distributed.nodes import assignment
 
 
 def _never_stops(mark_as_completed: bool = False) -> None:
   del mark_as_completed
   raise NotImplementedError('no node of this program stops the others')
+
+
+def _idle_workers(config: config_lib.Config) -> tuple[int, ...]:
+  """Returns the numbers of the workers without a shard; warns of them."""
+  workers = assignment.assign(config)[:config.run.num_workers]
+  idle = tuple(i for i, shards in enumerate(workers) if not shards)
+  if idle:
+    command.warn(
+        f'{len(idle)} of {len(workers)} workers have no shard: their pods only '
+        f'wait for the end; allowed without: {len(workers) - len(idle)} '
+        'workers, or smaller shards')
+  return idle
 
 
 def make(config: config_lib.Config, job: resources.JobResources,
@@ -56,7 +69,9 @@ def make(config: config_lib.Config, job: resources.JobResources,
     result[f'4_{label}'] = objects.job(export, objects.NodeKind(
         label, len(nodes), groups[label], label in ports,
         label in programs.SERVICES, label == programs.ATARI_EVALUATOR,
-        label == programs.META_LEARNER), labels)
+        label == programs.META_LEARNER,
+        _idle_workers(config) if label == programs.LIFETIME_WORKER else ()),
+                                         labels)
   return result
 
 

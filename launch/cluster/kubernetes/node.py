@@ -46,6 +46,9 @@ class NodeRunner:
     self._deaths = os.path.join(os.path.dirname(self._alive), 'deaths')
     self._optional = bool(os.environ.get('LPG_OPTIONAL'))
     self._last = bool(os.environ.get('LPG_LAST'))  # Its end is the program's.
+    # The node has no work and would end at once. Its pod is not created again.
+    self._idle = (os.environ['JOB_COMPLETION_INDEX']
+                  in os.environ.get('LPG_IDLE', '').split(','))
     self._stay_s = float(os.environ.get('LPG_STAY_S', 0))
     self._supervisor = None
     self._terminated = False
@@ -93,6 +96,8 @@ class NodeRunner:
   def run(self) -> int:
     """Runs until the node or the program has ended; returns the exit code."""
     os.makedirs(os.path.dirname(self._alive), exist_ok=True)
+    if self._idle:
+      return self._wait_for_end()
     self._start()
     if self._terminated:  # The signal came before the start.
       self._terminate()
@@ -123,7 +128,7 @@ class NodeRunner:
       self._beat()
       if self._terminated:
         return TERMINATED
-      if time.monotonic() > deadline and not self._optional:
+      if time.monotonic() > deadline and not (self._optional or self._idle):
         return AGAIN  # For example, only the learner's pod was evicted.
       time.sleep(_TICK_S)
     return 0

@@ -38,6 +38,7 @@ class NodeKind(NamedTuple):
   service: bool  # uses no accelerator
   optional: bool  # the program continues without it
   last: bool  # the program ends when it ends
+  idle: tuple[int, ...] = ()  # numbers of the nodes that have nothing to do
 
 
 class Export(NamedTuple):
@@ -252,6 +253,8 @@ def _environment(export: Export, kind: NodeKind) -> list[dict[str, Any]]:
                        ('LPG_LAST', kind.last)):
     if is_set:
       variables[name] = '1'
+  if kind.idle:
+    variables['LPG_IDLE'] = ','.join(map(str, kind.idle))
   if not kind.service and not kind.last:
     variables['LPG_STAY_S'] = str(_STAY_S)
   return [{'name': name, 'value': value} for name, value in variables.items()]
