@@ -211,7 +211,7 @@ def main() -> int:
   if config.run.initial_rule and not run_directory.is_run(path):
     from lpg_distributed.nodes import initial_rule
     initial_rule.first_state(config)  # A resumed run no longer needs it.
-  run = run_directory.RunDirectory.open(path, config)
+  run = run_directory.RunDirectory.open(path, config, computes=job is None)
   try:
     return _train(config, run, job, listener)
   finally:

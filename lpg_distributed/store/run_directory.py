@@ -38,10 +38,23 @@ def initial_rule_path(run_dir: str) -> str:
   return os.path.join(run_dir, 'initial_rule.npz')
 
 
+def processor() -> str:
+  """Returns the model of the processor; the architecture if it is unknown."""
+  try:
+    with open('/proc/cpuinfo', encoding='utf-8', errors='replace') as f:
+      for line in f:
+        name, _, value = line.partition(':')
+        if name.strip() == 'model name' and value.strip():
+          return value.strip()
+  except OSError:
+    pass
+  return platform.machine()
+
+
 def versions() -> dict[str, str]:
-  """Returns the versions of Python and of packages that affect results."""
+  """Returns the versions that affect results, and the processor."""
   found = {'python': platform.python_version(),
-           'platform': platform.platform()}
+           'platform': platform.platform(), 'processor': processor()}
   for package in _PACKAGES:
     try:
       found[package] = importlib.metadata.version(package)
@@ -140,13 +153,20 @@ def _check_same(path: str, config: config_lib.Config) -> None:
 class RunDirectory:
   """A locked run directory; released by `close` or the process's end."""
 
-  def __init__(self, path: str, lock):
+  def __init__(self, path: str, lock, computes: bool = True):
     self.path = path
     self._lock = lock
+    self._computes = computes
 
   @classmethod
-  def open(cls, path: str, config: config_lib.Config) -> 'RunDirectory':
+  def open(cls, path: str, config: config_lib.Config,
+           computes: bool = True) -> 'RunDirectory':
     """Makes and locks a run directory, or locks that of the same run.
+
+    Args:
+      path: the directory.
+      config: the run's configuration.
+      computes: whether this host computes, so that its versions are recorded.
 
     Raises:
       ConfigError: the directory is in use, or holds something else or a run
@@ -154,7 +174,7 @@ class RunDirectory:
     """
     path = os.path.abspath(path)
     is_run(path)  # Raises before a lock is made in another directory.
-    run = cls(path, _lock(path))
+    run = cls(path, _lock(path), computes)
     try:
       if is_run(path):  # The lock excludes other launches from here on.
         _check_same(path, config)
@@ -190,12 +210,16 @@ class RunDirectory:
 
   def _write_versions(self, config: config_lib.Config) -> None:
     """Records versions and settings; warns if they have changed."""
+    if not self._computes:
+      return
     now = {**versions(), 'matmul_precision': config.run.matmul_precision,
            'settings': global_settings.recorded()}
     before = _read_versions(os.path.join(self.path, _VERSIONS))
     earlier = before.pop(_EARLIER, [])
-    if before and before != now:
-      changes = global_settings.differences(_flat(before), _flat(now))
+    # Runs of older versions recorded no processor.
+    if before and {'processor': now['processor'], **before} != now:
+      changes = global_settings.differences(
+          {'processor': now['processor'], **_flat(before)}, _flat(now))
       logging.warning(
           '%s goes on under other versions or settings, so that numbers may '
           'differ: %s', self.path, '; '.join(changes))

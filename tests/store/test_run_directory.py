@@ -200,6 +200,31 @@ def test_read_config_refuses_what_is_no_run_directory(tmp_path):
       run_directory.read_config(str(place))
 
 
+def test_a_run_resumed_on_another_processor_logs_the_difference(
+    path, monkeypatch, caplog):
+  """Nothing recorded the processor, on which the last bits depend."""
+  file = os.path.join(path, 'versions.json')
+  RunDirectory.open(path, DEMO).close()
+  with open(file, encoding='utf-8') as f:
+    record = json.load(f)
+  assert record['processor'] == run_directory.processor() != ''
+  monkeypatch.setattr(run_directory, 'processor', lambda: 'EPYC 9')
+  # A host that only submits the job to others says nothing.
+  for computes, lines in ((False, 0), (True, 1), (True, 1)):
+    run = RunDirectory.open(path, DEMO, computes)
+    run.update(DEMO)
+    run.close()
+    assert caplog.text.count('goes on under other') == lines
+  assert f'processor: {record["processor"]} -> EPYC 9' in caplog.text
+  del record['processor']  # As in runs of older versions.
+  with open(file, 'w', encoding='utf-8') as f:
+    json.dump(record, f)
+  run = RunDirectory.open(path, DEMO)
+  run.update(DEMO)
+  run.close()
+  assert caplog.text.count('goes on under other') == 1
+
+
 def test_a_run_resumed_under_other_settings_logs_the_difference(
     path, monkeypatch, caplog):
   """The file keeps the settings that the run began with."""
