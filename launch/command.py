@@ -13,6 +13,7 @@ from typing import Callable, Optional, Sequence
 from absl import flags
 
 from lpg_distributed import errors
+from lpg_distributed import former_names
 from lpg_distributed.launch import stopping
 from lpg_distributed.launch import streams
 
@@ -95,7 +96,11 @@ def _parse(main: Callable[[], int], arguments: Sequence[str],
   try:
     rest = flag_values(arguments)[1:]
   except flags.Error as error:
-    raise UsageError(f'{error}; --help shows all flags') from None
+    name = getattr(error, 'flagname', '')
+    today = former_names.today(name)
+    renamed = today != name and today in flag_values
+    hint = f'it is now --{today}; ' if renamed else ''
+    raise UsageError(f'{error}; {hint}--help shows all flags') from None
   if rest:
     raise UsageError(f'{rest[0]!r} is no flag; allowed: --name=value')
   return True

@@ -45,7 +45,8 @@ def from_dict(values: Mapping[str, Any]) -> config_lib.Config:
 
 def _unknown(name: str, allowed: Iterable[str]) -> ConfigError:
   allowed = list(allowed)
-  close = difflib.get_close_matches(name.rsplit('.', 1)[-1], allowed, 1)
+  close = difflib.get_close_matches(
+      former_names.today(name.rsplit('.', 1)[-1]), allowed, 1)
   hint = f'did you mean {close[0]}? ' if close else ''
   return ConfigError(f'there is no field {name!r}; {hint}allowed: '
                      f'{", ".join(allowed)}')

@@ -25,6 +25,11 @@ def replace(content: Any) -> Any:
   return content
 
 
+def today(name: str) -> str:
+  """Returns today's name of a field; `name` itself if it has not changed."""
+  return _KEYS.get(name, name)
+
+
 def of_array(name: str) -> str:
   """Returns the former name of an array; `name` itself if it had none."""
   for field, former in _ARRAYS.items():

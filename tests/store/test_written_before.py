@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -93,10 +95,16 @@ def test_former_names_of_the_evaluators_agent(tmp_path):
 def test_flags_refuse_former_names():
   for text, name in (('meta.discounts=0.9', 'gammas'),
                      ('evaluator.discount=0.9', 'gamma')):
-    with pytest.raises(config_lib.ConfigError, match=rf'\b{name}\b'):
+    with pytest.raises(config_lib.ConfigError, match=f'did you mean {name}\\?'):
       config_io.apply_overrides(config_lib.Config(), [text])
   with pytest.raises(jobs.JobError, match=r'allowed: .*\bgamma\b'):
     jobs.make_job('gymnax/CartPole-v1', 'a2c', overrides=['discount=0.9'])
+  done = subprocess.run(
+      [sys.executable, '-m', 'lpg_distributed', 'figure5', '--alpha_lr=1'],
+      capture_output=True, text=True, timeout=100, check=False)
+  assert done.returncode == 2 and done.stderr == (
+      "error: Unknown command line flag 'alpha_lr'; it is now "
+      '--learning_rate; --help shows all flags\n')
 
 
 @pytest.mark.filterwarnings('ignore')
