@@ -10,8 +10,8 @@ from unittest import mock
 from lpg_distributed.launch import command
 from lpg_distributed.launch import process_environment
 
-# Runs one command after another in a process of their own, and says how each
-# ended. None may come to a run.
+# Runs one command after another in one process, and prints how each ended. None
+# of them may start a run.
 MANY = '''
 import contextlib, importlib, io, json, sys, types
 from absl import flags
@@ -51,7 +51,7 @@ def call(name, arguments):
   module = importlib.reload(importlib.import_module(
       f'lpg_distributed.launch.commands.{name}'))
   with (mock.patch.object(sys, 'argv', [name, *arguments]),
-        mock.patch.object(os, 'setpriority')):  # Not that of later tests.
+        mock.patch.object(os, 'setpriority')):  # It would last.
     return command.call(module.main, sys.argv, module.FLAGS)
 
 
@@ -60,7 +60,7 @@ def environment():
 
 
 class Commands:
-  """Commands within one process."""
+  """Runs commands of one module, all in one other process."""
 
   def __init__(self, module):
     self._process = subprocess.Popen(

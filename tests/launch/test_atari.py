@@ -65,7 +65,7 @@ def start(tmp_path):
     ('processes', signal.SIGINT, ('breakout',)),
     # Three games, with 6, 18 and 18 actions.
     ('local_mp', signal.SIGTERM, ('pong', 'seaquest', 'montezuma_revenge'))])
-def test_stopped_and_resumed(start, launch_type, number, games):
+def test_a_stopped_launch_is_resumed(start, launch_type, number, games):
   arguments = (f'--games={",".join(games)}', f'--launch_type={launch_type}',
                '--processes=2')
   launch = start(*arguments)
@@ -109,7 +109,7 @@ def run():
     (('--games=pong', '--rule=a2c', '--launch_type=x'), ['local_mp']),
     (('--games=pong', '--rule=a2c', '--processes=0'), ['--processes is 0']),
 ])
-def test_what_cannot_be_launched(run, tmp_path, arguments, parts):
+def test_bad_flags_are_refused(run, tmp_path, arguments, parts):
   root = tmp_path / 'results'
   code, stdout, stderr = run(f'--results={root}', *arguments)
   assert code == 2 and stdout == '' and not root.exists()
@@ -118,6 +118,6 @@ def test_what_cannot_be_launched(run, tmp_path, arguments, parts):
     assert part in stderr
 
 
-def test_no_directory(run):
+def test_a_missing_results_flag_is_refused(run):
   code, _, stderr = run('--games=pong', '--rule=a2c')
   assert code == 2 and '--results is missing' in stderr

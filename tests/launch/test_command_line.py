@@ -1,4 +1,4 @@
-"""A command that cannot be run: one line, code 2, and nothing is touched."""
+"""Commands that cannot run print one line, return 2 and change no files."""
 
 import errno
 import os
@@ -60,7 +60,7 @@ def assert_refused(result, *parts):
 
 
 def make_run(path, steps=(), config=None):
-  """A run as a launch leaves it, with checkpoints that hold little."""
+  """Makes a run as a launch leaves it, with small checkpoints."""
   run = run_directory.RunDirectory.open(str(path), config or presets.demo())
   for step in steps:
     records = [checkpointing.write_part(run.path, step, name, b'{"a": 1}' * 99)
@@ -126,7 +126,7 @@ BAD = [
 
 
 @pytest.mark.parametrize('arguments, parts', BAD)
-def test_bad_commands(meta_train, tmp_path, arguments, parts):
+def test_bad_flags_are_refused(meta_train, tmp_path, arguments, parts):
   path = tmp_path / 'run'
   assert_refused(meta_train(*DEMO, f'--run_dir={path}', *arguments), *parts)
   assert directory_testing.contents(tmp_path) == {str(tmp_path): None}
@@ -138,7 +138,8 @@ def test_bad_commands(meta_train, tmp_path, arguments, parts):
     ('{"meta": {"num_updates": 0}}', 'meta.num_updates is 0'),
     ('{"meta": {"learning_rate": NaN}}', 'meta.learning_rate is nan'),
     ('{"mta": {}}', 'did you mean meta?')])
-def test_bad_configuration_files(meta_train, tmp_path, content, part):
+def test_bad_configuration_files_are_refused(
+    meta_train, tmp_path, content, part):
   file = tmp_path / 'config.json'
   file.write_text(content)
   before = directory_testing.contents(tmp_path)
@@ -147,7 +148,7 @@ def test_bad_configuration_files(meta_train, tmp_path, content, part):
   assert directory_testing.contents(tmp_path) == before
 
 
-def test_a_busy_port(meta_train, tmp_path):
+def test_a_port_in_use_is_refused(meta_train, tmp_path):
   with socket.socket() as busy:
     busy.bind(('127.0.0.1', 0))
     busy.listen()
@@ -159,7 +160,7 @@ def test_a_busy_port(meta_train, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
-def test_a_run_of_another_configuration(meta_train, tmp_path):
+def test_a_run_of_another_configuration_is_refused(meta_train, tmp_path):
   make_run(tmp_path / 'run')
   before = directory_testing.contents(tmp_path)
   assert_refused(
@@ -169,7 +170,7 @@ def test_a_run_of_another_configuration(meta_train, tmp_path):
   assert directory_testing.contents(tmp_path) == before
 
 
-def test_a_directory_that_is_no_run(meta_train, tmp_path):
+def test_a_directory_that_is_no_run_is_refused(meta_train, tmp_path):
   (tmp_path / 'notes.txt').write_text('x')
   for path, part in ((tmp_path, 'neither empty nor a run'),
                      (tmp_path / 'notes.txt', 'Not a directory'),
@@ -178,7 +179,7 @@ def test_a_directory_that_is_no_run(meta_train, tmp_path):
   assert list(directory_testing.contents(tmp_path).values()) == [None, b'x']
 
 
-def test_a_run_in_use(meta_train, tmp_path):
+def test_a_run_in_use_is_refused(meta_train, tmp_path):
   holder = run_directory.RunDirectory.open(str(tmp_path), presets.demo())
   before = directory_testing.contents(tmp_path)
   assert_refused(meta_train(*DEMO, f'--run_dir={tmp_path}'), 'in use')
@@ -186,8 +187,8 @@ def test_a_run_in_use(meta_train, tmp_path):
   assert directory_testing.contents(tmp_path) == before
 
 
-def test_all_checkpoints_cut_short(meta_train, tmp_path):
-  """Even what may change on resume is not written down then."""
+def test_a_run_without_an_undamaged_checkpoint_is_refused(meta_train, tmp_path):
+  """Changes that are allowed on resume are not written either."""
   path = tmp_path / 'run'
   make_run(path, (4, 8))
   files = [cut_short(path, step) for step in (4, 8)]
@@ -203,7 +204,7 @@ def test_all_checkpoints_cut_short(meta_train, tmp_path):
     (('--run_dir=/no/such/run',), ['/no/such/run', 'is no run directory']),
     (('--foo',), ["'foo'", '--help']),
 ])
-def test_plot(plot, arguments, parts):
+def test_plot_refuses_bad_flags(plot, arguments, parts):
   assert_refused(plot(*arguments), *parts)
 
 
@@ -216,11 +217,11 @@ def test_plot(plot, arguments, parts):
      ['/no/such/token is not readable']),
     (('--run_dir=/nowhere', '--watch=-1'), ['--watch', '0 or more']),
 ])
-def test_query_bandit(query_bandit, arguments, parts):
+def test_query_bandit_refuses_bad_flags(query_bandit, arguments, parts):
   assert_refused(query_bandit(*arguments), *parts)
 
 
-def test_query_bandit_of_a_run(query_bandit, tmp_path):
+def test_query_bandit_reads_the_checkpoint_of_a_run(query_bandit, tmp_path):
   make_run(tmp_path)
   assert_refused(query_bandit(f'--run_dir={tmp_path}', '--environment=chain'),
                  "no bandit for 'chain'", 'chain_short')
@@ -235,7 +236,7 @@ def test_query_bandit_of_a_run(query_bandit, tmp_path):
   assert code == 0 and 'nobody answers at localhost:1' in ' '.join(out.split())
 
 
-def test_plot_of_what_is_not_there_yet(plot, tmp_path):
+def test_plot_refuses_a_run_without_metrics(plot, tmp_path):
   make_run(tmp_path)
   before = directory_testing.contents(tmp_path)
   assert_refused(plot(f'--run_dir={tmp_path}'), 'no metrics yet')
@@ -248,10 +249,10 @@ def test_plot_of_what_is_not_there_yet(plot, tmp_path):
   assert directory_testing.contents(tmp_path) == before
 
 
-# As users start it.
+# Processes, as users start them.
 
 
-def test_a_process_refuses_at_once(tmp_path):
+def test_a_process_refuses_bad_flags_at_once(tmp_path):
   begin = time.monotonic()
   result = run_process('--set=meta.num_updates=0', f'--run_dir={tmp_path}/run')
   seconds = time.monotonic() - begin
@@ -265,14 +266,14 @@ def test_a_process_refuses_at_once(tmp_path):
     ('launch.plot', 'lpg plot', '--output'),
     ('launch.select', 'lpg select', '--kl_costs'),
     ('launch.figure3', 'lpg figure3', '--run')])
-def test_help(module, usage, flag):
+def test_help_has_usage_and_flags(module, usage, flag):
   code, out, err = run_process('--help', module=module)
   assert (code, err) == (0, '')
   assert flag in out and usage in out
 
 
 def test_a_process_refuses_a_run_of_another_configuration(tmp_path):
-  """After it has started itself again with the variables it needs."""
+  """After it has restarted itself with the variables that it needs."""
   make_run(tmp_path / 'run')
   before = directory_testing.contents(tmp_path)
   assert_refused(run_process(f'--run_dir={tmp_path / "run"}', '--seed=7'),
@@ -280,8 +281,8 @@ def test_a_process_refuses_a_run_of_another_configuration(tmp_path):
   assert directory_testing.contents(tmp_path) == before
 
 
-def test_a_checkpoint_cut_short_is_named_and_the_one_before_used(tmp_path):
-  """A run that is at its end, so that nothing is left but to say so."""
+def test_a_damaged_checkpoint_is_named_and_the_previous_is_used(tmp_path):
+  """The run is at its last meta-step, so that no training follows."""
   path = tmp_path / 'run'
   config = config_io.apply_overrides(presets.demo(), ['run.meta_steps=4'])
   make_run(path, (4, 8), config)
@@ -298,8 +299,8 @@ def test_a_checkpoint_cut_short_is_named_and_the_one_before_used(tmp_path):
 
 @pytest.mark.parametrize('number, code, one_line', [
     (errno.EROFS, 2, True), (errno.ENOSPC, 2, True), (errno.EPIPE, 1, False)])
-def test_a_bad_disk_is_one_line(number, code, one_line):
-  """Other errors of the system are ours, with a traceback."""
+def test_errors_of_the_disk_are_one_line(number, code, one_line):
+  """Other errors of the system are the program's, with a traceback."""
   result = subprocess.run(
       [sys.executable, '-c', 'from launch import command\n'
        'def main():\n'
@@ -315,7 +316,7 @@ def test_a_bad_disk_is_one_line(number, code, one_line):
      'settings, or a higher limit (ulimit -v) if there is one\n'),
     ('KeyboardInterrupt', 130, 'interrupted\n')])
 def test_memory_and_early_signals_are_one_line(error, code, text):
-  """Both ended in a traceback."""
+  """There is no traceback."""
   result = subprocess.run(
       [sys.executable, '-c', 'from launch import command\n'
        'def main():\n'

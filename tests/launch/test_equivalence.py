@@ -1,7 +1,7 @@
 """Embedded, one worker and three workers give the same eta, bit for bit.
 
-With real processes, a real Reverb queue and real RPC, on a mixture of kinds;
-and so does a run that is stopped by a signal and resumed.
+They use real processes, a real Reverb queue and real RPC, on a mixture of
+kinds. A run that is stopped by a signal and resumed gives the same eta, too.
 """
 
 import json
@@ -77,7 +77,8 @@ def embedded(tmp_path_factory):
     ('--launch_type=local_mp', '--num_workers=1'),
     ('--launch_type=local_mp', '--num_workers=3'),
 ])
-def test_same_eta(embedded, arguments, tmp_path):
+def test_launch_types_and_workers_give_the_same_eta(
+    embedded, arguments, tmp_path):
   train(tmp_path / 'run', *arguments)
   np.testing.assert_array_equal(eta_of(tmp_path / 'run'), embedded)
 
@@ -89,7 +90,8 @@ def test_another_seed_gives_another_eta(embedded, tmp_path):
 
 @pytest.mark.parametrize('launch_type, number', [
     ('embedded', signal.SIGTERM), ('local_mp', signal.SIGINT)])
-def test_stopped_and_resumed(embedded, launch_type, number, tmp_path):
+def test_a_stopped_and_resumed_run_gives_the_same_eta(
+    embedded, launch_type, number, tmp_path):
   """A signal in the middle ends with a checkpoint at that meta-step."""
   run_dir = tmp_path / 'run'
   metrics = run_dir / 'metrics' / 'learner.jsonl'
@@ -100,7 +102,7 @@ def test_stopped_and_resumed(embedded, launch_type, number, tmp_path):
   waiting.until(lambda: waiting.lines(metrics), 'a meta-step', process=process)
   process.send_signal(number)
   _, stderr = process.communicate(timeout=waiting.PATIENCE_S)
-  if process.returncode != 0:  # It may have reached its end just before.
+  if process.returncode != 0:  # It may have ended just before.
     assert process.returncode == 128 + number, stderr
     assert 'the same command resumes' in stderr
   result = train(run_dir, f'--launch_type={launch_type}', '--num_workers=3')
@@ -111,8 +113,8 @@ def test_stopped_and_resumed(embedded, launch_type, number, tmp_path):
   assert rows == list(range(6))
 
 
-def test_asynchronous_mode(tmp_path):
-  """Updates on any two gradients; what is too old is dropped and counted."""
+def test_asynchronous_mode_drops_and_counts_stale_gradients(tmp_path):
+  """It updates on any two gradients."""
   train(tmp_path / 'run', '--launch_type=local_mp', '--num_workers=2',
         '--set=run.mode=async', '--set=run.gradients_per_update=2',
         '--set=run.max_staleness=1')

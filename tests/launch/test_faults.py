@@ -46,14 +46,14 @@ class Run:
             for file in pids.iterdir()}
 
   def logs(self) -> str:
-    """The ends of the nodes' logs, which say why a node hung."""
+    """The ends of the nodes' logs, which show why a node hung."""
     return ''.join(
         f'== {path}\n{path.read_text(errors="replace")[-2000:]}\n'
         for path in sorted((self.run_dir / 'logs').rglob('*'))
         if path.is_file())
 
   def end(self) -> tuple[int, str]:
-    """Waits for the end; returns the exit code and what it said."""
+    """Waits for the end; returns the exit code and the standard error."""
     _, stderr = self.process.communicate(timeout=waiting.PATIENCE_S)
     return self.process.returncode, stderr
 
@@ -113,8 +113,8 @@ def test_a_dead_node_that_is_not_started_again_ends_the_program(start):
   assert_gone(nodes.values())
 
 
-def test_a_node_that_alone_is_told_to_end_does_not_pass_for_the_end(start):
-  """The run ends with a checkpoint, and nobody takes it for a whole one."""
+def test_a_run_whose_node_is_terminated_is_not_complete(start):
+  """The run ends with a checkpoint and can be resumed."""
   run = start('--set=run.num_workers=1')
   run.wait_for_steps(2)
   os.kill(run.nodes()['lifetime_worker/0'], signal.SIGTERM)
@@ -128,7 +128,7 @@ def test_a_node_that_alone_is_told_to_end_does_not_pass_for_the_end(start):
 @pytest.mark.parametrize('delay_s', [
     0.5, pytest.param(1.5, marks=pytest.mark.long)])
 def test_an_early_signal_is_not_lost(start, delay_s):
-  """It may come before Launchpad, or anybody, listens."""
+  """It may come before anything handles signals."""
   run = start()
   waiting.until((run.run_dir / 'config.json').exists, 'the configuration',
                 process=run.process)

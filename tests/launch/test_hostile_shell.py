@@ -1,4 +1,4 @@
-"""Two launches from a shell in which as much as possible is set otherwise."""
+"""Two launches from a shell with as many unusual settings as possible."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def launch(tmp_path, ignored=(), closed=(), settings=(), overrides=(),
       os.close(descriptor)
 
   (tmp_path / 'file').write_text('')
-  # Of the real home: to compile all anew would take minutes.
+  # The cache of the real home, since compiling takes minutes.
   cache = process_environment.with_packages({}).get(
       'JAX_COMPILATION_CACHE_DIR', '')
   removed = ('JAX_COMPILATION_CACHE_DIR', 'XDG_CACHE_HOME', 'PYTHONPATH',
@@ -58,8 +58,8 @@ def launch(tmp_path, ignored=(), closed=(), settings=(), overrides=(),
 
 
 @pytest.mark.timeout(1200)
-def test_a_run_goes_on_and_ends_well_whatever_the_shell(tmp_path):
-  """Of the older code each of these ended the run, or kept it from a step."""
+def test_a_run_trains_and_ends_normally_under_unusual_settings(tmp_path):
+  """Each setting alone could end a run, or keep it from its first step."""
   run, metrics = tmp_path / 'run', tmp_path / 'run/metrics/learner.jsonl'
   process = launch(tmp_path, [signal.SIGHUP], [0], SETTINGS.items(),
                    stderr=subprocess.PIPE, text=True)
@@ -76,13 +76,13 @@ def test_a_run_goes_on_and_ends_well_whatever_the_shell(tmp_path):
     # An impatient user.
     for number in (signal.SIGINT, signal.SIGINT, signal.SIGQUIT):
       os.killpg(process.pid, number)
-    _, said = process.communicate(timeout=waiting.PATIENCE_S)
+    _, output = process.communicate(timeout=waiting.PATIENCE_S)
   finally:
     if process.poll() is None:
       os.killpg(process.pid, signal.SIGKILL)
-  assert process.returncode == 128 + signal.SIGINT, said
-  assert 'Traceback' not in said
-  assert 'or ends it: PYTHONOPTIMIZE=2, JAX_ENABLE_X64=1' in said
+  assert process.returncode == 128 + signal.SIGINT, output
+  assert 'Traceback' not in output
+  assert 'or ends it: PYTHONOPTIMIZE=2, JAX_ENABLE_X64=1' in output
   steps = waiting.lines(metrics)
   assert (run / 'checkpoints' / f'step_{steps:08d}' / 'manifest.json').exists()
   assert not (run / 'launch.json').exists() and not (run / 'tmp').exists()
@@ -91,17 +91,17 @@ def test_a_run_goes_on_and_ends_well_whatever_the_shell(tmp_path):
 
 
 def _finish(tmp_path, steps):
-  """The same run, other settings, and nobody who reads what is said."""
-  with open(tmp_path / 'said', 'w', encoding='utf-8') as said:
+  """Resumes the run under other settings, with standard output closed."""
+  with open(tmp_path / 'said', 'w', encoding='utf-8') as output:
     process = launch(tmp_path, [signal.SIGINT], [1], {'NPROC': '2'}.items(),
-                     [f'run.meta_steps={steps + 20}'], stderr=said)
+                     [f'run.meta_steps={steps + 20}'], stderr=output)
   try:
     assert process.wait(waiting.PATIENCE_S) == 0
   finally:
     if process.poll() is None:
       os.killpg(process.pid, signal.SIGKILL)
-  said = (tmp_path / 'said').read_text()
-  assert 'Traceback' not in said and 'NPROC: 1 -> 2' in said, said
+  output = (tmp_path / 'said').read_text()
+  assert 'Traceback' not in output and 'NPROC: 1 -> 2' in output, output
   run = tmp_path / 'run'
   assert eta_file.load(str(run / 'eta.npz')).info['meta_step'] == steps + 20
   assert list((run / 'figures').iterdir())

@@ -1,4 +1,4 @@
-"""The launcher's own network and its rights, in a process of their own."""
+"""The launcher's own network and its rights, tried in another process."""
 
 import os
 import subprocess
@@ -15,13 +15,13 @@ def rights():
   with open('/proc/self/status', encoding='utf-8') as f:
     return [line.split()[1] for line in f if line.startswith('Cap')]
 
-for codec in ('ascii', 'idna'):  # What is imported later is root's.
+for codec in ('ascii', 'idna'):  # Later, root's files cannot be read.
   codecs.lookup(codec)
 if os.geteuid() == 0 and sys.argv[1] == 'nobody':
   os.setgroups([])
   os.setgid({NOBODY})
   os.setuid({NOBODY})
-  ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # Its /proc is its own again.
+  ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # Its /proc can be read again.
 before = rights()
 obstacle = isolation.isolate()
 if obstacle is not None:
@@ -43,12 +43,12 @@ def isolate(user):
 
 
 def test_the_launcher_keeps_no_rights_of_root_in_its_namespace():
-  """The older one kept all of them, of which its nodes had none."""
+  """Otherwise it would have all of them, and its nodes none."""
   uid = NOBODY if os.geteuid() == 0 else os.getuid()
   *found, same = isolate('nobody')
   assert found == ['lo', str(uid), '0' * 16] and same == 'False'
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='needs root')
-def test_root_of_the_machine_stays_root():
+def test_root_keeps_its_rights():
   assert isolate('root')[-1] == 'True'

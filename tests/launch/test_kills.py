@@ -1,4 +1,4 @@
-"""Kills at random, briefly; by hand for as long as one likes.
+"""Random kills for a short time. For longer tests:
 
   python -m tests.killed_runs --kills=50
   python -m tests.chaos --minutes=60 --seed=1
@@ -27,12 +27,12 @@ def run(module, *arguments):
   return json.loads(result.stdout)
 
 
-def test_a_run_that_was_killed_as_a_whole_comes_to_the_same_eta():
+def test_a_run_whose_processes_are_all_killed_gives_the_same_eta():
   result = run('tests.killed_runs', '--kills=4', '--seed=2')
   assert result['same_eta'] and result['kills'] >= 1
 
 
-def test_a_run_whose_nodes_are_killed_comes_to_the_same_eta():
+def test_a_run_whose_nodes_are_killed_gives_the_same_eta():
   result = run('tests.chaos', '--minutes=0.7', '--seed=1',
                '--meta_steps=1200', '--period_s=2')
   assert result['runs_with_another_eta'] == 0 and result['runs'] >= 1

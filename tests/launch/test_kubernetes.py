@@ -1,4 +1,4 @@
-"""The manifests: valid by the published schemas, and true to each other."""
+"""Manifests are valid by the published schemas, and fit each other."""
 
 import base64
 import json
@@ -86,17 +86,17 @@ def container(manifest):
   return only
 
 
-# The oldest that has all that is used, and the newest that there is.
+# The oldest version that has all fields in use, and the newest version.
 @pytest.mark.parametrize('version', [
     '1.31', kubernetes_validate.latest_version().rpartition('.')[0]])
-def test_all_are_valid_by_the_strict_schemas(manifests, version):
+def test_all_manifests_are_valid_by_the_strict_schemas(manifests, version):
   assert [m['kind'] for m in manifests.values()] == [
       'NetworkPolicy', 'Service', 'ConfigMap', *['Job'] * 5]
   for manifest in manifests.values():
     kubernetes_validate.validate(manifest, version, strict=True)
 
 
-def test_the_schemas_refuse_what_is_not_theirs(manifests):
+def test_the_schemas_refuse_wrong_fields_and_types(manifests):
   for path, value in ((('spec', 'backofLimit'), 1),
                       (('spec', 'template', 'spec', 'hostNetwrk'), True),
                       (('spec', 'completions'), 'three')):
@@ -120,7 +120,7 @@ def test_each_kind_of_node_is_an_indexed_job(manifests):
     assert spec['completionMode'] == 'Indexed'
     assert spec['parallelism'] == spec['completions']
     assert pod(manifest)['restartPolicy'] == 'Never'
-    # What an index ends with that is to be made again never counts.
+    # Exit codes of pods that are to be replaced never count as failures.
     rules = {code: rule['action'] for rule in spec['podFailurePolicy']['rules']
              for code in rule.get('onExitCodes', {}).get('values', ())}
     assert rules == {node.HOPELESS: 'FailJob', node.AGAIN: 'Ignore',
@@ -129,7 +129,7 @@ def test_each_kind_of_node_is_an_indexed_job(manifests):
   assert 'activeDeadlineSeconds' not in found['bandit-server']['spec']
 
 
-def test_no_pod_has_a_privilege(manifests):
+def test_no_pod_has_privileges(manifests):
   for manifest in jobs(manifests).values():
     own, whole = container(manifest)['securityContext'], pod(manifest)
     assert whole['automountServiceAccountToken'] is False
@@ -162,7 +162,7 @@ def test_only_the_programs_pods_reach_its_ports(manifests):
     assert own['matchLabels'].items() <= labels.items()
 
 
-def test_nodes_are_addressed_as_their_pods_are_called(manifests):
+def test_addresses_of_nodes_are_the_names_of_their_pods(manifests):
   service = manifests['2_service.yaml']
   assert service['spec']['clusterIP'] == 'None'
   assert service['spec']['publishNotReadyAddresses'] is True
@@ -215,7 +215,7 @@ def test_resources_and_selectors_are_those_of_the_file(manifests):
       'lpg_distributed/launch/cluster/kubernetes/node.py lifetime_worker\n')
 
 
-def test_probes_tell_who_beats_from_who_does_not(manifests, tmp_path):
+def test_probes_pass_only_with_a_recent_heartbeat(manifests, tmp_path):
   alive = tmp_path / 'alive'
   for manifest in jobs(manifests).values():
     probes = [container(manifest)[name]['exec']['command']
@@ -228,7 +228,7 @@ def test_probes_tell_who_beats_from_who_does_not(manifests, tmp_path):
   assert str(alive) in command[-1]
   ask = lambda: subprocess.run(command, capture_output=True, timeout=20,
                                check=False).returncode
-  assert ask() != 0  # It has not begun.
+  assert ask() != 0  # No heartbeat yet.
   alive.write_text('', encoding='utf-8')
   assert ask() == 0
   long_ago = time.time() - 120
@@ -236,7 +236,7 @@ def test_probes_tell_who_beats_from_who_does_not(manifests, tmp_path):
   assert ask() != 0
 
 
-def test_what_a_pod_writes_to_is_mounted(manifests):
+def test_directories_that_a_pod_writes_are_mounted(manifests):
   for manifest in jobs(manifests).values():
     mounts = [m['mountPath'] for m in container(manifest)['volumeMounts']
               if not m.get('readOnly')]
@@ -256,7 +256,7 @@ def test_what_a_pod_writes_to_is_mounted(manifests):
     (RESOURCES.replace('hosts = 3', 'hosts = 4'), 'hosts is 4'),
     (RESOURCES.replace('"gradient_queue", ', ''), 'gradient_queue'),
 ])
-def test_what_does_not_fit_is_refused_in_one_line(text, message):
+def test_resources_that_do_not_fit_are_refused_in_one_line(text, message):
   from lpg_distributed.launch.cluster.kubernetes import manifests
   config = config_io.apply_overrides(presets.demo(), ['run.num_workers=3'])
   with pytest.raises(resources.ResourceError) as caught:
@@ -266,7 +266,7 @@ def test_what_does_not_fit_is_refused_in_one_line(text, message):
   assert message in str(caught.value) and '\n' not in str(caught.value)
 
 
-def test_nodes_that_no_config_map_can_hold_are_refused():
+def test_nodes_too_large_for_a_config_map_are_refused():
   some = objects.Export('lpg', 'run', 'runs', 'abc', 'gpu')
   with pytest.raises(resources.ResourceError, match='fewer workers'):
     objects.config_map(some, {'a': b'x' * 800_000})
@@ -275,7 +275,7 @@ def test_nodes_that_no_config_map_can_hold_are_refused():
 
 @pytest.mark.parametrize('flag,message', [
     ('--run=../other', "--run is '../other'"), ('--resources=', '--resources')])
-def test_a_bad_command_changes_nothing(flag, message, tmp_path):
+def test_a_refused_command_changes_nothing(flag, message, tmp_path):
   (tmp_path / 'out').mkdir()
   (tmp_path / 'out' / 'thesis.tex').write_text('x', encoding='utf-8')
   done = export(tmp_path, RESOURCES, flag)
@@ -295,8 +295,8 @@ def test_a_directory_of_something_else_is_refused(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-def test_where_the_learner_opens_the_run_it_holds_it(tmp_path):
-  """No launcher on the volume's host has made the directory."""
+def test_a_learner_that_opens_the_run_directory_locks_it(tmp_path):
+  """On Kubernetes, no launcher has made the directory."""
   from lpg_distributed import programs
   from lpg_distributed.store import run_directory
   config, path = config_lib.Config(), str(tmp_path / 'run')
@@ -311,7 +311,7 @@ def test_where_the_learner_opens_the_run_it_holds_it(tmp_path):
 
 
 class _Pod:
-  """A container's process, with a node that does what a script says."""
+  """A container's process, whose node runs the given script."""
 
   def __init__(self, directory, script, **variables):
     self.end = directory / 'run' / 'end'
@@ -345,7 +345,7 @@ class _Pod:
      '__import__("os").environ["LPG_NODES"] + "/some_node.pkl", '
      '"--lp_task_id", "2"]', {'LPG_LAST': '1'}, 0, '0\n'),
 ])
-def test_a_container_says_how_its_node_ended(
+def test_a_containers_exit_code_shows_how_its_node_ended(
     script, variables, code, ends, tmp_path):
   one = _Pod(tmp_path, script, **variables)
   assert one.wait() == code
@@ -380,7 +380,7 @@ def test_workers_without_a_shard_are_known(manifests):
 
 
 def test_a_worker_that_is_told_to_end_does_not_end_the_run(tmp_path):
-  """With a SIGTERM it would ask the learner to; so it is killed in the end."""
+  """It gets no SIGTERM, at which it would ask the learner to end the run."""
   script = ('import pathlib, signal, time\n'
             f'told = pathlib.Path({str(tmp_path / "told")!r})\n'
             'signal.signal(signal.SIGTERM, lambda *_: told.touch())\n'
@@ -395,8 +395,8 @@ def test_a_worker_that_is_told_to_end_does_not_end_the_run(tmp_path):
   assert not one.end.exists()
 
 
-def test_workers_alone_stay(manifests):
-  """And less long than they get until they are killed."""
+def test_only_workers_wait_before_they_are_killed(manifests):
+  """They wait for less than the grace period of their pods."""
   stay = {name: variable['value'] for name, job in jobs(manifests).items()
           for variable in container(job)['env']
           if variable['name'] == 'LPG_STAY_S'}
@@ -404,8 +404,8 @@ def test_workers_alone_stay(manifests):
   assert 0 < int(stay['lifetime-worker']) < objects.GRACE_S
 
 
-def test_a_pod_that_is_told_to_end_is_not_done(tmp_path):
-  """Code 0 would make its index complete, and nobody would take its place."""
+def test_a_terminated_pod_is_not_complete(tmp_path):
+  """Code 0 would make its index complete, and no pod would replace it."""
   one = _Pod(tmp_path, 'import time; time.sleep(400)', LPG_LAST='1')
   waiting.until(one.alive.exists, 'a living node', process=one.process)
   one.process.send_signal(signal.SIGTERM)

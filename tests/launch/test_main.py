@@ -1,4 +1,4 @@
-"""The command `lpg`: what it lists, starts and refuses."""
+"""The command `lpg`: its list of commands, help and refusals."""
 
 import os
 import shutil
@@ -40,7 +40,7 @@ def test_help_fits_a_screen(arguments):
     assert f'  {name} ' in out or name.startswith('figure'), name
 
 
-def test_version():
+def test_version_is_printed():
   assert lpg('--version') == (
       0, f'lpg-distributed {lpg_distributed.__version__}\n', '')
 
@@ -63,7 +63,7 @@ def test_refusals_are_one_line(arguments, parts):
 
 @pytest.mark.parametrize('name', main.SUBCOMMANDS)
 def test_help_of_each_command(name):
-  """It says how `lpg` starts it, and is there without JAX."""
+  """It shows how `lpg` starts the command, and imports no JAX."""
   done = subprocess.run(
       [sys.executable, '-c', 'import sys\nfrom lpg_distributed.launch import '
        f'main\nsys.argv = ["lpg", {name!r}, "--help"]\ntry:\n  main.main()\n'
@@ -80,7 +80,7 @@ def test_modules_of_commands_hide_none_of_the_standard_library():
     assert not names & set(sys.stdlib_module_names)
 
 
-def test_the_script_of_a_checkout(tmp_path):
+def test_the_script_of_a_checkout_starts_lpg(tmp_path):
   """It finds its Python beside it and the packages above it."""
   root = process_environment.root()
   bin_directory = tmp_path / 'checkout' / '.venv' / 'bin'

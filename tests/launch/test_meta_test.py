@@ -1,4 +1,4 @@
-"""`launch.meta_test` and what follows it, from the command line."""
+"""`launch.meta_test` and related commands, from the command line."""
 
 import dataclasses
 import os
@@ -54,7 +54,7 @@ def corridor(tmp_path_factory):
   return root
 
 
-def test_a_users_gymnasium_environment(tmp_path, monkeypatch):
+def test_a_users_gymnasium_environment_is_loaded(tmp_path, monkeypatch):
   """The document's function, from a file and from a package."""
   pytest.importorskip('gymnasium')
   (code,) = re.findall(r'^```python\n(import gymnasium\n.*?)^```',
@@ -97,12 +97,12 @@ def documented(name):
   return flags.split()
 
 
-def test_a_users_own_environment(corridor):
-  """The document's command teaches the document's environment's agent."""
+def test_an_agent_learns_in_a_users_own_environment(corridor):
+  """With the command and the environment of the document."""
   out, _ = run('meta_test', *documented('meta-test'), cwd=corridor)
   match = re.search(r'module/corridor:Corridor by lpg: return ([-\d.]+) ',
                     out)
-  # An agent that strays has about -0.5; the shortest way gives 0.92.
+  # A random agent has about -0.5; the shortest path gives 0.92.
   assert float(match.group(1)) > 0.8
   (path,) = (corridor / 'runs' / 'meta_test').iterdir()
   assert results.read(str(path)).job.environment == 'module/corridor:Corridor'
@@ -112,7 +112,7 @@ def test_a_users_own_environment(corridor):
   assert 'figure: curve.png' in out
 
 
-def test_a_signal_ends_it_and_the_command_goes_on(tmp_path):
+def test_a_signal_stops_a_job_and_the_same_command_resumes_it(tmp_path):
   flags = ['--env=module/tests.meta_testing.session_testing:Corridor',
            '--rule=random', '--lstm_size=4', '--env_steps=9000',
            '--run_dir=job']
@@ -143,7 +143,7 @@ def test_a_signal_ends_it_and_the_command_goes_on(tmp_path):
     ('select', ('--eta=none.npz',), '/none.npz'),
     ('plot_results', ('--results=nowhere',), 'nowhere has no results'),
 ])
-def test_refusals(module, flags, message, tmp_path):
+def test_bad_flags_are_refused_in_one_line(module, flags, message, tmp_path):
   _, err = run(module, *flags, cwd=tmp_path, code=2)
   assert err.startswith('error: ') and err.count('\n') == 1, err
   assert message in err

@@ -1,6 +1,6 @@
-"""An attacker on another network, and one on this machine, reach nothing.
+"""Attackers on another network and on this machine reach no node.
 
-Courier runs what its callers want, so a port that can be reached is lost.
+Courier runs any code of its callers, so that no port of a node may be reached.
 """
 
 import json
@@ -24,7 +24,7 @@ from tests import waiting
 pytestmark = pytest.mark.processes
 
 _NAMESPACES = '/run/netns'
-# Tries all addresses and ports, and says which took the connection.
+# Tries all addresses and ports; prints which accepted the connection.
 ATTACK = '''
 import json, socket, sys
 reached = []
@@ -70,9 +70,9 @@ def _is_mounted():
 
 
 def _unmount_namespaces(mounted_before):
-  """Undoes what the first `ip netns add` of a machine does for all later ones.
+  """Unmounts the directory of namespaces, if this test has mounted it.
 
-  It mounts the directory of namespaces on itself.
+  The first `ip netns add` of a machine mounts that directory on itself.
   """
   if not mounted_before and _is_mounted() and not os.listdir(_NAMESPACES):
     subprocess.run(['umount', _NAMESPACES], check=True, timeout=20)
@@ -81,7 +81,7 @@ def _unmount_namespaces(mounted_before):
 
 @pytest.fixture
 def other_network():
-  """A network namespace that is joined to this one: prefix, our address."""
+  """A network that is linked to ours: its command prefix, our address."""
   if os.geteuid() != 0 or not shutil.which('ip'):
     pytest.skip('making a network needs root and iproute2')
   name = f'lpg{os.getpid()}'
@@ -107,7 +107,7 @@ def other_network():
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-  """A launch as it is by default; no process outlives its launcher."""
+  """A launch with default flags; no process outlives its launcher."""
   run = chaos.Run(tmp_path_factory.mktemp('runs') / 'run',
                   '--meta_steps=1000000')
   try:
@@ -140,8 +140,8 @@ def facade_address(run):
   return host, int(port)
 
 
-def test_the_attack_works_where_nothing_is_closed(other_network):
-  """What stands against the tests below: Courier as it is."""
+def test_the_attack_reaches_an_unprotected_server(other_network):
+  """So the tests below would notice an open port of Courier."""
   prefix, address = other_network
   port = portpicker.pick_unused_port()
   server = courier.Server(port=port)
@@ -154,7 +154,7 @@ def test_the_attack_works_where_nothing_is_closed(other_network):
     server.Join()
 
 
-def test_nobody_on_another_network_reaches_anything(run, other_network):
+def test_another_network_reaches_no_port(run, other_network):
   prefix, address = other_network
   ports = node_ports(run)
   assert len(ports) >= 3  # Of queue, bandit and learner.
@@ -164,7 +164,7 @@ def test_nobody_on_another_network_reaches_anything(run, other_network):
   assert not attack(targets, *prefix)
 
 
-def test_on_this_machine_only_the_facade_is_reached(run):
+def test_this_machine_reaches_only_the_facade(run):
   ports = node_ports(run)
   facade = facade_address(run)
   targets = [[host, port] for host in own_addresses()
@@ -172,7 +172,7 @@ def test_on_this_machine_only_the_facade_is_reached(run):
   assert attack(targets) == [facade]
 
 
-def test_the_facade_and_nothing_else_leads_in(run):
+def test_the_facade_answers_from_this_machine(run):
   address = ':'.join(map(str, facade_address(run)))
   ask = lambda path: json.loads(subprocess.run(
       [sys.executable, '-c', 'import sys, urllib.request; print('
@@ -199,7 +199,7 @@ def test_the_bandit_answers_while_the_run_goes_on(run):
   assert abs(sum(arm['probability'] for arm in arms) - 1.) < 1e-9
 
 
-def test_a_system_that_refuses_changes_nothing(monkeypatch):
+def test_a_refused_isolation_changes_nothing(monkeypatch):
   def refuse():
     raise OSError(1, 'Operation not permitted')
 
@@ -209,8 +209,8 @@ def test_a_system_that_refuses_changes_nothing(monkeypatch):
   assert os.readlink('/proc/self/ns/net') == before
 
 
-def test_a_user_without_rights_has_a_network_of_her_own():
-  """With the same number, so that files stay hers."""
+def test_a_user_without_rights_gets_a_separate_network():
+  """The number of the user stays the same, and so do owners of files."""
   python = '/usr/bin/python3'
   if os.geteuid() != 0 or not (shutil.which('setpriv')
                                and os.path.exists(python)):
@@ -235,7 +235,7 @@ def test_a_user_without_rights_has_a_network_of_her_own():
 @pytest.mark.parametrize('content, mode, part', [
     ('a' * 15, 0o600, '16 or more'), ('a b' * 9, 0o600, 'without blanks'),
     ('a' * 32, 0o644, 'chmod 600'), ('ä' * 32, 0o600, 'not readable')])
-def test_unfit_tokens(tmp_path, content, mode, part):
+def test_weak_or_readable_tokens_are_refused(tmp_path, content, mode, part):
   file = tmp_path / 'token'
   file.write_text(content)
   file.chmod(mode)
@@ -246,7 +246,7 @@ def test_unfit_tokens(tmp_path, content, mode, part):
   assert facade_process.read_token(str(file)) == 'k' * 32
 
 
-def test_a_port_in_use_is_said():
+def test_a_port_in_use_is_refused():
   with socket.create_server(('127.0.0.1', 0)) as busy, pytest.raises(
       facade_process.command.UsageError, match='Address already in use'):
     facade_process.listen('127.0.0.1', busy.getsockname()[1])

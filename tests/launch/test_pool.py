@@ -1,4 +1,4 @@
-"""No way that a pool ends leaves processes behind."""
+"""A pool leaves no processes behind, however it ends."""
 
 import os
 import subprocess
@@ -14,13 +14,13 @@ _PROGRAM = '''
 import sys, threading
 from lpg_distributed.launch.local import pool
 from tests.launch import test_pool
-pool.work([pool.PoolTask(str(i), test_pool.note, (sys.argv[1], i, 60.))
+pool.work([pool.PoolTask(str(i), test_pool.write_pid, (sys.argv[1], i, 60.))
            for i in range(2)], 2, threading.Event())
 '''
 
 
-def note(directory, number, wait_s, fails=False):
-  """Leaves the number of its process."""
+def write_pid(directory, number, wait_s, fails=False):
+  """Writes the id of its process to a file."""
   with open(os.path.join(directory, f'{number}.aside'), 'w',
             encoding='utf-8') as f:
     f.write(str(os.getpid()))
@@ -51,10 +51,10 @@ def _until(condition, seconds=60.):
 
 
 @pytest.mark.parametrize('fails', [False, True])
-def test_at_the_end_of_all_tasks(tmp_path, fails):
-  """The last one fails, when nothing else runs any more; or none does."""
-  tasks = [pool.PoolTask('0', note, (str(tmp_path), 0, 0.)),
-           pool.PoolTask('1', note, (str(tmp_path), 1, 1., fails))]
+def test_no_process_is_left_after_all_tasks(tmp_path, fails):
+  """The last task fails, when no other runs any more; or none fails."""
+  tasks = [pool.PoolTask('0', write_pid, (str(tmp_path), 0, 0.)),
+           pool.PoolTask('1', write_pid, (str(tmp_path), 1, 1., fails))]
   if fails:
     with pytest.raises(ValueError, match='this one fails'):
       pool.work(tasks, 2, threading.Event())
@@ -64,19 +64,20 @@ def test_at_the_end_of_all_tasks(tmp_path, fails):
   assert not any(map(_is_alive, _pids(tmp_path)))
 
 
-def test_stopped(tmp_path):
+def test_no_process_is_left_after_a_stop(tmp_path):
   stop = threading.Event()
   threading.Thread(
       target=lambda: (_until(lambda: len(_pids(tmp_path)) == 2), stop.set())
   ).start()
-  assert not pool.work([pool.PoolTask(str(i), note, (str(tmp_path), i, 60.))
-                        for i in range(3)], 2, stop)
+  tasks = [pool.PoolTask(str(i), write_pid, (str(tmp_path), i, 60.))
+           for i in range(3)]
+  assert not pool.work(tasks, 2, stop)
   assert len(_pids(tmp_path)) == 2
   assert not any(map(_is_alive, _pids(tmp_path)))
 
 
-def test_killed(tmp_path):
-  """Workers die with a parent that cannot say goodbye."""
+def test_no_process_is_left_after_the_parent_is_killed(tmp_path):
+  """A killed parent cannot end its workers."""
   parent = subprocess.Popen([sys.executable, '-c', _PROGRAM, str(tmp_path)])
   try:
     assert _until(lambda: len(_pids(tmp_path)) == 2)

@@ -1,4 +1,4 @@
-"""What commands and nodes find in their environment."""
+"""Environment variables of commands and nodes."""
 
 import json
 import os
@@ -14,17 +14,17 @@ from lpg_distributed.launch import process_environment
 OURS = process_environment.WORKER['XLA_FLAGS']
 
 
-def test_who_asks_for_an_accelerator_does_not_mean_the_services(monkeypatch):
-  """A TPU belongs to one process, and images ask for it for all."""
+def test_services_use_the_cpu_if_the_user_chooses_an_accelerator(monkeypatch):
+  """A TPU belongs to one process, and images choose it for all."""
   monkeypatch.setenv('JAX_PLATFORMS', 'tpu,cpu')
   chosen = process_environment.with_packages(process_environment.SERVICE)
   assert chosen['JAX_PLATFORMS'] == 'cpu'
-  # The others inherit it, since nothing is said of it.
+  # Workers inherit the variable.
   assert 'JAX_PLATFORMS' not in process_environment.with_packages(
       process_environment.WORKER)
 
 
-def test_what_else_a_user_has_set_stays(monkeypatch):
+def test_other_variables_of_the_user_are_kept(monkeypatch):
   monkeypatch.setenv('NPROC', '7')
   for variables in (process_environment.SERVICE, process_environment.WORKER):
     assert process_environment.with_packages(variables)['NPROC'] == '7'
@@ -35,15 +35,15 @@ def test_what_else_a_user_has_set_stays(monkeypatch):
     ('--xla_a=1 --xla_b', f'--xla_a=1 --xla_b {OURS}'),
     ('--xla_cpu_multi_thread_eigen=true', '--xla_cpu_multi_thread_eigen=true')])
 def test_a_users_flags_of_xla_are_merged_with_ours(monkeypatch, users, merged):
-  """The older code dropped ours, and with them the order of sums."""
+  """Without our flags, the order of sums would be another."""
   monkeypatch.setenv('XLA_FLAGS', users)
-  for _ in range(2):  # The second time, the merged ones are the user's.
+  for _ in range(2):  # In the second, the user has the merged ones.
     found = process_environment.with_packages(process_environment.WORKER)
     assert found['XLA_FLAGS'] == merged
     monkeypatch.setenv('XLA_FLAGS', merged)
 
 
-def test_flags_of_xla_in_a_file(monkeypatch, tmp_path):
+def test_flags_of_xla_in_a_file_are_merged(monkeypatch, tmp_path):
   (tmp_path / 'flags').write_text('--xla_a=1\n--xla_b=2\n')
   monkeypatch.setenv('XLA_FLAGS', str(tmp_path / 'flags'))
   found = process_environment.with_packages(process_environment.WORKER)
@@ -54,7 +54,7 @@ def test_flags_of_xla_in_a_file(monkeypatch, tmp_path):
 
 
 def test_nodes_use_no_proxy_and_other_clients_do(monkeypatch):
-  """gRPC sent even loopback to the proxy: no run made a step."""
+  """Otherwise gRPC would send even loopback traffic to the proxy."""
   monkeypatch.setenv('http_proxy', 'http://127.0.0.1:9')
   monkeypatch.setenv('grpc_proxy', 'http://127.0.0.1:9')
   for variables in (process_environment.SERVICE, process_environment.WORKER):
@@ -71,9 +71,9 @@ def test_nodes_use_no_proxy_and_other_clients_do(monkeypatch):
      '{tmp}/home/.cache/lpg_distributed/'),
     ({'HOME': ''}, None), ({'HOME': '~'}, None),
     ({'HOME': '{tmp}/file'}, None)])
-def test_where_compiled_programs_are_kept(monkeypatch, tmp_path, variables,
-                                          cache):
-  """The older code made a directory called `~`, or failed."""
+def test_compiled_programs_are_cached_if_there_is_a_home(
+    monkeypatch, tmp_path, variables, cache):
+  """No directory called `~` is made."""
   (tmp_path / 'file').write_text('')
   for name in ('XDG_CACHE_HOME', 'JAX_COMPILATION_CACHE_DIR'):
     monkeypatch.delenv(name, raising=False)
@@ -87,7 +87,7 @@ def test_where_compiled_programs_are_kept(monkeypatch, tmp_path, variables,
     assert found.startswith(cache.format(tmp=tmp_path))
 
 
-# A JAX that fails as the real one does, and a command that shows where it is.
+# A JAX that fails as the real one does; a command that prints its variables.
 FAKE_JAX = '''
 import os, sys
 def devices():
@@ -122,11 +122,11 @@ def run_command(tmp_path, name=sys.executable, **variables):
 
 
 def test_a_command_starts_without_settings_that_change_numbers(tmp_path):
-  """Of the older code, workers died of these, or a good file was blamed."""
+  """Under these, workers would die, or undamaged files would be refused."""
   settings = {'JAX_ENABLE_X64': '1', 'JAX_DEFAULT_PRNG_IMPL': 'rbg',
               'JAX_DEBUG_NANS': '1', 'JAX_DISABLE_JIT': '1',
               'PYTHONOPTIMIZE': '1'}
-  # The mark of another process: a command within a command.
+  # The variable marks a command that was started by another command.
   done = run_command(tmp_path, LPG_ENVIRONMENT_SET='1', **settings)
   found = json.loads(done.stdout)
   assert not settings.keys() & found.keys()
@@ -144,14 +144,14 @@ def test_a_command_starts_without_settings_that_change_numbers(tmp_path):
      'JAX_PLATFORMS=cuda: there is no such device')])
 def test_settings_under_which_jax_does_not_start_are_refused(
     tmp_path, variables, message):
-  """The older code ended with code 134, or blamed a good file."""
+  """The error names the variable and not a file."""
   done = run_command(tmp_path, **variables)
   assert done.returncode == 2 and done.stdout == ''
   assert done.stderr == f'error: JAX does not start with {message}\n'
 
 
-def test_too_few_addresses_are_refused(monkeypatch):
-  """Under `ulimit -v 1000000` JAX's import ended in a traceback."""
+def test_a_low_limit_of_address_space_is_refused(monkeypatch):
+  """Under `ulimit -v 1000000`, JAX's import would end in a traceback."""
   unlimited = resource.RLIM_INFINITY
   monkeypatch.setattr(resource, 'getrlimit', lambda kind: (10 ** 9, unlimited))
   with pytest.raises(global_settings.SettingsError, match=(
@@ -162,7 +162,7 @@ def test_too_few_addresses_are_refused(monkeypatch):
 
 
 def test_an_interpreter_without_a_path_is_refused(tmp_path):
-  """Started as `python` with an empty PATH, commands ended in a traceback."""
+  """As if it is started as `python` with an empty PATH."""
   done = run_command(tmp_path, name='python', PATH='')
   assert done.returncode == 2 and done.stdout == ''
   assert done.stderr == (
@@ -171,7 +171,7 @@ def test_an_interpreter_without_a_path_is_refused(tmp_path):
       'full path on the command line\n')
 
 
-def test_the_installed_jax_is_asked_as_the_fake_one_is():
+def test_the_installed_jax_fails_as_the_fake_one_does():
   with pytest.raises(global_settings.SettingsError,
                      match='Unknown flags in XLA_FLAGS: --xla_no_such'):
     process_environment._probe(

@@ -1,4 +1,4 @@
-"""What a run shows: what is in a view, and how it looks where."""
+"""The progress of a run: its contents, and its display."""
 
 import io
 
@@ -40,7 +40,7 @@ def estimator():
   return progress.Estimator(100, ENVIRONMENTS, OPTIMA)
 
 
-def test_while_compiling(estimator):
+def test_the_view_while_compiling(estimator):
   view = estimator.view(make_status(worker_ages_s={'0': 3.2, '1': 8.4}))
   assert view.headline == (
       'meta-step 0/100, compiling, 2/5 shards in, slowest worker 1: 8 s')
@@ -50,7 +50,7 @@ def test_while_compiling(estimator):
   assert view.notes == []
 
 
-def test_while_running(estimator):
+def test_the_view_while_training(estimator):
   view = estimator.view(make_status(3, make_row(**{
       'return/chain_short': 0.98765, 'episode_return/tabular_dense': -12.3})))
   assert view.headline == ('meta-step 3/100, 12,346 env steps/s, 1.23e+07 '
@@ -61,7 +61,7 @@ def test_while_running(estimator):
 
 
 def test_returns_are_remembered_and_not_mixed(estimator):
-  """The return of lifetimes does not give way to that of episodes."""
+  """The return of lifetimes is not replaced by that of episodes."""
   name = 'chain_short'
 
   def show(**values):
@@ -76,7 +76,7 @@ def test_returns_are_remembered_and_not_mixed(estimator):
   assert show(**{'return': 0.}) == '0'
 
 
-def test_time_left(estimator, clock):
+def test_the_time_left_is_estimated_from_the_speed(estimator, clock):
   def headline(step):
     return estimator.view(make_status(step, make_row())).headline
 
@@ -90,7 +90,7 @@ def test_time_left(estimator, clock):
   assert headline(100).endswith(', 0m00s left')
 
 
-def test_what_is_unusual_is_noted(estimator):
+def test_unusual_conditions_are_noted(estimator):
   status = make_status(3, make_row(), frozen=True,
                        checkpoint_failure='no space')
   status['counters'].update(stale=7, duplicates=1)
@@ -112,7 +112,7 @@ def make_view(step, notes=()):
       ('chain_short', '0.5', '1'), ('random_small', '-', '-')], list(notes))
 
 
-def test_plain_lines_now_and_then(clock):
+def test_plain_lines_are_printed_at_intervals(clock):
   stream = io.StringIO()
   with progress.ProgressDisplay(stream) as display:
     display.show(make_view(0))
@@ -122,7 +122,7 @@ def test_plain_lines_now_and_then(clock):
     clock.now += 0.2
     display.show(make_view(2, ['a note']))
     clock.now += 60.
-    display.show(make_view(2))  # Nothing new.
+    display.show(make_view(2))  # No change.
   assert stream.getvalue().splitlines() == [
       'meta-step 0', '  returns: chain_short 0.5',
       'meta-step 2', '  returns: chain_short 0.5', '  a note']
@@ -142,7 +142,7 @@ class _Terminal(io.StringIO):
     return True
 
 
-def test_a_table_on_a_terminal(monkeypatch):
+def test_a_terminal_shows_a_table(monkeypatch):
   monkeypatch.setenv('TERM', 'xterm')
   monkeypatch.setenv('COLUMNS', '100')
   stream = _Terminal()
@@ -155,7 +155,7 @@ def test_a_table_on_a_terminal(monkeypatch):
     assert part in text
 
 
-def test_the_terminal_is_left_in_order_after_an_error(monkeypatch):
+def test_the_terminals_cursor_is_restored_after_an_error(monkeypatch):
   monkeypatch.setenv('TERM', 'xterm')
   stream = _Terminal()
   with pytest.raises(RuntimeError), progress.ProgressDisplay(stream) as display:

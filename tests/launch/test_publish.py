@@ -1,4 +1,4 @@
-"""The command that publishes: what it refuses, and what it asks for."""
+"""`lpg publish`: what it publishes, and what it refuses."""
 
 import sys
 
@@ -36,7 +36,7 @@ def run(tmp_path, monkeypatch):
   return do
 
 
-def test_it_publishes_under_a_new_name(run, tmp_path, capsys):
+def test_a_run_is_published_under_a_new_name(run, tmp_path, capsys):
   asked = run('--run_dir=runs/a', '--name=small_1', '--average_last=3',
               '--summary=Of a test.', '--num_lifetimes=8')
   assert (asked['run_dir'], asked['name']) == ('runs/a', 'small_1')
@@ -64,6 +64,6 @@ def test_an_installed_package_is_not_written_to(run, tmp_path, monkeypatch):
     (('--run_dir=runs/a', '--name=../a'), 'allowed: small letters'),
     (('--run_dir=runs/a', '--name=Big'), 'allowed: small letters'),
 ])
-def test_refusals(run, arguments, message):
+def test_bad_flags_are_refused(run, arguments, message):
   with pytest.raises(command.UsageError, match=message):
     run(*arguments)

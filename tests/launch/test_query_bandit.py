@@ -1,4 +1,4 @@
-"""The client of the bandit's facade, before facades and runs of strangers."""
+"""The client of the bandit's facade, with hostile servers and hostile runs."""
 
 import contextlib
 import json
@@ -19,8 +19,8 @@ GOOD = {'meta_step': 3, 'environments': {'chain_short': [ARM]}}
 TOKEN = 'k' * 32
 
 
-class Stranger:
-  """Answers each connection with the same bytes, and keeps what it got."""
+class FakeServer:
+  """Answers each connection with the same bytes, and records requests."""
 
   def __init__(self, answer, pause_s=0.):
     self._answer = answer
@@ -49,13 +49,13 @@ class Stranger:
 
 
 @pytest.fixture
-def stranger():
+def fake_server():
   made = []
 
   def make(answer=b'', **settings):
     if not isinstance(answer, bytes):
       answer = b'HTTP/1.1 200 OK\r\n\r\n' + json.dumps(answer).encode()
-    made.append(Stranger(answer, **settings))
+    made.append(FakeServer(answer, **settings))
     return made[-1]
 
   yield make
@@ -72,8 +72,8 @@ def with_arm(**changes):
   return {'meta_step': 3, 'environments': {'e': [{**ARM, **changes}]}}
 
 
-def test_a_good_answer_is_read(stranger):
-  assert ask(stranger(GOOD)) == GOOD
+def test_a_good_answer_is_read(fake_server):
+  assert ask(fake_server(GOOD)) == GOOD
 
 
 @pytest.mark.parametrize('answer', [
@@ -85,9 +85,9 @@ def test_a_good_answer_is_read(stranger):
     with_arm(kl_cost=True),
     with_arm(lifetimes=[]), with_arm(probability=float('nan')),
     with_arm(mean_return=10 ** 400)])
-def test_an_odd_answer_is_one_line(stranger, answer):
+def test_an_invalid_answer_is_an_error_of_one_line(fake_server, answer):
   with pytest.raises(facade_client.NoAnswer, match='did not answer'):
-    ask(stranger(answer))
+    ask(fake_server(answer))
 
 
 @pytest.mark.parametrize('answer', [
@@ -95,26 +95,27 @@ def test_an_odd_answer_is_one_line(stranger, answer):
     b'HTTP/1.1 500 X\r\n\r\n{"error": 3}',
     b'HTTP/1.1 500 X\r\n\r\n{"error": {"message": 3}}',
     b'HTTP/1.1 200 OK\r\n' + b'A: b\r\n' * 200 + b'\r\n'])
-def test_what_is_no_facade_is_one_line(stranger, answer):
+def test_a_server_that_is_no_facade_is_an_error_of_one_line(
+    fake_server, answer):
   with pytest.raises(facade_client.NoAnswer, match='did not answer'):
-    ask(stranger(answer))
+    ask(fake_server(answer))
 
 
-def test_an_answer_byte_by_byte_has_an_end(stranger, monkeypatch):
+def test_an_answer_sent_byte_by_byte_times_out(fake_server, monkeypatch):
   monkeypatch.setattr(facade_client, '_TIMEOUT_S', 0.5)
   start = time.monotonic()
   with pytest.raises(facade_client.NoAnswer):
-    ask(stranger(b'HTTP/1.1 200 OK\r\n' + b'A' * 400, pause_s=0.02))
+    ask(fake_server(b'HTTP/1.1 200 OK\r\n' + b'A' * 400, pause_s=0.02))
   assert time.monotonic() - start < 4
 
 
-def test_no_escape_sequence_reaches_the_terminal(stranger, capsys):
-  names = ask(stranger({'meta_step': 3, 'environments': {
+def test_no_escape_sequence_reaches_the_terminal(fake_server, capsys):
+  names = ask(fake_server({'meta_step': 3, 'environments': {
       '\x1b[2J\x9b1m': [ARM]}}))['environments']
   assert list(names) == ['\\x1b[2J\\x9b1m']
   body = json.dumps({'error': {'code': 500, 'message': 'a\x1b]0;b\x07'}})
   with pytest.raises(command.UsageError) as raised:
-    ask(stranger(b'HTTP/1.1 500 X\r\n\r\n' + body.encode()))
+    ask(fake_server(b'HTTP/1.1 500 X\r\n\r\n' + body.encode()))
   errors.report(raised.value)
   shown = capsys.readouterr().err
   assert 'a\\x1b]0;b\\x07' in shown and '\x1b' not in shown
@@ -141,7 +142,7 @@ def test_the_token_of_a_run_is_in_its_directory(tmp_path):
 
 
 @pytest.mark.parametrize('link', [False, True])
-def test_a_private_file_elsewhere_is_not_sent(tmp_path, link):
+def test_a_token_file_outside_the_run_is_not_sent(tmp_path, link):
   secret = make_token(tmp_path / 'secret')
   (tmp_path / 'run').mkdir()
   if link:
@@ -156,20 +157,20 @@ def test_a_private_file_elsewhere_is_not_sent(tmp_path, link):
 @pytest.mark.parametrize('address', [
     '192.0.2.1:80', 'example.org:80', 'localhost.example.org:80', '0.0.0.0:80',
     '[2001:db8::1]:80', 'localhost:x'])
-def test_no_token_leaves_this_machine(tmp_path, address):
+def test_no_token_is_sent_to_another_machine(tmp_path, address):
   token = make_token(tmp_path / 'token')
   with pytest.raises(command.UsageError, match='no token is sent'):
     facade_client.find(make_run(tmp_path / 'run', address), token)
 
 
-def test_the_run_of_another_user_is_not_followed(tmp_path, monkeypatch):
+def test_the_run_of_another_user_is_refused(tmp_path, monkeypatch):
   run = make_run(tmp_path / 'run', '127.0.0.1:80')
   monkeypatch.setattr(os, 'geteuid', lambda: os.getuid() + 1)
   with pytest.raises(command.UsageError, match='belongs to another user'):
     facade_client.find(run)
 
 
-def test_launch_files_that_are_none(tmp_path):
+def test_invalid_launch_files_are_refused(tmp_path):
   run = make_run(tmp_path / 'run', '127.0.0.1:80')
   file = tmp_path / 'run' / 'launch.json'
   for content in ('[' * 100_000, '[]', '{}', '{"addresses": 3}', '\x00'):

@@ -1,4 +1,4 @@
-"""The resource file: what it gives to whom, and what it refuses."""
+"""Resource files: fields of groups, places of nodes, and refusals."""
 
 import json
 import pathlib
@@ -37,7 +37,7 @@ def test_a_group_has_its_own_fields_then_those_of_the_job_then_defaults():
   assert resources.by_label((services, workers))['meta_learner'].cpus == 2
 
 
-def test_the_file_may_say_how_many_nodes_there_are():
+def test_the_file_may_set_the_number_of_nodes():
   job = resources.from_dict({'groups': {
       'all': {'nodes': list(COUNTS), 'tasks': 6}}})
   fixed = {'meta_learner': 1, 'bandit_server': 1}
@@ -99,7 +99,7 @@ WORKERS = {'lifetime_worker': {}, 'services': SERVICES}
     ({'job': {'ports': '4000-3000'}}, "job.ports is '4000-3000'"),
     ({'job': {'name': 'a b'}}, "job.name is 'a b'"),
 ])
-def test_what_is_wrong_is_said_in_one_line(content, message, tmp_path):
+def test_invalid_files_are_refused_in_one_line(content, message, tmp_path):
   path = tmp_path / 'resources.json'
   path.write_text(json.dumps(content), encoding='utf-8')
   with pytest.raises(resources.ResourceError) as caught:
@@ -107,7 +107,7 @@ def test_what_is_wrong_is_said_in_one_line(content, message, tmp_path):
   assert message in str(caught.value) and '\n' not in str(caught.value)
 
 
-def test_toml_and_json_are_the_same(tmp_path):
+def test_toml_and_json_give_the_same_job(tmp_path):
   (tmp_path / 'r.toml').write_text(
       '[job]\ntime = 5  # minutes\n[groups.a]\nnodes = ["b"]\n')
   (tmp_path / 'r.json').write_text(
@@ -126,7 +126,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
 @pytest.mark.parametrize('page, number', [('cluster.md', 2),
                                           ('kubernetes.md', 1)])
-def test_the_examples_of_the_documents_have_a_place_for_each_node(page, number):
+def test_the_examples_of_the_documents_place_every_node(page, number):
   services = {'meta_learner': 1, 'gradient_queue': 1, 'bandit_server': 1,
               'atari_evaluator': 1}
   blocks = re.findall(r'```toml\n(.*?)```',

@@ -1,4 +1,4 @@
-"""Signals: what is ignored stays so, and a second one kills nothing."""
+"""Ignored signals stay ignored, and a second signal kills no node."""
 
 import os
 import pathlib
@@ -51,8 +51,8 @@ print({n: signal.getsignal(n) for n in stopping.SIGNALS} == before, flush=True)
 
 
 @pytest.mark.parametrize('number', HANGUPS)
-def test_a_command_leaves_ignored_signals_alone(number):
-  """The older code handled them, and left SIG_DFL behind."""
+def test_a_command_does_not_handle_ignored_signals(number):
+  """They are still ignored after the command."""
   process = start(STOPPING, [number])
   assert process.stdout.readline() == 'ready\n'
   process.send_signal(number)
@@ -61,19 +61,19 @@ def test_a_command_leaves_ignored_signals_alone(number):
 
 
 @pytest.mark.parametrize('number', [*HANGUPS, signal.SIGTERM])
-def test_a_command_notices_signals_and_puts_handlers_back(number):
-  """The older code left SIG_DFL, and did not know of SIGQUIT."""
+def test_a_command_handles_signals_and_restores_handlers(number):
+  """SIGQUIT is one of them."""
   process = start(STOPPING)
   assert process.stdout.readline() == 'ready\n'
   process.send_signal(number)
   out, _ = process.communicate(timeout=20)
-  # The second signal would end it, so this one's handler is gone already.
+  # The handler is removed at the first signal, so that a second one ends it.
   assert out == f'True {128 + number}\nTrue\n' and process.returncode == 0
 
 
 @pytest.mark.parametrize('number', HANGUPS)
 def test_a_supervised_node_survives_an_ignored_signal(number, tmp_path):
-  """The older supervisor ended the run that `nohup` was to keep."""
+  """Otherwise it would end a run under `nohup`."""
   ready = tmp_path / 'ready'
   process = start([sys.executable, '-S', '-I', str(SUPERVISOR), '-c',
                    f'import time; open({str(ready)!r}, "w"); time.sleep(60)'],
@@ -88,7 +88,7 @@ def test_a_supervised_node_survives_an_ignored_signal(number, tmp_path):
 
 
 def test_a_terminals_signals_do_not_reach_a_supervised_node(tmp_path):
-  """Launchpad's handlers there kill the node at the second Ctrl-C."""
+  """Launchpad's handlers would kill the node at the second Ctrl-C."""
   ready = tmp_path / 'ready'
   process = start([sys.executable, '-S', '-I', str(SUPERVISOR), '-c', f'''
 import os, signal, sys, time
@@ -136,7 +136,7 @@ with stopping.Stopping(second_ends=False) as stop:
 '''
 
 
-def launcher_lines(process):
+def check_signals_were_blocked(process):
   blocked, mask = process.stdout.readline(), process.stdout.readline()
   for number in HANGUPS:
     assert int(blocked, 16) >> (number - 1) & 1
@@ -146,7 +146,7 @@ def launcher_lines(process):
 def test_a_second_signal_does_not_kill_a_launched_program():
   """Launchpad would kill all nodes at the second SIGINT, and at SIGQUIT."""
   process = start(LAUNCHER, stderr=subprocess.PIPE)
-  launcher_lines(process)
+  check_signals_were_blocked(process)
   for number in (signal.SIGINT, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     process.send_signal(number)
     time.sleep(0.1)
@@ -156,15 +156,15 @@ def test_a_second_signal_does_not_kill_a_launched_program():
 
 
 @pytest.mark.parametrize('number', HANGUPS)
-def test_a_launched_program_leaves_ignored_signals_alone(number):
-  """Launchpad handles SIGINT and SIGQUIT even so."""
+def test_a_launched_program_does_not_handle_ignored_signals(number):
+  """Launchpad by itself would handle SIGINT and SIGQUIT."""
   process = start(LAUNCHER, [number])
-  launcher_lines(process)
+  check_signals_were_blocked(process)
   process.send_signal(number)
   assert process.communicate(timeout=20)[0] == 'end 0\n'
 
 
-def test_a_signal_within_the_handler_of_another_does_not_wait_for_it():
+def test_a_signal_within_a_handler_does_not_deadlock():
   """An event's lock cannot be taken twice by one thread."""
   interrupt = stopping.Stopping()
   set_event = interrupt.event.set
@@ -180,7 +180,7 @@ def test_a_signal_within_the_handler_of_another_does_not_wait_for_it():
   assert interrupt.event.is_set() and interrupt.signal == signal.SIGINT
 
 
-def test_install_says_what_was_there():
+def test_install_returns_the_previous_handlers():
   before = signal.getsignal(signal.SIGUSR2)
   try:
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
@@ -195,8 +195,8 @@ def test_install_says_what_was_there():
     signal.signal(signal.SIGUSR2, before)
 
 
-def test_a_supervisor_sees_a_death_where_sigchld_is_ignored(tmp_path):
-  """It took each death for a good end; the launcher ended in a traceback."""
+def test_a_supervisor_notices_a_death_if_sigchld_is_ignored(tmp_path):
+  """Otherwise each death would look like a normal end."""
   process = start([sys.executable, '-S', '-I', str(SUPERVISOR), '-c',
                    'import sys; sys.exit(3)'], [signal.SIGCHLD],
                   env={**os.environ, 'LPG_MAX_RESTARTS': '0'})
@@ -217,7 +217,7 @@ command.run(main, None)
 '''
 
 
-def test_a_command_takes_back_what_it_cannot_work_under(tmp_path):
+def test_a_command_resets_ignored_sigchld_and_blocked_sigterm(tmp_path):
   process = start([sys.executable, '-c', COMMAND, 'ignored'],
                   [signal.SIGCHLD])
   assert process.wait(20) == 3
@@ -231,8 +231,8 @@ def test_a_command_takes_back_what_it_cannot_work_under(tmp_path):
   process.stdout.close()
 
 
-def test_a_current_directory_that_is_gone_is_named(tmp_path):
-  """It was a traceback."""
+def test_a_current_directory_that_is_gone_is_an_error_of_one_line(tmp_path):
+  """There is no traceback."""
   place = tmp_path / 'gone'
   place.mkdir()
   done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What the launcher says of a learner that does not answer."""
+"""The launcher reports a learner that does not answer."""
 
 import concurrent.futures
 import threading
@@ -8,7 +8,7 @@ from lpg_distributed.launch.local import runner
 
 
 def test_a_silent_learner_is_named(monkeypatch, capsys):
-  """A run behind a proxy never made a step, and said nothing."""
+  """Otherwise a run that makes no step, as behind a proxy, prints nothing."""
   monkeypatch.setattr(runner, 'SILENT_S', 0.2)
   monkeypatch.setattr(runner, 'STATUS_S', -1.9)  # Each call waits for 0.1 s.
   monkeypatch.setattr(runner, '_POLL_S', 0.05)

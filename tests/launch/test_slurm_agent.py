@@ -34,15 +34,15 @@ def test_ports_are_free_and_within_the_range():
 @pytest.mark.parametrize('visible, gpus, local, expected', [
     ('0,1,2,3', 1, 2, '2'), ('4,5,6,7', 2, 1, '6,7'), ('0,1', 1, 3, '1'),
     ('0', 1, 0, None), ('', 1, 0, None), ('0,1', 0, 1, None)])
-def test_each_node_sees_gpus_of_its_own(monkeypatch, visible, gpus, local,
-                                        expected):
+def test_each_node_has_its_own_gpus(
+    monkeypatch, visible, gpus, local, expected):
   monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
   assert agent.accelerators(gpus, local).get('CUDA_VISIBLE_DEVICES'
                                              ) == expected
 
 
 class Job:
-  """A job of one node, whose agent is a process, led by a test."""
+  """A job of one node: its agent is a process, and its leader is the test."""
 
   def __init__(self, directory, requeue=True):
     self.dir = str(directory)
@@ -61,11 +61,11 @@ class Job:
         f.write(f'#!/bin/sh\necho {name} "$@" >> {self.dir}/asked\n')
       os.chmod(path, 0o755)
     self._leading = threading.Event()
-    self._said = {}
+    self._published = {}
     self._thread = threading.Thread(target=self._lead, daemon=True)
 
   def start(self, handler='lambda number, frame: sys.exit()'):
-    """Starts the agent; `handler` is the node's of SIGTERM."""
+    """Starts the agent; `handler` is the node's handler of SIGTERM."""
     with open(os.path.join(self.dir, 'sleeper.py'), 'w',
               encoding='utf-8') as f:
       f.write(SLEEPER.format(handler=handler))
@@ -82,12 +82,12 @@ class Job:
     while not self._leading.wait(0.2):
       beats += 1
       places.write_in_place(os.path.join(self.attempt, places.LEADER),
-                            {'beats': beats, **self._said})
+                            {'beats': beats, **self._published})
 
-  def say(self, **said):
-    self._said = said
+  def publish(self, **fields):
+    self._published = fields
 
-  def fall_silent(self):
+  def stop_beats(self):
     self._leading.set()
 
   def wait_for_beats(self, count=3):
@@ -107,7 +107,7 @@ class Job:
 def job(tmp_path):
   job = Job(tmp_path)
   yield job
-  job.fall_silent()
+  job.stop_beats()
 
 
 def test_an_agent_publishes_beats_and_ends_when_told(job):
@@ -118,7 +118,7 @@ def test_an_agent_publishes_beats_and_ends_when_told(job):
   with open(os.path.join(job.attempt, 'addresses', 'worker.0.courier'),
             encoding='utf-8') as f:
     assert json.load(f).count(':') == 1
-  job.say(stop=places.ORDERLY)
+  job.publish(stop=places.ORDERLY)
   assert process.wait(waiting.PATIENCE_S) == 0
   assert job.wait_for_beats()['code'] == 0
   assert 'ends: all nodes end' in job.log()
@@ -127,7 +127,7 @@ def test_an_agent_publishes_beats_and_ends_when_told(job):
 def test_a_node_that_was_placed_elsewhere_ends(job):
   process = job.start()
   job.wait_for_beats()
-  job.say(lives={'worker.0': 1})
+  job.publish(lives={'worker.0': 1})
   assert process.wait(waiting.PATIENCE_S) == 0
   assert 'placed on another host' in job.log()
 
@@ -142,11 +142,12 @@ def test_a_node_of_an_older_attempt_ends(job):
 
 @pytest.mark.parametrize('requeue, asked', [
     (True, 'scontrol requeue 7\n'), (False, 'scancel 7\n')])
-def test_agents_without_a_leader_ask_slurm_once(tmp_path, requeue, asked):
+def test_agents_without_a_leader_requeue_or_cancel_the_job_once(
+    tmp_path, requeue, asked):
   job = Job(tmp_path, requeue)
   process = job.start()
   job.wait_for_beats()
-  job.fall_silent()
+  job.stop_beats()
   begin = time.monotonic()
   assert process.wait(waiting.PATIENCE_S) == 0
   assert time.monotonic() - begin > 7.  # Twice `hang_s`, less a beat.
@@ -156,5 +157,5 @@ def test_agents_without_a_leader_ask_slurm_once(tmp_path, requeue, asked):
 def test_a_node_that_does_not_end_is_killed_when_nothing_is_to_be_saved(job):
   process = job.start('signal.SIG_IGN')
   job.wait_for_beats()
-  job.say(stop=places.QUICKLY)
+  job.publish(stop=places.QUICKLY)
   assert process.wait(waiting.PATIENCE_S) == 0

@@ -1,4 +1,4 @@
-"""How jobs are submitted, with a Slurm of shell scripts."""
+"""Submission of jobs, with scripts in place of Slurm's commands."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from lpg_distributed.launch.cluster.slurm import places
 from lpg_distributed.launch.cluster.slurm import steps
 from lpg_distributed.launch.cluster.slurm import submit
 
-# Writes its arguments and its environment down.
+# Records its arguments and its environment.
 RECORDER = '''#!{python} -S
 import json, os, sys
 with open(os.path.join({directory!r}, os.path.basename(sys.argv[0])
@@ -53,8 +53,8 @@ def option(words, name):
           if word.startswith(f'--{name}=')]
 
 
-def test_paths_with_blanks_quotes_and_per_cent_signs(slurm, tmp_path):
-  """Slurm cut such `#SBATCH` lines, or replaced what stands after `%`."""
+def test_paths_with_blanks_quotes_and_per_cent_signs_are_kept(slurm, tmp_path):
+  """Slurm would cut such `#SBATCH` lines, or replace what follows `%`."""
   job_dir = tmp_path / 'a \'b" %j' / 'slurm'
   job_dir.mkdir(parents=True)
   job, groups = make_job(time='60', partition='main')
@@ -82,7 +82,7 @@ def test_each_component_of_a_job_has_its_options():
 
 def test_variables_of_the_users_shell_do_not_overrule_the_file(
     slurm, tmp_path, monkeypatch, capsys):
-  """SBATCH_TIMELIMIT won over the file; SLURM_* of a job leaked into it."""
+  """Neither SBATCH_TIMELIMIT, nor the SLURM_* of a job that submits."""
   for name, value in {
       'SBATCH_TIMELIMIT': '1', 'SBATCH_PARTITION': 'other',
       'SBATCH_EXPORT': 'NONE', 'SBATCH_ACCOUNT': 'mine',
@@ -103,15 +103,15 @@ def test_variables_of_the_users_shell_do_not_overrule_the_file(
 @pytest.mark.parametrize('asked, expected', [
     (None, '--mem=7168M'), ('mem', '--mem=7168M'),
     ('mem-per-cpu', '--mem-per-cpu=1792M'), ('none', None)])
-def test_how_memory_is_asked_for(asked, expected):
-  """Clusters that refuse `--mem` could not be used."""
+def test_memory_is_requested_by_the_chosen_option(asked, expected):
+  """Some clusters refuse `--mem`."""
   job, groups = make_job(**({} if asked is None else {'memory_option': asked}))
   words = submit.arguments(job, groups, '/job', '/log')
   assert [w for w in words if w.startswith('--mem')] == (
       [expected] if expected else [])
 
 
-def test_another_word_for_memory_is_refused():
+def test_an_unknown_option_for_memory_is_refused():
   with pytest.raises(resources.ResourceError, match='memory_option is'):
     make_job(memory_option='all')
 
@@ -123,7 +123,7 @@ def test_another_word_for_memory_is_refused():
     (['f() { false; }', 'f', 'true'], 1, 'setup failed with code 1: f'),
     (['if false; then', '  false', 'fi', 'false || true'], 3, '')])
 def test_a_setup_line_that_fails_ends_the_job(tmp_path, setup, code, last):
-  """It was passed over, and the job was COMPLETED."""
+  """Otherwise the job would run without it and be COMPLETED."""
   python = tmp_path / 'python'
   python.write_text('#!/bin/sh\nexit 3\n')
   python.chmod(0o755)
@@ -136,7 +136,7 @@ def test_a_setup_line_that_fails_ends_the_job(tmp_path, setup, code, last):
       done.stderr == '')
 
 
-def test_a_container_sees_a_path_with_blanks():
+def test_a_container_binds_a_path_with_blanks():
   _, groups = make_job(image='/images/lpg.sif')
   script = submit._script(groups[0].group, '/a b/slurm', 'leader')
   words = shlex.split(script.splitlines()[-1])
@@ -144,7 +144,7 @@ def test_a_container_sees_a_path_with_blanks():
 
 
 @pytest.mark.parametrize('path', ['/a:b/slurm', '/a\nb/slurm'])
-def test_paths_that_cannot_be_are_refused_before_anything_is_written(path):
+def test_unusable_paths_are_refused_before_anything_is_written(path):
   with pytest.raises(resources.ResourceError, match='choose another') as info:
     submit.write_directory(path, None, None, *make_job(), {})
   assert '\n' not in str(info.value)
@@ -153,7 +153,7 @@ def test_paths_that_cannot_be_are_refused_before_anything_is_written(path):
 @pytest.mark.parametrize('asks', [True, False])
 def test_agents_get_the_leaders_environment(slurm, tmp_path, monkeypatch,
                                             asks):
-  """With SBATCH_EXPORT=NONE every agent died of KeyError: 'LPG_ATTEMPT'."""
+  """Also if the job was submitted with SBATCH_EXPORT=NONE."""
   monkeypatch.setenv('SLURM_JOB_NODELIST', 'host1')
   monkeypatch.setenv('SLURM_EXPORT_ENV', 'NONE')
   monkeypatch.setenv('SLURM_MEM_PER_CPU', '4')
@@ -196,13 +196,13 @@ def _gpu_steps(tmp_path, monkeypatch):
 
 
 def test_nodes_that_are_moved_do_not_share_gpus(gpu_steps):
-  """Slurm numbers each step's nodes from 0, so both had the first GPU."""
+  """Slurm numbers the nodes of each step from 0, so both would use one GPU."""
   made, started = gpu_steps
   for node in made.nodes[2:]:  # One after the other, to the spare host.
     made._lost_hosts = {'b'}
     assert len(made.replace_lost([node])[1]) == 1
   assert started == [('c', 2, 0), ('c', 3, 1)]
-  # An agent that died alone goes on where it was.
+  # A dead agent on a good host is restarted there.
   made.replace_lost([made.nodes[1]])
   assert started[2:] == [('a', 1, 1)]
 
@@ -217,7 +217,7 @@ def test_nodes_that_must_share_gpus_are_named(gpu_steps):
       'worker/3 shares its GPUs with worker/1']
 
 
-def test_an_agent_without_its_variables_says_so(tmp_path, monkeypatch):
+def test_an_agent_without_its_variables_is_an_error(tmp_path, monkeypatch):
   places.write(str(tmp_path / places.JOB_FILE), {})
   monkeypatch.delenv('LPG_ATTEMPT', raising=False)
   with pytest.raises(SystemExit, match='LPG_ATTEMPT is not set'):
@@ -225,9 +225,9 @@ def test_an_agent_without_its_variables_says_so(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('heard, requeues', [(False, 0), (True, 1)])
-def test_a_job_whose_nodes_never_began_is_not_queued_again(
+def test_a_job_whose_nodes_never_began_is_not_requeued(
     monkeypatch, capsys, heard, requeues):
-  """It was queued again without end, and nothing named the cause."""
+  """Otherwise it would be requeued without end."""
   asked = []
   monkeypatch.setattr(steps, 'requeue', lambda: asked.append(1))
   node = types.SimpleNamespace(
@@ -258,22 +258,22 @@ def test_a_job_whose_nodes_never_began_is_not_queued_again(
     ('', {'2001:db8::1': 'fd00::2'}, [], '[fd00::2]'),
     ('', {}, ['10.0.0.3'], '10.0.0.3'),  # No default route.
     ('', {}, ['fd00::3'], '[fd00::3]'), ('', {}, [], '127.0.0.1')])
-def test_the_address_of_a_host(monkeypatch, launch, towards, interfaces,
-                               expected):
-  """The older code published loopback, or ended in a traceback."""
+def test_a_host_publishes_an_address_that_others_reach(
+    monkeypatch, launch, towards, interfaces, expected):
+  """Loopback is its last choice."""
   monkeypatch.setenv('SLURM_LAUNCH_NODE_IPADDR', launch)
   monkeypatch.setattr(agent, '_ip_towards', lambda ip: towards.get(ip, ''))
   monkeypatch.setattr(agent, '_ips_of_interfaces', lambda: interfaces)
   assert agent.own_ip() == expected
 
 
-def test_addresses_of_this_host():
+def test_addresses_of_interfaces_are_not_loopback():
   assert agent._ip_towards('127.0.0.1') == ''
   for ip in agent._ips_of_interfaces():
     assert not ip.startswith(('127.', 'fe80'))
 
 
-def test_a_host_without_a_route():
+def test_a_host_without_a_route_publishes_loopback():
   code = ('from lpg_distributed.launch.cluster.slurm import agent\n'
           'from lpg_distributed.launch.local import isolation\n'
           'print(isolation.isolate(), agent.own_ip())')
@@ -284,7 +284,7 @@ def test_a_host_without_a_route():
   assert done.stdout == 'None 127.0.0.1\n'
 
 
-def test_questions_to_slurm_are_not_filtered_by_the_users_shell(
+def test_calls_of_slurm_ignore_filters_of_the_users_shell(
     slurm, monkeypatch):
   monkeypatch.setenv('SQUEUE_PARTITION', 'other')
   commands.call('scontrol', 'show')

@@ -1,4 +1,4 @@
-"""Commands whose output nobody reads: right results, right exit codes."""
+"""Commands whose output is not read give right results and exit codes."""
 
 import os
 import subprocess
@@ -43,28 +43,27 @@ def assert_done(process, tmp_path):
 
 
 @pytest.mark.parametrize('closed', [(1,), (2,), (0, 1, 2)])
-def test_closed_streams(tmp_path, closed):
-  """The older code ended with an AttributeError and code 1."""
+def test_closed_streams_do_not_end_a_command(tmp_path, closed):
   assert_done(run(tmp_path, closed, stdout=subprocess.DEVNULL,
                   stderr=subprocess.DEVNULL), tmp_path)
 
 
 @pytest.mark.parametrize('ending', ['stdout', 'stderr'])
-def test_a_pipe_that_ends(tmp_path, ending):
-  """As of `| head -1`; the older code ended with a BrokenPipeError."""
+def test_a_pipe_that_ends_does_not_end_a_command(tmp_path, ending):
+  """As with `| head -1`."""
   read, write = os.pipe()
   os.close(read)
   other = 'stderr' if ending == 'stdout' else 'stdout'
   process = run(tmp_path, **{ending: write, other: subprocess.PIPE})
   os.close(write)
-  said = process.communicate(timeout=30)[ending == 'stdout'].decode()
+  output = process.communicate(timeout=30)[ending == 'stdout'].decode()
   assert_done(process, tmp_path)
-  assert 'Traceback' not in said and 'BrokenPipe' not in said
-  assert 'step 2' in said or 'line 2' in said
+  assert 'Traceback' not in output and 'BrokenPipe' not in output
+  assert 'step 2' in output or 'line 2' in output
 
 
 @pytest.mark.parametrize('encoding', ['ascii', 'latin-1'])
-def test_a_locale_without_our_characters(tmp_path, encoding):
+def test_characters_that_the_locale_lacks_are_escaped(tmp_path, encoding):
   process = run(tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 env={**os.environ, 'PYTHONIOENCODING': encoding,
                      'PYTHONUTF8': '0'})
@@ -74,8 +73,8 @@ def test_a_locale_without_our_characters(tmp_path, encoding):
 
 
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs /dev/full')
-def test_a_full_disk_below_the_output_is_said(tmp_path):
-  """It is no reader that went away: results would be lost."""
+def test_a_full_disk_under_the_output_is_an_error(tmp_path):
+  """Other than with a reader that went away, results would be lost."""
   with open('/dev/full', 'wb') as full:
     process = run(tmp_path, stdout=full, stderr=subprocess.PIPE)
   err = process.communicate(timeout=30)[1].decode()

@@ -1,4 +1,4 @@
-"""Studies: the runs that they start, and those of Figure 7 in short."""
+"""Studies: the runs that they start, and a short Figure 7."""
 
 import json
 import os
@@ -25,8 +25,8 @@ from tests.analysis import run_testing
 from tests.launch import command_testing
 
 
-class Meta:
-  """Stands in for `lpg meta-train`: notes what it is asked for."""
+class FakeMetaTrain:
+  """Stands in for `lpg meta-train`: records its flags."""
 
   def __init__(self, code=0):
     self.commands, self._code = [], code
@@ -69,7 +69,7 @@ class Meta:
 def run(tmp_path, monkeypatch):
   """Runs the command within this process."""
   def do(*arguments, code=0):
-    meta = Meta(code)
+    meta = FakeMetaTrain(code)
     monkeypatch.setattr(study.subprocess, 'Popen', meta)
     flags.FLAGS.unparse_flags()
     for flag in flags.FLAGS.get_flags_for_module(study):
@@ -81,7 +81,7 @@ def run(tmp_path, monkeypatch):
     signal.signal(number, signal.SIG_DFL)
 
 
-def test_runs_seed_by_seed_and_each_once(run, tmp_path):
+def test_a_study_starts_each_run_once_seed_by_seed(run, tmp_path):
   code, meta = run('--study=ablations', '--seeds=3,4', '--variants=LPG,LPG-V',
                    '--set=meta.num_envs=4')
   assert code == 0 and len(meta.commands) == 4
@@ -93,7 +93,7 @@ def test_runs_seed_by_seed_and_each_once(run, tmp_path):
   expected = studies.config_of(studies.load('ablations'), 'LPG-V',
                                'meta.num_envs=4', 'run.seed=4')
   assert meta.config(3) == expected
-  # What is done is left alone; more of the study can be added.
+  # Finished runs are skipped; other variants can be added.
   code, meta = run('--study=ablations', '--seeds=3', '--set=meta.num_envs=4',
                    '--variants=LPG,without L2')
   assert len(meta.commands) == 1 and meta.config(0).meta.y_hat_cost == 0.
@@ -105,7 +105,7 @@ def test_runs_seed_by_seed_and_each_once(run, tmp_path):
     run('--study=predictions')
   with pytest.raises(command.UsageError, match='of --meta_steps=None'):
     run('--study=ablations', '--set=meta.num_envs=4', '--meta_steps=9')
-  # One that was begun before its length was written down goes on.
+  # A study whose file has no length, as older ones, is continued.
   del about['meta_steps']
   (tmp_path / 'root' / 'study.json').write_text(json.dumps(about))
   assert run('--study=ablations', '--seeds=3', '--set=meta.num_envs=4',
@@ -125,7 +125,7 @@ def test_a_run_that_fails_ends_the_study(run, capsys):
     run('--study=predictions', '--variants=x')
 
 
-def test_figure_7_in_short(tmp_path, capsys):
+def test_a_short_figure_7_is_trained_and_drawn(tmp_path, capsys):
   """Two meta-steps of each variant by all nodes, compared, and the figure."""
   ablations = studies.load('ablations')
   root = tmp_path / 'study'
@@ -146,12 +146,12 @@ def test_figure_7_in_short(tmp_path, capsys):
   variants = list(ablations.variants)
   for i, one in enumerate(variants):
     assert np.all(np.isfinite(etas[one]))
-    for other in variants[:i]:  # Each changes something.
+    for other in variants[:i]:  # Each differs.
       assert not np.array_equal(etas[one], etas[other]), (one, other)
   (root / 'study.json').write_text(json.dumps({
       'study': 'ablations', 'set': [], 'variants': variants, 'seeds': [0, 1]}))
   results = str(tmp_path / 'figure7.json')
-  # A run that was stopped has a rule, and is none that reached its end.
+  # A run that was stopped has a rule, but does not count.
   stopped = studies.run_dir(str(root), variants[0], 1)
   shutil.copytree(studies.run_dir(str(root), variants[0], 0), stopped)
   eta_file.save(f'{stopped}/eta.npz', etas[variants[0]],

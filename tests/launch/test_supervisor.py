@@ -15,29 +15,29 @@ from tests import waiting
 
 SUPERVISED = (pathlib.Path(__file__).parents[2] / 'launch' / 'local' /
               'supervised.sh')
-# Notes each life with its arguments and process id.
-LIVE = '''
+# Records process id and arguments of each start.
+RECORD_START = '''
 import os, signal, sys, time
 with open({notes!r}, 'a') as f:
   f.write(f'{{os.getpid()}} {{sys.argv[1:]}}\\n')
-lives = len(open({notes!r}).readlines())
+starts = len(open({notes!r}).readlines())
 '''
 
 
 def _defaults():
-  """Even if the tests run under `nohup`, or by a script's `&`."""
+  """Sets defaults, as the tests may run under `nohup` or by a script's `&`."""
   for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
     signal.signal(number, signal.SIG_DFL)
 
 
 class Node:
-  """A supervised node and what it notes."""
+  """A supervised node and its records."""
 
   def __init__(self, directory, code, *arguments, **variables):
     self.notes = directory / 'notes'
     self.deaths_file = directory / 'deaths'
     script = directory / 'node.py'
-    script.write_text(LIVE.format(notes=str(self.notes)) + code)
+    script.write_text(RECORD_START.format(notes=str(self.notes)) + code)
     pids = directory / 'pids'
     pids.mkdir(exist_ok=True)
     self.process = subprocess.Popen(
@@ -49,13 +49,13 @@ class Node:
             **{k: str(v) for k, v in variables.items()}})
 
   def end(self):
-    """Exit code and the notes of all lives."""
+    """Returns the exit code and the records of all starts."""
     self.stderr = self.process.communicate(timeout=120)[1]
     return self.process.returncode, self.notes.read_text().splitlines()
 
-  def wait_for_lives(self, number):
+  def wait_for_starts(self, number):
     waiting.until(lambda: waiting.lines(self.notes) >= number,
-                  f'life {number}', process=self.process)
+                  f'start {number}', process=self.process)
     return int(self.notes.read_text().splitlines()[-1].split()[0])
 
   def deaths(self):
@@ -63,8 +63,8 @@ class Node:
             in self.deaths_file.read_text().splitlines()]
 
 
-def test_starts_again_where_it_was_until_it_ends_well(tmp_path):
-  node = Node(tmp_path, 'if lives < 3: os.kill(os.getpid(), signal.SIGKILL)',
+def test_a_killed_node_is_restarted_until_it_ends_normally(tmp_path):
+  node = Node(tmp_path, 'if starts < 3: os.kill(os.getpid(), signal.SIGKILL)',
               '--port=1234', '--lp_task_id', '5')
   code, notes = node.end()
   assert code == 0 and len(notes) == 3
@@ -79,7 +79,7 @@ def test_starts_again_where_it_was_until_it_ends_well(tmp_path):
 
 
 @pytest.mark.parametrize('variables, code', [({}, 1), ({'LPG_OPTIONAL': 1}, 0)])
-def test_gives_up_after_a_limit_and_pauses_longer_each_time(
+def test_the_supervisor_gives_up_after_a_limit_with_growing_pauses(
     tmp_path, variables, code):
   begin = time.monotonic()
   node = Node(tmp_path, 'sys.exit(3)', LPG_MAX_RESTARTS=3, **variables)
@@ -89,25 +89,25 @@ def test_gives_up_after_a_limit_and_pauses_longer_each_time(
   assert time.monotonic() - begin > 0.2 + 0.4 + 0.8
 
 
-def test_a_node_that_was_well_for_a_while_has_all_its_restarts_again(tmp_path):
-  node = Node(tmp_path, 'time.sleep(0.3); sys.exit(lives < 5)',
+def test_restarts_are_counted_anew_after_a_healthy_time(tmp_path):
+  node = Node(tmp_path, 'time.sleep(0.3); sys.exit(starts < 5)',
               LPG_MAX_RESTARTS=1, LPG_HEALTHY_S=0.2)
   code, notes = node.end()
   assert code == 0 and len(notes) == 5
   assert {d['failures'] for d in node.deaths()} == {1}
 
 
-def test_what_is_no_use_is_not_started_again(tmp_path):
+def test_a_node_that_ends_with_code_70_is_not_restarted(tmp_path):
   code, notes = Node(tmp_path, 'sys.exit(70)').end()
   assert code == 1 and len(notes) == 1
 
 
-def test_a_node_that_falls_silent_is_killed_and_started_again(tmp_path):
+def test_a_node_that_falls_silent_is_killed_and_restarted(tmp_path):
   node = Node(tmp_path, '''
 for _ in range(3):
   os.write(int(os.environ['LPG_HEARTBEAT_FD']), b'.')
   time.sleep(0.1)
-if lives == 1:
+if starts == 1:
   os.kill(os.getpid(), signal.SIGSTOP)
 ''', LPG_HANG_S=3)
   # Without the kill it would not end, for it is stopped.
@@ -116,7 +116,7 @@ if lives == 1:
   assert node.deaths()[0]['how'] == 'hung'
 
 
-def test_a_node_that_beats_is_left_alone(tmp_path):
+def test_a_node_with_heartbeats_is_not_killed(tmp_path):
   root = str(SUPERVISED.parents[2])
   node = Node(tmp_path, f'''
 sys.path.insert(0, {root!r})
@@ -133,7 +133,7 @@ time.sleep(7)
                                     signal.SIGHUP])
 def test_a_signal_ends_node_and_supervisor(tmp_path, number):
   node = Node(tmp_path, 'time.sleep(100)')
-  pid = node.wait_for_lives(1)
+  pid = node.wait_for_starts(1)
   assert (tmp_path / 'pids' / 'worker').read_text() == str(pid)
   node.process.send_signal(number)
   code, notes = node.end()
@@ -141,7 +141,7 @@ def test_a_signal_ends_node_and_supervisor(tmp_path, number):
   waiting.until_gone([pid])
 
 
-def test_a_node_takes_its_time_to_end(tmp_path):
+def test_a_node_may_save_before_it_ends(tmp_path):
   node = Node(tmp_path, '''
 def save(*_):
   time.sleep(0.5)
@@ -156,15 +156,15 @@ time.sleep(100)
   assert node.end()[0] == 0 and 'saved' in node.stderr
 
 
-def test_dies_with_its_supervisor(tmp_path):
+def test_a_node_dies_with_its_supervisor(tmp_path):
   node = Node(tmp_path, 'time.sleep(100)')
-  pid = node.wait_for_lives(1)
+  pid = node.wait_for_starts(1)
   node.process.kill()
   waiting.until_gone([pid])
 
 
-def test_dies_with_its_launcher(tmp_path):
-  """A process between, which is killed."""
+def test_a_node_dies_with_its_launcher(tmp_path):
+  """The launcher is another process, which is killed."""
   launcher = subprocess.Popen([sys.executable, '-c', f'''
 import os, subprocess, sys, time
 os.environ['LPG_LAUNCHER_PID'] = str(os.getpid())
@@ -185,12 +185,12 @@ def test_a_node_that_does_not_end_is_killed(tmp_path):
   node = Node(tmp_path, 'signal.signal(signal.SIGTERM, signal.SIG_IGN)\n'
               'open(sys.argv[1], "w").close()\ntime.sleep(100)\n',
               str(tmp_path / 'deaf'), LPG_STOP_S=1)
-  pid = node.wait_for_lives(1)
-  waiting.until((tmp_path / 'deaf').exists, 'a deaf node')
+  pid = node.wait_for_starts(1)
+  waiting.until((tmp_path / 'deaf').exists, 'a node that ignores SIGTERM')
   begin = time.monotonic()
   node.process.terminate()
-  code, lives = node.end()
-  assert code == 0 and len(lives) == 1
+  code, starts = node.end()
+  assert code == 0 and len(starts) == 1
   # Earlier than the node's own end.
   assert 1 <= time.monotonic() - begin < 60
   assert 'did not end within 1 s; killed' in node.stderr

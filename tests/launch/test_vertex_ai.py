@@ -1,8 +1,8 @@
 """Launchpad's packaging for Vertex AI, up to where credentials are asked for.
 
-With a stand-in for XManager, which is no part of the test environment: it
-notes what it is given and then has no credentials. The last test runs with
-the real one where `launch/cluster/vertex_requirements.txt` is installed.
+A stand-in replaces XManager, which is no part of the test environment. It
+records its arguments and then has no credentials. The last test runs with the
+real one where `launch/cluster/vertex_requirements.txt` is installed.
 """
 
 import importlib.util
@@ -109,7 +109,7 @@ def stand_in(tmp_path):
   return str(package.parent)
 
 
-def test_what_is_packed_is_whole_and_the_learner_comes_first(
+def test_packages_are_complete_and_the_learner_comes_first(
     stand_in, tmp_path):
   done = run(tmp_path, RESOURCES, stand_in)
   assert done.returncode == 2
@@ -155,14 +155,14 @@ _ACCELERATOR = 'tpus = 8\ntpu_type = "tpu-v3"\n'
      + '[groups.gradient_queue]\ncpus = 3', 'make the first pool'),
     (RESOURCES.replace('tpu_type = "tpu-v3"', ''), 'tpu_type is missing'),
 ])
-def test_what_does_not_fit_is_refused(text, message):
+def test_resources_that_do_not_fit_are_refused(text, message):
   done = subprocess.run([sys.executable, '-c', _CHECK, text], cwd=ROOT,
                         capture_output=True, text=True, timeout=60, check=True)
   assert message in done.stdout
   assert done.stdout.count('\n') == bool(message)
 
 
-def test_the_lock_is_whole_and_apart_from_the_main_one():
+def test_the_lock_pins_all_and_shares_nothing_with_the_main_one():
   def names(path):
     lines = (ROOT / path).read_text(encoding='utf-8').splitlines()
     parsed = [requirements.Requirement(line) for line in lines
@@ -175,9 +175,9 @@ def test_the_lock_is_whole_and_apart_from_the_main_one():
   assert not own.keys() & names('requirements.txt').keys()
 
 
-def test_the_real_one_stops_for_want_of_credentials(tmp_path):
+def test_the_real_xmanager_stops_without_credentials(tmp_path):
   if importlib.util.find_spec('xmanager') is None:
-    pytest.skip('XManager is not here; '
+    pytest.skip('XManager is not installed; '
                 'launch/cluster/vertex_requirements.txt has it')
   done = run(tmp_path, RESOURCES, os.environ.get('PYTHONPATH', ''))
   assert done.returncode == 2
