@@ -1,4 +1,4 @@
-"""Jobs for the tests of sessions, also in processes that are killed."""
+"""Jobs for the tests of sessions; as a program, a job that tests can kill."""
 
 import sys
 import time

@@ -50,7 +50,7 @@ class Recorder:
     return state, timestep
 
 
-def test_it_learns_from_what_was_lived():
+def test_the_loop_learns_from_its_own_trajectories():
   """Replays the environment's own log through `learn`, one environment."""
   settings = settings_lib.AgentSettings(trajectory_steps=T, learning_rate=0.01,
                                         max_abs_reward=0.)
@@ -115,8 +115,8 @@ def test_the_same_seed_gives_the_same_bits():
   assert not np.array_equal(leaf(first)[1], leaf(other)[1])
 
 
-def test_learning_rates_side_by_side():
-  """Each agent uses its own learning rate; a rate of 0 changes nothing."""
+def test_agents_of_one_program_have_their_own_learning_rates():
+  """A learning rate of 0 changes nothing."""
   settings = settings_lib.AgentSettings(trajectory_steps=T)
   loop = make_loop(suite.load('chain_short'), 'a2c', settings)
   both = hyper(2, settings)._replace(learning_rate=jnp.array([0., 0.01]))
@@ -139,8 +139,8 @@ def test_masked_actions_are_refused():
   compiled_loop.check(suite.load('chain_short'))
 
 
-def test_networks_by_observation():
-  """Checks the choice of network, and that only pixels are scaled."""
+def test_networks_follow_from_the_observation():
+  """Only pixels are scaled."""
   from dm_env import specs
   net = observation_networks
   frames = specs.BoundedArray((4, 84, 84), np.uint8, 0, 255)

@@ -29,7 +29,7 @@ class Failing(session_testing.Corridor):
     return super().step(action)
 
 
-def test_an_environment_that_raises(tmp_path, monkeypatch):
+def test_a_job_whose_environment_raises_can_be_resumed(tmp_path, monkeypatch):
   job = session_testing.make_job(f'{THIS}:Failing')
   directory = str(tmp_path / 'job')
   with pytest.raises(jobs.JobError) as info:
@@ -61,7 +61,7 @@ class Unsound:
                    jnp.where(ended, 0., 1.))
 
 
-def test_rewards_of_jax_that_are_not_finite(tmp_path):
+def test_rewards_of_jax_that_are_not_finite_are_an_error(tmp_path):
   with pytest.raises(jobs.JobError, match='gave rewards that are not finite'):
     session.run(session_testing.make_job(f'{THIS}:Unsound', env_steps=4000),
                 str(tmp_path / 'job'))
@@ -75,7 +75,7 @@ class Broken(Unsound):
     return state, (observation, np.float32(0.) * reward, discount > 0.)
 
 
-def test_a_jax_environment_that_breaks_the_protocol():
+def test_a_jax_environment_that_breaks_the_protocol_is_refused():
   with pytest.raises(jobs.JobError) as info:
     loading.load_environment(session_testing.make_job(f'{THIS}:Broken'))
   assert str(info.value).startswith(

@@ -110,7 +110,7 @@ def columns(log, k):
 
 
 @pytest.mark.parametrize('sizes', [(3,), (2, 1)])
-def test_the_loop_learns_from_what_was_lived(sizes):
+def test_the_loop_learns_from_its_own_trajectories(sizes):
   """Replays the environments' own log through `learn`."""
   learner, num_envs = make_learner(), sum(sizes)
   environments = [Corridor(sum(sizes[:i]), size)
@@ -162,7 +162,7 @@ def test_the_same_seed_gives_the_same_training_in_any_groups():
   np.testing.assert_array_equal(ends[0].state.theta, ends[1].state.theta)
   np.testing.assert_allclose(ends[0].state.theta, ends[2].state.theta,
                              rtol=1e-4, atol=1e-5)
-  for e, lone in enumerate(runs[2]):  # Not only nearly: the same actions.
+  for e, lone in enumerate(runs[2]):  # Actions are equal.
     np.testing.assert_array_equal([row[1][e] for row in runs[0][0].log[1:]],
                                   [row[1][0] for row in lone.log[1:]])
   other = train([Corridor(0, 3)], 40, seed=2)[-1]
@@ -186,7 +186,7 @@ def test_returns_come_in_the_order_of_steps():
   assert returns == [expected[key] for key in sorted(expected)]
 
 
-def test_a_training_goes_on_where_it_was():
+def test_training_resumes_from_a_snapshot():
   """The state is restored; environments start again with another seed."""
   first = train(Corridor(), 24)[-1]
   environment = Corridor()
@@ -205,7 +205,7 @@ def test_a_training_goes_on_where_it_was():
   assert train(Corridor(), 24, snapshot=snapshot)[-1].env_steps == 24
 
 
-def test_it_can_be_left_within_a_trajectory():
+def test_training_can_be_closed_within_a_trajectory():
   group = Corridor(pause_s=0.05)
   training = host_loop.train(group, make_learner(), SETTINGS, make_eta(), 1,
                              10 ** 6)
@@ -218,14 +218,14 @@ def test_it_can_be_left_within_a_trajectory():
   assert threading.active_count() < before
 
 
-def test_a_failing_environment_is_heard_of():
+def test_an_error_of_an_environment_is_raised():
   with pytest.raises(OSError, match='it is gone'):
     train([Corridor(0, 1), Corridor(1, 1, fail_at=6)], 10 ** 6)
 
 
 @pytest.mark.parametrize('name', registry.RULES)
-def test_parts_of_the_gradient_add_up(name):
-  """Gradients of parts add up to those of `learn`, for every rule."""
+def test_gradients_of_parts_add_up_to_the_whole(name):
+  """The sum gives the update of `learn`, for every rule."""
   learner, eta = make_learner(name), make_eta(name)
   rng = np.random.default_rng(0)
   state = learner.init(jax.random.PRNGKey(0))
@@ -257,5 +257,6 @@ def test_parts_of_the_gradient_add_up(name):
 @pytest.mark.parametrize('num_steps, num_envs, expected', [
     (20, 30, 2), (20, 15, 5), (20, 8, 10), (20, 4, 20), (20, 80, 1),
     (20, 500, 1), (7, 12, 1), (7, 11, 7), (1, 1, 1)])
-def test_part_steps(num_steps, num_envs, expected):
+def test_parts_have_steps_that_divide_the_trajectory(
+    num_steps, num_envs, expected):
   assert host_loop.part_steps(num_steps, num_envs) == expected

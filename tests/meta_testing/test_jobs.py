@@ -26,7 +26,7 @@ def etas(tmp_path_factory):
   return root
 
 
-def test_atari_has_table_4():
+def test_jobs_on_atari_have_the_settings_of_table_4():
   job = jobs.make_job('atari/breakout', 'a2c')
   assert (job.num_envs, job.preset) == (30, 'dm_noop')
   assert job.settings == settings_lib.AgentSettings()
@@ -36,7 +36,7 @@ def test_atari_has_table_4():
               0.0005, 0.5, 0.995, 20, 'adam', True, 1.)
 
 
-def test_others_differ_where_data_says_so():
+def test_jobs_on_gymnax_have_their_own_defaults_and_overrides():
   job = jobs.make_job(CARTPOLE, 'a2c', overrides=['entropy_cost=0.5',
                                                   'use_baseline=false'])
   assert job.preset is None and job.eta is None and job.rule_config is None
@@ -45,7 +45,7 @@ def test_others_differ_where_data_says_so():
       entropy_cost=0.5, use_baseline=False)
 
 
-def test_eta_decides_the_predictions(etas):
+def test_eta_sets_the_number_of_predictions(etas):
   job = jobs.make_job(CARTPOLE, 'lpg', eta=str(etas / 'lpg.npz'))
   assert job.rule_config.num_predictions == 5
   assert len(job.eta_sha256) == 64
@@ -86,7 +86,7 @@ def test_eta_decides_the_predictions(etas):
     ({'overrides': ['num_predictions=3']}, "'num_predictions=3' is no setting"),
     ({'overrides': ['rate=3']}, "'rate=3' is no setting; allowed: NAME=VALUE"),
 ])
-def test_refusals(etas, arguments, message):
+def test_invalid_jobs_are_refused(etas, arguments, message):
   arguments = {'environment': CARTPOLE, 'rule': 'a2c', **arguments}
   if 'eta' in arguments:
     arguments['eta'] = str(etas / arguments['eta'])
@@ -95,7 +95,7 @@ def test_refusals(etas, arguments, message):
   assert message in str(info.value) and '\n' not in str(info.value)
 
 
-def test_directories_tell_jobs_apart():
+def test_default_directories_name_environment_rule_and_seed():
   first = jobs.make_job(CARTPOLE, 'a2c', seeds=(3, 4))
   assert jobs.default_directory(first) == (
       'runs/meta_test/gymnax_CartPole-v1_a2c_seed3')

@@ -114,12 +114,12 @@ def test_update_by_hand(use_baseline):
                              np.mean(np.square(targets.pi_hat)), rtol=1e-5)
 
 
-def test_the_rule_sees_the_trajectory():
+def test_the_rule_gets_the_inputs_of_the_trajectory():
   """Scaled and clipped rewards, d, gamma, pi(a|s) and y of T + 1 states."""
-  seen = []
+  recorded = []
 
   def network(eta, inputs):
-    jax.debug.callback(lambda x: seen.append(x), inputs)
+    jax.debug.callback(lambda x: recorded.append(x), inputs)
     return fixed_rule(eta, inputs)
 
   learner = make_learner(network=network, reward_scale=2.,
@@ -128,7 +128,7 @@ def test_the_rule_sees_the_trajectory():
   learner.learn(targets, HYPER._replace(gamma=np.float32(0.9)), state,
                 experience)
   jax.effects_barrier()
-  (inputs,) = seen
+  (inputs,) = recorded
   trajectory = experience.trajectory
   np.testing.assert_allclose(inputs.reward,
                              np.clip(2. * trajectory.reward, -0.5, 0.5))

@@ -58,11 +58,11 @@ def test_an_item_is_tuned_and_trained_once(config, tmp_path, monkeypatch):
   lines = mini.lines_of(rows)
   assert lines[2].startswith('| `Catch-bsuite` | 6,000 | - | ')
   assert '(0.02*)' in lines[2] and lines[-1].startswith('* the largest')
-  monkeypatch.setattr(mini, '_tune', None)  # Neither is done again.
+  monkeypatch.setattr(mini, '_tune', None)  # Neither runs again.
   mini.run_item(item)
 
 
-def test_a_directory_is_of_one_table(config, tmp_path):
+def test_a_directory_holds_one_table(config, tmp_path):
   root = str(tmp_path / 'root')
   mini.check(config, root)
   mini.check(mini.MiniConfig(config.eta_file, scale=0.06), root)  # All eight.
@@ -76,7 +76,7 @@ def test_a_directory_is_of_one_table(config, tmp_path):
     mini.check(mini.MiniConfig(config.eta_file, environments=('x',)), root)
 
 
-def test_what_it_is_made_of():
+def test_the_benchmark_has_eight_environments_and_three_rules():
   assert len(mini.ENV_STEPS) == 8
   assert {e.split('/')[1] for e in mini.ENV_STEPS} == {
       'Catch-bsuite', 'CartPole-v1', 'DeepSea-bsuite', 'UmbrellaChain-bsuite',

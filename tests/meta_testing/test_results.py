@@ -46,7 +46,7 @@ def test_round_trip(tmp_path):
   assert header['versions']['jax'] and header['settings']['gamma'] == 0.995
 
 
-def test_going_on_drops_what_no_checkpoint_has(tmp_path):
+def test_a_resume_drops_rows_after_the_checkpoint(tmp_path):
   job = make_job()
   rows = [row(s, n, 1.) for n in (10, 20, 30) for s in (0, 1)]
   write(tmp_path, job, rows)
@@ -55,7 +55,7 @@ def test_going_on_drops_what_no_checkpoint_has(tmp_path):
       (0, 10), (1, 10), (0, 20), (0, 40)]
 
 
-def test_a_torn_line_is_left_out(tmp_path):
+def test_an_incomplete_line_is_left_out(tmp_path):
   path = write(tmp_path, make_job(), [row(0, 10, 1.), row(0, 20, 1.)])
   file = tmp_path / results.FILE
   file.write_text(file.read_text()[:-9])
@@ -84,7 +84,7 @@ def test_final_return_by_hand():
   assert summary.final_return([row(0, 100, None, 0)]) is None
 
 
-def test_scores(tmp_path):
+def test_scores_have_an_interval_over_seeds(tmp_path):
   score = summary.score([1., 2., 6.])
   assert score.mean == 3.
   np.testing.assert_allclose(score.standard_error, np.sqrt(7. / 3.))
@@ -97,7 +97,7 @@ def test_scores(tmp_path):
       'diverged: seeds [1]']
 
 
-def test_curves_share_a_grid(tmp_path):
+def test_curves_are_interpolated_on_a_common_grid(tmp_path):
   path = write(tmp_path, make_job(), [
       row(0, 0, 0.), row(0, 50, None, 0), row(0, 100, 100.),
       row(1, 20, 10.), row(1, 80, 10.)])
@@ -107,7 +107,7 @@ def test_curves_share_a_grid(tmp_path):
   np.testing.assert_allclose(returns[:, 1], 10.)
 
 
-def test_a_figure(tmp_path):
+def test_a_figure_of_several_results_is_drawn(tmp_path):
   rows = [row(s, n, float(n + s)) for n in (10, 100) for s in (0, 1)]
   found = [results.read(write(tmp_path / str(i), job, rows)) for i, job in
            enumerate([make_job(), make_job(rule='random'),
@@ -153,7 +153,7 @@ def test_selection_by_hand(tmp_path):
         'gymnax/CartPole-v1': {0.1: None, 0.2: None}}))
 
 
-def test_selection_has_table_4_and_b2():
+def test_selection_tries_the_pairs_of_appendix_b2():
   trials = selection.trials('x', selection.ENVIRONMENTS,
                             selection.LEARNING_RATES, selection.KL_COSTS,
                             rule='random')

@@ -46,7 +46,7 @@ def leaves(directory):
 
 
 @both
-def test_a_whole_job(whole, environment):
+def test_a_job_trains_all_its_agents(whole, environment):
   result = results.read(whole[environment])
   agents = summary.by_seed(result)
   assert set(agents) == {0, 1}
@@ -63,7 +63,7 @@ def test_a_whole_job(whole, environment):
 
 
 @both
-def test_it_is_done_only_once(whole, environment):
+def test_a_finished_job_is_not_run_again(whole, environment):
   before = results.read(whole[environment]).rows
   assert session.run(make_job(environment), whole[environment])
   assert results.read(whole[environment]).rows == before
@@ -77,8 +77,8 @@ def test_the_same_seed_gives_the_same_curve(whole, environment, tmp_path):
       results.read(whole[environment]).rows)
 
 
-def kill_within(environment, directory, seed, env_steps):
-  """Runs a job in a process; kills it once it has come that far."""
+def run_and_kill(environment, directory, seed, env_steps):
+  """Runs a job in a process; kills it at the given steps."""
   with subprocess.Popen(
       [sys.executable, '-m', 'tests.meta_testing.session_testing', environment,
        directory], cwd=ROOT, stdout=subprocess.PIPE, text=True,
@@ -90,31 +90,32 @@ def kill_within(environment, directory, seed, env_steps):
   assert process.returncode == -signal.SIGKILL
 
 
-def test_a_killed_job_goes_on_jitted(whole, tmp_path):
+def test_a_killed_job_in_jax_is_resumed(whole, tmp_path):
   """Resuming gives the same numbers as a job without interruption."""
   path = str(tmp_path)
-  kill_within(JITTED, path, 'None', 400)
+  run_and_kill(JITTED, path, 'None', 400)
   rows = results.read(path).rows
   assert 400 <= rows[-1]['env_steps'] < 1000
-  seen = []
-  assert session.run(make_job(JITTED), path, watch=seen.append)
-  assert seen[0].env_steps >= 380  # It did not begin anew.
+  statuses = []
+  assert session.run(make_job(JITTED), path, watch=statuses.append)
+  assert statuses[0].env_steps >= 380  # It did not begin anew.
   assert without_clock(results.read(path).rows) == without_clock(
       results.read(whole[JITTED]).rows)
   for x, y in zip(leaves(path), leaves(whole[JITTED])):
     np.testing.assert_array_equal(x, y)
 
 
-def test_a_killed_job_goes_on_on_the_host(whole, tmp_path):
+def test_a_killed_job_on_the_host_is_resumed(whole, tmp_path):
   """A finished agent is kept; the other resumes from its last row."""
   path = str(tmp_path)
-  kill_within(HOST, path, '1', 300)
+  run_and_kill(HOST, path, '1', 300)
   saved = agent_checkpoint.load(path)
   assert saved.header['index'] == 1 and saved.header['env_steps'] >= 200
   rows = results.read(path).rows
-  seen = []
-  assert session.run(make_job(HOST), path, watch=seen.append)
-  assert (seen[0].seed, seen[0].env_steps) == (1, saved.header['env_steps'])
+  statuses = []
+  assert session.run(make_job(HOST), path, watch=statuses.append)
+  assert (statuses[0].seed, statuses[0].env_steps) == (
+      1, saved.header['env_steps'])
   agents = summary.by_seed(results.read(path))
   assert agents[0] == [row for row in rows if row['seed'] == 0]
   steps = [row['env_steps'] for row in agents[1]]
@@ -145,7 +146,7 @@ def test_a_stop_loses_nothing(environment, tmp_path):
   assert session.run(make_job(environment), path)
 
 
-def test_refusals(whole, tmp_path):
+def test_jobs_that_cannot_run_are_refused(whole, tmp_path):
   with pytest.raises(results.ResultError, match='belongs to another job'):
     session.run(make_job(JITTED, num_envs=3), whole[JITTED])
   with session._lock(str(tmp_path)), pytest.raises(

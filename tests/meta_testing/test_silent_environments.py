@@ -1,4 +1,4 @@
-"""Environments that do not answer: one line says so, and Ctrl-C ends."""
+"""Environments that do not answer are reported, and Ctrl-C ends the job."""
 
 import os
 import signal
@@ -125,8 +125,8 @@ def test_a_call_that_has_not_returned_is_named_more_than_once(monkeypatch):
   assert lines[0].startswith('mine has not answered for 0 s (step); Ctrl-C')
 
 
-def test_only_the_main_thread_is_left(monkeypatch):
-  """The loop on the host ends by itself, since its main thread is free."""
+def test_a_stop_ends_the_process_if_the_main_thread_is_blocked(monkeypatch):
+  """If another thread is blocked, the host's loop can end by itself."""
   monkeypatch.setattr(answers, 'GRACE_S', 0.1)
   monkeypatch.setattr(answers, '_POLL_S', 0.02)
   stop, done, left = threading.Event(), threading.Event(), []
@@ -146,7 +146,7 @@ def test_only_the_main_thread_is_left(monkeypatch):
     thread.join()
 
 
-def test_threads_of_the_pool():
+def test_a_pool_closes_with_a_blocked_thread():
   pool, blocked = daemon_pool.DaemonPool(2), threading.Event()
   failing = pool.submit(int, 'x')
   with pytest.raises(ValueError):
@@ -159,7 +159,7 @@ def test_threads_of_the_pool():
   assert waiting.result() and pool.join(10.)
 
 
-def test_an_episode_that_does_not_end_is_spoken_of():
+def test_progress_notes_that_no_episode_has_ended():
   views = []
   job = session_testing.make_job(session_testing.HOST)
   watch = progress.make_watch(

@@ -25,14 +25,14 @@ class Session:
 
   def __init__(self, fail=(), in_use=(), stop_in=None, **row):
     self.fail, self.in_use, self.row = fail, in_use, row
-    self.stop_in, self.seen, self.threads = stop_in, [], []
+    self.stop_in, self.started, self.threads = stop_in, [], []
 
   def __call__(self, job, directory, stop, watch, num_threads):
     (seed,) = job.seeds
     self.threads.append(num_threads)
     if seed in self.in_use:
       raise session.JobInUseError(f'{directory} is in use by another launch')
-    self.seen.append(seed)
+    self.started.append(seed)
     os.makedirs(directory, exist_ok=True)
     watch(run_record.Status(seed, 50, 10., 5., 1.5))
     if seed in self.fail:
@@ -55,38 +55,38 @@ def test_all_jobs_are_done_once(tmp_path):
   tasks, run = make_tasks(str(tmp_path)), Session()
   assert not any(map(worker.is_done, tasks))
   assert work(tasks, run) == 0
-  assert run.seen == [0, 1, 2] and run.threads == [2, 2, 2]
+  assert run.started == [0, 1, 2] and run.threads == [2, 2, 2]
   assert all(map(worker.is_done, tasks))
   status = worker.read_status(tasks[0])
   assert status['state'] == 'done' and status['env_steps'] == 50
   again = Session()
-  assert work(tasks, again) == 0 and again.seen == []
+  assert work(tasks, again) == 0 and again.started == []
 
 
-def test_a_job_that_fails_holds_up_no_other(tmp_path):
+def test_a_failing_job_does_not_stop_the_others(tmp_path):
   tasks = make_tasks(str(tmp_path))
   assert work(tasks, Session(fail=[1])) == 1
   assert list(map(worker.is_done, tasks)) == [True, False, True]
   assert worker.read_error(tasks[1]) == 'OSError: the emulator is gone'
   assert worker.read_error(tasks[0]) is None
   run = Session()
-  assert work(tasks, run) == 0 and run.seen == [1]
+  assert work(tasks, run) == 0 and run.started == [1]
   assert worker.read_error(tasks[1]) is None
 
 
-def test_what_another_works_on_is_left_to_it(tmp_path):
+def test_jobs_in_use_by_another_worker_are_skipped(tmp_path):
   tasks, run = make_tasks(str(tmp_path)), Session(in_use=[0])
   assert work(tasks, run) == 0
-  assert run.seen == [1, 2] and worker.read_error(tasks[0]) is None
+  assert run.started == [1, 2] and worker.read_error(tasks[0]) is None
 
 
 def test_a_stop_ends_the_work(tmp_path):
   tasks, run = make_tasks(str(tmp_path)), Session(stop_in=1)
-  assert work(tasks, run) == 0 and run.seen == [0, 1]
+  assert work(tasks, run) == 0 and run.started == [0, 1]
   assert worker.read_status(tasks[1])['state'] == 'stopped'
 
 
-def test_what_counts_as_done(tmp_path):
+def test_a_job_is_done_at_its_last_step_or_if_it_diverged(tmp_path):
   root = str(tmp_path)
   (task,) = make_tasks(root, 1)
   Session(env_steps=STEPS - 1)(*task, threading.Event(), lambda s: None, 1)
