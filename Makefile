@@ -57,9 +57,12 @@ test-current: venv-current
 	  tests/benchmarks/test_accelerator.py \
 	  -m 'not long and not pinned' $(PYTEST)
 
-# Slurm, kills at random, and whatever else takes a minute by itself.
-test-long: venv
-	$(PYTHON) -m pytest tests -m long $(PYTEST)
+# Slurm, kills at random, installing the package, and whatever else takes long by
+# itself. These tests wait for processes much of their time.
+test-long: venv venv-current
+	$(PYTHON) -m pytest tests -m long $(PYTEST) --numprocesses=3
+	$(CURRENT_PYTHON) -m pytest tests/test_notebooks.py \
+	  tests/test_public_interface.py -m long $(PYTEST)
 
 lint: venv venv-current
 	$(PYTHON) -m ruff check .

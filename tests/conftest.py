@@ -26,6 +26,10 @@ def pytest_collection_modifyitems(items):
   items.sort(key=order)
 
 
+def pytest_collection_finish():
+  session_lib.collect_seldom()
+
+
 def pytest_sessionstart(session):
   session_lib.end_orderly()
   session_lib.stop_ignoring()

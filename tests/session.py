@@ -8,6 +8,7 @@ interface may be left that was not there at the beginning.
 import collections
 import contextlib
 import ctypes
+import gc
 import os
 import pathlib
 import shutil
@@ -43,6 +44,16 @@ def begin() -> str:
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.05')
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
   return made
+
+
+def collect_seldom() -> None:
+  """Lets Python look for unreachable cycles of objects less often.
+
+  A session holds millions of objects, most of JAX's tracing. To look through
+  them all, again and again, took a seventh of its time.
+  """
+  gc.freeze()
+  gc.set_threshold(50_000, 20, 50)
 
 
 def end_orderly() -> None:

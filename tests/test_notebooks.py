@@ -59,6 +59,7 @@ def test_text_is_short(path):
         assert len(sentence.split()) <= 35, sentence
 
 
+@pytest.mark.long
 @each
 def test_notebooks_run(path, tmp_path, monkeypatch):
   monkeypatch.setenv('PYTHONPATH', str(_ROOT))

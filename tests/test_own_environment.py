@@ -97,18 +97,25 @@ def test_the_page_names_the_directory_of_the_run():
   assert 'runs/maze/eta.npz' in AFTERWARDS
 
 
-def test_the_page_by_command(here):
-  """Embedded and in processes: the same rule, bit for bit."""
-  eta = []
-  for launch_type in ('embedded', 'local_mp'):
-    done = _launch(launch_type, here)
-    assert done.returncode == 0, done.stderr
-    saved = eta_file.load(str(here / f'run_{launch_type}' / 'eta.npz'))
-    assert saved.info['meta_step'] == 2
-    eta.append(saved.eta)
-  np.testing.assert_array_equal(*eta)
-  with open(here / 'run_local_mp' / 'config.json', encoding='utf-8') as f:
+def _eta_by_command(launch_type, directory):
+  done = _launch(launch_type, directory)
+  assert done.returncode == 0, done.stderr
+  saved = eta_file.load(str(directory / f'run_{launch_type}' / 'eta.npz'))
+  assert saved.info['meta_step'] == 2
+  return saved.eta
+
+
+def test_the_pages_command(here):
+  _eta_by_command('embedded', here)
+  with open(here / 'run_embedded' / 'config.json', encoding='utf-8') as f:
     assert NAME in json.dumps(json.load(f))
+
+
+@pytest.mark.long
+def test_the_pages_command_in_processes(here):
+  """The same rule as in one process, bit for bit."""
+  np.testing.assert_array_equal(_eta_by_command('embedded', here),
+                                _eta_by_command('local_mp', here))
 
 
 def test_the_page_in_python(here):

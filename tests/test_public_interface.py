@@ -90,6 +90,7 @@ def test_the_readmes_example_runs(tmp_path):
   assert all(float(x) > 0.9 for x in returns)
 
 
+@pytest.mark.long
 def test_the_guides_examples_run(tmp_path):
   first, second, third, fourth, fifth = _examples('docs/python.md')
   printed = _python(first + '\nprint(rule.info)', tmp_path)

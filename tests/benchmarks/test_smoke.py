@@ -63,6 +63,7 @@ def test_environments(output, capsys):
   assert read(output)['environments'][KIND]['ns_per_step'] > 0
 
 
+@pytest.mark.long
 def test_meta_gradient(output):
   printed = run('meta_gradient', KIND, '--repeats=1', '--naive', *SIZES,
                 f'--output={output}')
@@ -71,6 +72,7 @@ def test_meta_gradient(output):
   assert row['steps_per_s'] > 0 and row['outer_us'] > 0
 
 
+@pytest.mark.long
 def test_program(output):
   program.main(['mixture', '--meta_steps=2', f'--output={output}', '--flags='
                 f'--launch_type=embedded --set=environments={KIND} '
@@ -81,6 +83,7 @@ def test_program(output):
   assert row['peak_rss_mib'] > 50
 
 
+@pytest.mark.long
 def test_transport(output):
   run('transport', '--repeats=1', '--step_s=1', f'--output={output}')
   assert read(output)['share'] > 0.

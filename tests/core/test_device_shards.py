@@ -89,7 +89,7 @@ print('equal')
     jax.__version_info__ >= (0, 5), reason='with JAX 0.12 the last bit of a few'
     ' numbers differs; only the pinned JAX promises equal bits')
 @pytest.mark.parametrize('limit', [
-    '0', pytest.param('0.001', marks=pytest.mark.pinned)])
+    '0', pytest.param('0.001', marks=pytest.mark.long)])
 def test_eight_devices_give_the_results_of_one(limit):
   environment = {
       **os.environ, 'JAX_PLATFORMS': 'cpu',

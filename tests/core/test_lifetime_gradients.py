@@ -16,7 +16,7 @@ from tests.core.lifetime_testing import map_slots
 
 
 @pytest.fixture(scope='module', params=['chain_short', pytest.param(
-    'chain_state_distraction', marks=pytest.mark.pinned)])
+    'chain_state_distraction', marks=pytest.mark.long)])
 def kind(request):
   return Kind(request.param)
 
@@ -38,8 +38,8 @@ def compute_separate_gradients(kind, state, meta_step):
                    for i in range(L)])
 
 
-@pytest.mark.parametrize('chunk', [
-    1, pytest.param(3, marks=pytest.mark.pinned)])
+@pytest.mark.pinned
+@pytest.mark.parametrize('chunk', [1, 3])
 def test_each_lifetimes_gradient_is_clipped_on_its_own(
     kind, monkeypatch, chunk):
   states, _ = kind.run(1, first_slot=1, kind_lifetimes=2 * L)

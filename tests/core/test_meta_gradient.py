@@ -76,8 +76,8 @@ CONV = config_lib.AgentConfig((3,), (6,), 'adam', (0.005,), (0.5,))
 @pytest.mark.parametrize('environment, agent', [
     ('chain_short', None),
     pytest.param('tabular_dense', None, marks=pytest.mark.pinned),
-    pytest.param('random_small', DENSE, marks=pytest.mark.pinned),
-    ('random_dense', CONV),
+    pytest.param('random_small', DENSE, marks=pytest.mark.long),
+    pytest.param('random_dense', CONV, marks=pytest.mark.pinned),
 ])
 def test_equals_finite_differences(environment, agent):
   """With frozen random numbers; per group of parameters and all together."""
@@ -139,9 +139,8 @@ def scaled(progress, lifetime_index, factor):
       theta=jax.tree_util.tree_map(scale, progress.theta))
 
 
-@pytest.mark.parametrize('bad', [
-    'nan', *(pytest.param(bad, marks=pytest.mark.pinned)
-             for bad in ('inf', 'collapsed'))])
+@pytest.mark.pinned
+@pytest.mark.parametrize('bad', ['nan', 'inf', 'collapsed'])
 def test_a_broken_lifetime_does_not_change_the_others(bad):
   """Its own gradient is zero; the other's is the same as without it."""
   config = make_config('chain_short', num_updates=2, min_policy_entropy=1e-3)

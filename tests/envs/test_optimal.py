@@ -216,6 +216,7 @@ def table(model, environment, policies):
   return result
 
 
+@pytest.mark.pinned
 @pytest.mark.parametrize('name, by_action, num', [
     ('tabular_dense', False, 4096), ('tabular_longer_horizon', True, 2048)])
 def test_simulated_returns_of_a_stochastic_policy(name, by_action, num):
@@ -237,6 +238,7 @@ def test_simulated_returns_of_a_stochastic_policy(name, by_action, num):
   check_mean(returns, model.start_value(values)[0])
 
 
+@pytest.mark.pinned
 @pytest.mark.parametrize('name, by_action, num', [
     ('tabular_dense', True, 1024), ('tabular_sparse', False, 1024)])
 def test_simulated_returns_of_the_optimal_policy(name, by_action, num):

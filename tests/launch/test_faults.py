@@ -98,6 +98,7 @@ def test_ctrl_c_reaches_every_process_and_ends_with_a_checkpoint(start):
     probe.bind(('localhost', port))
 
 
+@pytest.mark.long
 def test_a_dead_node_that_is_not_started_again_ends_the_program(start):
   label = 'lifetime_worker/0'
   run = start('--max_restarts=0', '--set=run.num_workers=1')
@@ -113,6 +114,7 @@ def test_a_dead_node_that_is_not_started_again_ends_the_program(start):
   assert_gone(nodes.values())
 
 
+@pytest.mark.long
 def test_a_run_whose_node_is_terminated_is_not_complete(start):
   """The run ends with a checkpoint and can be resumed."""
   run = start('--set=run.num_workers=1')

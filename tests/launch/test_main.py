@@ -61,6 +61,7 @@ def test_refusals_are_one_line(arguments, parts):
     assert part in err
 
 
+@pytest.mark.pinned
 @pytest.mark.parametrize('name', main.SUBCOMMANDS)
 def test_help_of_each_command(name):
   """It shows how `lpg` starts the command, and imports no JAX."""

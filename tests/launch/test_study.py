@@ -125,6 +125,7 @@ def test_a_run_that_fails_ends_the_study(run, capsys):
     run('--study=predictions', '--variants=x')
 
 
+@pytest.mark.long
 def test_a_short_figure_7_is_trained_and_drawn(tmp_path, capsys):
   """Two meta-steps of each variant by all nodes, compared, and the figure."""
   ablations = studies.load('ablations')

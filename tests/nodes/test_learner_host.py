@@ -166,6 +166,7 @@ def _start(root, devices):
               + f' --xla_force_host_platform_device_count={devices}')})
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     jax.__version_info__ >= (0, 5), reason='only the pinned JAX promises equal '
     'bits')

@@ -180,6 +180,7 @@ print('equal')
 """
 
 
+@pytest.mark.long
 def test_a_stored_program_gives_the_same_numbers_on_two_devices(directory):
   script = _ON_DEVICES.replace('__DIRECTORY__', repr(str(directory)))
   environment = {

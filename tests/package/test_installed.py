@@ -108,6 +108,7 @@ def test_the_wheel_holds_one_package_with_all_its_files(wheel):
 
 
 @pytest.mark.package
+@pytest.mark.long
 def test_the_command_outside_the_repository(user):
   assert _lpg(user, '--version').stdout == (
       f'lpg-distributed {lpg_distributed.__version__}\n')
@@ -121,6 +122,7 @@ def test_the_command_outside_the_repository(user):
 
 
 @pytest.mark.package
+@pytest.mark.long
 def test_errors_are_one_line(user):
   for arguments, part in (
       (('meta-train',), 'needs Launchpad'),
@@ -134,6 +136,7 @@ def test_errors_are_one_line(user):
 
 
 @pytest.mark.package
+@pytest.mark.long
 def test_twenty_lines_of_python(user):
   """They meta-train in one process, beside packages of the same names."""
   lines = [line for line in _SMALL.splitlines() if line]
@@ -144,6 +147,7 @@ def test_twenty_lines_of_python(user):
 
 
 @pytest.mark.package
+@pytest.mark.long
 def test_meta_training_in_one_process(user):
   _lpg(user, 'meta-train', '--launch_type=embedded', '--meta_steps=2',
        '--set=environments=chain_short', '--set=meta.num_lifetimes=2',
