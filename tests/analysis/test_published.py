@@ -150,7 +150,8 @@ def test_every_file_of_weights_belongs_to_a_rule():
 
 
 @pytest.mark.parametrize('name', [
-    name if name == 'all_kinds_pi' else pytest.param(name, marks=pytest.mark.long)
+    name if name == 'all_kinds_pi'
+    else pytest.param(name, marks=pytest.mark.long)
     for name in published.names()])
 def test_published_rules_do_what_their_cards_say(name):
   assert os.path.getsize(published.weights_path(name)) <= published.LARGEST
