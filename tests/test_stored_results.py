@@ -103,7 +103,7 @@ def _printed(path):
   """All lines that commands print of a file of results."""
   about, data = _load(path)
   lines = list(_module(path).lines(about, data))
-  if 'GAE that is nearest' in '\n'.join(lines):
+  if 'Best fit of GAE' in '\n'.join(lines):
     fit = sensitivity._fits(about, data)
     strength = lambda name, i: sensitivity._strength(data, 'pi_hat', name)[i]
     for i, name in ((-1, 'trained'), (0, 'untrained')):

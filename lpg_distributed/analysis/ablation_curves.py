@@ -1,8 +1,8 @@
-"""Ablations of the predictions over the course of meta-training.
+"""Draws ablations of the predictions over the course of meta-training.
 
-They show when a rule begins to need its predictions. Snapshots of eta are
-evaluated on held-out lifetimes in three variants: unchanged, with alpha_y = 0,
-and with phi held at its mean. `follow` computes the results.
+They show from which meta-step on a rule needs its predictions. Snapshots of eta
+are evaluated on held-out lifetimes in three variants: unchanged, with alpha_y =
+0, and with phi held at its mean. `follow` computes the results.
 """
 
 import os
@@ -25,7 +25,7 @@ def compute(run_dir: str):
   rows = follow.read(run_dir)
   if not rows:
     raise stored.ResultsError(
-        f'{run_dir} was not followed; `lpg follow` does so')
+        f'{run_dir} has no results of ablations; `lpg follow` computes them')
   about = {'run': os.path.basename(os.path.normpath(run_dir)),
            'seed': config.run.seed, 'initial_rule': config.run.initial_rule,
            'num_lifetimes': sorted({row['num_lifetimes'] for row in rows})}
@@ -69,6 +69,6 @@ def lines(about, data):
                                 for values in zip(*means))])
   num = ' or '.join(map(str, about['num_lifetimes']))
   return [f'{about["run"]}: {" / ".join(labels)}, mean final return of {num} '
-          'held-out lifetimes after so many meta-steps', '',
+          'held-out lifetimes, by meta-step', '',
           *markdown.table(['environment', *map(str, data['meta_steps'])],
                           rows)]

@@ -59,7 +59,7 @@ def by_num_actions(about: Mapping[str, Any], data: Mapping[str, Any],
       training.ComparisonSettings)}
   settings = training.ComparisonSettings(**{
       name: value for name, value in about['settings'].items()
-      if name in known_settings})  # Older files have others too.
+      if name in known_settings})  # Older files have more settings.
   result = {}
   for name, found in data.items():
     if not isinstance(suite.load(name), grid_world.GridWorld):
@@ -72,8 +72,8 @@ def by_num_actions(about: Mapping[str, Any], data: Mapping[str, Any],
                         for label, final in finals.items()}
                     for n in NUM_ACTIONS if np.any(sets == n)}
   if not result:
-    raise stored.ResultsError('there are no results of grids; they alone have '
-                              'two sets of actions')
+    raise stored.ResultsError('there are no results of grid worlds; only they '
+                              'have two sets of actions')
   return result
 
 

@@ -1,11 +1,13 @@
 """Compares rules with A2C on each of the fifteen training environments.
 
 It reads several files of results of Figure 3. The first table has a row for
-each environment, also for those without a comparison, and a column for each
-rule of each file. A rule is above (+) or below (-) A2C, which is tuned for that
-environment, if their 95 % intervals do not overlap; else `=`. Final returns and
-means over learning curves are compared. The head of a column names the trials
-of the search that tuned both; without, A2C was tuned in part, see `figure3`.
+each environment and a column for each rule of each file. It compares final
+returns and means over learning curves. A rule is above (+) or below (-) A2C if
+their 95 % intervals do not overlap; else the sign is `=`.
+
+A2C is tuned for each environment. The head of a column names the number of
+trials of the search that tuned both rule and A2C. Files of an older search have
+no such number; in them only some hyperparameters of A2C were tuned.
 
 Some layouts give higher returns to all agents, and all agents get the same
 layouts. So a second table has the differences lifetime by lifetime.
@@ -39,8 +41,10 @@ class RuleComparison(NamedTuple):
 
 
 def _head(label: str, about: Mapping[str, Any]) -> str:
-  """Names the rule, how its lifetimes differ from those of training, and the
-  trials of the search, which files of an older search lack.
+  """Formats the head of a column: rule, settings and trials of the search.
+
+  Settings are those in which lifetimes differ from the training's. Files of an
+  older search have no trials.
   """
   rule, settings = about['rules'][label], about['settings']
   name = rule.get('published')
@@ -55,7 +59,7 @@ def _head(label: str, about: Mapping[str, Any]) -> str:
 
 
 def _rule(column: RuleComparison) -> str:
-  """Returns the rule's name alone, as `_head` begins with it."""
+  """Returns the rule's name, the first part of the column's head."""
   return column.head.partition(',')[0].strip('`')
 
 

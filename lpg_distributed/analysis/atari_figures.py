@@ -1,4 +1,4 @@
-"""Draws results on Atari in the forms of Figures 9 and 10."""
+"""Draws results on Atari, as in Figures 9 and 10."""
 
 import os
 from typing import Mapping, NamedTuple, Sequence
@@ -11,7 +11,7 @@ from lpg_distributed.figures import intervals
 from lpg_distributed.figures import style
 
 _POINTS = 200
-_MOST_COLUMNS = 6
+_MAX_COLUMNS = 6
 
 
 class GameCurve(NamedTuple):
@@ -39,7 +39,7 @@ def draw_curves(groups: Mapping[str, Sequence[atari_summary.Run]],
                 path: str) -> None:
   """Draws Figure 10: a panel per game, a line per group of runs."""
   games = sorted({run.game for runs in groups.values() for run in runs})
-  columns = min(_MOST_COLUMNS, max(1, int(np.ceil(np.sqrt(len(games))))))
+  columns = min(_MAX_COLUMNS, max(1, int(np.ceil(np.sqrt(len(games))))))
   figure, panels = style.panels(len(games), columns)
   looks = style.methods(list(groups))
   for game, axes in zip(games, panels):
@@ -79,7 +79,12 @@ def draw_curves(groups: Mapping[str, Sequence[atari_summary.Run]],
 
 def draw_environments(groups: Mapping[str, Sequence[atari_summary.Run]],
                       path: str) -> None:
-  """Draws Figure 9: games above human over the number of environments."""
+  """Draws Figure 9: games above the human score, by training environments.
+
+  Args:
+    groups: runs by the number of training environments of their rule.
+    path: path of the figure.
+  """
   points = sorted((int(name), atari_summary.summarise(runs).above_human)
                   for name, runs in groups.items())
   numbers = [number for number, _ in points]

@@ -14,7 +14,7 @@ from lpg_distributed.figures import markdown
 from lpg_distributed.meta_testing import results
 from lpg_distributed.meta_testing import summary
 
-# Number of episodes that a point of a curve is the mean of.
+# Number of episodes over which a point of a curve is a mean.
 _WINDOW = 100
 _BOOTSTRAPS = 2000
 _CONFIDENCE = 0.95
@@ -90,8 +90,8 @@ def read(directory: str) -> dict[str, list[Run]]:
           score, done))
   groups = {name: runs for name, runs in groups.items() if runs}
   if not groups:
-    raise AnalysisError(f'no Atari training below {directory} has come to the '
-                        'end of an episode yet')
+    raise AnalysisError(f'no Atari training below {directory} has finished an '
+                        'episode yet')
   return groups
 
 
@@ -116,11 +116,11 @@ def latest_returns(means: Sequence[float],
 
 
 def settled(counts: Sequence[int]) -> int:
-  """Returns the first row by which `_WINDOW` episodes have ended.
+  """Returns the index of the first row by which `_WINDOW` episodes have ended.
 
-  The episodes that end first are the shortest. Means over fewer of them begin
-  too low, and would rise as if the agent learned. If there are fewer in all, it
-  is the last row.
+  If fewer episodes ended in all rows, returns the index of the last row. The
+  episodes that end first are the shortest. So means over the first few are too
+  low, and would rise as if the agent learned.
 
   Args:
     counts: [n], number of each row's episodes.
@@ -218,8 +218,7 @@ def lines_of(groups: Mapping[str, Sequence[Run]]) -> list[str]:
   """Formats the table and the aggregates."""
   lines = table(groups)
   lines += ['', 'Mean return over the last tenth of the steps ± half of the '
-            '95 % interval over seeds (share of the way from random to human); '
-            '* not at its end yet.', '']
+            '95 % interval over seeds (human-normalised); * not finished.', '']
   for name, runs in groups.items():
     found = summarise(runs)
     frames = sorted({run.frames[-1] for run in runs})
@@ -245,7 +244,7 @@ def collect(arguments: Sequence[str]) -> tuple[dict[str, list[Run]], bool]:
       if label:
         name = label if len(found) == 1 else f'{label} ({name})'
       if name in groups:
-        raise AnalysisError(f'{name} is there twice; give each --results a '
+        raise AnalysisError(f'{name} occurs twice; give each --results a '
                             'label of its own, as --results=LABEL=DIRECTORY')
       groups[name] = runs
   numbers = all(label.isdecimal() for label in labels)

@@ -1,4 +1,7 @@
-"""Reduces lifetimes to final returns and to curves over equal parts."""
+"""Reduces lifetimes to final returns and to learning curves of P points.
+
+Each point of a curve is a mean over one of P equal parts of the updates.
+"""
 
 from typing import Any, Sequence
 
@@ -8,7 +11,10 @@ from lpg_distributed.core import train_agents
 
 
 def bins(num_updates: int, points: int) -> np.ndarray:
-  """Returns the bounds, [P+1], that divide N updates into P parts."""
+  """Returns the bounds, [P+1], that divide N updates into P parts.
+
+  P is `points`, but at most N.
+  """
   return np.linspace(0, num_updates, min(points, num_updates) + 1).astype(int)
 
 

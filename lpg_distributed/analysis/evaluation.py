@@ -39,9 +39,16 @@ class Variant(NamedTuple):
 
 def with_ablations(config: config_lib.RuleConfig, eta: np.ndarray, full: str,
                    no_y: str, held_phi: str) -> dict[str, Variant]:
-  """Returns a rule and the ablations of its predictions, by the given names.
+  """Returns a rule and the ablations of its predictions, by name.
 
   Only those that the rule permits: phi can be held in `lpg_network`.
+
+  Args:
+    config: sizes of the rule.
+    eta: [P].
+    full: name of the unchanged rule.
+    no_y: name of the variant whose agents never learn y (alpha_y = 0).
+    held_phi: name of the variant with phi held at its mean.
   """
   variants = {full: Variant(eta)}
   if rule_vector.has_lpg_network(config):
@@ -52,7 +59,10 @@ def with_ablations(config: config_lib.RuleConfig, eta: np.ndarray, full: str,
 
 
 def held_out_key(seed: int, stream: int) -> chex.PRNGKey:
-  """Key of held-out lifetimes; `stream` keeps comparisons apart."""
+  """Returns the key of held-out lifetimes.
+
+  Different numbers `stream` give independent lifetimes, one for each use.
+  """
   return jax.random.fold_in(
       jax.random.fold_in(jax.random.PRNGKey(seed), _HELD_OUT), stream)
 

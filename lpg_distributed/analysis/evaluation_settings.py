@@ -26,6 +26,6 @@ def checked(settings: PredictionSettings) -> PredictionSettings:
                           num_envs=settings.num_envs)
   if settings.updates % settings.records:
     raise stored.ResultsError(
-        f'--records is {settings.records}; allowed: what divides --updates, '
+        f'--records is {settings.records}; allowed: divisors of --updates, '
         f'{settings.updates}')
   return settings

@@ -1,4 +1,4 @@
-"""Functions that all experiments share: compute, store, draw.
+"""The steps that all experiments share: compute, store, draw.
 
 An experiment is a module with `NAME`, `compute`, `draw` and `lines`. It writes
 what it computes to a file of results. Figures and tables are always made from
@@ -56,7 +56,7 @@ def only(texts: Sequence[str], flag: str = '--rule') -> str:
     ResultsError: there are several values.
   """
   if len(texts) != 1:
-    raise stored.ResultsError(f'{flag} is there {len(texts)} times; '
+    raise stored.ResultsError(f'{flag} is given {len(texts)} times; '
                               'allowed: once')
   return texts[0]
 
@@ -80,7 +80,7 @@ def compute_and_store(experiment: Experiment, path: str, command: str,
   """
   one_thread()
   about, data = compute()
-  # Parts that an earlier command computed before it was stopped count as well.
+  # Includes the time of parts that an earlier, stopped command computed.
   parts = [part.get('process_minutes', 0.) for part in data.values()
            if isinstance(part, Mapping)]
   minutes = round(max(time.process_time() / 60., sum(parts)), 2)
@@ -98,7 +98,7 @@ def show(experiment: Experiment, path: str,
     figure: path of the figure; None: beside the results, as .svg.
 
   Returns:
-    Lines to be printed; the last one names the figure.
+    Lines to print; the last one names the figure.
 
   Raises:
     ResultsError: the results cannot be read, or the figure not be written.

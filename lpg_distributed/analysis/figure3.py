@@ -3,7 +3,7 @@
 New agents learn by each of the following. Learning curves and final returns
 are recorded.
 
-- each rule, with the best hyperparameters of a search in other lifetimes
+- each rule, with the best hyperparameters of a search on other lifetimes
 - A2C, tuned by the same search with as many trials
 - an untrained rule, with the hyperparameters of the first rule
 - ablations of each rule: agents that never learn predictions (alpha_y = 0), phi
@@ -59,7 +59,7 @@ def _environments(names: Sequence[str],
 
 
 def _done(path: str, about: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the data that the file of results already has.
+  """Loads the data of environments that an earlier command has finished.
 
   Raises:
     ResultsError: the file holds another comparison.
@@ -69,8 +69,8 @@ def _done(path: str, about: Mapping[str, Any]) -> dict[str, Any]:
   found, data = stored.load(path, NAME)
   for name in ('command', 'process_minutes'):  # They may differ.
     found.pop(name, None)
-  # Older files lack newer settings, which then have their defaults. Those of
-  # another search than today's can be drawn only.
+  # Older files lack newer settings; these have their defaults. Results of an
+  # older search can only be drawn.
   found['settings'] = {**dataclasses.asdict(training.ComparisonSettings()),
                        'trials': 0,
                        **found.get('settings', {})}
@@ -180,7 +180,7 @@ def _published(label: str, about: Mapping[str, Any]) -> Optional[str]:
 
 
 def _name(label: str, about: Mapping[str, Any]) -> str:
-  """Names a rule in a legend: its label, and which published rule it is."""
+  """Formats a rule's label for a legend; adds its published name."""
   name = _published(label, about)
   return f'{label} ({name})' if name not in (None, label) else label
 
@@ -239,7 +239,7 @@ def _chosen_pair(label: str, found: Mapping[str, Any]) -> str:
     a2c = found.get('a2c')
     return _pair((a2c['learning_rate'], a2c['entropy_cost']),
                  a2c['pairs']) if a2c else '-'
-  # The oldest have a list, the probabilities that arms were drawn with.
+  # The oldest files have a list, the probabilities that arms were drawn with.
   chosen = found['arms'].get(label)
   arm = chosen['arm'] if isinstance(chosen, Mapping) else None
   return '-' if arm is None else _pair(chosen['arms'][arm], chosen['arms'])
@@ -262,16 +262,17 @@ def _hyper_params(about, data) -> list[str]:
 def _search(settings: Mapping[str, Any]) -> str:
   """Describes how the hyperparameters were chosen."""
   if not settings.get('trials'):
-    return ('Learning rate and KL cost, of A2C entropy cost, and '
-            'whether they are at an end of their grid:')
+    return ('Learning rate and KL cost (entropy cost of A2C), and whether they '
+            'are at an end of their grid:')
   if settings['trials'] == 1:
     return 'Hyperparameters, the defaults:'
   return (
-      f'Best of {settings["trials"]} trials in '
-      f'{settings["tuning_lifetimes"]} other lifetimes each, then of '
-      f'{settings["finalists"]} in {settings["final_lifetimes"]} others; for '
-      'each rule and A2C alike. * marks a range that was widened, (largest) or '
-      '(smallest) a value at an end of its last range:')
+      'Hyperparameters of each rule and of A2C. Of '
+      f'{settings["trials"]} trials on {settings["tuning_lifetimes"]} other '
+      f'lifetimes each, the best {settings["finalists"]} were repeated on '
+      f'{settings["final_lifetimes"]} further lifetimes, and the best of these '
+      'was chosen. * marks a range that was widened, (largest) or (smallest) a '
+      'value at an end of its last range:')
 
 
 def trained(about: Mapping[str, Any]) -> list[str]:
@@ -292,7 +293,10 @@ def compared(label: str, other: str, data: Mapping[str, Any],
 
 
 def _against(label: str, other: str, data) -> list[str]:
-  """Counts kinds on which one is above or below the other, by both returns."""
+  """Counts kinds on which `label` is above or below `other`.
+
+  Final returns and means over the whole curve are counted separately.
+  """
   result = []
   for what, text in (('final', 'final return'), ('whole', 'whole curve')):
     found = list(compared(label, other, data, what).values())

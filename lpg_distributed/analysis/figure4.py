@@ -1,6 +1,7 @@
 """Figure 4: predictions in a grid world that meta-training did not use.
-It shows (a) the grid, (b) the fixed policy and its true values, and (c) the
-predictions after policy evaluation by the rule. It also shows phi(y), the only
+
+It shows (a) the grid, (b) the fixed policy and its true values, and (c) phi(y)
+and the predictions after policy evaluation by the rule. phi(y) is the only
 function of the predictions that the rule sees.
 """
 
@@ -35,7 +36,7 @@ def compute(rule: str, settings: evaluation_settings.PredictionSettings,
   source = sources.read(rule, average_last)
   worlds = evaluation.make_worlds(1, _WORLD_SEED + 1000 * seed)
   keys = jax.random.split(jax.random.PRNGKey(seed))
-  course = evaluation.PolicyEvaluation(source.config, worlds, settings).run(
+  history = evaluation.PolicyEvaluation(source.config, worlds, settings).run(
       source.eta, *keys)
   about = {'rule': {'label': source.label, **source.about},
            'settings': dataclasses.asdict(settings), 'seed': seed}
@@ -47,12 +48,13 @@ def compute(rule: str, settings: evaluation_settings.PredictionSettings,
                          for _ in range(kind.count)],
       'cells': evaluation.cells(), 'visited': worlds.visited[0],
       'policy': worlds.policy[0], 'values': worlds.values[0, 0],
-      'td_values': course.values[-1, 0],
-      'y': evaluation.represent(source, course.y_logits[-1, 0]),
-      'phi': evaluation.phi(source, course.y_logits[-1, 0])}
+      'td_values': history.values[-1, 0],
+      'y': evaluation.represent(source, history.y_logits[-1, 0]),
+      'phi': evaluation.phi(source, history.y_logits[-1, 0])}
 
 
-def _place(data, cell):
+def _position(data, cell):
+  """Returns the column and the row of a cell."""
   return cell % data['width'], cell // data['width']
 
 
@@ -67,7 +69,7 @@ def draw(about, data):
   world.imshow(np.zeros((data['height'], data['width'])), cmap='Greys',
                vmax=1.)
   for cell, reward in zip(data['object_cells'], data['object_rewards']):
-    world.text(*_place(data, cell), f'{reward:+g}', ha='center', va='center',
+    world.text(*_position(data, cell), f'{reward:+g}', ha='center', va='center',
                fontsize=7)
   world.set_title('(a)')
   truth.imshow(style.grid_picture(data, stored.as_array(data['values'])),
@@ -76,7 +78,7 @@ def draw(about, data):
   for cell, chances, visited in zip(data['cells'], data['policy'],
                                     data['visited']):
     if visited:
-      x, y_place = _place(data, cell)
+      x, y_place = _position(data, cell)
       dx, dy = 0.35 * arrows[int(np.argmax(chances))]
       truth.arrow(x - dx / 2, y_place - dy / 2, dx, dy, width=0.02,
                   head_width=0.2, color='white', length_includes_head=True)

@@ -77,24 +77,24 @@ def compute(rules: Sequence[str],
   curves, correlations = {}, {}
   for source in found:
     experiment.report(f'evaluating {num} policies by {source.label}')
-    course = evaluation.PolicyEvaluation(source.config, worlds, settings).run(
+    history = evaluation.PolicyEvaluation(source.config, worlds, settings).run(
         source.eta, *keys)
     regress = lambda x: value_regression.errors(
         x, worlds.values, is_test, worlds.visited, regression_steps)
-    if TD not in curves:  # The same for all rules, as trajectories are.
-      curves[TD] = regress(course.values[..., None])
-      correlations[TD] = _correlations(course.values[-1], worlds)
+    if TD not in curves:  # All rules have the same trajectories, and so values.
+      curves[TD] = regress(history.values[..., None])
+      correlations[TD] = _correlations(history.values[-1], worlds)
     curves[source.label] = regress(
-        evaluation.represent(source, course.y_logits))
+        evaluation.represent(source, history.y_logits))
     correlations[source.label] = _correlations(
-        evaluation.phi(source, course.y_logits[-1]), worlds)
+        evaluation.phi(source, history.y_logits[-1]), worlds)
   test = worlds.visited & is_test[:, None]
   about = {'rules': {s.label: s.about for s in found},
            'settings': dataclasses.asdict(settings), 'seed': seed,
            'train_worlds': train_worlds, 'test_worlds': test_worlds,
            'regression_steps': regression_steps}
   return about, {
-      'updates': course.updates, 'gammas': evaluation.GAMMAS,
+      'updates': history.updates, 'gammas': evaluation.GAMMAS,
       # The error of predicting the mean.
       'variance': [values[test].var() for values in worlds.values],
       'mean': {name: errors.mean(axis=-1).T for name, errors

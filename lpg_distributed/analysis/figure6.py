@@ -61,8 +61,8 @@ def compute(rules: Sequence[str],
     data['standard_error'][source.label] = (
         per_world.std(axis=-1, ddof=1) / np.sqrt(num_worlds))
     if 'example' not in data:
-      pair = [evaluation.represent(source, course.y_logits[[0, -1], 0])
-              for course in (first, second)]  # each [2, F, M]
+      pair = [evaluation.represent(source, history.y_logits[[0, -1], 0])
+              for history in (first, second)]  # each [2, F, M]
       spread = pair[0][1][worlds.visited[0]].std(axis=0)
       chosen = np.argsort(-spread)[:_SHOWN]
       data['example'] = {

@@ -3,9 +3,8 @@
 It reads the finished runs of a study; see `studies`. Curves show final returns
 of lifetimes over the course of meta-training. They are normalised (random
 policy 0, optimal 1) and averaged over the environments whose optimum is known.
-With as few seeds as a study has, each seed is drawn, and no interval. The
-tables show held-out lifetimes after meta-training, with both ablations of each
-rule.
+A study has few seeds, so each seed is drawn in place of an interval. The tables
+show held-out lifetimes after meta-training, with both ablations of each rule.
 """
 
 from typing import Any, Mapping, Optional, Sequence
@@ -98,8 +97,8 @@ def compute(root: str, points: int = 20):
       if about.get('meta_steps', config.run.meta_steps) != (
           config.run.meta_steps):
         raise stored.ResultsError(
-            f'{run_dir} has {config.run.meta_steps} meta-steps, others of the '
-            f'study {about["meta_steps"]}; allowed: the same for all')
+            f'{run_dir} has {config.run.meta_steps} meta-steps, other runs of '
+            f'the study {about["meta_steps"]}; allowed: the same for all')
       bounds = np.linspace(0, config.run.meta_steps, points + 1)
       curves.append(normalised_curve(run_dir, config.environments, bounds))
       ends.append(_evaluation(run_dir, config.environments))

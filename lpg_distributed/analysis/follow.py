@@ -35,7 +35,13 @@ class Follower:
   """Evaluates the snapshots of one run, each once."""
 
   def __init__(self, run_dir: str, num_lifetimes: int, every: int = 1):
-    """Loads the run; `every` n-th snapshot is evaluated."""
+    """Loads the run.
+
+    Args:
+      run_dir: directory of the run.
+      num_lifetimes: lifetimes per kind and variant.
+      every: n; every n-th snapshot is evaluated.
+    """
     # Imported here, since it imports JAX, which `read` does not need.
     from lpg_distributed.analysis import evaluation
     self._run_dir, self._num_lifetimes = run_dir, num_lifetimes
@@ -60,7 +66,7 @@ class Follower:
       checkpoint = checkpointing.latest(self._run_dir)
       return checkpoint and checkpointing.load_json(checkpoint, 'bandit')
     except checkpointing.CheckpointError:
-      return None  # It was removed meanwhile; a later one will be read.
+      return None  # The run has just removed it; a later call finds a new one.
 
   def evaluate(self, step: int, path: str) -> dict[str, Any]:
     """Evaluates one snapshot; writes its row and returns it."""
@@ -84,13 +90,14 @@ def line_of(row: dict[str, Any], config: config_lib.Config) -> str:
   return f'meta-step {row["step"]}: ' + '; '.join(parts)
 
 
-def follow(run_dir: str, tell: Callable[[str], None], num_lifetimes: int = 32,
-           every: int = 1, watch: bool = False) -> None:
+def follow(run_dir: str, write_line: Callable[[str], None],
+           num_lifetimes: int = 32, every: int = 1, watch: bool = False
+           ) -> None:
   """Evaluates the snapshots of a run that have no row yet.
 
   Args:
     run_dir: directory of the run.
-    tell: called with each new row as a line of text.
+    write_line: called with each new row as a line of text.
     num_lifetimes: lifetimes per kind and variant.
     every: evaluates every n-th snapshot.
     watch: whether to wait for new snapshots until the run ends.
@@ -107,7 +114,7 @@ def follow(run_dir: str, tell: Callable[[str], None], num_lifetimes: int = 32,
     # Checked before snapshots are listed, so that the last one is not missed.
     ended = sources.reached_end(run_dir)
     for step, path in follower.due():
-      tell(line_of(follower.evaluate(step, path), config))
+      write_line(line_of(follower.evaluate(step, path), config))
     if ended or not watch:
       break
     time.sleep(_POLL_S)

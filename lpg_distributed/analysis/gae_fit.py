@@ -1,14 +1,15 @@
-"""Fits generalised advantage estimation (GAE) to a rule's response.
+"""Fits generalised advantage estimation (GAE) to a rule's derivatives.
 
-The derivatives of GAE's advantage are:
+The derivatives of GAE's advantage at a step are:
 
-- (gamma lambda)^k by the reward k steps later
-- -1 by the value of the state itself
-- gamma (1 - lambda) (gamma lambda)^(k - 1) by the value of the state k steps
-  later
+- (gamma lambda)^k with respect to the reward k steps later
+- -1 with respect to the value of the state itself
+- gamma (1 - lambda) (gamma lambda)^(k - 1) with respect to the value of the
+  state k steps later
 
-A rule with kernels of this form, with phi in place of the value, has learned to
-use temporal differences. lambda = 1 is a return with a baseline.
+`sensitivity` measures the derivatives (kernels) of a rule. A rule with kernels
+of this form, with phi in place of the value, has learned to use temporal
+differences. With lambda = 1 GAE is the return minus a baseline.
 """
 
 from typing import NamedTuple
@@ -25,7 +26,7 @@ class Fit(NamedTuple):
   phi: np.ndarray  # [K + 1], fitted derivative of pi_hat by phi
   reward_explained: float  # 1 - squared error / sum of squares
   phi_explained: float  # the same for phi
-  phi_factor: float  # above 0: larger phi means larger value
+  phi_factor: float  # above 0: phi increases with the value
 
 
 def kernels(td_lambda: float, gamma: float, num: int

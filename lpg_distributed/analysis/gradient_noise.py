@@ -1,9 +1,10 @@
 """Measures the norms of lifetimes' meta-gradients, and their agreement.
 
 Independent lifetimes of each kind learn by one fixed rule. Each gives one
-meta-gradient, at ages that are spread over a lifetime. Reported are:
+meta-gradient; the ages at which they are taken are spread over a lifetime.
+Results are:
 
-- Their norms. The largest can be a thousand times the median.
+- The norms. The largest can be a thousand times the median.
 - The agreement of batches: the mean cosine between the sums of two batches
   without a common lifetime. It is 1 without noise, and 0 if there is only
   noise. With a limit, each lifetime's gradient is first clipped to that norm,

@@ -31,7 +31,7 @@ def _read(directory: str) -> dict[str, Any]:
       return dict(json.load(f))
   except (OSError, ValueError) as error:
     raise stored.ResultsError(
-        f'{path} is no table of `lpg mini`: {error}') from None
+        f'{path} is not a table of `lpg mini`: {error}') from None
 
 
 def compute(tables: Sequence[str]):

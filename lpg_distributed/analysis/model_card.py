@@ -1,8 +1,8 @@
-"""Model cards of published rules: written from a run, checked with weights.
+"""Writes and checks model cards of published rules.
 
-A card is a JSON file. Its `check` describes a small computation with the
-published weights and its result. So a user can verify that card and weights
-belong together.
+A card is a JSON file that describes a rule and its results. Its `check`
+describes a small computation with the published weights, and states the result.
+A user repeats it to verify that card and weights belong together.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from lpg_distributed.store import run_directory
 LABEL = 'trained'
 _POINTS = 40  # number of points of a curve
 _CHECK = {'num_lifetimes': 8, 'num_envs': 16, 'updates': 60, 'seed': 0}
-_INDEX = 4  # folded into the check's key
+_STREAM = 4  # see `evaluation.held_out_key`; other modules use other numbers
 
 
 def check(eta: np.ndarray, config: config_lib.Config,
@@ -56,13 +56,13 @@ def check(eta: np.ndarray, config: config_lib.Config,
       wanted['arm'], len(config.agents[name].arms))
   simulate = evaluation.LifetimeSimulator(sized, name, wanted['num_lifetimes'])
   lifetimes = simulate(
-      jnp.asarray(eta), evaluation.held_out_key(wanted['seed'], _INDEX),
+      jnp.asarray(eta), evaluation.held_out_key(wanted['seed'], _STREAM),
       log_probs)
   found = intervals.summary(lifetimes.final_return)
   return {key: found[key] for key in ('mean', 'standard_error')}
 
 
-def _chosen_check(source: sources.Source) -> dict[str, Any]:
+def _make_check(source: sources.Source) -> dict[str, Any]:
   """Runs the check on the first kind with different final returns.
 
   Without differences the standard error, and so the tolerance, would be 0.
@@ -94,7 +94,7 @@ def _curves(run_dir: str, config: config_lib.Config) -> dict[str, Any]:
 
 def _unfinished(run_dir: str, source: sources.Source, num_lifetimes: int,
                 commit: str) -> str:
-  """Returns the path of intermediate results, for one rule and one commit."""
+  """Returns the path of unfinished results, for one rule and one commit."""
   text = json.dumps(stored.plain([source.about, num_lifetimes, commit]))
   key = hashlib.sha256(text.encode() + source.eta.tobytes()).hexdigest()
   return os.path.join(run_dir, f'card_{key[:16]}.unfinished.json')
@@ -135,7 +135,7 @@ def publish(run_dir: str, name: str, *, summary: str, average_last: int,
   for environment in environments:
     if environment not in config.environments:
       raise published.PublishedError(
-          f'the training had no environment {environment!r}; allowed: '
+          f'the run has no environment {environment!r}; allowed: '
           f'{", ".join(config.environments)}')
   weights = eta_file.pack(source.eta, config.rule, name=name,
                           meta_step=source.about['meta_steps'][-1])
@@ -154,7 +154,7 @@ def publish(run_dir: str, name: str, *, summary: str, average_last: int,
       'results': _results(unfinished, source, num_lifetimes,
                           environments or config.environments),
       'curves': _curves(run_dir, config),
-      'check': _chosen_check(source)})
+      'check': _make_check(source)})
   os.makedirs(published.DIRECTORY, exist_ok=True)
   files.write_whole(published.weights_path(name), weights)
   # Not rounded, since reproduction needs exact numbers.

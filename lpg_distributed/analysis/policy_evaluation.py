@@ -33,22 +33,23 @@ from lpg_distributed.envs import grid_model
 from lpg_distributed.envs import grid_world
 from lpg_distributed.envs import optimal
 
-# Every object ends the episode. So values differ from cell to cell, and all
-# visited states have all objects. No training environment has this property.
+# Every object ends the episode. So in all visited states all objects are
+# present, and values differ from cell to cell. No training environment has this
+# property.
 UNSEEN = grid_world.GridWorldSettings(
     9, 9, (grid_world.ObjectType(2, 1., 1., 0.),
            grid_world.ObjectType(3, -1., 1., 0.)), 500, True)
 MOVES = (1, 3, 5, 7)  # up, left, right, down; of nine directions
 GAMMAS = (evaluation_settings.GAMMA, 0.99, 0.98, 0.95, 0.9)
-# Probability with which the policy selects one of the four moves uniformly.
+# Probability of a uniformly random move, in place of a greedy one.
 _EPSILON = 0.1
 _TOLERANCE = 1e-6
 
 
 class GridBatch(NamedTuple):
-  """W grid worlds of the same setting, with policies and true values.
+  """W grid worlds of the same settings, with policies and true values.
 
-  F is the number of cells, m that of objects, D that of discounts.
+  F is the number of cells, m the number of objects, D the number of discounts.
   """
   object_cells: np.ndarray  # [W, m]
   policy: np.ndarray  # [W, F, 4], probabilities of MOVES
@@ -107,7 +108,7 @@ def make_worlds(num: int, seed: int,
 
 
 class PredictionHistory(NamedTuple):
-  """Predictions before the first update and at each of R records."""
+  """Predictions before the first update and after each of R equal parts."""
   updates: np.ndarray  # [R+1]
   y_logits: np.ndarray  # [R+1, W, F, M]
   values: np.ndarray  # [R+1, W, F], learned by TD(lambda)
@@ -167,7 +168,7 @@ class PolicyEvaluation:
     return logits
 
   def _begin(self, init_key, key):
-    """Starts agents with new predictions, in episodes that started before."""
+    """Starts agents with new predictions, in the middle of episodes."""
     num, settings = len(self._worlds.object_cells), self._settings
     params = grid_world.GridParams(
         jnp.asarray(self._worlds.object_cells, jnp.int32),
@@ -261,7 +262,10 @@ def phi(source: sources.Source, y_logits: np.ndarray) -> np.ndarray:
 
 def distance(source: sources.Source, y_0: np.ndarray,
              y_1: np.ndarray) -> np.ndarray:
-  """Distance of outputs [..., M]: D_KL(y_0 || y_1), or the rule's own."""
+  """Distance of predictions, [...], from the agent's outputs [..., M].
+
+  It is D_KL(y_0 || y_1), or the squared error for a rule whose y is a vector.
+  """
   return np.asarray(registry.make_learned(
       source.config.rule).predictions.distance(
       jnp.asarray(y_0), jnp.asarray(y_1)))

@@ -1,4 +1,8 @@
-"""Reports on a finished run: a comparison, a figure and a summary."""
+"""Evaluates and summarises a run at its end.
+
+The trained rule is compared with the untrained one and with two ablations. The
+learning curves are drawn.
+"""
 
 import os
 import sys
@@ -15,10 +19,16 @@ NO_Y, HELD_PHI = 'trained, alpha_y = 0', 'trained, phi held at its mean'
 
 def evaluate(run_dir: str, config: config_lib.Config,
              num_lifetimes: int = _NUM_LIFETIMES) -> None:
-  """Compares the run's rule with its initial rule; writes metrics.
+  """Compares the run's rule with an untrained one; writes metrics.
 
   Two ablations of the trained rule measure the benefit of predictions: agents
-  that never learn them, and a rule that sees a constant in their place.
+  never learn y (alpha_y = 0), or the rule sees the mean of phi(y) in place of
+  phi(y).
+
+  Args:
+    run_dir: directory of the run; `metrics/evaluation.jsonl` is written there.
+    config: configuration of the run.
+    num_lifetimes: lifetimes per kind and variant.
   """
   # Imported here, since they import JAX.
   from lpg_distributed.analysis import evaluation

@@ -1,4 +1,4 @@
-"""Exact derivatives of a rule's outputs by its inputs at later steps."""
+"""Computes derivatives of a rule's outputs by its inputs at later steps."""
 
 import jax
 import jax.numpy as jnp
@@ -12,15 +12,16 @@ from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents
 from lpg_distributed.core.update_rules import registry
 
-# Name in results to a field of `rule_inputs.RuleInput`, or phi(y).
+# From the name of an input in results to a field of `rule_inputs.RuleInput`, or
+# to phi(y).
 INPUTS = {'reward': 'reward', 'probability': 'action_probability',
           'phi': 'phi'}
-_INDEX = 3  # folded into the key in place of an environment's index
+_STREAM = 3  # see `evaluation.held_out_key`; other modules use other numbers
 
 
 def held_out_key(seed: int) -> jax.Array:
   """Key of held-out agents, which training does not use."""
-  return evaluation.held_out_key(seed, _INDEX)
+  return evaluation.held_out_key(seed, _STREAM)
 
 
 def rule_inputs(config: config_lib.Config, environment: str,

@@ -1,9 +1,10 @@
-"""Writes a page about a run: a single HTML file that needs no network.
+"""Writes a report on a run: a single HTML file that needs no network.
 
 The page shows learning curves per environment, with the optimum and the
-untrained rule. It also shows the bandit's probabilities over meta-steps,
-resets, throughput, the evaluator, the configuration and the versions. It can be
-written at any time, also during the run.
+untrained rule. It also shows the bandit's probabilities over meta-steps, the
+number of lifetimes that ended early, throughput, the evaluator, the
+configuration and the versions. It can be written at any time, also during the
+run.
 """
 
 import html
@@ -26,8 +27,8 @@ from lpg_distributed.store import loggers
 from lpg_distributed.store import run_directory
 
 _COLUMNS = 3
-_MOST_POINTS = 300  # per curve; longer curves show means of equal parts
-_LATEST = 0.1  # share of the rows that a table's means are taken over
+_MAX_POINTS = 300  # points per curve; of longer ones, means of equal parts
+_LATEST = 0.1  # last part of the rows, over which a table's means are taken
 _TEMPLATE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -70,11 +71,11 @@ class Rows:
                  if row.get(name) is not None), None)
 
   def curve(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns steps [n] and values [n]; n is at most `_MOST_POINTS`."""
+    """Returns steps [n] and values [n]; n is at most `_MAX_POINTS`."""
     pairs = np.array([(row['step'], row[name]) for row in self._rows
                       if isinstance(row.get(name), (int, float))],
                      float).reshape(-1, 2)
-    parts = np.array_split(pairs, min(_MOST_POINTS, max(1, len(pairs))))
+    parts = np.array_split(pairs, min(_MAX_POINTS, max(1, len(pairs))))
     means = np.array([part.mean(axis=0) for part in parts if len(part)])
     return tuple(means.reshape(-1, 2).T)
 
@@ -155,8 +156,8 @@ def _returns(config: config_lib.Config, learner: Rows,
   return _svg(figure)
 
 
-def _preferences(config: config_lib.Config,
-                 rows: Sequence[Mapping[str, Any]]) -> str:
+def _bandit(config: config_lib.Config,
+            rows: Sequence[Mapping[str, Any]]) -> str:
   """Draws a heat map per environment: p(alpha|E), arms over meta-steps."""
   figure, grid = style.panels(len(config.environments), _COLUMNS)
   for axes, name in zip(grid, config.environments):
@@ -180,7 +181,7 @@ def _preferences(config: config_lib.Config,
   return _svg(figure)
 
 
-def _health(config: config_lib.Config, learner: Rows) -> str:
+def _diagnostics(config: config_lib.Config, learner: Rows) -> str:
   figure, grid = style.panels(4, _COLUMNS)
   steps, norms = learner.curve('gradient_norm')
   grid[0].semilogy(steps, np.maximum(norms, 1e-30), **style.line(0))
@@ -236,17 +237,17 @@ def make(run_dir: str) -> str:
     raise config_lib.ConfigError(f'{run_dir} has no metrics yet')
   evaluations = list(loggers.read_metrics(run_dir, 'evaluation'))
   evaluation = evaluations[-1] if evaluations else {}
-  preferences = list(loggers.read_metrics(run_dir, 'bandit'))
+  probabilities = list(loggers.read_metrics(run_dir, 'bandit'))
   changes = config_io.difference(config_lib.Config(), config)
   title = f'LPG run {os.path.basename(os.path.abspath(run_dir))}'
   parts = [
       f'<h1>{html.escape(title)}</h1>', _progress(config, learner),
       '<h2>Returns</h2>', _summary(config, learner, evaluation),
       _returns(config, learner, evaluation),
-      '<h2>What the bandit prefers</h2>',
-      _preferences(config, preferences) if preferences else
-      '<p>The run has stored no preferences.</p>',
-      '<h2>Health</h2>', _health(config, learner),
+      '<h2>Hyperparameters: probabilities by the bandit</h2>',
+      _bandit(config, probabilities) if probabilities else
+      '<p>The run has stored no probabilities.</p>',
+      '<h2>Diagnostics</h2>', _diagnostics(config, learner),
       '<h2>Evaluator</h2>', _evaluator(run_dir),
       '<h2>Configuration</h2>',
       '<p>Fields that differ from the paper\'s:</p><pre>'

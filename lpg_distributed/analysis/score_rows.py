@@ -1,4 +1,4 @@
-"""Writes rows of metrics with the scores of several environment kinds."""
+"""Writes rows of metrics: scores of a rule's variants on several kinds."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from lpg_distributed.store import loggers
 
 
 def _unfinished(path: str, about: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the scores by kind that an interrupted, equal call stored."""
+  """Returns the scores by kind that an interrupted call for `about` stored."""
   try:
     found = files.read_json(path)
     return found['kinds'] if found['about'] == about else {}

@@ -1,7 +1,7 @@
-"""The hyperparameters that a search covers, and their ranges, in one table.
+"""The hyperparameters that `tuning` searches, and their ranges.
 
-Values are drawn uniformly in the logarithm of x. For gamma and lambda it is
-the logarithm of 1 - x.
+A value x is drawn so that log x is uniform. For gamma and lambda, log(1 - x) is
+uniform.
 """
 
 import math
@@ -12,9 +12,10 @@ import numpy as np
 from lpg_distributed import config as config_lib
 from lpg_distributed.core.update_rules import registry
 
-# A range is widened if the best value is in this fraction of it at an end.
+# A range is widened if the best value is within this fraction of its width from
+# an end.
 _EDGE = 0.125
-_WIDENING = 0.25  # by this fraction of its width
+_WIDENING = 0.25  # Ranges are widened by this fraction of their width.
 Values = Mapping[str, float]  # hyperparameters by name
 
 
@@ -24,7 +25,7 @@ class Range(NamedTuple):
   high: float
   least: float  # limits of widening
   greatest: float
-  complement: bool = False  # whether 1 - x is drawn
+  complement: bool = False  # whether log(1 - x) is uniform, not log x
 
   def place(self, value: float) -> float:
     """Returns the coordinate in which values are uniform; it rises with x."""
@@ -38,12 +39,13 @@ class Range(NamedTuple):
 
   @property
   def width(self) -> float:
+    """The width of the range in the coordinate of `place`."""
     return self.place(self.high) - self.place(self.low)
 
   def edge(self, value: float) -> int:
     """Returns -1 or 1 if the value is at the lower or upper end, else 0.
 
-    An end that is a limit counts as no end, since it cannot be widened.
+    An end at a limit of widening does not count, since it cannot be widened.
     """
     at, margin = self.place(value), _EDGE * self.width
     if at > self.place(self.high) - margin and self.high < self.greatest:
@@ -107,10 +109,11 @@ def of_a2c(environment: str, agent: config_lib.AgentConfig) -> Space:
 
 def of_rule(environment: str, agent: config_lib.AgentConfig,
             rule: config_lib.RuleConfig) -> Space:
-  """Returns the ranges of a rule's agents.
+  """Returns the ranges of the hyperparameters of a rule's agents.
 
-  A rule without predictions, LPG-V, has no KL cost, and sees its critic. A rule
-  gets gammas as in its training, since it sees them.
+  A rule without predictions, LPG-V, has no KL cost, but its critic's
+  hyperparameters are searched. Discount factors are not searched: gamma is an
+  input of the rule, so agents draw it as in the rule's training.
   """
   rates = {'learning_rate': _learning_rate(environment, agent)}
   if registry.make_learned(rule).predictions is None:

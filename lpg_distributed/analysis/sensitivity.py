@@ -4,11 +4,11 @@ Agents learn by the rule for some updates. On their last trajectories, the
 rule's outputs at step t are differentiated exactly with respect to its inputs
 at step t + k: the reward, the probability of the action, and phi(y).
 
-The derivatives are averaged over environments and over pairs of steps without
-the end of an episode between them. The mean is the rule's kernel of credit
-assignment. REINFORCE has the kernel gamma^k; `gae_fit` compares the kernel with
-that of GAE. If the rule comes from a run, its snapshots show how the kernel
-develops.
+The derivatives are averaged over environments and over pairs of steps in the
+same episode. The mean as a function of k is called a kernel: it shows how the
+rule assigns credit. The kernel of REINFORCE is gamma^k with respect to rewards.
+`gae_fit` compares kernels with those of GAE. If the rule comes from a run,
+kernels are computed for several of its snapshots.
 """
 
 from typing import Any, Mapping, Sequence
@@ -151,7 +151,7 @@ def draw(about, data):
 
 
 def _name(about) -> str:
-  """Names the rule: its published name, or the run that it ends."""
+  """Names the rule: its published name, or the run that it comes from."""
   rule = about['rule']
   return rule.get('published') or (
       f'the last of the run {rule["run"]}' if 'run' in rule else rule['label'])
@@ -170,7 +170,8 @@ def lines(about, data):
           for i, (step, fit) in enumerate(
               zip(data['meta_steps'], _fits(about, data)))))
   return [f'{about["rule"]["label"]} on {about["environment"]}, at meta-step '
-          f'{data["meta_steps"][-1]}: what one deviation of an input does '
-          'to the outputs, summed over lags', '', *strengths, '',
-          'GAE that is nearest to pi_hat, with phi for a value, or -phi '
-          'for another sign; what it explains:', '', *fits]
+          f'{data["meta_steps"][-1]}: change of each output by one standard '
+          'deviation of an input, summed over lags', '', *strengths, '',
+          'Best fit of GAE to the kernels of pi_hat, with phi (sign +) or -phi '
+          '(sign -) as the value; shares of squares that it explains:', '',
+          *fits]

@@ -1,4 +1,4 @@
-"""Loads the rules of experiments: from a run, published, or from a file."""
+"""Loads rules for experiments: from a run, a file, or by published name."""
 
 import os
 import re
@@ -196,8 +196,8 @@ def read_all(texts: Sequence[str], average_last: int,
   labels = [source.label for source in rules]
   if len({*labels, *reserved}) != len(labels) + len(reserved):
     raise SourceError(
-        f'the rules are called {", ".join(labels)}; give each a label of its '
-        f'own, as --rule=LABEL=PLACE, and none of {", ".join(reserved)}')
+        f'the rules have the labels {", ".join(labels)}; give each another '
+        f'one, as --rule=LABEL=PLACE, but not {" or ".join(reserved)}')
   return rules
 
 

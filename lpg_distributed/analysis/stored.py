@@ -1,4 +1,7 @@
-"""Stores results as small JSON files, the source of figures and tables."""
+"""Stores results of experiments as small JSON files.
+
+Figures and tables are made from these files.
+"""
 
 import json
 import os
@@ -12,7 +15,7 @@ from lpg_distributed import former_names
 
 _FORMAT = 'lpg-results-1'
 _DIGITS = 5  # significant digits: enough for figures, and files stay small
-_LARGEST = 1 << 26  # bytes
+_MAX_BYTES = 1 << 26  # of a file
 
 
 class ResultsError(errors.UserError, ValueError):
@@ -50,7 +53,7 @@ def save(path: str, experiment: str, about: Mapping[str, Any],
   """Writes results atomically; `about` describes how they were computed.
 
   Raises:
-    ResultsError: no such place.
+    ResultsError: the file cannot be written.
   """
   content = {'format': _FORMAT, 'experiment': experiment,
              'about': plain(about), 'data': plain(data)}
@@ -61,7 +64,7 @@ def write(path: str, content: Mapping[str, Any]) -> None:
   """Writes readable JSON atomically.
 
   Raises:
-    ResultsError: no such place.
+    ResultsError: the file cannot be written.
   """
   try:
     os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
@@ -86,10 +89,10 @@ def load(path: str, experiment: str) -> tuple[dict[str, Any], dict[str, Any]]:
   """Reads (`about`, `data`) from a file that `save` wrote.
 
   Raises:
-    ResultsError: there is no such file, or it is of another experiment.
+    ResultsError: there is no such file, or it holds another experiment.
   """
   try:
-    content = former_names.replace(files.read_json(path, _LARGEST))
+    content = former_names.replace(files.read_json(path, _MAX_BYTES))
     found = content['experiment'] if content['format'] == _FORMAT else None
     about, data = dict(content['about']), dict(content['data'])
   except FileNotFoundError:

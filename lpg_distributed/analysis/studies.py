@@ -43,7 +43,7 @@ def fixed_hyper_params() -> tuple[str, ...]:
           f'agents.{name}.kl_costs={_middle(agent.kl_costs)}'))
 
 
-# Makes a run small: it only meta-trains, on one core.
+# A small run: no evaluator, one worker on one core.
 _SMALL = ('evaluator.enabled=false', 'run.num_workers=1',
           'run.eta_snapshot_period_steps=20')
 # Clips the summed gradient instead of each lifetime's, which needs a smaller
@@ -61,8 +61,8 @@ STUDIES: Mapping[str, Study] = {
         'fixed hyperparameters': fixed_hyper_params(),
         'LPG-V': ('rule.kind=lpg_v',),
     }),
-    # Kinds of predictions, for a rule that cannot represent values in any other
-    # way; see `channels`.
+    # Kinds of predictions, for a rule that does not see pi(a|s) and so can
+    # represent values only by predictions; see `channels`.
     'predictions': Study('demo', (
         *_SMALL, 'meta.y_hat_cost=0.001', 'rule.sees_policy=false',
         'agents.*.kl_costs=1,5'), {
@@ -73,8 +73,8 @@ STUDIES: Mapping[str, Study] = {
         'first y of deviation 0.1': ('meta.y_table_stddev=0.1',),
         'alpha_y of Table 3': ('agents.*.kl_costs=0.1,0.5,1',),
     }),
-    # Which inputs does a rule represent values with? Training is long enough
-    # for a rule that sees pi(a|s) to stop using predictions.
+    # By which inputs does a rule represent values: y or pi(a|s)? Training is
+    # long enough for a rule that sees pi(a|s) to stop using predictions.
     'channels': Study('demo', (*_SMALL, *_SUM_CLIPPED), {
         'LPG': (),
         'alpha_y 1, 5': ('agents.*.kl_costs=1,5',),
@@ -92,7 +92,7 @@ STUDIES: Mapping[str, Study] = {
         'slower values': ('outer.table_learning_rate=0.1',),
         'advantages scaled': ('outer.advantage_ema_decay=0.99',),
     }),
-    # How to divide a fixed amount of computation.
+    # Lifetimes against units of the rule's LSTM, for a fixed computation.
     'scale': Study('demo', _SMALL, {
         'LPG': (),
         'not staggered': ('meta.staggered_ages=false',),
@@ -101,7 +101,8 @@ STUDIES: Mapping[str, Study] = {
         '8 units': ('rule.lstm_size=8',),
         '128 units': ('rule.lstm_size=128',),
     }),
-    # How to keep a few gradients, a thousand times larger, from dominating.
+    # Ways to limit the effect of a few gradients that are a thousand times
+    # larger than the others: clip the sum, or each lifetime's gradient.
     'clipping': Study('demo', (
         *_SMALL, 'meta.learning_rate=0.001', 'meta.max_lifetime_gradient_norm=0'
     ), {
@@ -149,7 +150,7 @@ def read(root: str) -> dict[str, Any]:
   try:
     found = files.read_json(path)
     if not {'study', 'set', 'variants', 'seeds'} <= found.keys():
-      raise ValueError('it does not say what the runs are of')
+      raise ValueError('a field is missing')
     return found
   except (FileNotFoundError, NotADirectoryError):
     raise StudyError(f'{root} holds no study') from None

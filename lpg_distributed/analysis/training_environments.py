@@ -1,9 +1,9 @@
 """Evaluates several rules on the training environments, for Figure 3.
 
-All rules get the same lifetimes: layouts, lengths and random numbers come from
-one key, which training does not use. Rules and A2C are tuned on other
-lifetimes, with the same number of trials; see `tuning`. The first trial of a
-rule is the arm that its bandit prefers, the maximum over alpha in Eq. (5).
+All rules get the same lifetimes: layouts and random numbers come from one key,
+which training does not use. Rules and A2C are tuned on other lifetimes, with
+the same number of trials; see `tuning`. The first trial of a rule is the arm
+with the highest probability in its bandit, the maximum over alpha in Eq. (5).
 """
 
 import copy
@@ -35,10 +35,11 @@ _STREAM = tuning.STREAM + 1  # folded into the key of the seed
 def sized(config: config_lib.Config, environment: str,
           base: config_lib.Config, settings: settings_lib.ComparisonSettings
           ) -> config_lib.Config:
-  """Adapts a rule's configuration to one environment and sizes of lifetimes.
+  """Returns a rule's configuration for lifetimes in one environment.
 
-  Sizes of lifetimes are those of `base`. The grid of hyperparameters is the
-  first that applies:
+  Lengths of lifetimes, and their numbers of parallel environments, are those of
+  `settings`, else of `base`. The grid of hyperparameters is the first that
+  applies:
 
   - that of the rule's training, if it had the environment
   - that of `base`, if `base` has the environment
@@ -141,7 +142,7 @@ def _first_arm(source: sources.Source, environment: str,
   return (len(agent.arms) - 1) // 2 if arm is None else arm
 
 
-def _by_rule(source: sources.Source, config: config_lib.Config,
+def _evaluate_rule(source: sources.Source, config: config_lib.Config,
              environment: str, settings: settings_lib.ComparisonSettings,
              simulate: _RuleSimulator, values: search_space.Values
              ) -> dict[str, dict[str, Any]]:
@@ -240,7 +241,7 @@ def evaluate(environment: str, rules: Sequence[sources.Source],
               environment, own, _first_arm(source, environment, agent)),
           functools.partial(simulate_rule, source.eta))
     report(f'{environment}: {source.label}, {settings.num_lifetimes} lifetimes')
-    finish(source.label, chosen, _by_rule(
+    finish(source.label, chosen, _evaluate_rule(
         source, own, environment, settings, simulate_rule, chosen['best']))
   label = settings_lib.A2C
   if settings.a2c and label not in result['chosen']:

@@ -10,12 +10,15 @@ HELD_POLICY = 'policy held'
 
 @dataclasses.dataclass(frozen=True)
 class ComparisonSettings:
-  """Numbers of a comparison; 0: as in the training of the first rule."""
+  """Settings of a comparison.
+
+  Where 0 is the default, 0 means the value in the training of the first rule.
+  """
   num_lifetimes: int = 64  # seeds
   # Lifetimes that run at once; limits memory, and changes random numbers.
   chunk: int = 16
   # Trials of the search for hyperparameters, see `tuning.tune`; 1: no search,
-  # all have their defaults.
+  # each rule and A2C have their defaults.
   trials: int = 32
   finalists: int = 8  # trials in the final round
   tuning_lifetimes: int = 8  # per trial

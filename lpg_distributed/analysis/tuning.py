@@ -1,10 +1,14 @@
 """Chooses agents' hyperparameters by random search, for A2C and for rules.
 
-All have the same number of trials. Half of them are drawn from whole ranges,
-and the first is the default. Two more rounds draw around the best trial so far;
-a range at whose end that trial is gets wider first. A final round runs the best
-few in other lifetimes: the best of many noisy means is often the best by
-chance. No figure shows these lifetimes.
+A2C and each rule have the same number of trials, in these rounds:
+
+- The first half is drawn from the whole ranges; its first trial is the default.
+- Two rounds draw around the best trial so far. If that trial is at an end of a
+  range, the range is widened first.
+- The final round runs the best few trials again on other lifetimes, since the
+  best of many noisy means is often the best by chance.
+
+No figure uses the lifetimes of a search.
 """
 
 from typing import Any, Callable, NamedTuple, Optional, Sequence
@@ -21,12 +25,14 @@ from lpg_distributed.analysis import training_settings as settings_lib
 from lpg_distributed.core import train_agents
 from lpg_distributed.envs import suite
 
-# Folded into the key of the seed, so that lifetimes differ from the compared.
+# See `evaluation.held_out_key`: lifetimes of the search differ from those of
+# the comparison.
 STREAM = 1
-_FINAL = 3  # number of the final round; those before have 0, 1 and 2
-_AROUND = 0.25  # half of a window around the best, as a fraction of the range
+_FINAL = 3  # index of the final round; rounds 0, 1 and 2 come before
+# Rounds 1 and 2 draw within this fraction of a range to both sides of the best.
+_AROUND = 0.25
 
-# Simulates lifetimes: maps hyperparameters, a key and a number of lifetimes.
+# Maps hyperparameters, a key and a number of lifetimes to the results.
 Simulate = Callable[[search_space.Values, chex.PRNGKey, int],
                     train_agents.Lifetimes]
 
@@ -38,6 +44,7 @@ class TrialScore(NamedTuple):
 
   @property
   def rank(self) -> tuple[float, float]:
+    """Sorting key: the final return rounded to two digits, then `whole`."""
     return round(self.final, 2), self.whole
 
 
@@ -95,8 +102,8 @@ def tune(environment: str, space: search_space.Space,
   """Finds the hyperparameters with the best final return.
 
   Args:
-    environment: name of the environment kind. With the seed it determines all
-      draws, which so are the same for all rules with the same ranges.
+    environment: name of the environment kind. Draws depend only on it and on
+      the seed, so rules with the same ranges have the same trials.
     space: the ranges.
     first: the first trial, with the names of `space`.
     simulate: runs a trial.
@@ -105,10 +112,10 @@ def tune(environment: str, space: search_space.Space,
     log: results that are not computed again; new ones are added.
 
   Returns:
-    `best`, the hyperparameters; `names`, in the order of the rows; `trials`,
-    the rows of `Log`; `ranges`, [low, high] by name, of the beginning;
-    `widened`, those that got wider, as they were at the end; `at_edge`, -1 or 1
-    by name where `best` is at an end of its last range.
+    `best`: the hyperparameters. `names`: the order of values in rows. `trials`:
+    the rows of `Log`. `ranges`: [low, high] by name, at the start. `widened`:
+    [low, high] at the end, of the ranges that were widened. `at_edge`: by name,
+    -1 or 1 where `best` is at the lower or upper end of its last range.
   """
   names = list(space)
   bounds = lambda ranges: {name: [r.low, r.high] for name, r in ranges.items()}

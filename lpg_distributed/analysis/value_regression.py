@@ -1,4 +1,4 @@
-"""Small networks that regress values from predictions, for Figure 5."""
+"""Trains small networks to regress values from predictions, for Figure 5."""
 
 import functools
 

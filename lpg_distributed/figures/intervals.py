@@ -1,4 +1,4 @@
-"""Means with confidence intervals, for results and tables."""
+"""Computes means with confidence intervals, for results and tables."""
 
 import math
 from typing import Any, Optional, Sequence
@@ -50,9 +50,11 @@ def half_width(standard_error: Any, num: int) -> np.ndarray:
 
 
 def compare(one: dict[str, Any], other: dict[str, Any]) -> int:
-  """Returns 1 or -1 if `one` is above or below `other`, else 0.
+  """Compares the intervals of two summaries.
 
-  It is 0 if the intervals overlap or one is unknown.
+  Returns:
+    1 if the interval of `one` lies above that of `other`, -1 if below, 0 if
+    they overlap or one is unknown.
   """
   bounds = [one['low'], one['high'], other['low'], other['high']]
   if any(bound is None for bound in bounds):

@@ -1,4 +1,4 @@
-"""The common style of figures, with colours for colour-blind readers."""
+"""The common style of figures; colour-blind readers can tell colours apart."""
 
 from typing import Any, Mapping, Optional, Sequence
 
@@ -11,7 +11,7 @@ DPI = 120
 # Width and height in inches. Three panels are as wide as a page, so that text
 # can be read at half of that width.
 PANEL = (2.4, 1.9)
-_ROOM = 0.6  # inches for a note and a legend
+_ROOM = 0.6  # height of the note and the legend in inches
 _WIDER = {1: 1.9, 2: 1.4}  # factors on a panel's width, by number of columns
 # Lightness increases monotonically, so the map is readable in grey as well.
 COLOUR_MAP = 'cividis'
@@ -23,7 +23,7 @@ _BLUE, _RED, _GREEN, _PINK, _SKY, _ORANGE, _BLACK = COLOURS = (
 # Line styles, for figures with more lines than colours, and for grey prints.
 LINES = ('-', '--', '-.', ':', (0, (6, 1, 1, 1, 1, 1)), (0, (8, 3)))
 
-# The look of each method in all figures: colour and line.
+# Colour and line style of each method, the same in all figures.
 _LOOKS: Mapping[str, tuple[str, Any]] = {
     'lpg': (_BLUE, '-'), 'rule': (_BLUE, '-'), 'all_kinds_pi': (_BLUE, '-'),
     'p800': (_BLUE, '-'), 'all_kinds': (_BLUE, '--'),
@@ -81,7 +81,7 @@ def figure(width: float, height: float) -> figure_lib.Figure:
 
 
 def note(whole: figure_lib.Figure, text: str) -> None:
-  """Writes a line above the panels: what bands and marks mean."""
+  """Writes a line of text above the panels: what bands and marks mean."""
   whole.suptitle(text, fontsize=FONT_SIZE - 1)
 
 

@@ -185,7 +185,7 @@ def test_the_command(tmp_path, capsys):
   assert os.listdir(tmp_path / '1' / 'figures') == ['atari_curves.svg']
   assert command_testing.call('atari_results',
       [f'--results={tmp_path / "1"}'] * 2) == 2
-  assert 'is there twice' in capsys.readouterr().err
+  assert 'occurs twice' in capsys.readouterr().err
   assert command_testing.call('atari_results',
       [f'--results={tmp_path / "none"}']) == 2
   error = capsys.readouterr().err

@@ -363,7 +363,8 @@ def test_hyper_params_by_hand():
       'critic 0.3, lambda 0.8, discount 0.98 (smallest) |',
       '| `chain_long` | rate 160, KL 0.5 | - |']
   assert figure3._search(dataclasses.asdict(TINY)).startswith(
-      'Best of 4 trials in 2 other lifetimes each, then of 2 in 3 others;')
+      'Hyperparameters of each rule and of A2C. Of 4 trials on 2 other '
+      'lifetimes each, the best 2 were repeated on 3 further lifetimes')
 
 
 def test_hyper_params_of_older_files_at_the_ends_of_their_grids():

@@ -61,7 +61,7 @@ def test_ablation_curves_by_hand(tmp_path, capsys):
   flags = [f'--run_dir={run_dir}', f'--results={tmp_path}/a.json']
   assert command_testing.call('ablation_curves', flags) == 2
   error = capsys.readouterr().err
-  assert 'was not followed' in error and error.count('\n') == 1
+  assert 'has no results of ablations' in error and error.count('\n') == 1
   logger = loggers.MetricsLogger(run_dir, follow.FILE, tensorboard=False)
   for step, values in ((2, (0.1, 0.2, 0.3)), (4, (0.9, 0.25, -0.5))):
     row = {'num_lifetimes': 7}

@@ -103,12 +103,12 @@ def test_publishing_goes_on(tmp_path, monkeypatch):
       commit=commit, command='none')
   unfinished = lambda: list((tmp_path / 'run').glob('*.unfinished.json'))
   monkeypatch.setattr(training_environments, 'evaluate', evaluate)
-  monkeypatch.setattr(model_card, '_chosen_check', interrupt)
+  monkeypatch.setattr(model_card, '_make_check', interrupt)
   with pytest.raises(KeyboardInterrupt):
     publish('0')
   assert lived == [NAME] and len(unfinished()) == 1
   assert not published.names()
-  monkeypatch.setattr(model_card, '_chosen_check', lambda source: {})
+  monkeypatch.setattr(model_card, '_make_check', lambda source: {})
   publish('0')
   assert lived == [NAME] and not unfinished()
   assert published.names() == ('mine',)
@@ -125,7 +125,7 @@ def test_a_damaged_card_is_refused(directory, tmp_path, monkeypatch):
   monkeypatch.setattr(published, 'LARGEST', 10)
   run_dir = os.path.join(os.path.dirname(directory), 'run')
   monkeypatch.setattr(model_card, '_results', lambda *args: {})
-  monkeypatch.setattr(model_card, '_chosen_check', lambda source: {})
+  monkeypatch.setattr(model_card, '_make_check', lambda source: {})
   with pytest.raises(published.PublishedError, match='allowed: 10'):
     model_card.publish(run_dir, 'large', summary='', average_last=1,
                        num_lifetimes=2, commit='0', command='none')

@@ -71,9 +71,9 @@ def test_the_page_says_what_the_run_did(run_dir):
   assert not page.open
   for expected in ('a <run> & more', '1,000 of', '10,000', '123,456',
                    '0.95',  # mean return of the last tenth
-                   '-0.125', '0.875', 'What the bandit prefers', 'jaxlib'):
+                   '-0.125', '0.875', 'probabilities by the bandit', 'jaxlib'):
     assert expected in page.text, expected
-  assert 'has stored no preferences' not in page.text
+  assert 'has stored no probabilities' not in page.text
 
 
 def test_the_page_needs_no_network_and_repeats_no_id(run_dir):

@@ -165,7 +165,7 @@ def test_a_short_figure_7_is_trained_and_drawn(tmp_path, capsys):
   _, data = stored.load(results, figure7.NAME)
   assert all(found['seeds'] == [0] for found in data['variants'].values())
   for bad, message in (
-      ([f'--study={root}', f'--study={root}'], '--study is there 2 times'),
+      ([f'--study={root}', f'--study={root}'], '--study is given 2 times'),
       ([f'--study={tmp_path}'], 'holds no study')):
     assert command_testing.call('figure7', [*bad, f'--results={results}']) == 2
     err = capsys.readouterr().err
