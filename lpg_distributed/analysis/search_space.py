@@ -112,8 +112,8 @@ def of_rule(environment: str, agent: config_lib.AgentConfig,
   """Returns the ranges of the hyperparameters of a rule's agents.
 
   A rule without predictions, LPG-V, has no KL cost, but its critic's
-  hyperparameters are searched. Discount factors are not searched: gamma is an
-  input of the rule, so agents draw it as in the rule's training.
+  hyperparameters are searched. gamma is not: it is an input of the rule, so
+  agents draw it as in the rule's training.
   """
   rates = {'learning_rate': _learning_rate(environment, agent)}
   if registry.make_learned(rule).predictions is None:
