@@ -193,7 +193,7 @@ class PolicyEvaluation:
         theta, jax.vmap(self._kind.optimiser.init)(theta),
         jax.vmap(self._kind.critic.init)(
             jax.random.split(keys[1], num)),
-        state, jax.vmap(lambda _: rollout.no_returns(settings.num_envs))(
+        state, jax.vmap(lambda _: rollout.init_returns(settings.num_envs))(
             jnp.arange(num)), trajectory)
     progress = meta_gradient.collect(
         self._kind, self._config.meta, task, progress,

@@ -67,8 +67,8 @@ def make_network(config: config_lib.AgentConfig,
       [S, num_outputs]. Networks use Haiku's default initialisation.
 
   Raises:
-    ValueError: a table was asked for where observations are no state index, or
-      a network where they are one.
+    ValueError: `config` describes a table, but observations are not state
+      indices; or a network, but observations are state indices.
   """
   if config.is_table:
     if not isinstance(observation_spec, specs.DiscreteArray):

@@ -50,12 +50,13 @@ def agent_gradient(
 ) -> tuple[types.Params, types.AgentOutput, base.Targets]:
   """Computes the gradient of a rule's loss, to descend.
 
-  The loss is the mean over the steps of each agent. One forward pass of the
-  agent serves both the rule and the gradient.
+  The loss is the mean over the steps of each agent. Rule and gradient share one
+  forward pass of the agent.
 
-  The targets are constants of this gradient. They are not constants of its
-  derivative: the meta-gradient flows through them into `theta`, without any
-  `stop_gradient`. This path lets the rule discover what y predicts.
+  This gradient treats the targets as constants. The meta-gradient does not:
+  there is no `stop_gradient`, so it flows through the targets into the `theta`
+  that produced the rule's inputs. By this path the rule can discover what y
+  predicts.
 
   Args:
     rule: provides the loss.

@@ -3,11 +3,13 @@
 Nearly all of meta-training's arithmetic is here, so the reverse pass is written
 by hand. It reads the gates that the forward pass stored. It carries the
 cotangents of h and c and the sum of the weights' gradient from step to step.
-The cotangents of the gates, the largest array of all, are therefore never
-stored.
+The cotangents of the gates would be the largest array; they are never stored.
 
-One `tanh` serves all four gates, since sigmoid(z) = (1 + tanh(z / 2)) / 2. The
-factor 1/2 of z is multiplied into the weights.
+All four gates are computed by one `tanh`, since sigmoid(z) = (1 + tanh(z / 2))
+/ 2. The factor 1/2 is multiplied into the weights.
+
+Names: i, g, f, o are the gates, `a` their concatenation after `tanh`, [N, 4H],
+and `x_bar` is the cotangent of `x`.
 """
 
 import chex
@@ -15,8 +17,8 @@ import jax
 from jax import ad_checkpoint
 import jax.numpy as jnp
 
-# Columns of zeros behind the gates. Without them rows of 4 * 256 floats map to
-# the same lines of a cache, and matrix products run at half the speed.
+# Number of zero columns after the gates. Without them rows of 4 * 256 floats
+# map to the same cache lines, and matrix products take twice the time.
 _PADDING = 16
 
 # Name of the arrays that the reverse pass reads. A `jax.checkpoint` that saves
@@ -40,12 +42,12 @@ def unroll(w: chex.Array, b: chex.Array, x: chex.Array,
   """
   chex.assert_rank([w, b, x, discount_t], [2, 1, 3, 2])
   size = b.shape[0] // 4
-  half = jnp.concatenate([jnp.full((size,), v) for v in (.5, 1., .5, .5)])
+  scale = jnp.concatenate([jnp.full((size,), v) for v in (.5, 1., .5, .5)])
   forget_bias = jnp.zeros_like(b).at[2 * size:3 * size].set(1.)
   num_inputs = x.shape[-1]
   # Rows: inputs, one for the bias, hidden.
   w = jnp.concatenate(
-      [w[:num_inputs], (b + forget_bias)[None], w[num_inputs:]]) * half
+      [w[:num_inputs], (b + forget_bias)[None], w[num_inputs:]]) * scale
   w = jnp.pad(w, ((0, 0), (0, _PADDING)))
   x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
   return _unroll(w, x, jax.lax.stop_gradient(discount_t))
@@ -56,12 +58,12 @@ def _unroll(w, x, discount_t):
   return _forward(w, x, discount_t)[0]
 
 
-def _split(a, size):
+def _split_gates(a, size):
   return (a[:, k * size:(k + 1) * size] for k in range(4))
 
 
 def _forward(w, x, discount_t):
-  """Returns h [T, N, H] and what the reverse pass needs."""
+  """Returns h [T, N, H] and the residuals of `_backward`."""
   size = w.shape[0] - x.shape[-1]
 
   def step(carry, xs):
@@ -73,7 +75,7 @@ def _forward(w, x, discount_t):
     # product's: else XLA would compute the tanh in place, without vector
     # instructions.
     a = jnp.tanh((x_and_h @ w)[:, :4 * size])
-    i, g, f, o = _split(a, size)
+    i, g, f, o = _split_gates(a, size)
     c_t = .5 * ((1. + f) * c + (1. + i) * g)
     h_t = .5 * (1. + o) * jnp.tanh(c_t)
     return (h_t, c_t), (h_t, c_t, a)
@@ -86,6 +88,7 @@ def _forward(w, x, discount_t):
 
 
 def _backward(residuals, h_bar):
+  """Returns the cotangents of w, x and discount_t; the last one is 0."""
   w, x, discount_t, h, c, a = residuals
   num_steps, _, size = c.shape
   num_inputs = x.shape[-1]
@@ -101,7 +104,7 @@ def _backward(residuals, h_bar):
     h_in, c_in = (jax.lax.dynamic_index_in_dim(
         r, jnp.minimum(t + 1, num_steps - 1), keepdims=False) * d
                   for r in (h, c))
-    i, g, f, o = _split(a_t, size)
+    i, g, f, o = _split_gates(a_t, size)
     h_bar_t = h_bar_t + h_carry
     tanh_c = jnp.tanh(c_t)
     c_bar = c_carry + h_bar_t * .5 * (1. + o) * (1. - tanh_c * tanh_c)

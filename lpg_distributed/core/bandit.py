@@ -6,17 +6,20 @@ import numpy as np
 
 from lpg_distributed import config as config_lib
 
-LARGEST_RETURN = 1e100  # Sums and exponents of larger returns may overflow.
+LARGEST_RETURN = 1e100  # Sums and exponentials of larger returns may overflow.
 
 
 class BanditState(NamedTuple):
-  """Counts and recent returns of one environment's arms."""
-  counts: np.ndarray  # [arms] int64, N: lifetimes that have ended
-  window: np.ndarray  # [arms, W] float64, a ring of the last W final returns
+  """Counts and recent final returns of one environment's arms.
+
+  An arm is a pair alpha of learning rate and KL cost.
+  """
+  counts: np.ndarray  # [arms] int64, N: number of reported lifetimes
+  window: np.ndarray  # [arms, W] float64, ring buffer of the last W returns
 
 
 def init(num_arms: int, config: config_lib.BanditConfig) -> BanditState:
-  """Returns the state without any report."""
+  """Returns the state before the first report."""
   return BanditState(np.zeros(num_arms, np.int64),
                      np.zeros((num_arms, config.window)))
 
@@ -45,7 +48,7 @@ def check(state: BanditState) -> None:
   """Raises ValueError if no sequence of reports can have led to `state`."""
   if (state.counts < 0).any() or not (
       np.abs(state.window) <= LARGEST_RETURN).all():
-    raise ValueError('a bandit\'s counts or returns are not what can be; '
+    raise ValueError('a bandit\'s counts or returns are out of range; '
                      'allowed: counts from 0 on, returns up to '
                      f'{LARGEST_RETURN:g}')
 

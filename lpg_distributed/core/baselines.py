@@ -1,9 +1,9 @@
 """A2C on the training environments, the baseline of Section 4.1.
 
-The agent has the policy and the optimiser of Table 3. The critic is the one of
-the meta-gradient (`critic`), and so are the advantages: with
-`config.outer.advantage_ema_decay` they are divided by their running root mean
-square. So A2C here is the outer algorithm of the run by itself.
+The agent has the policy and the optimiser of Table 3. Critic and advantages are
+those of the meta-gradient (`critic`): if `config.outer.advantage_ema_decay` is
+set, advantages are divided by their running root mean square. So this A2C is
+the algorithm that estimates Eq. (4), applied directly to agents.
 
 The paper does not say how its A2C was tuned. Here all five numbers of
 `A2CHyperparameters` are tuned per environment, by `analysis.tuning`, on
@@ -34,7 +34,10 @@ class A2CHyperparameters(NamedTuple):
 
 def a2c(config: config_lib.Config,
         kind: meta_gradient.Kind) -> train_agents.LifetimeLearner:
-  """A learner of agents that learn by A2C; beta_0 is their entropy cost."""
+  """Returns the learner of agents that learn by A2C.
+
+  The entropy cost of an agent is its `hyper.beta_0`.
+  """
   def update(task, progress):
     # The critic computes advantages before it learns from this trajectory, as
     # in the meta-gradient.

@@ -1,8 +1,9 @@
-"""The critic: a value function per lifetime, a baseline of the meta-gradient.
+"""The critic: a value function per lifetime, the baseline of Eq. (4).
 
-It lowers the variance of the policy gradient in Eq. (4). LPG does not see it
-(B.1); LPG-V does. Each lifetime starts with a new critic, which is trained on
-the trajectories of its agent. The meta-gradient does not differentiate it.
+It lowers the variance of the policy gradient in Eqs. (3) and (4). LPG does not
+see V(s) (B.1); LPG-V does. Each lifetime starts with a new critic, which is
+trained on the trajectories of its agent. The meta-gradient does not
+differentiate it.
 """
 
 from typing import Callable, NamedTuple
@@ -36,7 +37,7 @@ class Critic(NamedTuple):
   evaluate: Callable[[CriticState, chex.Array], chex.Array]
   # (state, trajectory, gamma, td_lambda, learning_rate) -> (state, advantage
   # [T, B]). The advantage is computed before the critic learns from this
-  # trajectory. The last two may be None or left out: those of the config.
+  # trajectory. If td_lambda or learning_rate is None, the config's is used.
   update: Callable[..., tuple[CriticState, chex.Array]]
 
 
@@ -52,11 +53,11 @@ def lambda_returns(trajectory: types.Trajectory, values: chex.Array,
   """
   shape = trajectory.reward.shape
   flat = lambda x: x.reshape(x.shape[0], -1)
-  own_lambda = jnp.ndim(td_lambda) > 0
-  if own_lambda:
+  lambda_varies = jnp.ndim(td_lambda) > 0
+  if lambda_varies:
     td_lambda = flat(jnp.broadcast_to(td_lambda, shape))
   batched = jax.vmap(rlax.lambda_returns, out_axes=1,
-                     in_axes=(1, 1, 1, 1 if own_lambda else None))
+                     in_axes=(1, 1, 1, 1 if lambda_varies else None))
   return batched(flat(trajectory.reward), flat(gamma * trajectory.discount_t),
                  flat(values[1:]), td_lambda).reshape(shape)
 

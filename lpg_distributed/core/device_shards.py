@@ -51,11 +51,11 @@ class DeviceShards:
     # Arrays of all shards are concatenated along the first axis. Each device
     # then holds the arrays of its shard, without a copy or a reshape.
     mesh = jax.sharding.Mesh(np.array(self._devices), (_AXIS,))
-    everywhere = jax.sharding.PartitionSpec()
-    spread = jax.sharding.PartitionSpec(_AXIS)
-    self._sharding = jax.sharding.NamedSharding(mesh, spread)
+    replicated = jax.sharding.PartitionSpec()
+    sharded = jax.sharding.PartitionSpec(_AXIS)
+    self._sharding = jax.sharding.NamedSharding(mesh, sharded)
     self.compiled = jax.jit(_shard_map(
-        advance_one, mesh, (everywhere, everywhere, spread, spread), spread))
+        advance_one, mesh, (replicated, replicated, sharded, sharded), sharded))
 
   def __len__(self) -> int:
     return len(self._devices)
@@ -70,17 +70,17 @@ class DeviceShards:
       state: state of one shard; only its shapes are read.
     """
     single = len(self) == 1
-    everywhere = (jax.sharding.SingleDeviceSharding(self._devices[0])
+    replicated = (jax.sharding.SingleDeviceSharding(self._devices[0])
                   if single else jax.sharding.NamedSharding(
                       self._sharding.mesh, jax.sharding.PartitionSpec()))
-    spread = everywhere if single else self._sharding
-    array = lambda shape, dtype=np.float32, sharding=everywhere: (
+    sharded = replicated if single else self._sharding
+    array = lambda shape, dtype=np.float32, sharding=replicated: (
         jax.ShapeDtypeStruct(shape, dtype, sharding=sharding))
     states = jax.tree_util.tree_map(lambda x: array(
-        (len(self) * x.shape[0], *x.shape[1:]), x.dtype, spread), state)
+        (len(self) * x.shape[0], *x.shape[1:]), x.dtype, sharded), state)
     number = array((), np.int32)
     numbers = ((lifetime.ShardId(*[number] * 4), number) if single
-               else (array((len(self), 5), np.int32, spread),))
+               else (array((len(self), 5), np.int32, sharded),))
     return self.compiled.lower(array((eta_size,)), array((num_arms,)), states,
                                *numbers)
 
@@ -118,6 +118,7 @@ class DeviceShards:
     return [self._take(out, device) for device in self._devices[:count]]
 
   def _join(self, leaves):
+    """Joins the shards' leaves to one array, each shard on its device."""
     placed = [jax.device_put(x, device)
               for x, device in zip(leaves, self._devices)]
     shape = (len(placed) * placed[0].shape[0],) + placed[0].shape[1:]
@@ -125,6 +126,7 @@ class DeviceShards:
         shape, self._sharding, placed)
 
   def _take(self, out: Any, device: jax.Device):
+    """Returns the results of the shard that is on `device`."""
     def one(x):
       (shard,) = (s for s in x.addressable_shards if s.device == device)
       return shard.data

@@ -2,7 +2,7 @@
 
   python -m lpg_distributed.core.environment_check < CONFIG.json
 
-A launcher runs it as a separate process: so the launcher neither imports the
+Launchers run it as a separate process. So the launcher neither imports the
 user's module nor occupies an accelerator.
 """
 
@@ -53,7 +53,7 @@ def _check_agent(config: config_lib.Config, name: str) -> None:
   except ValueError:
     raise
   except Exception as error:  # For example layers of the wrong size.
-    raise ValueError(f'agents.{name} does not fit what it observes ('
+    raise ValueError(f'agents.{name} does not fit its observations ('
                      f'{" ".join(str(error).split())[:200]})') from None
 
 
@@ -68,7 +68,7 @@ def with_environments(config: config_lib.Config, environments: Sequence[Any],
     agents: agents by the name of their environment.
 
   Raises:
-    ConfigError: an object is no environment.
+    ConfigError: an object is not an environment.
   """
   if isinstance(environments, str) or not isinstance(environments, Sequence):
     environments = (environments,)

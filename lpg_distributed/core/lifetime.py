@@ -1,8 +1,10 @@
-"""Lifetimes of a shard: started, advanced by one window per meta-step, ended.
+"""Starts, advances and ends the lifetimes of a shard.
 
-`Shard.advance` is the unit of work of the whole system. Its randomness depends
-only on (seed, shard id, meta-step). So its result does not depend on which
-worker calls it, on which machine, or how often.
+A shard is a group of L lifetimes of one environment kind. In each meta-step a
+worker calls `Shard.advance` once for each of its shards. It replaces lifetimes
+that have ended, runs one window of K updates, and computes the meta-gradient.
+Its randomness depends only on (seed, shard id, meta-step). So its result does
+not depend on which worker calls it, on which machine, or how often.
 """
 
 import functools
@@ -26,32 +28,33 @@ from lpg_distributed.core import rule_vector
 from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import registry as environments
 
-# Largest number of lifetimes times environments in a chunk. They are the rows
-# of the rule's matrix products. More rows make accelerators faster, but no CPU.
+# Largest number of lifetimes times environments in a chunk (`chunk_size`). They
+# are the rows of the rule's matrix products. Accelerators are faster with more
+# rows, CPUs are not.
 _ROWS_ON_CPU, _ROWS_ELSEWHERE = 256, 4096
-# Largest number of lifetimes in a chunk whose agents have convolutions. Each
-# takes up to 0.8 GiB at the paper's size.
-_CONVOLVING_ON_CPU, _CONVOLVING_ELSEWHERE = 1, 8
+# Largest number of lifetimes in a chunk if the agents have convolutions. Each
+# lifetime takes up to 0.8 GiB at the paper's size.
+_CONV_LIFETIMES_ON_CPU, _CONV_LIFETIMES_ELSEWHERE = 1, 8
 
 
 class ShardState(NamedTuple):
   """State of a shard's lifetimes between meta-steps; leaves [L, ...]."""
   task: meta_gradient.Task
   progress: meta_gradient.Progress
-  age: chex.Array  # [L] int32, number of windows
-  whole: chex.Array  # [L] bool; False: staggered, it began at an age above 0
+  age: chex.Array  # [L] int32, number of windows so far
+  whole: chex.Array  # [L] bool; False: its first age was above 0 (staggered)
   ended: chex.Array  # [L] bool; the next meta-step starts a new lifetime
 
 
 class ShardId(NamedTuple):
-  """Which lifetimes a shard holds.
+  """The numbers that tell a shard from others.
 
-  The numbers are traced scalars, so that all shards share a compiled program.
+  They are traced scalars, so that all shards share a compiled program.
   """
-  seed: chex.Array
-  shard_id: chex.Array
-  first_slot: chex.Array
-  kind_lifetimes: chex.Array
+  seed: chex.Array  # seed of the run
+  shard_id: chex.Array  # index of the shard in the run
+  first_slot: chex.Array  # index of its first lifetime among those of its kind
+  kind_lifetimes: chex.Array  # number of lifetimes of the kind, in all shards
 
 
 class ShardMetrics(NamedTuple):
@@ -59,13 +62,14 @@ class ShardMetrics(NamedTuple):
   ended: chex.Array  # bool, for any reason
   reported: chex.Array  # bool, whether the bandit gets the final return
   final_return: chex.Array  # meaningful where `ended`
-  arm: chex.Array  # int32
+  arm: chex.Array  # int32, the bandit's arm that the lifetime uses
   collapsed: chex.Array  # bool, policy entropy fell below the threshold
   not_finite: chex.Array  # bool
   gradient_not_finite: chex.Array  # [] bool; it was replaced by zero
   age: chex.Array  # int32, number of windows, this one included
   window_return_sum: chex.Array  # over whole episodes that ended in this window
   window_episodes: chex.Array  # the number of those episodes
+  # As in `meta_gradient.WindowStats`.
   loss: chex.Array
   policy_entropy: chex.Array
   y_entropy: chex.Array
@@ -75,7 +79,7 @@ class ShardMetrics(NamedTuple):
 
 
 class ShardSetup(NamedTuple):
-  """What all calls of `Shard.advance` share; static under `jit`."""
+  """The constants of a shard's program; static under `jit`."""
   config: config_lib.Config
   environment_name: str
   kind: meta_gradient.Kind
@@ -90,7 +94,7 @@ class ShardCall(NamedTuple):
 
 
 class Shard(NamedTuple):
-  """The functions that all shards of one environment kind share."""
+  """Functions for the shards of one environment kind."""
   empty: Callable[[], ShardState]  # state before the first lifetimes start
   # (eta [P], arm_log_probs [arms], state, shard_id, meta_step)
   #   -> (gradient_sum [P], state, ShardMetrics)
@@ -147,7 +151,7 @@ def init_lifetime(config: config_lib.Config, environment_name: str,
                   kind: meta_gradient.Kind, key: chex.PRNGKey,
                   arm_log_probs: chex.Array
                   ) -> tuple[meta_gradient.Task, meta_gradient.Progress]:
-  """Starts one lifetime; its first trajectory is still to be collected."""
+  """Starts one lifetime; its trajectory is empty until `collect` is called."""
   keys = jax.random.split(key, 5)
   environment, num_envs = kind.environment, config.meta.num_envs
   env_params = environment.init_params(keys[0])
@@ -163,7 +167,7 @@ def init_lifetime(config: config_lib.Config, environment_name: str,
       keys[3], config, environment_name, arm_log_probs))
   return task, meta_gradient.Progress(
       theta, kind.optimiser.init(theta), kind.critic.init(keys[4]),
-      env_state, rollout.no_returns(num_envs), trajectory)
+      env_state, rollout.init_returns(num_envs), trajectory)
 
 
 def chunk_size(config: config_lib.Config, environment_name: str,
@@ -178,7 +182,7 @@ def chunk_size(config: config_lib.Config, environment_name: str,
   if on_cpu and config.meta.max_lifetime_gradient_norm:
     limit = 1
   elif config.agents[environment_name].conv:
-    limit = _CONVOLVING_ON_CPU if on_cpu else _CONVOLVING_ELSEWHERE
+    limit = _CONV_LIFETIMES_ON_CPU if on_cpu else _CONV_LIFETIMES_ELSEWHERE
   else:
     rows = _ROWS_ON_CPU if on_cpu else _ROWS_ELSEWHERE
     limit = max(1, rows // config.meta.num_envs)
@@ -252,18 +256,26 @@ def _window_gradients(setup: ShardSetup, eta: chex.Array,
 
 def _advance_chunk(setup: ShardSetup, call: ShardCall, state: ShardState,
                    keys: chex.PRNGKey, slots: chex.Array):
-  """Does what `Shard.advance` does, for one chunk of lifetimes."""
+  """Advances one chunk of lifetimes by one window; see `Shard.advance`.
+
+  Args:
+    setup: constants of the program.
+    call: arguments of `Shard.advance`.
+    state: state of the chunk's n lifetimes.
+    keys: [n, 2 + K, 2]: start, first rollout, K rollouts.
+    slots: [n], indices of the lifetimes among those of their kind.
+  """
   state = jax.lax.cond(
       jnp.any(state.ended),
       lambda s: _replace_ended(setup, call, s, keys, slots),
       lambda s: s, state)
   progress = state.progress._replace(
-      returns=rollout.open_window(state.progress.returns))
+      returns=rollout.reset_window(state.progress.returns))
   gradients, progress, stats = _window_gradients(
       setup, call.eta, state.task, progress, keys[:, 2:])
   finite = jnp.all(jnp.isfinite(gradients), axis=1, keepdims=True)
   gradients = jnp.where(finite, gradients, 0.)
-  return jnp.sum(gradients, axis=0), *_close_window(
+  return jnp.sum(gradients, axis=0), *_end_window(
       state, progress, stats, jnp.all(finite),
       setup.config.lifetime_windows(setup.environment_name),
       setup.config.meta)
@@ -325,8 +337,8 @@ def make_shard(config: config_lib.Config, environment_name: str,
       config.run.matmul_precision, advance))
 
 
-def _close_window(state, progress, stats, gradient_finite, windows, config):
-  """Adds one window to all ages and ends lifetimes.
+def _end_window(state, progress, stats, gradient_finite, windows, config):
+  """Adds one window to all ages, marks ended lifetimes and computes metrics.
 
   A lifetime ends at full age, if its policy collapsed, or if its numbers are
   not finite.

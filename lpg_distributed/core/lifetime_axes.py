@@ -1,6 +1,7 @@
-"""Changes of trees of lifetimes along the lifetimes' axis.
+"""Functions on trees of lifetimes, along the axis of the lifetimes.
 
-It is axis 1 of a trajectory, behind its steps, and axis 0 of all other leaves.
+It is axis 1 of the leaves of a trajectory [T, L, ...], and axis 0 of all other
+leaves.
 """
 
 import functools
@@ -18,7 +19,7 @@ State = TypeVar('State')  # with a `progress`, as `lifetime.ShardState`
 
 
 def over_state(function: Callable[..., chex.Array], *states: State) -> State:
-  """Applies `function(*leaves, axis)`; `axis` is that of the lifetimes."""
+  """Applies `function(*leaves, axis)` to each leaf and its lifetimes' axis."""
   over = lambda axis, *trees: jax.tree_util.tree_map(
       lambda *leaves: function(*leaves, axis), *trees)
   progress = [state.progress for state in states]
@@ -49,10 +50,17 @@ def join(x: chex.Array, axis: int = 0) -> chex.Array:
 
 def each(together: Callable, task: meta_gradient.Task,
          progress: meta_gradient.Progress, keys: chex.PRNGKey):
-  """Applies `together` to each lifetime by itself.
+  """Applies a function of several lifetimes to each lifetime separately.
+
+  Args:
+    together: maps (task, progress, keys) of n lifetimes to the sum of their
+      gradients [1, P], their progress and their statistics.
+    task: leaves [L, ...].
+    progress: leaves [L, ...].
+    keys: [L, ...].
 
   Returns:
-    What `together` returns, with one gradient per lifetime, [L, P].
+    One gradient per lifetime, [L, P], progress and statistics.
   """
   if keys.shape[0] == 1:
     return together(task, progress, keys)

@@ -25,7 +25,7 @@ Eta = types.Params
 
 
 class Widths(NamedTuple):
-  """Sizes that depend on the kind of rule."""
+  """Sizes of the network that depend on the kind of rule."""
   y: int  # number of inputs of phi
   y_hat: int  # width of the head for y_hat; 0: no such head
 
@@ -98,22 +98,22 @@ def embed(eta: Eta, y: chex.Array) -> chex.Array:
 
 
 def widen(eta: Eta, width: int, padding: float) -> Eta:
-  """Changes eta so that it reads and writes predictions of another width.
+  """Returns an eta that reads and writes predictions of another width.
 
   Args:
     eta: parameters for predictions of M columns.
-    width: number of columns, at least M. The rule ignores those above M.
-    padding: value of the columns above M of `y_hat_logits`.
+    width: number of columns, at least M. The rule ignores the inputs above M.
+    padding: value of the outputs `y_hat_logits` above M.
   """
   hidden, head = eta['lpg/phi/~/linear_0'], eta['lpg/y_hat']
-  behind = (0, width - head['b'].size)
+  after = (0, width - head['b'].size)
   return {
       **eta,
       'lpg/phi/~/linear_0': {**hidden,
-                             'w': jnp.pad(hidden['w'], (behind, (0, 0)))},
+                             'w': jnp.pad(hidden['w'], (after, (0, 0)))},
       'lpg/y_hat': {
-          'w': jnp.pad(head['w'], ((0, 0), behind)),
-          'b': jnp.pad(head['b'], behind, constant_values=padding)}}
+          'w': jnp.pad(head['w'], ((0, 0), after)),
+          'b': jnp.pad(head['b'], after, constant_values=padding)}}
 
 
 def is_eta(eta: Any) -> bool:
@@ -126,14 +126,14 @@ def is_eta(eta: Any) -> bool:
 
 
 def hold_phi(eta: Eta, value: chex.Numeric) -> Eta:
-  """Changes eta so that phi(y) is `value` for all predictions y."""
+  """Returns an eta for which phi(y) is `value` for all predictions y."""
   out = eta['lpg/phi/~/linear_1']
   return {**eta, 'lpg/phi/~/linear_1': {
       'w': jnp.zeros_like(out['w']), 'b': jnp.full_like(out['b'], value)}}
 
 
 def hold_input(eta: Eta, name: str, value: chex.Numeric) -> Eta:
-  """Changes eta so that the LSTM reads `value` in place of the input `name`."""
+  """Returns an eta whose LSTM reads `value` in place of the input `name`."""
   index = list(rule_inputs.INPUTS).index(name)
   lstm = eta['lpg/lstm/linear']
   row = lstm['w'][index]

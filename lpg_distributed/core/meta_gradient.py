@@ -1,4 +1,9 @@
-"""The meta-gradient: eta's gradient through K updates, Eqs. (3) and (4)."""
+"""The meta-gradient: eta's gradient through K updates, Eqs. (3) and (4).
+
+A window is the K agent updates of one meta-step, the sliding window of Section
+3.3. `window_loss` runs a window of L lifetimes and computes the meta-loss.
+`lifetime` differentiates it by eta.
+"""
 
 import functools
 from typing import NamedTuple, Optional
@@ -26,33 +31,39 @@ rlax = light_imports.import_rlax()
 
 
 class Kind(NamedTuple):
-  """The pure functions of one environment kind; static under `jit`."""
+  """The pure functions of the lifetimes of one environment kind.
+
+  They are static under `jit`. `lifetime.make_kind` builds them.
+  """
   environment: base.Environment
   agent: agent_networks.Agent
   optimiser: agent_update.AgentOptimiser
   critic: critic_lib.Critic
   rule: rule_lib.UpdateRule
-  # Whether the reverse pass computes the updates of agents once more. This
-  # takes time, but keeps their activations for one update instead of K.
+  # Whether the reverse pass recomputes the agents' updates. This takes time,
+  # but stores activations of one update instead of K.
   recomputes: bool = True
 
 
 class Task(NamedTuple):
-  """What is constant during a lifetime; leaves [L, ...]."""
+  """The part of L lifetimes' state that is constant; leaves [L, ...]."""
   env_params: base.EnvParams
   hyper: types.LifetimeHyperparameters
   rewards: Optional[reward_transform.RewardTransform] = None
 
 
 class Progress(NamedTuple):
-  """What a window changes; leaves [L, ...], of the trajectory [T, L, ...]."""
+  """The part of L lifetimes' state that a window changes.
+
+  Leaves are [L, ...], but those of the trajectory [T, L, ...].
+  """
   theta: types.Params
   opt_state: types.Params
   value: critic_lib.CriticState
   env_state: base.EnvState
   returns: rollout_lib.EpisodeReturns
-  # The trajectory of the next update, collected under `theta`, so on-policy.
-  # Kept here, it lets K updates take K new rollouts instead of K + 1.
+  # The trajectory of the next update, collected by `theta`. Since the last
+  # trajectory of a window is kept, a window takes K rollouts and not K + 1.
   trajectory: types.Trajectory
 
 
@@ -69,11 +80,10 @@ class WindowStats(NamedTuple):
 
 @jax.custom_vjp
 def _isolate(x: chex.Array) -> chex.Array:
-  """Keeps a NaN of one lifetime from spreading to the others.
+  """Zeroes all values of lifetimes, axis 1 of `x`, that are not finite.
 
-  All lifetimes are rows of the same matrix products, so one NaN would spread to
-  eta's whole gradient. This zeroes the values of lifetimes, axis 1 of `x`, that
-  are not finite. The reverse pass does the same to cotangents.
+  The reverse pass does the same to cotangents. All lifetimes are rows of the
+  same matrix products, so a NaN of one would spread to eta's whole gradient.
   """
   return _zero_unless_finite(x)
 
@@ -90,7 +100,7 @@ _isolate.defvjp(lambda x: (_zero_unless_finite(x), None),
 
 def isolated_network(eta: lpg_network.Eta,
                      inputs: rule_inputs.RuleInput) -> types.LPGTargets:
-  """Applies `lpg_network.apply` to [T, L, B], with the L lifetimes isolated."""
+  """Applies `lpg_network.apply` to inputs [T, L, B], with `_isolate`."""
   isolate = functools.partial(jax.tree_util.tree_map, _isolate)
   return isolate(lpg_network.apply(eta, isolate(inputs)))
 
@@ -99,15 +109,15 @@ def agent_hyper(hyper: types.LifetimeHyperparameters, td_lambda: float
                 ) -> rule_lib.UpdateHyperparameters:
   """Returns the hyperparameters of L agents, [L, 1] each.
 
-  The cost of V(s) is 0, since it is learned by the critics. `td_lambda` is
-  used where `hyper` has none.
+  The cost of V(s) is 0, since the critics learn V(s). `td_lambda` is used where
+  `hyper` has none.
   """
-  behind = lambda x: x[:, None]
+  column = lambda x: x[:, None]
   td_lambda = (jnp.float32(td_lambda) if hyper.td_lambda is None
-               else behind(hyper.td_lambda))
+               else column(hyper.td_lambda))
   return rule_lib.UpdateHyperparameters(
-      learning_rate=behind(hyper.learning_rate), kl_cost=behind(hyper.kl_cost),
-      gamma=behind(hyper.gamma), entropy_cost=behind(hyper.beta_0),
+      learning_rate=column(hyper.learning_rate), kl_cost=column(hyper.kl_cost),
+      gamma=column(hyper.gamma), entropy_cost=column(hyper.beta_0),
       value_cost=jnp.zeros(()), td_lambda=td_lambda)
 
 
@@ -204,11 +214,12 @@ class RegularisationTerms(NamedTuple):
   kl: chex.Array  # D_KL(y || y_hat), in nats; for the metrics only
 
 
-def _regularised(predictions, output, targets):
+def _regularisation_terms(predictions, output, targets):
+  """Computes the terms of one update; means over steps and environments."""
   pi_hat_square = jnp.mean(jnp.square(targets.pi_hat), axis=(0, 2))
   if predictions is None:
-    nothing = jnp.zeros_like(pi_hat_square)
-    return RegularisationTerms(pi_hat_square, nothing, nothing)
+    zeros = jnp.zeros_like(pi_hat_square)
+    return RegularisationTerms(pi_hat_square, zeros, zeros)
   y_hat = predictions.represent(targets.y_hat_logits)
   y_hat_square = jnp.mean(jnp.sum(jnp.square(y_hat), axis=-1), axis=(0, 2))
   kl = jax.lax.stop_gradient(jnp.mean(predictions.distance(
@@ -216,12 +227,12 @@ def _regularised(predictions, output, targets):
   return RegularisationTerms(pi_hat_square, y_hat_square, kl)
 
 
-# Floats of a vector register; those of all current CPUs hold at least as many.
-_REGISTER = 8
+# Number of floats in a vector register; all current CPUs have at least so many.
+_FLOATS_PER_REGISTER = 8
 
 
-def _whole_registers(rule: rule_lib.UpdateRule, eta: lpg_network.Eta):
-  """Pads predictions to a multiple of a register.
+def _fill_registers(rule: rule_lib.UpdateRule, eta: lpg_network.Eta):
+  """Widens predictions so that they fill whole vector registers.
 
   On a CPU, loops over 32 columns are faster than loops over 30.
 
@@ -229,17 +240,17 @@ def _whole_registers(rule: rule_lib.UpdateRule, eta: lpg_network.Eta):
     The widened eta, and a function that pads an `AgentOutput` to its width.
   """
   num_columns = rule.outputs.num_predictions
-  behind = -num_columns % _REGISTER
-  if not rule.widen or not behind:
+  padding = -num_columns % _FLOATS_PER_REGISTER
+  if not rule.widen or not padding:
     return eta, lambda output: output
 
   def pad(output):
     axes = [(0, 0)] * (output.y_logits.ndim - 1)
     return output._replace(y_logits=jnp.pad(
-        output.y_logits, [*axes, (0, behind)],
+        output.y_logits, [*axes, (0, padding)],
         constant_values=rule.predictions.padding))
 
-  return rule.widen(eta, num_columns + behind), pad
+  return rule.widen(eta, num_columns + padding), pad
 
 
 def update_agents(kind: Kind, config: config_lib.Config, eta: lpg_network.Eta,
@@ -260,10 +271,10 @@ def update_agents(kind: Kind, config: config_lib.Config, eta: lpg_network.Eta,
     values: result of `value_estimates`.
 
   Returns:
-    The new `theta`, the new `opt_state`, and the regularised terms.
+    The new `theta`, the new `opt_state`, and the regularisation terms.
   """
   hyper = agent_hyper(task.hyper, config.outer.td_lambda)
-  eta, pad = _whole_registers(kind.rule, eta)
+  eta, pad = _fill_registers(kind.rule, eta)
   gradient, output, targets = agent_update.agent_gradient(
       rule=kind.rule,
       apply=lambda theta: pad(agent_outputs(
@@ -277,7 +288,8 @@ def update_agents(kind: Kind, config: config_lib.Config, eta: lpg_network.Eta,
       steps_per_agent=config.meta.trajectory_steps * config.meta.num_envs)
   theta, opt_state = jax.vmap(kind.optimiser.apply)(
       gradient, opt_state, theta, task.hyper.learning_rate)
-  return theta, opt_state, _regularised(kind.rule.predictions, output, targets)
+  return theta, opt_state, _regularisation_terms(
+      kind.rule.predictions, output, targets)
 
 
 def _has_entropy(rule: rule_lib.UpdateRule) -> bool:

@@ -18,7 +18,7 @@ from lpg_distributed.core import rollout
 
 
 class PolicyError(errors.UserError, ValueError):
-  """A policy cannot be made, or does not fit; the message is one line."""
+  """A policy cannot be built, or an observation does not fit it; one line."""
 
 
 class Form(NamedTuple):
@@ -50,12 +50,12 @@ class Policy:
   It can be called as it is, or under `jax.jit`, `jax.vmap` and `jax.lax.scan`.
 
   Attributes:
-    form: what the network is built from.
+    form: describes the network.
     theta: parameters of the network.
     action_mask: [A] bool, the actions that exist.
     env_params: parameters of the environment that the agent learned in, such
       as its layout; None if they were not kept.
-    info: what was saved with the policy.
+    info: further facts that were saved with the policy, such as its rule.
   """
 
   def __init__(self, form: Form, theta: types.Params,

@@ -1,4 +1,4 @@
-"""Acting: T steps in the B parallel environments of one lifetime."""
+"""Collects trajectories: T steps in B parallel environments of one lifetime."""
 
 from typing import Callable, NamedTuple
 
@@ -13,35 +13,39 @@ from lpg_distributed.envs import base
 class EpisodeReturns(NamedTuple):
   """Undiscounted returns of episodes, per parallel environment.
 
-  An episode is whole if it was recorded from its start to its end.
+  An episode is whole if it was recorded from its start to its end. The first
+  episode of a lifetime starts midway, so it is not.
   """
   running: chex.Array  # [B], return of the current episode so far
   whole: chex.Array  # [B] bool, whether its start was recorded
   last: chex.Array  # [B], return of the last whole episode
   any_whole: chex.Array  # [B] bool, whether there was a whole episode
-  window_sum: chex.Array  # [B], over whole episodes since `open_window`
+  window_sum: chex.Array  # [B], over whole episodes since `reset_window`
   window_count: chex.Array  # [B], number of those episodes
 
 
-def no_returns(num_envs: int) -> EpisodeReturns:
-  """Returns the state before a lifetime's first step.
-
-  Its first episodes start midway, so they are not whole.
-  """
+def init_returns(num_envs: int) -> EpisodeReturns:
+  """Returns the state before a lifetime's first step."""
   zeros = jnp.zeros((num_envs,))
   nothing = jnp.zeros((num_envs,), bool)
   return EpisodeReturns(zeros, nothing, zeros, nothing, zeros, zeros)
 
 
-def open_window(returns: EpisodeReturns) -> EpisodeReturns:
-  """Starts a new sum over episodes, for the learning curves."""
+def reset_window(returns: EpisodeReturns) -> EpisodeReturns:
+  """Resets the sum and the number of episodes of the current window."""
   zeros = jnp.zeros_like(returns.running)
   return returns._replace(window_sum=zeros, window_count=zeros)
 
 
-def count(returns: EpisodeReturns, reward: chex.Array,
+def add_step(returns: EpisodeReturns, reward: chex.Array,
           discount_t: chex.Array) -> EpisodeReturns:
-  """Updates `returns` by one step of each environment."""
+  """Adds one step of each environment to `returns`.
+
+  Args:
+    returns: returns so far.
+    reward: [B].
+    discount_t: [B], 0 where the step ended its episode.
+  """
   running = returns.running + reward
   ended = discount_t == 0.
   counts = jnp.logical_and(ended, returns.whole)
@@ -122,7 +126,7 @@ def rollout(
     uniform, key = xs
     action = sample_action(policy(observation), uniform, action_mask)
     env_state, timestep = env_step(env_params, env_state, action, key)
-    returns = count(returns, timestep.reward, timestep.discount)
+    returns = add_step(returns, timestep.reward, timestep.discount)
     carry = env_state, timestep.observation, returns
     return carry, (observation, action, timestep.reward, timestep.discount)
 

@@ -1,8 +1,8 @@
 """x_t of Section 3.1: the inputs of the rule at a step.
 
 To add an input, add a row to `INPUTS`. The network, training, `hold_input`, the
-means of inputs and the public interface follow. docs/extending.md names the
-lists that some experiments have of their own.
+means of inputs and the public interface read this table. docs/extending.md
+names the experiments that have lists of their own.
 """
 
 from typing import Callable, Mapping, NamedTuple
@@ -41,7 +41,10 @@ def rule_input(experience: base.Experience, hyper: base.UpdateHyperparameters,
   Args:
     experience: the trajectory, leaves [T, ...]; outputs, leaves [T+1, ..., .].
     hyper: broadcasts against [...].
-    y: [T+1, ..., M], the agent's predictions; in LPG-V, V(s).
+    y: [T+1, ..., M], the agent's predictions; in LPG-V, V(s), M = 1.
+
+  Returns:
+    One field [T, ...] for each of `INPUTS`, and `y`.
   """
   return RuleInput(y=y, **{name: compute(experience, hyper)
                            for name, compute in INPUTS.items()})
@@ -49,9 +52,10 @@ def rule_input(experience: base.Experience, hyper: base.UpdateHyperparameters,
 
 def flatten(inputs: RuleInput) -> RuleInput:
   """Flattens all batch axes into one: leaves [T, N], and y [T+1, N, M]."""
-  def flat(x, num_behind):
-    behind = x.shape[x.ndim - num_behind:]
-    return x.reshape(x.shape[0], -1, *behind)
+  def flat(x, num_last):
+    """Keeps the first axis and the last `num_last` axes."""
+    last = x.shape[x.ndim - num_last:]
+    return x.reshape(x.shape[0], -1, *last)
 
   return RuleInput(y=flat(inputs.y, 1), **{
       name: flat(getattr(inputs, name), 0) for name in INPUTS})

@@ -1,7 +1,7 @@
-"""Networks that keep the activations of acting for learning.
+"""Networks whose forward pass for acting is reused for learning.
 
 An agent acts on each state before it learns from it, with the same parameters.
-So where environments run on the host, learning can reuse the activations.
+So where environments run on the host, learning reuses the activations.
 """
 
 from typing import Any, Callable, NamedTuple, Union

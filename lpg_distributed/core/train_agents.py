@@ -115,7 +115,8 @@ def init_lifetimes(config: config_lib.Config, environment: str,
                    ) -> LifetimeState:
   """Starts lifetimes and collects their first trajectories; see `simulate`.
 
-  `keys` are one for the lifetimes and one for the trajectories.
+  `keys` has two keys: the first draws the lifetimes, the second their
+  trajectories.
   """
   init_key, first_key = keys
   split = functools.partial(jax.random.split, num=num_lifetimes)
@@ -170,7 +171,7 @@ def simulate(config: config_lib.Config, environment: str,
   def step(progress, key):
     progress, input_means = learner.update(task, progress)
     progress = progress._replace(
-        returns=rollout.open_window(progress.returns))
+        returns=rollout.reset_window(progress.returns))
     progress = meta_gradient.collect(
         kind, config.meta, task, progress,
         jax.random.split(key, num_lifetimes))

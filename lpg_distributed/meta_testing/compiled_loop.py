@@ -75,7 +75,7 @@ def _collect(environment: base.Environment, learner: learner_lib.Learner,
     action, output = learner.act(theta, observation, action_key, t)
     env_state, timestep = env_step(state.env_params, env_state, action,
                                    step_keys)
-    returns = rollout.count(returns, timestep.reward, timestep.discount)
+    returns = rollout.add_step(returns, timestep.reward, timestep.discount)
     return ((env_state, timestep.observation, returns),
             (observation, action, timestep.reward, timestep.discount, output))
 
@@ -114,7 +114,7 @@ def make_loop(environment: base.Environment,
     env_params = environment.init_params(params_key)
     env_state, observation = env_reset(
         env_params, jax.random.split(reset_key, num_envs))
-    returns = rollout.no_returns(num_envs)
+    returns = rollout.init_returns(num_envs)
     returns = returns._replace(whole=jnp.ones_like(returns.whole))
     return LoopState(learner.init(agent_key), env_params, env_state,
                      observation, returns, key, jnp.int32(0))
@@ -129,7 +129,7 @@ def make_loop(environment: base.Environment,
           eta, hyper, state.agent, experience)
       return state._replace(agent=agent, updates=state.updates + 1), metrics
 
-    state = state._replace(returns=rollout.open_window(state.returns))
+    state = state._replace(returns=rollout.reset_window(state.returns))
     state, metrics = jax.lax.scan(update, state, None, num_updates)
     returns = state.returns
     return state, Window(

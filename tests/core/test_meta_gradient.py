@@ -47,7 +47,7 @@ def make_window(config, seed=0):
       out_axes=lifetime.INIT_AXES)(split(keys[0]))
   progress = meta_gradient.collect(kind, config.meta, task, progress,
                                    split(keys[1]))
-  progress = progress._replace(returns=rollout.open_window(progress.returns))
+  progress = progress._replace(returns=rollout.reset_window(progress.returns))
   window_keys = jax.random.split(
       keys[2], NUM_LIFETIMES * config.meta.num_updates)
   window_keys = window_keys.reshape(NUM_LIFETIMES, config.meta.num_updates, 2)

@@ -42,7 +42,7 @@ def test_returns_against_a_plain_loop():
       params, jax.random.split(jax.random.PRNGKey(1), num_envs))
   trajectory, _, returns = rollout.rollout(
       environment, lambda obs: jnp.zeros(obs.shape + (2,)), params, state,
-      observation, rollout.no_returns(num_envs), jax.random.PRNGKey(2),
+      observation, rollout.init_returns(num_envs), jax.random.PRNGKey(2),
       num_steps)
   reward, discount = map(np.asarray, (trajectory.reward, trajectory.discount_t))
   for env in range(num_envs):

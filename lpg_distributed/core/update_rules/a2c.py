@@ -16,7 +16,11 @@ def _compute_targets(eta, experience, hyper):
 
 
 def _loss(output, action, targets, hyper):
-  """Sums the policy gradient's loss, the error of V(s) and an entropy bonus."""
+  """Computes the loss of each step, [T, ...].
+
+  It is the loss of the policy gradient plus the weighted error of V(s) minus
+  the weighted entropy of the policy.
+  """
   log_pi = distributions.log_probability(output.logits, action)
   return (-log_pi * targets.pi_hat
           + base.value_loss(output, targets, hyper)

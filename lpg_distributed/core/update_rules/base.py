@@ -1,8 +1,9 @@
 """The interface of update rules: how an agent learns from a trajectory.
 
 Meta-training differentiates the functions of a rule; meta-testing only calls
-them. Both pass a batch of trajectories, leaves [T, ...], where ... is [B] for
-one agent in B environments, or [L, B] for L agents.
+them. Both pass a batch of trajectories with leaves [T, ...]. In shapes, `...`
+stands for the batch axes: [L, B] in meta-training, for L agents in B
+environments each, and [B] in meta-testing, for one agent.
 """
 
 from typing import Any, Callable, Mapping, NamedTuple, Optional
@@ -24,11 +25,12 @@ class UpdateHyperparameters(NamedTuple):
 
 
 class Outputs(NamedTuple):
-  """The outputs that a rule needs of an agent, beside the policy's logits."""
+  """The outputs that an agent must have for a rule, beside the logits of pi."""
   num_predictions: int = 0  # M, size of y; 0: no y
   # Whether the rule needs V(s). In meta-training the critic computes it.
   value: bool = False
-  # Whether it uses f(s) of Eq. (7); only meta-testing does.
+  # Whether the rule uses f(s) of Eq. (7), if the agent has it. Only agents in
+  # meta-testing do.
   baseline: bool = False
 
 
@@ -52,7 +54,8 @@ class Predictions(NamedTuple):
   # the term of Eq. (2) that alpha_y weighs.
   distance: Callable[[chex.Array, chex.Array], chex.Array]
   is_distribution: bool  # whether y has an entropy H(y), Eq. (4)
-  # Output of a column that adds nothing to y and to the distance.
+  # Value of an additional column of outputs that changes neither y nor the
+  # distance; see `UpdateRule.widen`.
   padding: float = 0.
 
 
@@ -80,9 +83,9 @@ class UpdateRule(NamedTuple):
   predictions: Optional[Predictions] = None  # None for a rule without y
   # Maps Experience to the input y, [T+1, ..., .]; None for a rule without eta.
   y_input: Optional[Callable[[Experience], chex.Array]] = None
-  # Maps (eta, width) to the same rule for predictions of that width, where all
-  # columns above M hold `predictions.padding`. Meta-training then computes with
-  # whole vector registers. None: it computes with M columns.
+  # Maps (eta, width) to the eta of the same rule for predictions of that width,
+  # whose columns above M hold `predictions.padding`. Meta-training widens eta
+  # to fill whole vector registers. None: it computes with M columns.
   widen: Optional[Callable[[Any, int], Any]] = None
 
 
@@ -98,7 +101,7 @@ def value_targets(experience: Experience, hyper: UpdateHyperparameters
 
 def value_loss(output: types.AgentOutput, targets: Targets,
                hyper: UpdateHyperparameters) -> chex.Array:
-  """Half the squared error of V(s), weighted; 0 if a critic learns V(s)."""
+  """Weighted loss 0.5 * (V(s) - target)^2, [T, ...]; 0 if a critic learns V."""
   if output.value is None:
     return jnp.zeros(())
   return hyper.value_cost * 0.5 * jnp.square(output.value - targets.value)

@@ -39,7 +39,18 @@ def loss(predictions: base.Predictions, output: types.AgentOutput,
          action: chex.Array, targets: base.Targets,
          hyper: base.UpdateHyperparameters
          ) -> chex.Array:
-  """Eq. (7), negated for minimisation, [T, ...]; without f(s) Eq. (2)."""
+  """The loss of each step, [T, ...], whose gradient is minus Eq. (2) or (7).
+
+  Eq. (2): -log pi(a|s) pi_hat + alpha_y D_KL(y(s) || y_hat). If
+  `output.baseline`, f(s), is not None, Eq. (7): see `policy_loss`.
+
+  Args:
+    predictions: defines the distance, D_KL for `CATEGORICAL`.
+    output: outputs of the agent, leaves [T, ..., .].
+    action: [T, ...].
+    targets: pi_hat and y_hat, constants of the gradient.
+    hyper: `kl_cost` is alpha_y.
+  """
   return (policy_loss(output, action, targets.pi_hat)
           + hyper.kl_cost * predictions.distance(
               output.y_logits, targets.y_hat_logits))
