@@ -196,8 +196,8 @@ def read_all(texts: Sequence[str], average_last: int,
   labels = [source.label for source in rules]
   if len({*labels, *reserved}) != len(labels) + len(reserved):
     raise SourceError(
-        f'the rules have the labels {", ".join(labels)}; give each another '
-        f'one, as --rule=LABEL=PLACE, but not {" or ".join(reserved)}')
+        f'the rules have the labels {", ".join(labels)}; give each a label of '
+        f'its own other than {" or ".join(reserved)}, as --rule=LABEL=PLACE')
   return rules
 
 

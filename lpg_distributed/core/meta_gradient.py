@@ -24,6 +24,7 @@ from lpg_distributed.core import lpg_network
 from lpg_distributed.core import reward_transform
 from lpg_distributed.core import rollout as rollout_lib
 from lpg_distributed.core import rule_inputs
+from lpg_distributed.core import vector_registers
 from lpg_distributed.core.update_rules import base as rule_lib
 from lpg_distributed.envs import base
 
@@ -227,32 +228,6 @@ def _regularisation_terms(predictions, output, targets):
   return RegularisationTerms(pi_hat_square, y_hat_square, kl)
 
 
-# Number of floats in a vector register; all current CPUs have at least so many.
-_FLOATS_PER_REGISTER = 8
-
-
-def _fill_registers(rule: rule_lib.UpdateRule, eta: lpg_network.Eta):
-  """Widens predictions so that they fill whole vector registers.
-
-  On a CPU, loops over 32 columns are faster than loops over 30.
-
-  Returns:
-    The widened eta, and a function that pads an `AgentOutput` to its width.
-  """
-  num_columns = rule.outputs.num_predictions
-  padding = -num_columns % _FLOATS_PER_REGISTER
-  if not rule.widen or not padding:
-    return eta, lambda output: output
-
-  def pad(output):
-    axes = [(0, 0)] * (output.y_logits.ndim - 1)
-    return output._replace(y_logits=jnp.pad(
-        output.y_logits, [*axes, (0, padding)],
-        constant_values=rule.predictions.padding))
-
-  return rule.widen(eta, num_columns + padding), pad
-
-
 def update_agents(kind: Kind, config: config_lib.Config, eta: lpg_network.Eta,
                   theta: types.Params, opt_state: types.Params,
                   trajectory: types.Trajectory, task: Task,
@@ -274,7 +249,7 @@ def update_agents(kind: Kind, config: config_lib.Config, eta: lpg_network.Eta,
     The new `theta`, the new `opt_state`, and the regularisation terms.
   """
   hyper = agent_hyper(task.hyper, config.outer.td_lambda)
-  eta, pad = _fill_registers(kind.rule, eta)
+  eta, pad = vector_registers.widen_predictions(kind.rule, eta)
   gradient, output, targets = agent_update.agent_gradient(
       rule=kind.rule,
       apply=lambda theta: pad(agent_outputs(

@@ -149,7 +149,7 @@ def test_reading(tmp_path):
   with pytest.raises(atari_lib.AnalysisError, match='no results'):
     atari_lib.read(root)
   write(root, 'zaxxon', returns=(None,))
-  with pytest.raises(atari_lib.AnalysisError, match='end of an episode'):
+  with pytest.raises(atari_lib.AnalysisError, match='has finished an episode'):
     atari_lib.read(root)
   write(root, 'pong')
   write(root, 'boxing', end=False)
