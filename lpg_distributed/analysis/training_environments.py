@@ -173,6 +173,41 @@ def _evaluate_rule(source: sources.Source, config: config_lib.Config,
   return rows
 
 
+class _Comparison:
+  """The results on one kind so far; kept after each trial and each rule."""
+
+  def __init__(self, environment: str,
+               settings: settings_lib.ComparisonSettings,
+               report: Callable[[str], None],
+               keep: Callable[[Mapping[str, Any]], None],
+               found: Mapping[str, Any]):
+    self._environment, self._settings = environment, settings
+    self._report, self._keep = report, keep
+    self.result: dict[str, Any] = copy.deepcopy(dict(found))
+    self._unfinished = self.result.setdefault('tuning', {})
+
+  def tune(self, label: str, space: search_space.Space,
+           first: search_space.Values, simulate: tuning.Simulate
+           ) -> dict[str, Any]:
+    """Chooses the hyperparameters of a rule; see `tuning.tune`."""
+    def keep_rows(rows):
+      self._unfinished[label] = rows
+      self._keep(self.result)
+
+    return tuning.tune(
+        self._environment, space, first, simulate, self._settings,
+        lambda text: self._report(f'{self._environment}: {label}, {text}'),
+        tuning.Log(self._unfinished.get(label, ()), keep_rows))
+
+  def finish(self, label: str, chosen: Mapping[str, Any],
+             rows: Mapping[str, Any]) -> None:
+    """Adds the rows of a rule, which end its search."""
+    self.result['chosen'][label] = chosen
+    self.result['rules'].update(rows)
+    self._unfinished.pop(label, None)
+    self._keep(self.result)
+
+
 def evaluate(environment: str, rules: Sequence[sources.Source],
              settings: settings_lib.ComparisonSettings,
              report: Callable[[str], None] = lambda text: None,
@@ -202,25 +237,9 @@ def evaluate(environment: str, rules: Sequence[sources.Source],
   bounds = curves.bins(num_updates, settings.points)
   per_update = config.meta.trajectory_steps * config.meta.num_envs
   compiled: dict[Any, _RuleSimulator] = {}
-  result: dict[str, Any] = copy.deepcopy(dict(found)) if found else {
-      'env_steps': bounds[1:] * per_update, 'rules': {}, 'chosen': {}}
-  unfinished = result.setdefault('tuning', {})
-
-  def tune(label, space, first, simulate):
-    def keep_rows(rows):
-      unfinished[label] = rows
-      keep(result)
-
-    return tuning.tune(
-        environment, space, first, simulate, settings,
-        lambda text: report(f'{environment}: {label}, {text}'),
-        tuning.Log(unfinished.get(label, ()), keep_rows))
-
-  def finish(label, chosen, rows):
-    result['chosen'][label] = chosen
-    result['rules'].update(rows)
-    unfinished.pop(label, None)
-    keep(result)
+  comparison = _Comparison(environment, settings, report, keep, found or {
+      'env_steps': bounds[1:] * per_update, 'rules': {}, 'chosen': {}})
+  result = comparison.result
 
   for source in rules:
     if source.label in result['chosen']:
@@ -235,23 +254,23 @@ def evaluate(environment: str, rules: Sequence[sources.Source],
       chosen = {'best': result['chosen'][rules[0].label]['best'],
                 'as': rules[0].label}
     else:
-      chosen = tune(
+      chosen = comparison.tune(
           source.label, search_space.of_rule(environment, agent, own.rule),
           search_space.default_rule(
               environment, own, _first_arm(source, environment, agent)),
           functools.partial(simulate_rule, source.eta))
     report(f'{environment}: {source.label}, {settings.num_lifetimes} lifetimes')
-    finish(source.label, chosen, _evaluate_rule(
+    comparison.finish(source.label, chosen, _evaluate_rule(
         source, own, environment, settings, simulate_rule, chosen['best']))
   label = settings_lib.A2C
   if settings.a2c and label not in result['chosen']:
     simulate = _a2c_simulator(config, environment)
-    chosen = tune(
+    chosen = comparison.tune(
         label, search_space.of_a2c(environment, config.agents[environment]),
         search_space.default_a2c(environment, config), simulate)
     report(f'{environment}: {label}, {settings.num_lifetimes} lifetimes')
     found = [simulate(chosen['best'], key, settings.chunk)
              for key in _chunk_keys(environment, settings)]
-    finish(label, chosen, {
+    comparison.finish(label, chosen, {
         label: curves.row(found, bounds, settings.num_lifetimes)})
   return result
