@@ -33,6 +33,8 @@ def run_host(run: run_record.TrainingRun, batches: list[Any]) -> bool:
       like = jax.eval_shape(learner.init, jax.random.PRNGKey(0))
       snapshot = host_loop.Snapshot(jax.device_put(checkpoint_lib.restore(
         run.checkpoint, like)), env_steps)
+    else:  # The next agent is to begin; `updates` are those of the last one.
+      updates = 0
   done = dict.fromkeys(job.seeds[:index], np.inf)
   if snapshot is not None:
     done[job.seeds[index]] = snapshot.env_steps

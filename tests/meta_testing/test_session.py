@@ -127,6 +127,20 @@ def test_a_killed_job_on_the_host_is_resumed(whole, tmp_path):
   assert without_clock(before) == without_clock(whole_rows[:len(before)])
 
 
+def test_a_stop_between_two_agents_changes_nothing(whole, tmp_path):
+  """The second agent has not begun, so it starts as if nothing had happened."""
+  path, stop = str(tmp_path), threading.Event()
+
+  def watch(status):
+    if status.seed == 1:
+      stop.set()
+
+  assert not session.run(make_job(HOST), path, stop, watch)
+  assert session.run(make_job(HOST), path)
+  assert without_clock(results.read(path).rows) == without_clock(
+      results.read(whole[HOST]).rows)
+
+
 @both
 def test_a_stop_loses_nothing(environment, tmp_path):
   path, stop = str(tmp_path), threading.Event()
