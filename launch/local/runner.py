@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any, Callable, Mapping, NamedTuple, Optional
+from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import files
@@ -103,6 +103,29 @@ def _supervision(label: str, variables: dict[str, str], run_path: str,
           'LPG_OPTIONAL': '1' if label in _OPTIONAL else ''}
 
 
+def _node_process(label: str, is_service: bool, run_path: str,
+                  supervision: Supervision):
+  """Returns Launchpad's description of a node's process, under a supervisor."""
+  variables = (process_environment.SERVICE if is_service
+               else process_environment.WORKER)
+  return local_launchpad.node_process(
+      _supervision(label, variables, run_path, supervision),
+      _absolute_interpreter_path=_SUPERVISED)
+
+
+def _write_launch_file(run_dir: run_directory.RunDirectory,
+                       facade: Optional[FacadeListener],
+                       processes: Mapping[str, Sequence[Any]]) -> None:
+  """Writes the facade's address and the supervisors of nodes by label."""
+  from lpg_distributed import programs
+  host, port = facade.listener.getsockname()[:2] if facade else ('', 0)
+  run_dir.write_json(run_directory.LAUNCH_FILE, {
+      'addresses': {programs.BANDIT_SERVER: f'{host}:{port}'},
+      'token_file': facade.token_file if facade else '',
+      'supervisors': {label: [worker.pid for worker in workers]
+                      for label, workers in processes.items()}})
+
+
 def start_facade(facade: FacadeListener, bandit: str, run_path: str,
                   supervision: Supervision) -> subprocess.Popen:
   """Starts the facade in its own process, so that it cannot disturb nodes."""
@@ -153,11 +176,9 @@ def _run_program(config, launch_type, run_dir, watch, interrupt, supervision,
   shutil.rmtree(temporary, ignore_errors=True)  # Left by a killed launch.
   resources = {}
   if launch.own_processes:
-    resources = {label: local_launchpad.node_process(
-        _supervision(
-            label, process_environment.SERVICE if label in programs.SERVICES
-            else process_environment.WORKER, run_dir.path, supervision),
-        _absolute_interpreter_path=_SUPERVISED) for label in program.groups}
+    resources = {
+        label: _node_process(label, label in programs.SERVICES, run_dir.path,
+                             supervision) for label in program.groups}
   deaths = FailureReports(os.path.join(run_dir.path, DEATHS))
 
   # Launchpad prints to standard output, also from signal handlers.
@@ -173,13 +194,7 @@ def _run_program(config, launch_type, run_dir, watch, interrupt, supervision,
     front = facade and start_facade(
         facade, handles[programs.BANDIT_SERVER].dereference().address,
         run_dir.path, supervision)
-    host, port = facade.listener.getsockname()[:2] if facade else ('', 0)
-    run_dir.write_json(run_directory.LAUNCH_FILE, {
-        'addresses': {programs.BANDIT_SERVER: f'{host}:{port}'},
-        'token_file': facade.token_file if facade else '',
-        'supervisors': {label: [worker.pid for worker in workers]
-                        for label, workers in nodes.items()
-                        if launch.own_processes}})
+    _write_launch_file(run_dir, facade, nodes if launch.own_processes else {})
     done = threading.Event()
     learner = handles[programs.META_LEARNER]
     learner.set_client_kwargs(call_timeout=STATUS_S)
