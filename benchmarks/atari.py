@@ -22,7 +22,7 @@ busy machine disturbs less. From the repository's root:
 from concurrent import futures
 import os
 import time
-from typing import Any, Callable, NamedTuple, Sequence
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 from benchmarks import arguments
 from lpg_distributed.core.update_rules import registry
@@ -67,6 +67,9 @@ class _FrozenEnvironments:
     if self._step is None:
       self._step = self._environment.step(actions)
     return self._step
+
+  def close(self):
+    self._environment.close()
 
 
 class _Best(NamedTuple):
@@ -162,6 +165,18 @@ def _rule_seconds(learner, eta, hyper, num_actions: int) -> float:
   return best
 
 
+def _make_learners(spec, num_actions: int, settings, rule):
+  """Returns a learner that reuses activations, and one with a plain network."""
+  from lpg_distributed.core import agent_networks
+  from lpg_distributed.core import atari_network
+  from lpg_distributed.meta_testing import learner as learner_lib
+  make_network = lambda outputs: atari_network.make_network(spec, outputs)
+  make_plain = lambda outputs: agent_networks.Network(
+      *make_network(outputs)[:2])
+  return tuple(learner_lib.make_learner(make, num_actions, settings, rule)
+               for make in (make_network, make_plain))
+
+
 def measure(game: str, rule: str, num_threads: int, turns: int,
             seconds: float, budget_s: float) -> dict[str, Any]:
   """Measures the whole and its parts; after `budget_s` no turn begins."""
@@ -171,11 +186,8 @@ def measure(game: str, rule: str, num_threads: int, turns: int,
 
   from benchmarks import timing
   from lpg_distributed import config as config_lib
-  from lpg_distributed.core import agent_networks
-  from lpg_distributed.core import atari_network
   from lpg_distributed.envs import atari
   from lpg_distributed.meta_testing import host_loop
-  from lpg_distributed.meta_testing import learner as learner_lib
   from lpg_distributed.meta_testing import settings as settings_lib
 
   settings = settings_lib.AgentSettings(trajectory_steps=_NUM_STEPS)
@@ -185,12 +197,7 @@ def measure(game: str, rule: str, num_threads: int, turns: int,
       game, _NUM_ENVS, num_threads)]
   spec = groups[0].observation_spec()
   num_actions = int(groups[0].action_spec().num_values)
-  make_network = lambda outputs: atari_network.make_network(spec, outputs)
-  make_plain = lambda outputs: agent_networks.Network(
-      *make_network(outputs)[:2])
-  learner, plain = (learner_lib.make_learner(
-      make, num_actions, settings, made)
-      for make in (make_network, make_plain))
+  learner, plain = _make_learners(spec, num_actions, settings, made)
   eta = made.init(jax.random.PRNGKey(0)) if made.init else ()
 
   def run(environments, learner, best):
@@ -220,19 +227,33 @@ def measure(game: str, rule: str, num_threads: int, turns: int,
         gemm = max(gemm, _gemm(pool, num_threads))
         found[name] = call(found[name])
   rule_s = _rule_seconds(learner, eta, settings.hyper(), num_actions)
+  for group in (*groups, *frozen):
+    group.close()
+  return {
+      'game': game, 'rule': rule, 'threads': num_threads,
+      **_figures(found, gemm, rule_s, network_flops(
+          num_actions, made.outputs.num_predictions)),
+      'turns': done, 'load_before': load, **timing.machine()}
+
+
+def _figures(found: Mapping[str, _Best], gemm: float, rule_s: float,
+             flops: float) -> dict[str, float]:
+  """Returns speeds and their ratios.
+
+  Args:
+    found: the best trajectory of the whole and of each part, by name.
+    gemm: FLOP/s of a large matrix product.
+    rule_s: seconds that the targets of a trajectory take.
+    flops: FLOPs of one environment step.
+  """
   frames = _NUM_ENVS * _NUM_STEPS * _FRAMES
   speed = {name: frames / best.clock for name, best in found.items()}
   processor = {name: best.processor for name, best in found.items()}
-  m = made.outputs.num_predictions
-  flops = network_flops(num_actions, m)
   limit = gemm / flops * _FRAMES
   both = 1. / (1. / speed['emulation'] + 1. / speed['network'])
   slower = min(speed['emulation'], speed['network'])
-  for group in (*groups, *(f._environment for f in frozen)):
-    group.close()
   return {
-      'game': game, 'rule': rule, 'threads': num_threads, **{
-          f'{name}_frames_per_s': value for name, value in speed.items()},
+      **{f'{name}_frames_per_s': value for name, value in speed.items()},
       'limit_frames_per_s': limit, 'both_frames_per_s': both,
       'whole_over_slower': speed['whole'] / slower,
       'possible_over_slower': both / slower,
@@ -244,8 +265,7 @@ def measure(game: str, rule: str, num_threads: int, turns: int,
       'processor_whole_over_parts': processor['whole'] / (
           processor['emulation'] + processor['network']),
       'rule_share': rule_s / processor['whole'],
-      'mflop_per_step': flops / 1e6, 'gemm_gflops': gemm / 1e9,
-      'turns': done, 'load_before': load, **timing.machine()}
+      'mflop_per_step': flops / 1e6, 'gemm_gflops': gemm / 1e9}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

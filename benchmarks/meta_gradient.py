@@ -46,7 +46,6 @@ def _measure(name, args, cache):
   from benchmarks import naive as naive_lib
   from benchmarks import parts
   from benchmarks import timing
-  from benchmarks import work
   from lpg_distributed import config as config_lib
 
   num_lifetimes = args.lifetimes
@@ -73,6 +72,26 @@ def _measure(name, args, cache):
       calls['naive'], *_ = parts.shard_call(config, name, num_lifetimes)
   calls |= parts.part_calls(config, name, state)
   measured, gemm = timing.measure(calls, args.repeats, args.budget_s)
+  return {
+      **_row(config, name, num_lifetimes, measured, gemm),
+      'temp_mib': (compiled.memory_analysis().temp_size_in_bytes
+                   / num_lifetimes / 2 ** 20),
+      'peak_rss_mib': peak_rss, 'cold_s': cold_s, 'warm_s': warm_s}
+
+
+def _row(config, name: str, num_lifetimes: int, measured, gemm
+         ) -> dict[str, Any]:
+  """Returns the figures that follow from times and from FLOPs.
+
+  Args:
+    config: configuration of the shard.
+    name: name of its environment.
+    num_lifetimes: number of its lifetimes.
+    measured: `timing.Measured` of the whole and of each part, by name.
+    gemm: the `timing.Gemm` of the same rounds.
+  """
+  from benchmarks import timing
+  from benchmarks import work
 
   environment = suite.load(name)
   flops = work.meta_step(
@@ -94,16 +113,13 @@ def _measure(name, args, cache):
           flops.rule * update_steps / measured['rule'].median_s
           / gemm.median),
       'repeats': full.repeats,
-      'temp_mib': (compiled.memory_analysis().temp_size_in_bytes
-                   / num_lifetimes / 2 ** 20),
-      'peak_rss_mib': peak_rss, 'cold_s': cold_s, 'warm_s': warm_s,
       'gemm_best_gflops': gemm.best / 1e9,
       'gemm_median_gflops': gemm.median / 1e9, **timing.machine()}
   for part in ('rule', 'agent', 'acting', 'critic', 'outer'):
     # The outer loss runs once in a meta-step, the other parts K times.
     count = steps if part == 'outer' else update_steps
     row[f'{part}_us'] = 1e6 * measured[part].median_s / count
-  if args.naive:
+  if 'naive' in measured:
     row['over_naive'] = measured['naive'].best_s / full.best_s
     row['median_over_naive'] = measured['naive'].median_s / full.median_s
   return row

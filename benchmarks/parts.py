@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from lpg_distributed import config as config_lib
+from lpg_distributed import types
 from lpg_distributed.core import agent_update
 from lpg_distributed.core import lifetime
 from lpg_distributed.core import lpg_network
@@ -47,6 +48,30 @@ def shard_call(config: config_lib.Config, name: str, num_lifetimes: int):
   return call, compiled, state, lambda: compile_again(state)
 
 
+def _rule_gradient(eta: lpg_network.Eta, seen: rule_inputs.RuleInput):
+  """Differentiates the squared targets by eta and by the inputs."""
+  def total(eta, seen):
+    targets = lpg_network.apply(eta, seen)
+    return (jnp.sum(jnp.square(targets.pi_hat))
+            + jnp.sum(jnp.square(targets.y_hat_logits)))
+
+  return jax.grad(total, argnums=(0, 1))(eta, seen)
+
+
+def _meta_loss_gradient(kind: meta_gradient.Kind, config: config_lib.Config,
+                        task: meta_gradient.Task, trajectory: types.Trajectory,
+                        theta: types.Params) -> types.Params:
+  """Differentiates the meta-loss by theta; rewards stand in for advantages."""
+  def loss(theta):
+    output = meta_gradient.agent_outputs(
+        kind, theta, trajectory.observation[:-1], task.env_params)
+    return jnp.sum(meta_gradient.meta_loss(
+        kind.rule, config.meta, output, trajectory.action, trajectory.reward,
+        task.hyper.beta_0, meta_gradient.RegularisationTerms(0., 0., 0.)).loss)
+
+  return jax.grad(loss)(theta)
+
+
 def part_calls(config: config_lib.Config, name: str,
                state: lifetime.ShardState) -> dict[str, Callable[[], Any]]:
   """Returns a compiled call for each part of a meta-step, by name.
@@ -77,13 +102,6 @@ def part_calls(config: config_lib.Config, name: str,
   answer = jax.jit(lpg_network.apply)(eta, seen)
   targets = base.Targets(answer.pi_hat, answer.y_hat_logits)
 
-  def rule(eta, seen):
-    def total(eta, seen):
-      targets = lpg_network.apply(eta, seen)
-      return (jnp.sum(jnp.square(targets.pi_hat))
-              + jnp.sum(jnp.square(targets.y_hat_logits)))
-    return jax.grad(total, argnums=(0, 1))(eta, seen)
-
   def agent(theta, targets):
     """Runs an update and its reverse pass, with given targets."""
     def update(theta, targets):
@@ -106,15 +124,7 @@ def part_calls(config: config_lib.Config, name: str,
         kind, task, progress._replace(value=value))
 
   def outer(theta):
-    def loss(theta):
-      output = meta_gradient.agent_outputs(
-          kind, theta, progress.trajectory.observation[:-1], task.env_params)
-      # Rewards stand in for the advantages.
-      return jnp.sum(meta_gradient.meta_loss(
-          kind.rule, config.meta, output, progress.trajectory.action,
-          progress.trajectory.reward, task.hyper.beta_0,
-          meta_gradient.RegularisationTerms(0., 0., 0.)).loss)
-    return jax.grad(loss)(theta)
+    return _meta_loss_gradient(kind, config, task, progress.trajectory, theta)
 
   def compiled(function, *args):
     function = lifetime.with_matmul_precision(
@@ -123,7 +133,7 @@ def part_calls(config: config_lib.Config, name: str,
     return lambda: run(*args)
 
   return {
-      'rule': compiled(rule, eta, seen),
+      'rule': compiled(_rule_gradient, eta, seen),
       'agent': compiled(agent, progress.theta, targets),
       'acting': compiled(acting, progress.theta),
       'critic': compiled(critic, progress.value),
