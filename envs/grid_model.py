@@ -39,34 +39,18 @@ class Model(Protocol):
     """Returns the mean value of an episode's start states per layout, [L]."""
 
 
-def optimal_backup(model: Model, values: np.ndarray,
-                   gamma: float = 1.) -> np.ndarray:
+def _optimal_backup(model: Model, values: np.ndarray) -> np.ndarray:
   """Computes V one step before `values`, under the best action."""
-  return functools.reduce(np.maximum, model.action_values(values, gamma))
+  return functools.reduce(np.maximum, model.action_values(values))
 
 
-def uniform_backup(model: Model, values: np.ndarray,
-                   gamma: float = 1.) -> np.ndarray:
+def _uniform_backup(model: Model, values: np.ndarray) -> np.ndarray:
   """Computes V one step before `values`, under the uniform policy."""
   total, num_actions = 0., 0
-  for action_value in model.action_values(values, gamma):
+  for action_value in model.action_values(values):
     total = total + action_value
     num_actions += 1
   return total / num_actions
-
-
-def policy_backup(model: Model, values: np.ndarray, policy: np.ndarray,
-                  gamma: float = 1.) -> np.ndarray:
-  """Computes V one step before `values`, under a policy.
-
-  Args:
-    model: the model.
-    values: values of the next state.
-    policy: probabilities of actions, [A] + the shape of `values`.
-    gamma: the discount factor.
-  """
-  return sum(chance * action_value for chance, action_value in
-             zip(policy, model.action_values(values, gamma)))
 
 
 def _rows(settings: grid_world.GridWorldSettings) -> tuple[str, ...]:
@@ -105,12 +89,11 @@ class LayoutModel:
 
   A state is a mask (bit i: object i is present) and the agent's open cell.
   Values are [N, F, L]: masks, open cells, layouts. Only masks that an episode
-  can reach are included, unless `all_masks` is set.
+  can reach are included.
   """
 
   def __init__(self, settings: grid_world.GridWorldSettings,
-               object_cells: np.ndarray, collects_by_action: bool,
-               all_masks: bool = False):
+               object_cells: np.ndarray, collects_by_action: bool):
     """Builds the model; `object_cells` are [L, m] cells."""
     self._kinds = [kind for kind in settings.objects
                    for _ in range(kind.count)]
@@ -121,8 +104,7 @@ class LayoutModel:
     # [m, L], as indices into `cells`.
     self._objects = np.searchsorted(self.cells, np.transpose(object_cells))
     self.masks = np.arange(2 ** len(self._kinds))  # [N]
-    if not all_masks:
-      self.masks = self._reachable()
+    self.masks = self._reachable()
     self._change = self._mask_chances(None)
     self._changes = [self._mask_chances(i) for i in range(len(self._kinds))]
 
@@ -273,47 +255,8 @@ def start_values(model: Model, max_episode_steps: int,
     max_episode_steps: the step limit.
     optimal: True for the optimal policy, False for the uniform one.
   """
-  backup = optimal_backup if optimal else uniform_backup
+  backup = _optimal_backup if optimal else _uniform_backup
   values = model.zeros()
   for _ in range(max_episode_steps):
     values = backup(model, values)
   return model.start_value(values)
-
-
-def layout_values(settings: grid_world.GridWorldSettings,
-                  object_cells: np.ndarray, collects_by_action: bool,
-                  gamma: float, policy: Optional[np.ndarray] = None,
-                  tolerance: float = 1e-6) -> np.ndarray:
-  """Returns discounted values of one tabular layout, [S], without step limit.
-
-  Args:
-    settings: settings of a tabular grid world.
-    object_cells: [m], as in `GridParams`.
-    collects_by_action: True for 18 actions, False for 9.
-    gamma: the discount factor, below 1.
-    policy: probabilities of actions, [S, A]; columns of actions that do not
-      exist are ignored. None for the optimal policy.
-    tolerance: largest error of a value.
-
-  Returns:
-    The value of each state index; NaN for states with the agent in a wall.
-  """
-  if not 0. <= gamma < 1.:
-    raise ValueError(f'gamma is {gamma}; allowed: [0, 1)')
-  model = LayoutModel(settings, np.asarray(object_cells)[None],
-                      collects_by_action, all_masks=True)
-  num_cells = settings.height * settings.width
-  index = model.masks[:, None] * num_cells + model.cells  # [N, F]
-  backup = optimal_backup
-  if policy is not None:
-    num_actions = (2 if collects_by_action else 1) * grid_world.NUM_MOVES
-    chances = np.moveaxis(np.asarray(policy)[index][..., :num_actions], -1, 0)
-    backup = functools.partial(policy_backup, policy=chances[..., None])
-  values, change = model.zeros(), np.inf
-  while change * gamma > tolerance * (1. - gamma):
-    new_values = backup(model, values, gamma=gamma)
-    change = np.max(np.abs(new_values - values))
-    values = new_values
-  result = np.full(num_cells * len(model.masks), np.nan)
-  result[index] = values[..., 0]
-  return result

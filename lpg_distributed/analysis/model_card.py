@@ -76,15 +76,6 @@ def _make_check(source: sources.Source) -> dict[str, Any]:
   return found
 
 
-def tolerance(stated: Mapping[str, Any]) -> float:
-  """Returns the allowed difference between two machines' means.
-
-  Floating-point results differ in the last digits. One different action makes a
-  different lifetime, but from the same distribution.
-  """
-  return 3. * np.sqrt(2.) * (stated['standard_error'] or 0.) + 1e-3
-
-
 def _curves(run_dir: str, config: config_lib.Config) -> dict[str, Any]:
   bounds = np.linspace(0, config.run.meta_steps, _POINTS + 1)
   values = figure7.returns_by_part(run_dir, config.environments, bounds)
@@ -171,18 +162,6 @@ def _training_command(config: config_lib.Config) -> str:
   return ('lpg meta-train --config=CONFIG.json '
           f'--run_dir=RUN --seed={config.run.seed}, where CONFIG.json is this '
           'card\'s config')
-
-
-def reproduce(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-  """Runs the check of a published rule.
-
-  Returns:
-    The result that the card states, and the result now.
-  """
-  card = published.load_card(name)
-  file = eta_file.load(published.weights_path(name))
-  config = config_io.from_dict(card['config'])
-  return card['check'], check(file.eta, config, card['check'])
 
 
 def lines(card: Mapping[str, Any]) -> list[str]:

@@ -77,8 +77,16 @@ def test_the_card_says_what_was_run(directory):
       f'tiny: {card["env_steps"]} environment steps after those of first, ')
 
 
+def reproduce(name):
+  """Runs the check of a rule; returns the card's result, and that of now."""
+  card = published.load_card(name)
+  file = eta_file.load(published.weights_path(name))
+  config = config_io.from_dict(card['config'])
+  return card['check'], model_card.check(file.eta, config, card['check'])
+
+
 def test_its_check_comes_out_again(directory):
-  stated, found = model_card.reproduce('tiny')
+  stated, found = reproduce('tiny')
   np.testing.assert_allclose(found['mean'], stated['mean'], rtol=1e-4,
                              atol=1e-4)
   assert {'environment', 'arm', 'mean', 'standard_error'} <= set(stated)
@@ -160,5 +168,9 @@ def test_published_rules_do_what_their_cards_say(name):
   rule = lpg.load_rule(name)
   assert rule.eta.dtype == np.float32
   assert config_io.from_dict(card['config']).rule == rule.config
-  stated, found = model_card.reproduce(name)
-  assert abs(found['mean'] - stated['mean']) <= model_card.tolerance(stated)
+  stated, found = reproduce(name)
+  # Floating-point results of two machines differ in the last digits. One
+  # different action makes a different lifetime of the same distribution. So the
+  # means may differ by three standard errors of their difference.
+  limit = 3. * np.sqrt(2.) * (stated['standard_error'] or 0.) + 1e-3
+  assert abs(found['mean'] - stated['mean']) <= limit
