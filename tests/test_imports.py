@@ -203,6 +203,44 @@ def test_files_are_small(name):
   assert len(_read(name).splitlines()) <= limit
 
 
+def _num_lines(function):
+  """Number of lines of a function, without its docstring."""
+  lines = function.end_lineno - function.lineno + 1
+  if ast.get_docstring(function, clean=False) is not None:
+    first = function.body[0]
+    lines -= first.end_lineno - first.lineno + 1
+  return lines
+
+
+def test_the_lines_of_a_function_are_counted_without_its_docstring():
+  source = 'def f():\n  """One.\n\n  Two.\n  """\n  x = 1\n  return x\n'
+  assert _num_lines(ast.parse(source).body[0]) == 3
+  assert _num_lines(ast.parse('def f(): pass').body[0]) == 1
+
+
+@pytest.mark.parametrize('name', [n for n in FILES if n.endswith('.py')])
+def test_functions_are_small(name):
+  functions = [node for node in ast.walk(ast.parse(_read(name)))
+               if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+  assert not {f.name: _num_lines(f) for f in functions if _num_lines(f) > 60}
+
+
+@pytest.mark.parametrize('name', MODULES + [
+    n for n in FILES if n.startswith('benchmarks/') and n.endswith('.py')])
+def test_private_names_stay_in_their_file(name):
+  is_private = lambda n: n.startswith('_') and not n.startswith('__')
+  assert not [n for n in _own(name) if is_private(n.rpartition('.')[2])]
+  tree = ast.parse(_read(name))
+  modules = {alias.asname or alias.name for node in ast.walk(tree)
+             if isinstance(node, ast.ImportFrom) and _within(
+                 node.module, 'lpg_distributed', 'benchmarks')
+             for alias in node.names}
+  assert not [ast.unparse(node) for node in ast.walk(tree)
+              if isinstance(node, ast.Attribute)
+              and isinstance(node.value, ast.Name) and node.value.id in modules
+              and is_private(node.attr)]
+
+
 # The directories of users and machines, and what a test needs of them.
 _MACHINE_PATH = re.compile(r'(?<![\w.}/:-])/(?:home|root|Users|work|mnt|data|'
                            r'scratch)/\w')
