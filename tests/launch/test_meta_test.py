@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from lpg_distributed.envs import registry
@@ -72,6 +73,21 @@ def test_a_users_gymnasium_environment_is_loaded(tmp_path, monkeypatch):
     batch = registry.load(name).make_host(2)
     assert batch.reset(0).shape == (2, 4)
     batch.close()
+
+
+def test_the_documents_wrappers_make_actions_discrete(tmp_path, monkeypatch):
+  pytest.importorskip('gymnasium')
+  (code,) = re.findall(r'^```python\n(from gymnasium import .*?)^```',
+                       _DOCUMENT.read_text(encoding='utf-8'),
+                       re.DOTALL | re.MULTILINE)
+  (tmp_path / 'wrapped.py').write_text(code, encoding='utf-8')
+  monkeypatch.syspath_prepend(str(tmp_path))
+  batch = registry.load('module/wrapped:make_pendulum').make_host(5)
+  assert batch.action_spec().num_values == 5
+  batch.reset(0)
+  reward = batch.step(np.arange(5)).reward
+  assert np.all(reward <= 0) and np.all(reward >= -1.7)  # Raw: from -16.3.
+  batch.close()
 
 
 def test_help_names_all_settings():
