@@ -13,7 +13,7 @@ NAME, CONFIG = test_report.NAME, test_report.CONFIG
 
 
 def store(path, meta_step=5, snapshots=(2, 4)):
-  """As `test_report.store_run`, with snapshots of eta; returns where."""
+  """As `test_report.store_run`, with snapshots; returns the directory."""
   run_dir = test_report.store_run(path, meta_step)
   for step in snapshots:
     eta_file.save(os.path.join(run_dir, 'eta', f'eta_{step:08d}.npz'),
@@ -23,6 +23,6 @@ def store(path, meta_step=5, snapshots=(2, 4)):
 
 
 def copy(run_dir, path):
-  """A copy for a test that changes it."""
+  """Copies a run, for a test that changes it."""
   shutil.copytree(run_dir, path)
   return str(path)

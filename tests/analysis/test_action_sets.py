@@ -19,13 +19,13 @@ SETTINGS = training_settings.ComparisonSettings(num_lifetimes=10, chunk=6)
 ABOUT = {'rules': {'LPG': {}}, 'settings': dataclasses.asdict(SETTINGS)}
 
 
-def test_layouts_are_those_of_lives_by_any_learner():
+def test_layouts_are_those_of_lifetimes_with_any_learner():
   """A2C with other sizes gets the same layouts as those drawn again."""
   name = 'random_small_sparse'
   config = config_lib.Config()
   config = dataclasses.replace(config, meta=dataclasses.replace(
       config.meta, num_envs=2, trajectory_steps=3))
-  lived = [train_agents.simulate(
+  simulated = [train_agents.simulate(
       config, name, lambda kind: baselines.a2c(config, kind), key, 6,
       jnp.zeros(len(config.agents[name].arms)), 1)[1].task.env_params
            for key in training._chunk_keys(name, SETTINGS)]
@@ -33,7 +33,7 @@ def test_layouts_are_those_of_lives_by_any_learner():
   for field in ('collects_by_action', 'object_cells'):
     np.testing.assert_array_equal(
         getattr(layouts, field),
-        np.concatenate([getattr(some, field) for some in lived])[:10])
+        np.concatenate([getattr(some, field) for some in simulated])[:10])
   found = action_sets.num_actions(name, SETTINGS)
   np.testing.assert_array_equal(found == 18, layouts.collects_by_action)
   assert set(found) == {9, 18}
@@ -72,7 +72,7 @@ def test_table_and_verdicts_by_hand(monkeypatch):
     action_sets.by_num_actions(ABOUT, data)
 
 
-def test_command(tmp_path, capsys, monkeypatch):
+def test_the_command_prints_the_table(tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(action_sets, 'num_actions', lambda name, settings: (
       np.array([9, 18])))
   path = str(tmp_path / 'figure3.json')

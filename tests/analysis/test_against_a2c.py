@@ -80,8 +80,8 @@ def test_differences_by_hand():
       'above A2C on 1, all rules that were compared are below A2C on 0.')
 
 
-def test_command(capsys, tmp_path):
-  """Compares with the verdicts that `figure3` prints for stored results."""
+def test_the_command_agrees_with_the_verdicts_of_figure3(capsys, tmp_path):
+  """`figure3` prints verdicts for the same stored results."""
   path = str(_RESULTS / 'figure3.json')
   assert command_testing.call('against_a2c', [f'--results={path}']) == 0
   out = capsys.readouterr().out
@@ -107,8 +107,8 @@ def test_command(capsys, tmp_path):
   assert '--results is missing' in capsys.readouterr().err
 
 
-def test_the_figure_by_hand(tmp_path):
-  """Differences 1 ± t/10 of an A2C with mean 2; a constant shift cancels."""
+def test_the_figure_has_the_baseline_and_is_reproducible(tmp_path):
+  """Differences are 1 ± t/10; A2C has a mean of 2."""
   about = {'rules': {'LPG': {}}, 'settings': {'updates': 0, 'seed': 0}}
   found = against_a2c.compared(about, {'chain_long': {'rules': {
       label: {'final': values, 'whole': values} for label, values in {

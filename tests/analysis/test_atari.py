@@ -65,7 +65,7 @@ def test_aggregates_by_hand():
 
 
 def test_intervals_are_those_of_a_stratified_bootstrap():
-  """Each game's mean is one of three values; with them, all by hand.
+  """By hand: each game's mean is one of three values.
 
   Boxing's is 1, 1.5 or 2 with chances 1/4, 1/2, 1/4; breakout's 0.6, 0.9 or
   1.2; krull is always above 1 and pong never. So the count is 1 + [boxing > 1]
@@ -92,19 +92,19 @@ def test_intervals_are_those_of_a_stratified_bootstrap():
   assert atari_lib.summarise(RUNS) == atari_lib.summarise(RUNS)  # Repeatable.
 
 
-def test_of_one_run_there_is_no_interval():
+def test_one_run_has_no_interval():
   summary = atari_lib.summarise([r for r in RUNS if r.seed == 0])
   assert summary.above_human == atari_lib.Interval(1.)  # krull; boxing is at 1
   assert 'no interval' in str(summary.iqm)
 
 
-def test_games_with_more_runs_than_others():
+def test_runs_that_other_games_lack_are_left_out():
   scores = atari_lib.normalised(RUNS + [run('pong', 2, 9.)])
   assert scores.shape == (2, 4)
   np.testing.assert_allclose(scores[:, -1], SHARES['pong'], rtol=1e-6)
 
 
-def test_table():
+def test_the_table_by_hand():
   lines = atari_lib.table({'x': RUNS, 'y': [
       run('pong', 0, 1., done=False)]})
   assert lines[0] == '| game | random | human | x | y |'
@@ -144,7 +144,7 @@ def test_points_of_a_curve_are_means_of_a_hundred_episodes():
       [4., (360 + 60) / 150, (60 + 80) / 100])
 
 
-def test_reading(tmp_path):
+def test_results_are_read_by_rule_and_preset(tmp_path):
   root = str(tmp_path)
   with pytest.raises(atari_lib.AnalysisError, match='no results'):
     atari_lib.read(root)
@@ -168,7 +168,7 @@ def test_reading(tmp_path):
     atari_lib.read(root)
 
 
-def test_the_command(tmp_path, capsys):
+def test_the_command_prints_a_table_and_draws_figures(tmp_path, capsys):
   for number in (1, 5):
     for seed in (0, 1):
       write(str(tmp_path / str(number)), 'pong', seed, (0., 10. * seed))
@@ -204,6 +204,6 @@ def test_the_report_shows_what_is_stored(tmp_path, capsys):
   assert len(rows) == 2 and all(row in report for row in rows)
 
 
-def test_lines_can_be_told_apart():
+def test_lines_of_42_runs_all_look_different():
   looks = [tuple(style.line(i).items()) for i in range(42)]
   assert len(set(looks)) == 42

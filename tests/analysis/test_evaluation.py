@@ -30,9 +30,9 @@ Variant = evaluation.Variant
 
 
 @pytest.fixture(scope='module')
-def lives():
+def calls():
   """Compiles once per `kl_cost`; records lifetimes and keys."""
-  train, cache, seen = train_agents.train_agents, {}, []
+  train, cache, recorded = train_agents.train_agents, {}, []
 
   def cached(config, environment, eta, key, num_lifetimes, log_probs, *,
              kl_cost, hyper=None):
@@ -41,21 +41,21 @@ def lives():
           config, environment, eta, key, num_lifetimes, log_probs,
           kl_cost=kl_cost, hyper=hyper))
     result = cache[kl_cost](eta, key, log_probs, hyper)
-    jax.debug.callback(lambda *x: seen.append(jax.device_get(x)), key, eta,
+    jax.debug.callback(lambda *x: recorded.append(jax.device_get(x)), key, eta,
                        result)
     return result
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(train_agents, 'train_agents', cached)
-    yield seen
+    yield recorded
 
 
-def evaluate(seen, variants, bandit_state=None):
+def evaluate(calls, variants, bandit_state=None):
   """Scores by name, and (key, eta, Lifetimes) by name."""
-  seen.clear()
+  calls.clear()
   scores = evaluation.evaluate(CONFIG, ENVIRONMENT, variants, bandit_state, L)
   jax.effects_barrier()
-  return scores, dict(zip(variants, seen))
+  return scores, dict(zip(variants, calls))
 
 
 @pytest.fixture(scope='module')
@@ -63,22 +63,22 @@ def eta():
   return 4. * np.asarray(meta_update.init(CONFIG).eta)
 
 
-def test_all_variants_meet_the_same_lifetimes(lives, eta):
+def test_all_variants_have_the_same_lifetimes(calls, eta):
   """Also holds for a variant that is compiled separately."""
-  scores, seen = evaluate(lives, {
+  scores, by_name = evaluate(calls, {
       'one': Variant(eta), 'other': Variant(-eta),
       'same': Variant(eta, kl_cost=0.5)})
   for name in ('other', 'same'):
-    np.testing.assert_array_equal(seen[name][0], seen['one'][0])
-    np.testing.assert_array_equal(seen[name][2].hyper.arm,
-                                  seen['one'][2].hyper.arm)
+    np.testing.assert_array_equal(by_name[name][0], by_name['one'][0])
+    np.testing.assert_array_equal(by_name[name][2].hyper.arm,
+                                  by_name['one'][2].hyper.arm)
   assert scores['same'] == scores['one']
-  assert not np.array_equal(seen['other'][2].input_means['phi'],
-                            seen['one'][2].input_means['phi'])
+  assert not np.array_equal(by_name['other'][2].input_means['phi'],
+                            by_name['one'][2].input_means['phi'])
   np.testing.assert_allclose(
       scores['other'].mean,
-      np.mean(seen['other'][2].final_return, dtype=np.float64), rtol=1e-5)
-  returns = np.float64(seen['one'][2].final_return)
+      np.mean(by_name['other'][2].final_return, dtype=np.float64), rtol=1e-5)
+  returns = np.float64(by_name['one'][2].final_return)
   np.testing.assert_allclose(scores['one'].mean, returns.mean(), rtol=1e-5)
   np.testing.assert_allclose(
       scores['one'].standard_error,
@@ -86,14 +86,14 @@ def test_all_variants_meet_the_same_lifetimes(lives, eta):
   assert scores['one'].num_lifetimes == L
 
 
-def test_lifetimes_are_held_out(lives, eta):
+def test_lifetimes_are_held_out(calls, eta):
   """The key of held-out lifetimes differs from that of every shard."""
-  _, seen = evaluate(lives, {'one': Variant(eta)})
+  _, by_name = evaluate(calls, {'one': Variant(eta)})
   seed = jax.random.PRNGKey(CONFIG.run.seed)
   fold_in = jax.random.fold_in
   shards = jax.vmap(lambda shard: jax.vmap(lambda step: fold_in(
       fold_in(seed, shard), step))(np.arange(20)))(np.arange(5000))
-  assert not np.any(np.all(shards == seen['one'][0], axis=-1))
+  assert not np.any(np.all(shards == by_name['one'][0], axis=-1))
 
 
 @pytest.mark.parametrize('others', [(), ('chain_long',)])
@@ -107,45 +107,46 @@ def test_lifetimes_depend_on_the_name_of_their_environment(others):
       evaluation.held_out_key(CONFIG.run.seed, 10))
 
 
-def test_arms_are_those_of_the_bandit(lives, eta):
+def test_arms_are_drawn_from_the_bandits_probabilities(calls, eta):
   server = bandit_server.BanditServer(CONFIG)
   server.end_step(0, [[0, 0, 0, ENVIRONMENT, 0, -9.],
                       [0, 0, 1, ENVIRONMENT, 1, 9.]])
-  _, seen = evaluate(lives, {'one': Variant(eta)}, server.get_state())
-  np.testing.assert_array_equal(seen['one'][2].hyper.learning_rate, [80.] * L)
+  _, by_name = evaluate(calls, {'one': Variant(eta)}, server.get_state())
+  np.testing.assert_array_equal(
+      by_name['one'][2].hyper.learning_rate, [80.] * L)
 
 
-def test_phi_is_held_at_its_mean(lives, eta):
-  _, seen = evaluate(lives, {
+def test_phi_is_held_at_its_mean(calls, eta):
+  _, by_name = evaluate(calls, {
       'other': Variant(-eta), 'trained': Variant(eta),
       'held': Variant(eta, held='phi', held_of='trained')})
-  lived = seen['trained'][2]
-  phi = lived.input_means['phi']
+  lifetimes = by_name['trained'][2]
+  phi = lifetimes.input_means['phi']
   assert phi.shape == (N, L) and phi.std() > 0.
-  held = rule_vector.unravel(CONFIG.rule, seen['held'][1])
+  held = rule_vector.unravel(CONFIG.rule, by_name['held'][1])
   y = np.random.default_rng(0).dirichlet(np.ones(4), size=7)
   np.testing.assert_allclose(lpg_network.embed(held, np.float32(y)),
-                             lived.input_means['phi'].mean(), rtol=1e-5)
+                             lifetimes.input_means['phi'].mean(), rtol=1e-5)
   # The rest of the rule is unchanged.
   trained = rule_vector.unravel(CONFIG.rule, eta)
   changed = {(module, name) for module, layer in trained.items()
              for name, x in layer.items()
              if np.any(x != held[module][name])}
   assert changed == {('lpg/phi/~/linear_1', 'w'), ('lpg/phi/~/linear_1', 'b')}
-  assert np.any(seen['held'][2].theta != lived.theta)
+  assert np.any(by_name['held'][2].theta != lifetimes.theta)
   np.testing.assert_allclose(
-      seen['held'][2].input_means['phi'], lived.input_means['phi'].mean(),
-      rtol=1e-5)
+      by_name['held'][2].input_means['phi'],
+      lifetimes.input_means['phi'].mean(), rtol=1e-5)
 
 
-def test_the_policy_is_held_at_its_mean(lives, eta):
-  _, seen = evaluate(lives, {
+def test_the_policy_is_held_at_its_mean(calls, eta):
+  _, by_name = evaluate(calls, {
       'trained': Variant(eta),
       'held': Variant(eta, held='action_probability', held_of='trained')})
-  mean = seen['trained'][2].input_means['action_probability'].mean()
+  mean = by_name['trained'][2].input_means['action_probability'].mean()
   assert 0.4 < mean < 1.  # Of two actions.
   inputs = test_lpg_network.make_inputs(5, (3,), 4)
-  held = rule_vector.unravel(CONFIG.rule, seen['held'][1])
+  held = rule_vector.unravel(CONFIG.rule, by_name['held'][1])
   constant = inputs._replace(
       action_probability=np.full_like(inputs.action_probability, mean))
   expected = lpg_network.apply(rule_vector.unravel(CONFIG.rule, eta), constant)
@@ -154,21 +155,21 @@ def test_the_policy_is_held_at_its_mean(lives, eta):
                              atol=2e-6)
   np.testing.assert_allclose(found.y_hat_logits, expected.y_hat_logits,
                              rtol=2e-5, atol=2e-6)
-  assert np.any(seen['held'][2].theta != seen['trained'][2].theta)
+  assert np.any(by_name['held'][2].theta != by_name['trained'][2].theta)
 
 
-def test_a_rule_without_phi_loses_nothing_by_it(lives, eta):
+def test_holding_a_constant_phi_changes_no_score(calls, eta):
   constant = rule_vector.ravel(lpg_network.hold_phi(
       rule_vector.unravel(CONFIG.rule, eta), 0.3))
-  scores, _ = evaluate(lives, {
+  scores, _ = evaluate(calls, {
       'trained': Variant(constant),
       'held': Variant(constant, held='phi', held_of='trained')})
   np.testing.assert_allclose(scores['held'][:2], scores['trained'][:2],
                              rtol=1e-6)
 
 
-def test_lifetimes_that_diverge_do_not_spoil_the_mean(lives, eta,
-                                                      monkeypatch):
+def test_diverged_lifetimes_are_left_out_of_the_mean_of_phi(
+    calls, eta, monkeypatch):
   train = train_agents.train_agents
 
   def diverging(*args, **kwargs):
@@ -177,11 +178,11 @@ def test_lifetimes_that_diverge_do_not_spoil_the_mean(lives, eta,
     return lifetimes._replace(input_means={**lifetimes.input_means, 'phi': phi})
 
   monkeypatch.setattr(train_agents, 'train_agents', diverging)
-  _, seen = evaluate(lives, {
+  _, by_name = evaluate(calls, {
       'trained': Variant(eta),
       'held': Variant(eta, held='phi', held_of='trained')})
-  phi = np.array(seen['trained'][2].input_means['phi'])
+  phi = np.array(by_name['trained'][2].input_means['phi'])
   phi[-1, 0] = np.nan
-  held = rule_vector.unravel(CONFIG.rule, seen['held'][1])
+  held = rule_vector.unravel(CONFIG.rule, by_name['held'][1])
   np.testing.assert_allclose(held['lpg/phi/~/linear_1']['b'],
                              [np.nanmean(phi)], rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Curves of the evaluator, beside those of its run."""
+"""Curves of the evaluator, alone and in the figure of its run."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ def run_dir(tmp_path):
   return str(tmp_path)
 
 
-def test_reading(run_dir):
+def test_curves_are_read_by_game_and_meta_step(run_dir):
   boxing, first, second = evaluator_curves.read(run_dir)
   assert (boxing.game, boxing.meta_step, boxing.done) == ('boxing', 0, True)
   assert (first.game, first.meta_step, first.done) == ('pong', 0, True)
@@ -41,23 +41,24 @@ def test_reading(run_dir):
   np.testing.assert_array_equal(second.returns, [-19., -18.])
 
 
-def test_ends_against_meta_steps(run_dir):
+def test_final_returns_are_drawn_over_meta_steps(run_dir):
   axes = figure_lib.Figure().subplots()
   evaluator_curves.draw_final(axes, 'pong', evaluator_curves.read(run_dir))
   line = axes.lines[0]
-  np.testing.assert_array_equal(line.get_xdata(), [0])  # 40 goes on.
+  np.testing.assert_array_equal(line.get_xdata(), [0])  # 40 runs.
   np.testing.assert_array_equal(line.get_ydata(), [-20.])
   assert axes.get_title() == 'Atari: pong'
 
 
-def test_beside_the_run_is_what_has_ended(tmp_path, monkeypatch):
+def test_the_figure_of_a_run_has_finished_evaluations_only(
+    tmp_path, monkeypatch):
   run_dir = run_testing.store(tmp_path / 'run')
   drawn = []
   draw_final = evaluator_curves.draw_final
 
-  def spy(axes, game, seen):
+  def spy(axes, game, curves):
     drawn.append(game)
-    draw_final(axes, game, seen)
+    draw_final(axes, game, curves)
 
   monkeypatch.setattr(evaluator_curves, 'draw_final', spy)
   with contextlib.closing(loggers.MetricsLogger(

@@ -72,7 +72,7 @@ def test_curves_by_hand():
   assert found['final'].tolist() == [1., 2.]
 
 
-def test_sizes():
+def test_sized_sets_updates_and_environments():
   config = training.sized(CONFIG, 'tabular_dense', CONFIG, TINY)
   assert config.environments == ('tabular_dense',)
   assert train_agents.num_updates(config, 'tabular_dense') == 30
@@ -83,7 +83,7 @@ def test_sizes():
   assert config.meta.num_envs == 3
 
 
-def test_a_rule_keeps_the_grid_that_its_bandit_knows():
+def test_a_rule_keeps_the_grid_of_its_bandit():
   agent = dataclasses.replace(CONFIG.agents[NAME], learning_rates=(7.,),
                               kl_costs=(2., 3.), lifetime_env_steps=1)
   other = dataclasses.replace(
@@ -118,7 +118,7 @@ def evaluated(rules):
   return training.evaluate(NAME, rules, TINY)
 
 
-def test_every_rule_and_its_ablations(evaluated):
+def test_every_rule_is_evaluated_with_its_ablations(evaluated):
   assert list(evaluated['rules']) == [
       'LPG', 'LPG, alpha_y = 0', 'LPG, phi held', 'LPG, policy held', 'LPG-V',
       'LPG-V, phi held', 'LPG-V, policy held', 'untrained', 'A2C']
@@ -131,11 +131,11 @@ def test_every_rule_and_its_ablations(evaluated):
   assert len(finals) > 2
 
 
-def test_what_is_missing_is_added(evaluated, rules):
+def test_missing_results_are_added(evaluated, rules):
   begun = stored.plain(evaluated)
   begun['chosen'].pop('LPG-V')
   rows = begun['rules']
-  rows['LPG']['final'] = [1., 2., 3.]  # Not done again.
+  rows['LPG']['final'] = [1., 2., 3.]  # Not repeated.
   for label in ('LPG-V', 'LPG-V, phi held', 'LPG-V, policy held'):
     rows.pop(label)
   kept = []
@@ -154,17 +154,17 @@ def test_what_is_missing_is_added(evaluated, rules):
 
 
 @pytest.mark.parametrize('num_rows', [2, NUM_ROWS - 1])
-def test_an_interrupted_search_goes_on(evaluated, rules, monkeypatch,
-                                       num_rows):
-  """Among trials, and with one of two finalists done."""
+def test_an_interrupted_search_is_resumed(
+    evaluated, rules, monkeypatch, num_rows):
+  """Interrupted among trials, and after one of two finalists."""
   begun = stored.plain(evaluated)
   tuned = begun['chosen'].pop('A2C')
   del begun['rules']['A2C']
   begun['tuning'] = {'A2C': tuned['trials'][:num_rows]}
-  lived, make = [], training._a2c_simulator
+  counts, make = [], training._a2c_simulator
   def counted(config, environment):
-    live = make(config, environment)
-    return lambda *args: lived.append(args[2]) or live(*args)
+    simulate = make(config, environment)
+    return lambda *args: counts.append(args[2]) or simulate(*args)
   monkeypatch.setattr(training, '_a2c_simulator', counted)
   kept = []
   again = training.evaluate(NAME, rules, TINY, found=begun, keep=lambda found:
@@ -173,10 +173,10 @@ def test_an_interrupted_search_goes_on(evaluated, rules, monkeypatch,
   assert kept == [*range(num_rows + 1, NUM_ROWS + 1), 0]
   wanted = TINY.trials * [TINY.tuning_lifetimes] + TINY.finalists * [
       TINY.final_lifetimes]
-  assert lived == wanted[num_rows:] + 2 * [TINY.chunk]
+  assert counts == wanted[num_rows:] + 2 * [TINY.chunk]
 
 
-def test_all_are_tuned_on_other_lifetimes_with_as_many_trials(evaluated):
+def test_all_rules_are_tuned_with_equally_many_trials(evaluated):
   names = {'LPG': ['learning_rate', 'kl_cost'],
            'LPG-V': ['learning_rate', 'critic_rate', 'td_lambda'],
            'A2C': list(baselines.A2CHyperparameters._fields)}
@@ -210,7 +210,7 @@ def test_arms_come_from_the_bandit_of_the_same_grid(run_dir):
   np.testing.assert_array_equal(source.arm_log_probs(NAME, other), [0.] * 3)
 
 
-def test_the_first_trial_is_the_arm_that_the_bandit_likes_best(run_dir):
+def test_the_first_trial_is_the_preferred_arm_of_the_bandit(run_dir):
   source = sources.read(run_dir)
   known = lambda counts: source._replace(bandit={**source.bandit, 'bandits': {
       NAME: {'counts': counts, 'window': [[float(i == 7)] + [0.] * 9
@@ -226,7 +226,7 @@ def test_the_first_trial_is_the_arm_that_the_bandit_likes_best(run_dir):
   assert known([9] * 9).preferred_arm('chain_long', agent) is None
 
 
-def test_the_chosen_numbers_are_those_that_agents_learn_by(run_dir):
+def test_agents_learn_with_the_chosen_hyperparameters(run_dir):
   """LPG learns by the only trial's arm, with the gamma that was drawn."""
   config = training.sized(CONFIG, NAME, CONFIG, TINY)
   source = sources.read(run_dir)
@@ -234,20 +234,20 @@ def test_the_chosen_numbers_are_those_that_agents_learn_by(run_dir):
   by_arm = evaluation.LifetimeSimulator(config, NAME, 3)(
       source.eta, key, evaluation.only_arm(5, len(arms)))
   values = {'learning_rate': arms[5][0], 'kl_cost': arms[5][1]}
-  lives = training._RuleSimulator(config, NAME)
-  by_values = lives(source.eta, values, key, 3)
+  simulator = training._RuleSimulator(config, NAME)
+  by_values = simulator(source.eta, values, key, 3)
   for name in ('final_return', 'episode_return'):
     np.testing.assert_array_equal(getattr(by_arm, name),
                                   getattr(by_values, name))
   for name in ('learning_rate', 'kl_cost', 'gamma'):
     np.testing.assert_array_equal(getattr(by_arm.hyper, name),
                                   getattr(by_values.hyper, name))
-  changed = lives(source.eta, {**values, 'learning_rate': 1.}, key, 3)
+  changed = simulator(source.eta, {**values, 'learning_rate': 1.}, key, 3)
   assert np.any(changed.episode_return != by_values.episode_return)
 
 
-def test_without_a_search(run_dir, monkeypatch):
-  """One trial: the arm of the bandit, and nothing else is run."""
+def test_one_trial_is_the_preferred_arm(run_dir, monkeypatch):
+  """No lifetime is simulated for tuning."""
   settings = dataclasses.replace(TINY, trials=1, ablations=False)
   monkeypatch.setattr(tuning, '_score', None)
   found = training.evaluate(NAME, [sources.read(f'LPG={run_dir}')], settings)
@@ -257,8 +257,8 @@ def test_without_a_search(run_dir, monkeypatch):
   assert found['chosen']['A2C']['best']['td_lambda'] == 0.95
 
 
-def made_up(environment, rules, settings, report=None, found=None,
-            keep=lambda found: None):
+def fake_evaluate(environment, rules, settings, report=None, found=None,
+                  keep=lambda found: None):
   """Replaces `training_environments.evaluate`; returns random numbers."""
   del report
   if found:
@@ -275,8 +275,9 @@ def made_up(environment, rules, settings, report=None, found=None,
   return found
 
 
-def test_command(run_dir, tmp_path, capsys, monkeypatch):
-  monkeypatch.setattr(training, 'evaluate', made_up)
+def test_the_command_stores_adds_and_refuses_results(
+    run_dir, tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(training, 'evaluate', fake_evaluate)
   results = tmp_path / 'figure3.json'
   flags = [f'--results={results}', '--num_lifetimes=2', '--chunk=2',
            '--tuning_lifetimes=2', '--updates=6', '--num_envs=3']
@@ -300,8 +301,8 @@ def test_command(run_dir, tmp_path, capsys, monkeypatch):
   assert (tmp_path / 'figure3.svg').read_bytes() != picture
   # Another comparison needs another file.
   capsys.readouterr()
-  # A setting that there was not yet when it was computed has its default, but
-  # an older search is not mixed with this one.
+  # A setting that an older file lacks has its default. An older search is not
+  # mixed with this one.
   del again['about']['settings']['ablations']
   results.write_text(json.dumps(again))
   assert command_testing.call('figure3', run) == 0
@@ -339,7 +340,7 @@ def test_verdicts_by_hand():
       'LPG: both ablations of its predictions cost return on 1 of 2 kinds.']
 
 
-def test_a2c_is_the_last_column_whenever_it_lived():
+def test_a2c_is_the_last_column():
   row = {'final': [.5, .6], 'whole': [.5, .6]}
   about = {'rules': {'LPG': {}}, 'settings': {'num_lifetimes': 2}}
   text = figure3.lines(about, {NAME: {
@@ -367,7 +368,7 @@ def test_hyper_params_by_hand():
       'lifetimes each, the best 2 were repeated on 3 further lifetimes')
 
 
-def test_hyper_params_of_older_files_at_the_ends_of_their_grids():
+def test_hyper_params_of_older_files_show_the_ends_of_grids():
   arms = [(rate, cost) for rate in (1., 2., 4.) for cost in (5., 7.)]
   pairs = [(rate, cost) for rate in (1., 2.) for cost in (0., 0.01, 0.02)]
   a2c = {'learning_rate': 2., 'entropy_cost': 0.01, 'pairs': pairs}
@@ -392,18 +393,18 @@ def test_stored_results_are_read(path):
   about, data = stored.load(str(path), figure3.NAME)
   text = '\n'.join(figure3.lines(about, data))
   for name in data:
-    # Raw, both ends and whole curves; normalised; and with what.
+    # Final and whole returns, normalised ones, and hyperparameters.
     assert text.count(f'| `{name}` |') == 4
 
 
-def test_normalised():
+def test_normalised_returns_by_hand():
   assert figure3.normalised('chain_short', 0.25) == 0.25
   assert figure3.normalised('random_dense', 1.) is None
   np.testing.assert_allclose(
       figure3.normalised('tabular_dense', 44.3682), 1.)
 
 
-def test_sources(run_dir, tmp_path):
+def test_rules_are_read_from_runs_snapshots_and_files(run_dir, tmp_path):
   file, steps = sources.latest(run_dir)
   assert steps == [5]
   np.testing.assert_allclose(
@@ -426,7 +427,7 @@ def test_sources(run_dir, tmp_path):
     sources.read('nothing_of_that_name')
 
 
-def test_stored_results(tmp_path):
+def test_stored_results_are_loaded_as_saved(tmp_path):
   path = str(tmp_path / 'a' / 'b.json')
   stored.save(path, 'x', {'n': np.int64(3)}, {
       'a': np.array([1. / 3., np.nan]), 'b': (True, None, 'c')})

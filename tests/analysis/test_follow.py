@@ -83,7 +83,7 @@ def test_ablation_curves_by_hand(tmp_path, capsys):
   assert (tmp_path / 'b.svg').read_bytes() == picture
 
 
-def test_every_other_snapshot_and_the_end(tmp_path, monkeypatch):
+def test_every_other_snapshot_is_due(tmp_path, monkeypatch):
   run_dir = run_testing.store(tmp_path / 'run', snapshots=(1, 2, 3, 4))
   follower = follow.Follower(run_dir, 2, every=2)
   assert [step for step, _ in follower.due()] == [2, 4]
@@ -94,7 +94,7 @@ def test_every_other_snapshot_and_the_end(tmp_path, monkeypatch):
   assert sources.reached_end(run_dir)
 
 
-def test_no_snapshots_is_one_line(tmp_path, capsys):
+def test_a_run_without_snapshots_is_refused_in_one_line(tmp_path, capsys):
   run_dir = run_testing.store(tmp_path / 'run', snapshots=())
   assert command_testing.call('follow', [f'--run_dir={run_dir}']) == 2
   assert 'no snapshots' in capsys.readouterr().err
@@ -102,7 +102,7 @@ def test_no_snapshots_is_one_line(tmp_path, capsys):
   assert capsys.readouterr().err.count('\n') == 1
 
 
-def test_studies_change_what_they_say():
+def test_variants_of_studies_have_the_settings_of_their_names():
   for name, study in studies.STUDIES.items():
     configs = [studies.config_of(study, variant) for variant in study.variants]
     for config in configs:
@@ -155,7 +155,7 @@ def store_study(root, returns):
                ['LPG', 'without L2', 'LPG-V'], 'seeds': [0, 1]}, f)
 
 
-def test_figure7(tmp_path, capsys):
+def test_figure7_by_hand(tmp_path, capsys):
   """Means within parts; a variant without runs is left out."""
   store_study(tmp_path, {('LPG', 0): 0.5, ('LPG', 1): 0.1,
                          ('without L2', 1): -0.2})

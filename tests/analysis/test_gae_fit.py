@@ -22,7 +22,7 @@ def test_kernels_are_those_of_rlax(td_lambda):
   expected = jax.grad(first_advantage, (0, 1))(
       jnp.asarray(rng.normal(size=K)), jnp.asarray(rng.normal(size=K + 1)))
   reward, phi = gae_fit.kernels(td_lambda, GAMMA, K)
-  # The last value takes the weight of all that would come later.
+  # The last value bootstraps: its weight is that of all later steps.
   np.testing.assert_allclose(reward, expected[0], rtol=1e-5, atol=1e-7)
   np.testing.assert_allclose(phi[:-1], expected[1][:-1], rtol=1e-5, atol=1e-7)
 
@@ -39,8 +39,8 @@ def test_a_gae_is_found_whatever_its_scale_and_the_sign_of_its_values():
     np.testing.assert_allclose(fit.phi, factor * phi)
 
 
-def test_what_is_no_gae_is_not_explained():
-  reward = np.ones(20)  # answers all rewards alike,
+def test_kernels_unlike_gae_are_not_explained():
+  reward = np.ones(20)  # weighs all rewards equally,
   phi = np.full(21, 0.5)  # and adds values up
   fit = gae_fit.fit(reward, phi, GAMMA)
   assert fit.reward_explained > 0.9 and fit.phi_explained < 0.1

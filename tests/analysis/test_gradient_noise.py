@@ -30,12 +30,12 @@ def test_clip_by_hand():
   np.testing.assert_array_equal(gradient_noise.clip(gradients, 0.), gradients)
 
 
-def test_batches_share_nothing_and_span_all_ages():
+def test_batches_are_strided_over_ages():
   sums = gradient_noise.batch_sums(10. ** np.arange(7)[:, None], 3)
   assert sums.tolist() == [[10101.], [101010.]]
 
 
-def test_clipping_helps_against_a_few_large_ones():
+def test_clipping_raises_agreement_if_a_few_gradients_are_large():
   rng = np.random.default_rng(2)
   gradients = 1. + rng.normal(size=(60, 20))
   gradients[:20] = 1e3 * rng.normal(size=(20, 20))
@@ -44,7 +44,7 @@ def test_clipping_helps_against_a_few_large_ones():
   assert found[0.] < 0.2 and found[5.] > 0.5
 
 
-def test_command(tmp_path, capsys):
+def test_the_command_stores_and_draws_results(tmp_path, capsys):
   run_dir = run_testing.store(tmp_path / 'run')
   results = str(tmp_path / 'a.json')
   assert command_testing.call('gradient_noise', [

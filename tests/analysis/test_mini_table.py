@@ -1,4 +1,4 @@
-"""Several tables of `lpg mini` as one."""
+"""One table of several tables of `lpg mini`."""
 
 import json
 
@@ -22,7 +22,7 @@ def _write(directory, mean, rules=('lpg', 'a2c', 'random')):
   return str(directory)
 
 
-def test_rules_of_all_tables_share_the_others(tmp_path, capsys):
+def test_tables_share_the_columns_of_a2c_and_untrained(tmp_path, capsys):
   tables = [f'--table=one={_write(tmp_path / "1", 0.5)}',
             f'--table=two={_write(tmp_path / "2", 0.25, ("lpg",))}']
   results = tmp_path / 'mini.json'
@@ -39,7 +39,7 @@ def test_rules_of_all_tables_share_the_others(tmp_path, capsys):
   assert (tmp_path / 'mini.svg').exists()
 
 
-def test_bad_tables(tmp_path):
+def test_bad_tables_are_refused(tmp_path):
   path = _write(tmp_path / '1', 0.5)
   with pytest.raises(stored.ResultsError, match='allowed: LABEL=DIRECTORY'):
     mini_table.compute([path])

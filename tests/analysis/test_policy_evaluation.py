@@ -58,19 +58,19 @@ def test_values_by_linear_equations(worlds):
           chance[cell, target] += p
     for d, gamma in enumerate(evaluation.GAMMAS):
       exact = np.linalg.solve(np.eye(12) - gamma * chance, reward)
-      seen = worlds.visited[w]
-      np.testing.assert_allclose(worlds.values[d, w][seen], exact[seen],
+      visited = worlds.visited[w]
+      np.testing.assert_allclose(worlds.values[d, w][visited], exact[visited],
                                  atol=1e-3)
     assert set(np.flatnonzero(~worlds.visited[w])) == set(cells)
 
 
 def test_the_policy_is_near_optimal(worlds):
-  """World 0: the prize is in the corner below right, the harm in (1, 1)."""
+  """World 0: +1 is in the lower right corner, -1 in (1, 1)."""
   policy = worlds.policy[0]
   np.testing.assert_allclose(policy.sum(axis=-1), 1.)
   np.testing.assert_allclose(policy[10], [0.025, 0.025, 0.925, 0.025])
   np.testing.assert_allclose(policy[7], [0.025, 0.025, 0.025, 0.925])
-  assert policy[1, 3] < 0.1  # From above the harm not down into it.
+  assert policy[1, 3] < 0.1  # Not from above down to -1.
 
 
 def make_runner(worlds, **meta):
@@ -80,18 +80,18 @@ def make_runner(worlds, **meta):
   return evaluation.PolicyEvaluation(config, worlds, SETTINGS, WORLD)
 
 
-def test_only_predictions_move_and_values_come_true(worlds):
+def test_only_predictions_change_and_values_converge(worlds):
   runner = make_runner(worlds, y_table_stddev=1.)
   eta = meta_update.init(run_testing.CONFIG).eta
   key = jax.random.PRNGKey(0)
   first = runner.run(eta, key, key)
   assert first.updates.tolist() == [0, 20, 40]
   assert first.y_logits.shape == (3, 2, 12, 4)
-  seen = worlds.visited
+  visited = worlds.visited
   moved = np.abs(first.y_logits[-1] - first.y_logits[0]).max(axis=-1)
-  assert np.all(moved[seen] > 1e-4) and np.all(moved[~seen] == 0.)
+  assert np.all(moved[visited] > 1e-4) and np.all(moved[~visited] == 0.)
   # TD(lambda) moves values from 0 to the true ones.
-  errors = [np.abs(values - worlds.values[0])[seen].mean()
+  errors = [np.abs(values - worlds.values[0])[visited].mean()
             for values in first.values]
   assert errors[0] > 0.4 and errors[-1] < 0.15
   # Other predictions on the same trajectories.
@@ -100,7 +100,7 @@ def test_only_predictions_move_and_values_come_true(worlds):
   assert np.any(first.y_logits[0] != other.y_logits[0])
 
 
-def test_agents_hold_to_the_policy(worlds):
+def test_agents_act_by_the_given_policy(worlds):
   """Shares of actions on their trajectories are the policy's."""
   runner = make_runner(worlds)
   task, progress = jax.jit(runner._begin)(jax.random.PRNGKey(0),
@@ -130,7 +130,7 @@ def test_lpg_v_has_no_predictions(worlds):
     evaluation.PolicyEvaluation(config, worlds, SETTINGS, WORLD)
 
 
-def test_regression_finds_what_is_there():
+def test_regression_finds_values_in_features_that_have_them():
   rng = np.random.default_rng(0)
   targets = rng.normal(size=(2, 12, 9))  # D, W, F
   visited = rng.random((12, 9)) < 0.8
@@ -166,7 +166,8 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize('name', COMMANDS)
-def test_commands(name, run_dir, tmp_path, capsys):
+def test_commands_store_results_and_redraw_figures(
+    name, run_dir, tmp_path, capsys):
   """Computes results of a run and a figure; draws it again from the results."""
   module, flags = COMMANDS[name]
   results = str(tmp_path / f'{name}.json')

@@ -26,7 +26,7 @@ def _weights(tmp_path_factory):
   run_dir = run_testing.store(root / 'run')
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(published, 'DIRECTORY', str(root / 'weights'))
-    patch.setattr(training_environments, 'evaluate', test_figure3.made_up)
+    patch.setattr(training_environments, 'evaluate', test_figure3.fake_evaluate)
     patch.setattr(model_card, '_CHECK', {
         'num_lifetimes': 3, 'num_envs': 4, 'updates': 10, 'seed': 0})
     model_card.publish(run_dir, 'tiny', summary='a test', average_last=2,
@@ -41,7 +41,7 @@ def directory(_weights, monkeypatch):
   return _weights
 
 
-def test_it_is_loaded_by_its_name(directory, monkeypatch):
+def test_a_published_rule_is_loaded_by_its_name(directory, monkeypatch):
   assert published.names() == ('tiny',)
   rule = lpg.load_rule('tiny')
   np.testing.assert_allclose(
@@ -55,7 +55,7 @@ def test_it_is_loaded_by_its_name(directory, monkeypatch):
     lpg.load_rule('nowhere/eta.npz')
 
 
-def test_the_card_says_what_was_run(directory):
+def test_the_card_describes_the_run(directory):
   card = published.load_card('tiny')
   assert config_io.from_dict(card['config']) == CONFIG
   assert card['averaged_meta_steps'] == [2, 4] and card['seed'] == 0
@@ -78,30 +78,31 @@ def test_the_card_says_what_was_run(directory):
 
 
 def reproduce(name):
-  """Runs the check of a rule; returns the card's result, and that of now."""
+  """Returns the result of a card's check, and that of running it now."""
   card = published.load_card(name)
   file = eta_file.load(published.weights_path(name))
   config = config_io.from_dict(card['config'])
   return card['check'], model_card.check(file.eta, config, card['check'])
 
 
-def test_its_check_comes_out_again(directory):
+def test_the_check_of_the_card_is_reproducible(directory):
   stated, found = reproduce('tiny')
   np.testing.assert_allclose(found['mean'], stated['mean'], rtol=1e-4,
                              atol=1e-4)
   assert {'environment', 'arm', 'mean', 'standard_error'} <= set(stated)
 
 
-def test_publishing_goes_on(tmp_path, monkeypatch):
+def test_interrupted_publishing_is_resumed(tmp_path, monkeypatch):
   """Publishing resumes only with the same rule and code."""
   monkeypatch.setattr(published, 'DIRECTORY', str(tmp_path / 'weights'))
   run_dir = run_testing.store(tmp_path / 'run')
-  lived = []
+  evaluated = []
 
   def evaluate(name, rules, settings, report, found, keep):
     if not found:
-      lived.append(name)
-    return test_figure3.made_up(name, rules, settings, report, found, keep)
+      evaluated.append(name)
+    return test_figure3.fake_evaluate(
+        name, rules, settings, report, found, keep)
 
   def interrupt(source):
     raise KeyboardInterrupt
@@ -114,14 +115,14 @@ def test_publishing_goes_on(tmp_path, monkeypatch):
   monkeypatch.setattr(model_card, '_make_check', interrupt)
   with pytest.raises(KeyboardInterrupt):
     publish('0')
-  assert lived == [NAME] and len(unfinished()) == 1
+  assert evaluated == [NAME] and len(unfinished()) == 1
   assert not published.names()
   monkeypatch.setattr(model_card, '_make_check', lambda source: {})
   publish('0')
-  assert lived == [NAME] and not unfinished()
+  assert evaluated == [NAME] and not unfinished()
   assert published.names() == ('mine',)
   publish('1')
-  assert lived == [NAME, NAME]
+  assert evaluated == [NAME, NAME]
 
 
 def test_a_damaged_card_is_refused(directory, tmp_path, monkeypatch):
@@ -144,8 +145,8 @@ def test_a_damaged_card_is_refused(directory, tmp_path, monkeypatch):
                        environments=['x'])
 
 
-# Those of the repository: none may lack a card, be too large, or be another
-# rule than its card speaks of.
+# Rules of the repository: each is small enough, has a card, and is the rule
+# that its card describes.
 
 
 def test_every_file_of_weights_belongs_to_a_rule():
@@ -161,7 +162,7 @@ def test_every_file_of_weights_belongs_to_a_rule():
     name if name == 'all_kinds_pi'
     else pytest.param(name, marks=pytest.mark.long)
     for name in published.names()])
-def test_published_rules_do_what_their_cards_say(name):
+def test_published_rules_reproduce_their_cards(name):
   assert os.path.getsize(published.weights_path(name)) <= published.LARGEST
   card = published.load_card(name)
   assert card['weights_sha256'] == published.sum_of(name)

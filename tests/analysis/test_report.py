@@ -42,7 +42,7 @@ def store_run(path, meta_step=5, config=CONFIG):
   logger = loggers.MetricsLogger(run.path, 'learner', tensorboard=False)
   for step in range(meta_step):
     row = {f'y_entropy/{NAME}': 1.3 + 0.01 * step, 'gradient_norm': 0.1 + step}
-    if step != 2:  # Not in every step does a lifetime end.
+    if step != 2:  # No lifetime ends in this step.
       row[f'return/{NAME}'] = 0.1 * step
     logger.write(step, row)
   logger.close()
@@ -59,7 +59,7 @@ def evaluated(tmp_path_factory):
 _T_2 = 4.302653  # Student's t of three samples, 97.5 %
 
 
-def test_every_variant_is_told(evaluated):
+def test_every_variant_is_reported(evaluated):
   lines = report.summarise(evaluated, CONFIG)
   (row,) = loggers.read_metrics(evaluated, 'evaluation')
   assert row['step'] == 5 and row['num_lifetimes'] == 3
@@ -83,7 +83,7 @@ def test_the_same_rule_is_evaluated_once(evaluated, monkeypatch, capsys):
   assert not capsys.readouterr().err
 
 
-def test_lpg_v_has_no_y_to_go_without(tmp_path, monkeypatch):
+def test_lpg_v_is_reported_without_the_ablation_of_y(tmp_path, monkeypatch):
   from lpg_distributed.analysis import evaluation
   run_dir = store_run(tmp_path / 'run')
   monkeypatch.setattr(
@@ -98,9 +98,8 @@ def test_lpg_v_has_no_y_to_go_without(tmp_path, monkeypatch):
       'trained, phi held at its mean 1.00 +- 2.15')
 
 
-def test_a_rule_with_another_network_has_no_phi_to_hold(tmp_path,
-                                                       monkeypatch):
-  """The comparison at the end of a run ended in a KeyError."""
+def test_a_rule_with_another_network_has_no_phi_to_hold(tmp_path, monkeypatch):
+  """Its comparison at the end of a run has only two variants."""
   monkeypatch.setitem(registry.RULES, 'toy',
                       registry.Row('tests.core.toy_rule'))
   config = dataclasses.replace(
@@ -123,14 +122,14 @@ def assert_figure(path):
   assert blue.sum() > 50
 
 
-def test_figure(evaluated, tmp_path):
+def test_the_figure_is_drawn(evaluated, tmp_path):
   path = training_curves.draw(evaluated)
   assert path == os.path.join(evaluated, 'figures', 'training.png')
   assert_figure(path)
   assert_figure(training_curves.draw(evaluated, str(tmp_path / 'other.png')))
 
 
-def test_figure_and_lines_without_an_evaluation(tmp_path):
+def test_a_run_without_an_evaluation_is_summarised(tmp_path):
   run_dir = store_run(tmp_path / 'run', meta_step=1)
   lines = report.summarise(run_dir, CONFIG)
   assert len(lines) == 2 and lines[0].startswith('figure: ')
@@ -138,7 +137,7 @@ def test_figure_and_lines_without_an_evaluation(tmp_path):
     assert f.read(4) == b'\x89PNG'
 
 
-def one_line_error(*args):
+def draw_error(*args):
   with pytest.raises(config_lib.ConfigError) as error:
     training_curves.draw(*args)
   assert '\n' not in str(error.value)
@@ -146,18 +145,18 @@ def one_line_error(*args):
 
 
 def test_errors_are_one_line(tmp_path):
-  assert 'is no run directory' in one_line_error(str(tmp_path / 'none'))
+  assert 'is no run directory' in draw_error(str(tmp_path / 'none'))
   run_dir = store_run(tmp_path / 'run', meta_step=1)
-  assert 'cannot be drawn' in one_line_error(
+  assert 'cannot be drawn' in draw_error(
       run_dir, str(tmp_path / 'nowhere' / 'a.png'))
-  assert 'cannot be drawn' in one_line_error(run_dir, str(tmp_path / 'a.xyz'))
+  assert 'cannot be drawn' in draw_error(run_dir, str(tmp_path / 'a.xyz'))
   os.remove(os.path.join(run_dir, 'metrics', 'learner.jsonl'))
-  assert 'no metrics yet' in one_line_error(run_dir)
+  assert 'no metrics yet' in draw_error(run_dir)
   (tmp_path / 'run' / 'config.json').write_text('{"environments": [')
-  assert 'not readable' in one_line_error(run_dir)
+  assert 'not readable' in draw_error(run_dir)
 
 
-def test_moving_mean():
+def test_moving_mean_by_hand():
   np.testing.assert_allclose(
       training_curves._smooth(np.array([1., 3., 8., 1.]), 2),
       [1., 2., 5.5, 4.5])

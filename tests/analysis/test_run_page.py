@@ -1,4 +1,4 @@
-"""The page about a run: its content, and that a browser can show it."""
+"""The page about a run: its content, and its display by a browser."""
 
 import html.parser
 import os
@@ -66,7 +66,7 @@ class _Page(html.parser.HTMLParser):
     self.text += data
 
 
-def test_the_page_says_what_the_run_did(run_dir):
+def test_the_page_has_the_numbers_of_the_run(run_dir):
   page = _Page(run_page.make(run_dir))
   assert not page.open
   for expected in ('a <run> & more', '1,000 of', '10,000', '123,456',
@@ -76,7 +76,7 @@ def test_the_page_says_what_the_run_did(run_dir):
   assert 'has stored no probabilities' not in page.text
 
 
-def test_the_page_needs_no_network_and_repeats_no_id(run_dir):
+def test_the_page_needs_no_network_and_has_unique_ids(run_dir):
   page = _Page(run_page.make(run_dir))
   inside = [r[1:] for r in page.references if r.startswith('#')]
   assert all(r.startswith(('#', 'data:')) for r in page.references)
@@ -108,12 +108,12 @@ def test_a_page_that_cannot_be_written_is_refused(run_dir, tmp_path):
     reason='needs Chromium')
 def test_a_browser_shows_the_page(run_dir, tmp_path):
   path = run_page.write(run_dir, str(tmp_path / 'page.html'))
-  seen = subprocess.run(
+  shown = subprocess.run(
       ['chromium', '--headless', '--no-sandbox', '--disable-gpu',
        '--disable-quic', '--no-first-run', '--disable-background-networking',
        '--disable-component-update', '--disable-sync',
        f'--user-data-dir={tmp_path / "profile"}', '--dump-dom',
        f'file://{path}'], capture_output=True, text=True, timeout=120,
       check=True).stdout
-  assert seen.count('<svg') == run_page.make(run_dir).count('<svg') > 2
-  assert 'a &lt;run&gt; &amp; more' in seen
+  assert shown.count('<svg') == run_page.make(run_dir).count('<svg') > 2
+  assert 'a &lt;run&gt; &amp; more' in shown

@@ -13,7 +13,7 @@ ROW = {'num_lifetimes': 4} | {
 
 
 @pytest.mark.parametrize('num_lived', range(len(NAMES)))
-def test_an_interrupted_row_goes_on(num_lived, tmp_path):
+def test_an_interrupted_row_is_resumed(num_lived, tmp_path):
   asked = []
 
   def scores_of(name):
@@ -36,8 +36,8 @@ def test_an_interrupted_row_goes_on(num_lived, tmp_path):
 
 @pytest.mark.parametrize('step, num_lifetimes, damage', [
     (8, 4, None), (7, 5, None), (7, 4, '{"about": 3'), (7, 4, '[]')])
-def test_what_is_of_another_rule_is_done_anew(step, num_lifetimes, damage,
-                                              tmp_path):
+def test_unfinished_rows_of_another_rule_are_computed_anew(
+    step, num_lifetimes, damage, tmp_path):
   asked = []
 
   def scores_of(name):

@@ -71,8 +71,8 @@ def test_kernels_by_finite_differences(rule):
                                np.std(inputs[field]), rtol=1e-5)
 
 
-def test_phi_moves_by_one():
-  """A step in the direction changes phi(y) by its length, to first order."""
+def test_the_direction_changes_phi_by_its_length():
+  """To first order."""
   eta, inputs = make_case(RULE)
   direction = rule_derivatives._phi_direction(eta, jnp.asarray(inputs.y))
   h = 1e-3
@@ -84,8 +84,8 @@ def test_phi_moves_by_one():
   np.testing.assert_allclose(moved[~dead], 1., rtol=0.05)
 
 
-def test_phi_kernel_by_a_held_rule():
-  """d pi_hat / d phi at all steps together: of phi's own bias."""
+def test_the_kernel_of_phi_sums_to_the_derivative_of_its_bias():
+  """The bias shifts phi at all steps together."""
   eta, inputs = make_case(RULE)
   inputs = inputs._replace(discount_t=np.ones((T, N), np.float32))
   direction = rule_derivatives._phi_direction(eta, jnp.asarray(inputs.y))
@@ -107,7 +107,7 @@ def test_phi_kernel_by_a_held_rule():
                              np.sum(total), rtol=1e-3)
 
 
-def test_command(tmp_path, capsys):
+def test_the_command_stores_and_draws_results(tmp_path, capsys):
   run_dir = run_testing.store(tmp_path / 'run')
   results = str(tmp_path / 'a.json')
   assert command_testing.call('sensitivity', [

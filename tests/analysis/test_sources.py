@@ -24,12 +24,12 @@ NAME, CONFIG = run_testing.NAME, run_testing.CONFIG
 @pytest.mark.parametrize('text, expected', [
     ('runs/a', ('', 'runs/a')), ('LPG=runs/a', ('LPG', 'runs/a')),
     ('LPG=runs/lr=0.1', ('LPG', 'runs/lr=0.1'))])
-def test_labels(text, expected):
+def test_labels_are_split_from_paths(text, expected):
   assert experiment.split(text) == expected
 
 
-def test_a_run_that_was_stopped_and_went_on(tmp_path):
-  """A stopped run: `eta.npz` is older than the newest snapshot."""
+def test_the_newest_of_eta_and_snapshots_is_read(tmp_path):
+  """After a stop and a resume, a snapshot can be newer than `eta.npz`."""
   run_dir = run_testing.store(tmp_path / 'run', meta_step=3)
   assert sources.latest(run_dir)[1] == [4]
   assert sources.read(run_dir).about['meta_steps'] == [4]
@@ -40,13 +40,13 @@ def test_a_run_that_was_stopped_and_went_on(tmp_path):
 
 
 @pytest.mark.parametrize('number', [0, -1])
-def test_a_mean_of_none(number, tmp_path):
+def test_a_mean_of_no_snapshots_is_refused(number, tmp_path):
   run_dir = run_testing.store(tmp_path / 'run')
   with pytest.raises(sources.SourceError, match='allowed: 1 or more'):
     sources.latest(run_dir, number)
 
 
-def test_labels_tell_rules_apart(tmp_path, capsys):
+def test_labels_must_be_different(tmp_path, capsys):
   run_dir = run_testing.store(tmp_path / 'run')
   found = sources.read_all([run_dir, f'B={run_dir}'], 1, ('A2C',))
   assert [source.label for source in found] == ['lpg', 'B']
@@ -59,7 +59,7 @@ def test_labels_tell_rules_apart(tmp_path, capsys):
     assert 'a label of its own' in capsys.readouterr().err
 
 
-def test_a_file_and_its_card(tmp_path):
+def test_a_damaged_card_beside_a_file_is_refused(tmp_path):
   path = str(tmp_path / 'mine.npz')
   eta_file.save(path, meta_update.init(CONFIG).eta, CONFIG.rule, meta_step=7)
   assert sources.read(path).about['meta_steps'] == [7]
@@ -73,8 +73,8 @@ def test_a_file_and_its_card(tmp_path):
     sources.read(path)
 
 
-def test_arms_of_a_kind_that_was_in_no_training(tmp_path):
-  """Agents use Table 3's grid, whatever a setting for all kinds says."""
+def test_environments_outside_training_have_the_arms_of_table_3(tmp_path):
+  """Even if the configuration changes the grids of all environments."""
   run_dir = run_testing.store(tmp_path / 'run')
   results = str(tmp_path / 'a.json')
   kind = 'chain_long'
@@ -94,7 +94,7 @@ def test_arms_of_a_kind_that_was_in_no_training(tmp_path):
 def test_a_rule_in_a_file_is_not_called_untrained(tmp_path, capsys):
   path = str(tmp_path / 'mine.npz')
   eta_file.save(path, np.float32(2.) * meta_update.init(CONFIG).eta,
-                CONFIG.rule)  # Nothing is known of its meta-step.
+                CONFIG.rule)  # Its meta-step is unknown.
   assert command_testing.call('sensitivity', [
       f'--run={path}', '--updates=2', '--num_lifetimes=2',
       '--environment=chain_short', f'--results={tmp_path}/a.json']) == 0

@@ -33,7 +33,7 @@ def lifetimes_of(num, value, bonus=0.):
 
 
 def near(rate):
-  """Returns are the better, the nearer the learning rate is to `rate`."""
+  """Returns are better, the nearer the learning rate is to `rate`."""
   return lambda values, key, num: lifetimes_of(
       num, -abs(math.log(values['learning_rate'] / rate)))
 
@@ -74,22 +74,22 @@ def test_ranges_by_hand():
   assert gamma.place(1.) == pytest.approx(-math.log(0.001))
 
 
-def test_rounds_and_the_pick_by_hand():
-  """The best of the trials is lucky; in the end another one is the best."""
-  seen, said = [], []
+def test_rounds_and_the_choice_by_hand():
+  """The best trial had luck; another one is the best of the finalists."""
+  seen, messages = [], []
 
   def simulate(values, key, num):
     seen.append((num, tuple(values.values()), tuple(np.asarray(key))))
     rank = [at[1] for at in seen if at[0] == 2].index(seen[-1][1])
-    # Trials 3, 5, 9 are the finalists; of 5 and 9, as good, 9 was so earlier.
+    # Trials 3, 5 and 9 are the finalists; 5 and 9 tie, and 9 learns faster.
     value = ({3: 9., 5: 8., 9: 7.} if num == 2 else {3: 1., 5: 6.001, 9: 6.}
              ).get(rank, 0.)
     return lifetimes_of(num, value, bonus=rank == 9)
 
-  found = tuning.tune(KIND, SPACE, FIRST, simulate, SETTINGS, said.append)
-  assert said == ['8 trials, 2 lifetimes of each', '4 trials, 2 lifetimes of '
-                  'each', '4 trials, 2 lifetimes of each',
-                  '3 best, 7 lifetimes of each']
+  found = tuning.tune(KIND, SPACE, FIRST, simulate, SETTINGS, messages.append)
+  assert messages == [
+      '8 trials, 2 lifetimes of each', '4 trials, 2 lifetimes of each',
+      '4 trials, 2 lifetimes of each', '3 best, 7 lifetimes of each']
   assert found['names'] == list(SPACE)
   assert [row[0] for row in found['trials']] == 8 * [0] + 4 * [1] + 4 * [2] + (
       3 * [3])
@@ -109,7 +109,7 @@ def test_rounds_and_the_pick_by_hand():
   assert not test_keys & (first | last)
 
 
-def test_draws_depend_on_seed_and_kind_alone():
+def test_trials_depend_on_seed_and_environment_only():
   trials = lambda **kwargs: search(near(20.), **kwargs)['trials']
   assert trials() == trials()
   other = dataclasses.replace(SETTINGS, seed=1)
@@ -118,8 +118,8 @@ def test_draws_depend_on_seed_and_kind_alone():
     assert all(row not in trials() for row in changed[1:16])
 
 
-def test_ranges_get_wider():
-  """The best rate is above the range, then above the wider one; or inside."""
+def test_ranges_are_widened_if_the_best_is_at_an_edge():
+  """The best rate is above the range and above the wider one, or inside."""
   found = search(near(1e4))
   low, high = found['widened']['learning_rate']
   assert low == 1. and high > 100. * 10 ** 0.5
@@ -131,7 +131,7 @@ def test_ranges_get_wider():
   assert 'learning_rate' not in found['widened']
   assert found['best']['learning_rate'] == 10.
   assert 'learning_rate' not in found['at_edge']
-  # Without further rounds a range stays, and says so.
+  # Without further rounds, a range stays and `at_edge` shows it.
   few = training_settings.ComparisonSettings(trials=3, finalists=1)
   found = tuning.tune(KIND, SPACE, {**FIRST, 'learning_rate': 99.}, near(1e4),
                       few, print)
@@ -140,8 +140,8 @@ def test_ranges_get_wider():
 
 
 @pytest.mark.parametrize('num_lived', [1, 5, 9, 13, 16, 18])
-def test_a_search_goes_on_from_its_log(num_lived):
-  """Killed after some trials; some of them are never finite."""
+def test_a_search_is_resumed_from_its_log(num_lived):
+  """Killed after some trials, of which some are not finite."""
   kept, seen = [], []
 
   def simulate(values, key, num):
@@ -166,14 +166,14 @@ def test_a_search_goes_on_from_its_log(num_lived):
   assert len(seen) == 19
 
 
-def test_one_trial_is_the_default():
+def test_a_search_of_one_trial_is_the_default():
   found = search(None, training_settings.ComparisonSettings(trials=1))
   assert found['best'] == FIRST and found['trials'] == []
   assert [tuning.round_sizes(n) for n in (2, 3, 4, 5, 32)] == [
       (2, 0, 0), (3, 0, 0), (2, 1, 1), (3, 1, 1), (16, 8, 8)]
 
 
-def test_the_table_of_ranges():
+def test_ranges_and_defaults_by_rule_and_environment():
   agents = config_lib.AGENTS
   a2c = search_space.of_a2c('tabular_dense', agents['tabular_dense'])
   assert tuple(a2c) == baselines.A2CHyperparameters._fields

@@ -202,14 +202,14 @@ def test_read_config_refuses_what_is_no_run_directory(tmp_path):
 
 def test_a_run_resumed_on_another_processor_logs_the_difference(
     path, monkeypatch, caplog):
-  """Nothing recorded the processor, on which the last bits depend."""
+  """The last bits of results depend on the processor."""
   file = os.path.join(path, 'versions.json')
   RunDirectory.open(path, DEMO).close()
   with open(file, encoding='utf-8') as f:
     record = json.load(f)
   assert record['processor'] == run_directory.processor() != ''
   monkeypatch.setattr(run_directory, 'processor', lambda: 'EPYC 9')
-  # A host that only submits the job to others says nothing.
+  # A host that only submits the job logs nothing.
   for computes, lines in ((False, 0), (True, 1), (True, 1)):
     run = RunDirectory.open(path, DEMO, computes)
     run.update(DEMO)

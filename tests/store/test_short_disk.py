@@ -22,12 +22,12 @@ class SmallDisk:
 
   SIZE = 12_000
 
-  def __init__(self, run_dir, monkeypatch, tells):
+  def __init__(self, run_dir, monkeypatch, shows_free_space):
     self._run_dir = run_dir
     self._write = checkpointing.files.write_whole
     monkeypatch.setattr(checkpointing.files, 'write_whole', self.write)
     self.other = 0  # Bytes that others use.
-    if tells:  # Quotas are not shown by statvfs.
+    if shows_free_space:  # Quotas are not shown by statvfs.
       monkeypatch.setattr(os, 'statvfs', self.statvfs)
 
   def free(self):
@@ -57,14 +57,14 @@ def attempt(it, run_dir, step):
   return it.last_committed == step
 
 
-@pytest.mark.parametrize('tells', [True, False])
+@pytest.mark.parametrize('shows_free_space', [True, False])
 def test_a_disk_that_was_short_for_a_while_takes_checkpoints_again(
-    run_dir, monkeypatch, tells):
+    run_dir, monkeypatch, shows_free_space):
   """Leftovers of failed attempts do not fill the disk."""
-  disk = SmallDisk(run_dir, monkeypatch, tells)
+  disk = SmallDisk(run_dir, monkeypatch, shows_free_space)
   it = coordinator.CheckpointCoordinator(run_dir, ['shard_00000'], kept=3)
   written = [attempt(it, run_dir, step) for step in range(20)]
-  if tells:  # The oldest is removed in time.
+  if shows_free_space:  # The oldest is removed in time.
     assert all(written)
   assert sum(written) >= 10 and any(written[-2:])
   disk.other = 9_000
