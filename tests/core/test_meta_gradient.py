@@ -132,13 +132,6 @@ def test_y_hat_has_a_gradient_through_later_updates_only():
   assert y_hat_gradient(num_updates=2, kl_cost=0.) == 0.
 
 
-def scaled(progress, lifetime_index, factor):
-  """Progress whose one lifetime's theta is multiplied by `factor`."""
-  scale = lambda x: x.at[lifetime_index].multiply(factor)
-  return progress._replace(
-      theta=jax.tree_util.tree_map(scale, progress.theta))
-
-
 @pytest.mark.pinned
 @pytest.mark.parametrize('bad', ['nan', 'inf', 'collapsed'])
 def test_a_broken_lifetime_does_not_change_the_others(bad):
