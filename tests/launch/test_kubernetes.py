@@ -361,7 +361,7 @@ def test_a_service_ends_with_the_program(tmp_path):
 
 
 def test_a_worker_without_a_shard_waits_for_the_end(tmp_path):
-  """Its pod ended each minute, and Kubernetes created another one."""
+  """Otherwise Kubernetes would replace its pod again and again."""
   one = _Pod(tmp_path, 'raise SystemExit(3)', LPG_IDLE='1,2')
   waiting.until(one.alive.exists, 'a living node', process=one.process)
   time.sleep(2.)  # More than `_PATIENCE_S` there.
@@ -371,7 +371,7 @@ def test_a_worker_without_a_shard_waits_for_the_end(tmp_path):
   assert one.wait() == 0
 
 
-def test_workers_without_a_shard_are_known(manifests):
+def test_manifests_name_the_workers_without_a_shard(manifests):
   """The demo has two shards, and the file three workers."""
   idle = {name: variable['value'] for name, job in jobs(manifests).items()
           for variable in container(job)['env']

@@ -56,7 +56,7 @@ def test_checkpoints_of_meta_tests_are_read():
       'gymnax/Catch-bsuite')
 
 
-def test_former_names_in_configurations(tmp_path):
+def test_former_names_in_configurations_are_read(tmp_path):
   content = files.read_json(stored('run', 'config.json'))
   assert content['meta']['discounts'] and content['evaluator']['discount']
   content['meta']['discounts'], content['evaluator']['discount'] = [0.5], 0.25
@@ -70,13 +70,13 @@ def test_former_names_in_configurations(tmp_path):
   assert config.meta.gammas == (0.5,)
 
 
-def test_former_names_in_results_of_meta_tests():
+def test_former_names_in_results_of_meta_tests_are_read():
   found = results.read(stored('meta_test'))
   assert found.header['settings']['discount'] == found.job.settings.gamma
   results.check_same('there', found.header, results.make_header(found.job, 1))
 
 
-def test_former_names_of_the_evaluators_agent(tmp_path):
+def test_former_names_in_the_evaluators_agent_are_read(tmp_path):
   config, rule = config_lib.EvaluatorConfig(), config_lib.RuleConfig()
   evaluations = atari_evaluation.Evaluations(config, rule, str(tmp_path), 3,
                                              None)
