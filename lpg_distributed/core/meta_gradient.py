@@ -1,8 +1,9 @@
 """The meta-gradient: eta's gradient through K updates, Eqs. (3) and (4).
 
 A window is the K agent updates of one meta-step, the sliding window of Section
-3.3. `window_loss` runs a window of L lifetimes and computes the meta-loss.
-`lifetime` differentiates it by eta.
+3.3. `window_loss` runs a window of L lifetimes and computes the meta-loss, an
+estimate of the objective, Eq. (1), for the gradient. `lifetime` differentiates
+it by eta.
 """
 
 import functools

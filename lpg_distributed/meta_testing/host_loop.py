@@ -29,7 +29,7 @@ from lpg_distributed.meta_testing import settings as settings_lib
 # cannot be interrupted. With the network of Table 4 it takes about 0.07 s on
 # one core.
 _PART_SIZE = 80
-# Seconds between two items of `train` while there is no news.
+# Longest time between two items of `train`, except during compilation.
 _HEARTBEAT_S = 0.1
 
 
@@ -60,7 +60,7 @@ def part_steps(num_steps: int, num_envs: int) -> int:
 
 
 class _ThreadGroup:
-  """Environments that one thread steps, and their share of a trajectory."""
+  """Environments that one thread steps, and their part of a trajectory."""
 
   def __init__(self, environment: host.HostEnvironment, num_steps: int,
                seed: int, stop: threading.Event,
@@ -102,7 +102,8 @@ class _ThreadGroup:
           uniform: np.ndarray) -> tuple[jax.Array, learner_lib.Activations]:
     return learner.act_and_keep(theta, self.observations[t], uniform[t])
 
-  def open_next(self) -> None:
+  def start_next(self) -> None:
+    """Starts the next trajectory at the last observation of this one."""
     self.observations[0] = self.observations[-1]
     self.kept = []
 
@@ -203,7 +204,7 @@ class _Trainer:
 
   def reset(self) -> Iterator[TrainingProgress]:
     """Resets all environments."""
-    # In a thread, as steps: a reset may wait for ever, too.
+    # In a thread, since a reset may never return.
     for environment in self._environments:
       self._groups += yield from self._in_threads(_ThreadGroup, [(
           environment, self._num_steps, _seed(self._seed, self._taken),
@@ -226,7 +227,7 @@ class _Trainer:
     yield TrainingProgress(self.env_steps, _returns(self._groups), self._state,
                            {name: float(x) for name, x in metrics.items()})
     for group in self._groups:
-      group.open_next()
+      group.start_next()
 
   def _collect(self) -> Iterator[TrainingProgress]:
     groups, theta = self._groups, self._state.theta
@@ -267,8 +268,8 @@ def train(environments: Union[host.HostEnvironment,
 
   Yields at least every tenth of a second, except during compilation, so that
   the caller can stop at any time. Closing the iterator waits for computations
-  that cannot be interrupted. An environment that does not answer is waited for
-  no longer than `answers.GRACE_S`; it must not be used after that.
+  that cannot be interrupted. It waits for a call of an environment no longer
+  than `answers.GRACE_S`; the caller must not use that environment any more.
 
   Args:
     environments: one batch of environments, or several groups of one kind that
@@ -281,8 +282,8 @@ def train(environments: Union[host.HostEnvironment,
     env_steps: number of steps, over all environments, including those before
       `snapshot`. Training ends with the trajectory that reaches it.
     snapshot: state to resume from. The environments begin new episodes.
-    answers: knows which calls of environments have not returned; None: nobody
-      asks.
+    answers: records the calls of environments that have not returned; None: a
+      new one.
   """
   if not isinstance(environments, (list, tuple)):
     environments = [environments]

@@ -52,7 +52,7 @@ class _AgentRecord:
   def __init__(self, run: run_record.TrainingRun, index: int,
                snapshot: Optional[host_loop.Snapshot], updates: int):
     self._run, self._index = run, index
-    # Snapshot at the last row; later updates are repeated after a resume.
+    # Snapshot at the last row; a resume repeats later updates.
     self.kept = self._latest = snapshot
     self._kept_updates = self._updates = updates
     self._period = max(1, run.job.env_steps // run_record.ROWS)
@@ -93,7 +93,7 @@ class _AgentRecord:
       self._save(self._index, self.kept.env_steps, now)
 
   def save_end(self) -> None:
-    """Saves that the next agent is to begin."""
+    """Saves a checkpoint from which a resume starts the next agent."""
     self._save(self._index + 1, 0, now=True)
 
   def _save(self, index: int, env_steps: int, now: bool) -> None:
@@ -124,7 +124,7 @@ def _train_on_host(run: run_record.TrainingRun, batches, learner, index: int,
             break
           record.save()
       if run.stop.is_set() and (
-          # Otherwise after the next update, if there will be one.
+          # Else the next update writes a row and stops, unless it never ends.
           not record.count or run.answers.waiting_s() >= answers_lib.GRACE_S):
         record.write()
         record.save(now=True)
@@ -133,8 +133,8 @@ def _train_on_host(run: run_record.TrainingRun, batches, learner, index: int,
     record.write()
     record.save(now=True)
     more = '' if record.kept is None else (
-        f'; saved after {record.kept.env_steps} steps of seed {seed}, from '
-        'where the same command goes on')
+        f'; saved after {record.kept.env_steps} steps of seed {seed}; the same '
+        'command resumes there')
     raise loading.job_error(job, error, more) from error
   finally:
     training.close()

@@ -36,7 +36,7 @@ def test_a_job_whose_environment_raises_can_be_resumed(tmp_path, monkeypatch):
     session.run(job, directory)
   assert str(info.value) == (
       f'{THIS}:Failing: step raised RuntimeError: the simulator has gone; '
-      'saved after 240 steps of seed 0, from where the same command goes on')
+      'saved after 240 steps of seed 0; the same command resumes there')
   assert agent_checkpoint.load(directory).header['env_steps'] == 240
   rows = results.read(directory).rows
   assert [row['env_steps'] for row in rows][-1] == 240
