@@ -135,7 +135,7 @@ def lines(about, data):
   result = [f'Mean squared error on {about["test_worlds"]} held-out worlds '
             f'after {data["updates"][-1]} updates, ± half of the 95 % '
             'interval:', '',
-            *markdown.table(['discount', 'variance', *data['mean']], (
+            *markdown.table(['gamma', 'variance', *data['mean']], (
                 [f'{gamma:g}', f'{data["variance"][i]:.3g}',
                  *(_cell(data['mean'][name][i][-1],
                          data['standard_error'][name][i][-1],
@@ -150,7 +150,7 @@ def lines(about, data):
       *result, '',
       'Correlation with the true values over the cells of a world, mean of '
       f'{num} worlds, ± half of the 95 % interval:', '',
-      *markdown.table(['discount', *names], (
+      *markdown.table(['gamma', *names], (
           [f'{gamma:g}', *(
               f'{stored.as_array(found["mean"])[i]:.2f} ± ' + '{:.2f}'.format(
                   intervals.half_width(found['standard_error'][i], num))

@@ -361,7 +361,7 @@ def test_hyper_params_by_hand():
   about = {'rules': {'LPG': {}, 'untrained': {'untrained': True}}}
   assert figure3._hyper_params(about, data)[2:] == [
       f'| `{NAME}` | rate 160*, KL 0.5 (largest) | rate 2, entropy 0.01, '
-      'critic 0.3, lambda 0.8, discount 0.98 (smallest) |',
+      'critic 0.3, lambda 0.8, gamma 0.98 (smallest) |',
       '| `chain_long` | rate 160, KL 0.5 | - |']
   assert figure3._search(dataclasses.asdict(TINY)).startswith(
       'Hyperparameters of each rule and of A2C. Of 4 trials on 2 other '

@@ -190,7 +190,7 @@ def test_commands_store_results_and_redraw_figures(
         rule_vector.unravel(rule.config.rule, rule.eta),
         np.array(data['y'], np.float32)), rtol=1e-3, atol=1e-4)
   if name == 'figure5':
-    assert '| discount | TD(lambda) | phi(y), mine | phi(y), untrained |' in out
+    assert '| gamma | TD(lambda) | phi(y), mine | phi(y), untrained |' in out
   if name == 'figure6':
     _, data = stored.load(results, name)
     assert set(data['mean']) == {'mine', 'untrained'}
