@@ -252,14 +252,21 @@ def page(found: dict[str, str]) -> str:
 
 
 def rows(text: str) -> dict[str, str]:
-  """Reads a page: lines by environment."""
+  """Reads the table of a page: lines by environment."""
   found = {}
-  for line in text.splitlines():
+  for line in text.partition('\n## ')[0].splitlines():
     if line.startswith('| `') and '/' in line:
       env_id, _, cell = line[3:-2].partition('` | ')
       found[env_id] = cell.replace('\\|', '|')
   found.pop('--env', None)
   return found
+
+
+def _written_by_hand(path: pathlib.Path) -> str:
+  """Returns the sections behind the table of an earlier page."""
+  text = path.read_text(encoding='utf-8') if path.exists() else ''
+  _, heading, sections = text.partition('\n## ')
+  return heading + sections
 
 
 def main() -> int:
@@ -274,7 +281,8 @@ def main() -> int:
                    if env_id.startswith(wanted)],
                   lambda text: print(text, file=sys.stderr, flush=True))
   if arguments.output:
-    arguments.output.write_text(page(found), encoding='utf-8')
+    arguments.output.write_text(
+        page(found) + _written_by_hand(arguments.output), encoding='utf-8')
   else:
     print(json.dumps(found, indent=2))
   return any(line.startswith('FAILED') for line in found.values())

@@ -65,3 +65,16 @@ def test_observations_unlike_the_packages_are_an_error(monkeypatch):
                       lambda name: lambda seed: Wrong())
   assert sweep.try_one('bsuite/catch/0').startswith(
       'FAILED: AssertionError: the first observation is ')
+
+
+def test_a_new_page_keeps_the_sections_behind_the_table(tmp_path, monkeypatch):
+  path = tmp_path / 'page.md'
+  path.write_text('old\n\n## Other packages\n| `gymnax/A` | by hand |\n')
+  monkeypatch.setattr(sweep, 'identifiers', lambda: ['gymnax/B'])
+  monkeypatch.setattr(sweep, 'try_all', lambda env_ids, say: dict.fromkeys(
+      env_ids, sweep.WORKS))
+  monkeypatch.setattr(sweep.sys, 'argv', ['sweep', f'--output={path}'])
+  assert sweep.main() == 0
+  text = path.read_text()
+  assert sweep.rows(text) == {'gymnax/B': sweep.WORKS}
+  assert text.endswith('\n\n## Other packages\n| `gymnax/A` | by hand |\n')
