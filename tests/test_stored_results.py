@@ -49,6 +49,7 @@ _NOT_STORED = {
     '| run without a file | file | page |',
     '| | claim | verdict |', '| claim of the paper | here |',
     '| of the paper | code |', '| you want to | read |',
+    '| field | of the demonstration | what it changes |',
     '| `--launch_type` | |', '| `--preset` | |', '| file | |',
     '| | paper | here |',
     '| of the paper | reproduced | evidence | share of the paper\'s budget '
