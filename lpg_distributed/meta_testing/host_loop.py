@@ -20,7 +20,7 @@ from lpg_distributed import types
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core.update_rules import base as rule_lib
 from lpg_distributed.envs import host
-from lpg_distributed.meta_testing import answers as answers_lib
+from lpg_distributed.meta_testing import call_watchdog
 from lpg_distributed.meta_testing import daemon_pool
 from lpg_distributed.meta_testing import learner as learner_lib
 from lpg_distributed.meta_testing import settings as settings_lib
@@ -64,11 +64,11 @@ class _ThreadGroup:
 
   def __init__(self, environment: host.HostEnvironment, num_steps: int,
                seed: int, stop: threading.Event,
-               answers: answers_lib.Answers):
+               watchdog: call_watchdog.CallWatchdog):
     self.num_envs = environment.num_envs
     self._environment = environment
-    self._stop, self._answers = stop, answers
-    with answers.wait('reset'):
+    self._stop, self._watchdog = stop, watchdog
+    with watchdog.watch('reset'):
       first = environment.reset(seed)
     self.observations = np.empty((num_steps + 1,) + first.shape, first.dtype)
     self.observations[0] = first
@@ -89,7 +89,7 @@ class _ThreadGroup:
       action, kept = self.act(learner, theta, t, uniform)
       self.actions[t] = action
       self.kept.append(kept)
-      with self._answers.wait('step'):
+      with self._watchdog.watch('step'):
         step = self._environment.step(self.actions[t])
       self.observations[t + 1] = step.observation
       self.rewards[t], self.discounts[t] = step.reward, step.discount
@@ -170,7 +170,7 @@ class _Trainer:
                learner: learner_lib.Learner,
                settings: settings_lib.AgentSettings, eta: lpg_network.Eta,
                seed: int, snapshot: Optional[Snapshot],
-               answers: Optional[answers_lib.Answers]):
+               watchdog: Optional[call_watchdog.CallWatchdog]):
     self._environments, self._learner = environments, learner
     self._eta, self._seed = eta, seed
     self._num_steps, self._hyper = settings.trajectory_steps, settings.hyper()
@@ -184,7 +184,8 @@ class _Trainer:
     self._draw = jax.jit(lambda taken: jax.random.uniform(
         jax.random.fold_in(act_key, taken), shape))
     self._stop = threading.Event()
-    self._answers = answers or answers_lib.Answers('an environment', self._stop)
+    self._watchdog = watchdog or call_watchdog.CallWatchdog(
+        'an environment', self._stop)
     self._pool = daemon_pool.DaemonPool(len(environments))
     self._groups: list[_ThreadGroup] = []
     self._compiled = False
@@ -208,7 +209,7 @@ class _Trainer:
     for environment in self._environments:
       self._groups += yield from self._in_threads(_ThreadGroup, [(
           environment, self._num_steps, _seed(self._seed, self._taken),
-          self._stop, self._answers)])
+          self._stop, self._watchdog)])
     yield TrainingProgress(self.env_steps, (), self._state, None)
 
   def update(self) -> Iterator[TrainingProgress]:
@@ -253,7 +254,7 @@ class _Trainer:
     self._stop.set()
     self._pool.close()
     while (not self._pool.join(_HEARTBEAT_S)
-           and self._answers.waiting_s() < answers_lib.GRACE_S):
+           and self._watchdog.longest_call_s() < call_watchdog.GRACE_S):
       pass
 
 
@@ -262,14 +263,14 @@ def train(environments: Union[host.HostEnvironment,
           learner: learner_lib.Learner, settings: settings_lib.AgentSettings,
           eta: lpg_network.Eta, seed: int, env_steps: int,
           snapshot: Optional[Snapshot] = None,
-          answers: Optional[answers_lib.Answers] = None
+          watchdog: Optional[call_watchdog.CallWatchdog] = None
           ) -> Iterator[TrainingProgress]:
   """Trains an agent from the start or from a snapshot.
 
   Yields at least every tenth of a second, except during compilation, so that
   the caller can stop at any time. Closing the iterator waits for computations
   that cannot be interrupted. It waits for a call of an environment no longer
-  than `answers.GRACE_S`; the caller must not use that environment any more.
+  than `call_watchdog.GRACE_S`; after that the caller must not use it any more.
 
   Args:
     environments: one batch of environments, or several groups of one kind that
@@ -282,13 +283,13 @@ def train(environments: Union[host.HostEnvironment,
     env_steps: number of steps, over all environments, including those before
       `snapshot`. Training ends with the trajectory that reaches it.
     snapshot: state to resume from. The environments begin new episodes.
-    answers: records the calls of environments that have not returned; None: a
+    watchdog: records the calls of environments that have not returned; None: a
       new one.
   """
   if not isinstance(environments, (list, tuple)):
     environments = [environments]
   trainer = _Trainer(environments, learner, settings, eta, seed, snapshot,
-                     answers)
+                     watchdog)
   try:
     yield from trainer.reset()
     while trainer.env_steps < env_steps:

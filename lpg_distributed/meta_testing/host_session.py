@@ -7,7 +7,7 @@ import numpy as np
 
 from lpg_distributed.envs import host
 from lpg_distributed.meta_testing import agent_checkpoint as checkpoint_lib
-from lpg_distributed.meta_testing import answers as answers_lib
+from lpg_distributed.meta_testing import call_watchdog
 from lpg_distributed.meta_testing import host_loop
 from lpg_distributed.meta_testing import learner as learner_lib
 from lpg_distributed.meta_testing import loading
@@ -110,7 +110,7 @@ def _train_on_host(run: run_record.TrainingRun, batches, learner, index: int,
   record = _AgentRecord(run, index, snapshot, updates)
   training = host_loop.train(batches, learner, job.settings,
                              loading.load_eta(job, seed), seed, job.env_steps,
-                             snapshot, run.answers)
+                             snapshot, run.watchdog)
   try:
     for progress in training:
       run.show(seed, progress.env_steps, before + progress.env_steps)
@@ -125,7 +125,8 @@ def _train_on_host(run: run_record.TrainingRun, batches, learner, index: int,
           record.save()
       if run.stop.is_set() and (
           # Else the next update writes a row and stops, unless it never ends.
-          not record.count or run.answers.waiting_s() >= answers_lib.GRACE_S):
+          not record.count
+          or run.watchdog.longest_call_s() >= call_watchdog.GRACE_S):
         record.write()
         record.save(now=True)
         return False

@@ -10,7 +10,7 @@ import numpy as np
 
 from lpg_distributed.core import policy as policy_lib
 from lpg_distributed.meta_testing import agent_checkpoint as checkpoint_lib
-from lpg_distributed.meta_testing import answers as answers_lib
+from lpg_distributed.meta_testing import call_watchdog
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import learner as learner_lib
 from lpg_distributed.meta_testing import loading
@@ -62,9 +62,9 @@ class TrainingRun:
 
   def __init__(self, job: jobs.Job, directory: str, stop: threading.Event,
                watch: Watch, frames_per_step: int,
-               answers: answers_lib.Answers):
+               watchdog: call_watchdog.CallWatchdog):
     self.job, self.directory = job, directory
-    self.stop, self._watch, self.answers = stop, watch, answers
+    self.stop, self._watch, self.watchdog = stop, watch, watchdog
     self._frames_per_step = frames_per_step
     self._header = results.make_header(job, frames_per_step)
     path = os.path.join(directory, results.FILE)

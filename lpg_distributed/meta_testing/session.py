@@ -17,7 +17,7 @@ import numpy as np
 from lpg_distributed.core.update_rules import registry as rule_registry
 from lpg_distributed.envs import base
 from lpg_distributed.meta_testing import agent_checkpoint as checkpoint_lib
-from lpg_distributed.meta_testing import answers as answers_lib
+from lpg_distributed.meta_testing import call_watchdog
 from lpg_distributed.meta_testing import compiled_loop
 from lpg_distributed.meta_testing import host_session
 from lpg_distributed.meta_testing import jobs
@@ -67,7 +67,7 @@ def _run_jitted(run: run_record.TrainingRun,
   run.open(dict.fromkeys(job.seeds, env_steps))
   run.show(None, env_steps, env_steps * seeds)
   while done * size < updates and not run.stop.is_set():
-    with run.answers.wait('compiling or running its steps'):
+    with run.watchdog.watch('compiling or running its steps'):
       state, window = advance(eta, hyper, state)
       window = jax.tree_util.tree_map(np.asarray, window)
     done += 1
@@ -121,7 +121,7 @@ def run(job: jobs.Job, directory: str, stop: Optional[threading.Event] = None,
     num_threads: number of threads for acting, emulation and learning on Atari;
       None: one per processor.
     warn: called with a line about a call that has not returned.
-    end_process: see `answers.Answers`.
+    end_process: see `call_watchdog.CallWatchdog`.
 
   Returns:
     True if the job is done; False if it was stopped.
@@ -131,18 +131,19 @@ def run(job: jobs.Job, directory: str, stop: Optional[threading.Event] = None,
     JobError, ResultError, AgentCheckpointError: the message is one line.
   """
   stop = stop or threading.Event()
-  with answers_lib.Answers(job.environment, stop, warn, end_process) as answers:
-    with answers.wait('making it'):
+  with call_watchdog.CallWatchdog(
+      job.environment, stop, warn, end_process) as watchdog:
+    with watchdog.watch('creating the environment'):
       loaded = loading.load_environment(job)
     batches = []
     try:
       if loaded.jax is None:
-        with answers.wait('making it'):
+        with watchdog.watch('creating the environment'):
           batches = loading.load_batches(loaded, job, num_threads)
       with _lock(directory):
         running = run_record.TrainingRun(
             job, directory, stop, watch,
-            batches[0].frames_per_step if batches else 1, answers)
+            batches[0].frames_per_step if batches else 1, watchdog)
         try:
           if loaded.jax is not None:
             return _run_jitted(running, loaded.jax)
@@ -150,6 +151,6 @@ def run(job: jobs.Job, directory: str, stop: Optional[threading.Event] = None,
         finally:
           running.close()
     finally:
-      if not answers.waiting_s():  # Else a thread still steps a batch.
+      if not watchdog.longest_call_s():  # Else a thread still steps a batch.
         for batch in batches:
           batch.close()

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import pytest
 
 from lpg_distributed.launch import progress
-from lpg_distributed.meta_testing import answers
+from lpg_distributed.meta_testing import call_watchdog
 from lpg_distributed.meta_testing import daemon_pool
 from lpg_distributed.meta_testing import run_record
 from tests import waiting
@@ -62,8 +62,8 @@ class SilentJax:
 
 COMMAND = """
 import sys
-from lpg_distributed.meta_testing import answers
-answers.SILENT_S = answers.GRACE_S = 1.
+from lpg_distributed.meta_testing import call_watchdog
+call_watchdog.SILENT_S = call_watchdog.GRACE_S = 1.
 from lpg_distributed.launch import command
 from lpg_distributed.launch.commands import meta_test
 command.run(meta_test.main)
@@ -91,7 +91,7 @@ def read_until(stream, pattern):
 @pytest.mark.parametrize('name, call, saved', [
     ('SilentStep', 'step', True),
     ('SilentReset', 'reset', True),
-    ('SilentMaking', 'making it', False),
+    ('SilentMaking', 'creating the environment', False),
     # None: on a busy machine compiling it alone takes as long.
     ('SilentJax', 'compiling or running its steps', None),
 ])
@@ -116,33 +116,35 @@ def test_a_command_ends_at_the_first_signal(name, call, saved, tmp_path):
 
 
 def test_a_call_that_has_not_returned_is_named_more_than_once(monkeypatch):
-  monkeypatch.setattr(answers, 'SILENT_S', 0.05)
-  monkeypatch.setattr(answers, '_POLL_S', 0.01)
+  monkeypatch.setattr(call_watchdog, 'SILENT_S', 0.05)
+  monkeypatch.setattr(call_watchdog, '_POLL_S', 0.01)
   lines = []
-  with answers.Answers('mine', threading.Event(), lines.append) as found:
-    with found.wait('step'):
+  with call_watchdog.CallWatchdog(
+      'mine', threading.Event(), lines.append) as found:
+    with found.watch('step'):
       waiting.until(lambda: len(lines) >= 2, 'two lines')
-      assert found.waiting_s() >= 0.1  # Twice the time, for the second line.
-    assert found.waiting_s() == 0.
+      # Twice the time, for the second line.
+      assert found.longest_call_s() >= 0.1
+    assert found.longest_call_s() == 0.
   assert lines[0].startswith('mine has not answered for 0 s (step); Ctrl-C')
 
 
 def test_a_stop_ends_the_process_if_the_main_thread_is_blocked(monkeypatch):
   """If another thread is blocked, the host's loop can end by itself."""
-  monkeypatch.setattr(answers, 'GRACE_S', 0.1)
-  monkeypatch.setattr(answers, '_POLL_S', 0.02)
+  monkeypatch.setattr(call_watchdog, 'GRACE_S', 0.1)
+  monkeypatch.setattr(call_watchdog, '_POLL_S', 0.02)
   stop, done, left = threading.Event(), threading.Event(), []
   stop.set()
-  with answers.Answers('mine', stop, lambda line: None,
-                       lambda: left.append(1)) as found:
+  with call_watchdog.CallWatchdog('mine', stop, lambda line: None,
+                                  lambda: left.append(1)) as found:
     def call():
-      with found.wait('step'):
+      with found.watch('step'):
         done.wait()
     thread = threading.Thread(target=call)
     thread.start()
     time.sleep(0.4)
     assert not left
-    with found.wait('making it'):
+    with found.watch('creating the environment'):
       waiting.until(lambda: left, 'the end of the process')
     done.set()
     thread.join()

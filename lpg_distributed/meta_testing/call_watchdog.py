@@ -1,8 +1,8 @@
 """Watches calls of environments that may never return.
 
 An environment is code of the user and may wait for ever. Callers enclose each
-call of it in `Answers.wait`. A thread logs one line about a call that has not
-returned for `SILENT_S`. When the job is told to stop, the thread allows
+call of it in `CallWatchdog.watch`. A thread logs one line about a call that has
+not returned for `SILENT_S`. When the job is told to stop, the thread allows
 `GRACE_S` for such a call. If the main thread still waits for it then, it ends
 the process.
 """
@@ -28,7 +28,7 @@ def _longest(calls: Iterable[tuple[str, float]]) -> tuple[str, float]:
   return what, 0. if since is None else time.monotonic() - since
 
 
-class Answers:
+class CallWatchdog:
   """The calls that have not returned; a context manager that runs a thread."""
 
   def __init__(self, name: str, stop: threading.Event,
@@ -49,7 +49,7 @@ class Answers:
     self._closed = threading.Event()
     self._thread = threading.Thread(target=self._watch, daemon=True)
 
-  def __enter__(self) -> 'Answers':
+  def __enter__(self) -> 'CallWatchdog':
     self._thread.start()
     return self
 
@@ -58,7 +58,7 @@ class Answers:
     self._thread.join()
 
   @contextlib.contextmanager
-  def wait(self, what: str) -> Iterator[None]:
+  def watch(self, what: str) -> Iterator[None]:
     """Registers a call while this context is open.
 
     Args:
@@ -71,7 +71,7 @@ class Answers:
     finally:
       del self._calls[thread]
 
-  def waiting_s(self) -> float:
+  def longest_call_s(self) -> float:
     """Returns the seconds since the longest call began; 0 without a call."""
     return _longest(self._calls.values())[1]
 
