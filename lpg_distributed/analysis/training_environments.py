@@ -173,7 +173,7 @@ def _evaluate_rule(source: sources.Source, config: config_lib.Config,
   return rows
 
 
-class _Comparison:
+class _KindResults:
   """The results on one kind so far; kept after each trial and each rule."""
 
   def __init__(self, environment: str,
@@ -237,9 +237,9 @@ def evaluate(environment: str, rules: Sequence[sources.Source],
   bounds = curves.bins(num_updates, settings.points)
   per_update = config.meta.trajectory_steps * config.meta.num_envs
   compiled: dict[Any, _RuleSimulator] = {}
-  comparison = _Comparison(environment, settings, report, keep, found or {
+  kind_results = _KindResults(environment, settings, report, keep, found or {
       'env_steps': bounds[1:] * per_update, 'rules': {}, 'chosen': {}})
-  result = comparison.result
+  result = kind_results.result
 
   for source in rules:
     if source.label in result['chosen']:
@@ -254,23 +254,23 @@ def evaluate(environment: str, rules: Sequence[sources.Source],
       chosen = {'best': result['chosen'][rules[0].label]['best'],
                 'as': rules[0].label}
     else:
-      chosen = comparison.tune(
+      chosen = kind_results.tune(
           source.label, search_space.of_rule(environment, agent, own.rule),
           search_space.default_rule(
               environment, own, _first_arm(source, environment, agent)),
           functools.partial(simulate_rule, source.eta))
     report(f'{environment}: {source.label}, {settings.num_lifetimes} lifetimes')
-    comparison.finish(source.label, chosen, _evaluate_rule(
+    kind_results.finish(source.label, chosen, _evaluate_rule(
         source, own, environment, settings, simulate_rule, chosen['best']))
   label = settings_lib.A2C
   if settings.a2c and label not in result['chosen']:
     simulate = _a2c_simulator(config, environment)
-    chosen = comparison.tune(
+    chosen = kind_results.tune(
         label, search_space.of_a2c(environment, config.agents[environment]),
         search_space.default_a2c(environment, config), simulate)
     report(f'{environment}: {label}, {settings.num_lifetimes} lifetimes')
     found = [simulate(chosen['best'], key, settings.chunk)
              for key in _chunk_keys(environment, settings)]
-    comparison.finish(label, chosen, {
+    kind_results.finish(label, chosen, {
         label: curves.row(found, bounds, settings.num_lifetimes)})
   return result

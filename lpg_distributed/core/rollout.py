@@ -13,8 +13,8 @@ from lpg_distributed.envs import base
 class EpisodeReturns(NamedTuple):
   """Undiscounted returns of episodes, per parallel environment.
 
-  An episode is whole if it was recorded from its start to its end. The first
-  episode of a lifetime starts midway, so it is not.
+  An episode is whole if it was recorded from its start to its end. In
+  meta-training the first episodes of a lifetime start midway, so they are not.
   """
   running: chex.Array  # [B], return of the current episode so far
   whole: chex.Array  # [B] bool, whether its start was recorded

@@ -127,7 +127,7 @@ def _summed_loss(settings: settings_lib.AgentSettings, rule: base.UpdateRule,
 def _part_gradient(network: staged_network.StagedNetwork,
                    loss: Callable[[chex.Array], chex.Array],
                    theta: types.Params, part: Part) -> types.Params:
-  """Returns the gradient of a part, from what was kept of acting.
+  """Returns the gradient of a part, from the activations of acting.
 
   Args:
     network: the agent's network.
