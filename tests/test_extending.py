@@ -1,13 +1,17 @@
-"""The rule of docs/extending.md is a rule, and agents learn by it."""
+"""The rules of docs/extending.md are rules, and agents learn by the first."""
 
 import pathlib
 import re
 import sys
 import types as python_types
 
+import chex
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lpg_distributed import config as config_lib
 from lpg_distributed.core.update_rules import registry
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import results
@@ -18,16 +22,22 @@ from tests.meta_testing import session_testing
 _PAGE = pathlib.Path(__file__).resolve().parents[1] / 'docs' / 'extending.md'
 
 
-@pytest.fixture(name='rule_module')
-def _rule_module(monkeypatch):
+def _add_rule(monkeypatch, name):
   """The page's module under the page's name, with the page's row."""
   page = _PAGE.read_text(encoding='utf-8')
-  module = python_types.ModuleType('lpg_distributed.core.update_rules.td')
-  exec(re.search(r'```python\n(.*?)```', page, re.DOTALL)[1], module.__dict__)
+  package = 'lpg_distributed.core.update_rules'
+  module = python_types.ModuleType(f'{package}.{name}')
+  block = rf'```python\n(# {package.replace(".", "/")}/{name}\.py\n.*?)```'
+  exec(re.search(block, page, re.DOTALL)[1], module.__dict__)
   monkeypatch.setitem(sys.modules, module.__name__, module)
-  row = re.search(r"'td': (Row\(.*\)),", page)[1]
-  monkeypatch.setitem(registry.RULES, 'td', eval(row, vars(registry)))
+  row = re.search(rf"'{name}': (Row\(.*?\))[,`]", page)[1]
+  monkeypatch.setitem(registry.RULES, name, eval(row, vars(registry)))
   return module
+
+
+@pytest.fixture(name='rule_module')
+def _rule_module(monkeypatch):
+  return _add_rule(monkeypatch, 'td')
 
 
 def test_its_targets_are_temporal_differences(rule_module):
@@ -48,3 +58,23 @@ def test_agents_learn_by_it(rule_module, tmp_path):
   rows = results.read(str(tmp_path)).rows
   # The optimum is 0.7; an agent that never arrives has -1.9.
   assert rows[-1]['return'] > max(0.3, rows[0]['return'])
+
+
+def test_one_more_input_begins_as_the_paper_and_is_learned(monkeypatch):
+  _add_rule(monkeypatch, 'lpg_entropy')
+  config = config_lib.RuleConfig(num_predictions=3, lstm_size=4)
+  paper, own = (registry.make(name, config)
+                for name in ('lpg', 'lpg_entropy'))
+  experience, hyper = rule_testing.two_steps()
+  rng = np.random.default_rng(0)
+  experience = experience._replace(output=experience.output._replace(
+      logits=rng.normal(size=(3, 1, 2)), y_logits=rng.normal(size=(3, 1, 3))))
+  experience = jax.tree_util.tree_map(jnp.asarray, experience)
+  key = jax.random.PRNGKey(0)
+  targets = lambda rule, eta: rule.compute_targets(eta, experience, hyper)[0]
+  eta = own.init(key)
+  chex.assert_trees_all_close(
+      targets(own, eta), targets(paper, paper.init(key)), rtol=1e-5)
+  gradient = jax.grad(lambda e: jnp.sum(targets(own, e).pi_hat ** 2))(eta)
+  rows = np.abs(gradient['lpg/lstm/linear']['w']).max(axis=1)
+  assert rows.shape == (7 + 4,) and rows[6] > 0.
