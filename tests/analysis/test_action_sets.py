@@ -68,7 +68,7 @@ def test_table_and_verdicts_by_hand(monkeypatch):
   with pytest.raises(stored.ResultsError, match="allowed: 'LPG', 'A2C'$"):
     action_sets.by_num_actions(ABOUT, data, ['LPG-V'])
   del data['tabular_dense'], data['random_small']
-  with pytest.raises(stored.ResultsError, match='no results of grids'):
+  with pytest.raises(stored.ResultsError, match='no results of grid worlds'):
     action_sets.by_num_actions(ABOUT, data)
 
 

@@ -43,5 +43,5 @@ def test_bad_tables_are_refused(tmp_path):
   path = _write(tmp_path / '1', 0.5)
   with pytest.raises(stored.ResultsError, match='allowed: LABEL=DIRECTORY'):
     mini_table.compute([path])
-  with pytest.raises(stored.ResultsError, match='is no table'):
+  with pytest.raises(stored.ResultsError, match='is not a table'):
     mini_table.compute([f'a={tmp_path}'])
