@@ -47,6 +47,10 @@ def split(env_id: str) -> tuple[str, str]:
   Raises:
     ValueError: it has none; the message is one line.
   """
+  if not isinstance(env_id, str):
+    raise ValueError(
+        f'an environment of type {type(env_id).__name__}; allowed: a name such '
+        'as gymnax/Catch-bsuite; for your own module/PACKAGE.MODULE:FUNCTION')
   kind, _, name = env_id.partition('/')
   if kind in KINDS and name:
     return kind, name

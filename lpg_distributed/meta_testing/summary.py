@@ -1,5 +1,6 @@
 """Summarises results in a few numbers."""
 
+import os
 from typing import Any, Iterable, NamedTuple, Optional, Sequence
 
 import numpy as np
@@ -84,4 +85,9 @@ def lines(path: str) -> list[str]:
   broken = {row['seed'] for row in result.rows if row.get('diverged')}
   if broken:
     text += f'; diverged: seeds {sorted(broken)}'
-  return [f'{job.environment}{preset} by {job.rule}: {text}']
+  # Two rules of a comparison may be of the same kind.
+  eta = ''
+  if job.eta is not None and job.rule != 'random':
+    path = os.path.relpath(job.eta) if os.path.isabs(job.eta) else job.eta
+    eta = f' ({path})'
+  return [f'{job.environment}{preset} by {job.rule}{eta}: {text}']

@@ -118,8 +118,8 @@ def documented(name):
 def test_an_agent_learns_in_a_users_own_environment(corridor):
   """With the command and the environment of the document."""
   out, _ = run('meta_test', *documented('meta-test'), cwd=corridor)
-  match = re.search(r'module/corridor:Corridor by lpg: return ([-\d.]+) ',
-                    out)
+  match = re.search(
+      r'module/corridor:Corridor by lpg \(.*\): return ([-\d.]+) ', out)
   # A random agent has about -0.5; the shortest path gives 0.92.
   assert float(match.group(1)) > 0.8
   (path,) = (corridor / 'runs' / 'meta_test').iterdir()

@@ -56,6 +56,8 @@ def test_eta_sets_the_number_of_predictions(etas):
 
 @pytest.mark.parametrize('arguments, message', [
     ({'environment': 'CartPole-v1'}, "'CartPole-v1' names no environment"),
+    ({'environment': object()}, 'an environment of type object; allowed: '
+     'a name such as'),
     ({'rule': 'ppo'}, "no rule 'ppo'; allowed: lpg, a2c, lpg_v, lpg_vector, "
      'random'),
     ({'rule': 'lpg'}, 'the rule lpg needs an eta'),

@@ -95,6 +95,9 @@ def test_scores_have_an_interval_over_seeds(tmp_path):
   assert summary.lines(path) == [
       'gymnax/CartPole-v1 by a2c: return 2 ± 13 (95 % interval over 2 seeds); '
       'diverged: seeds [1]']
+  job = make_job(rule='lpg', eta='all_kinds_pi')
+  assert summary.lines(write(tmp_path / 'lpg', job, [row(0, 100, 1.)])) == [
+      'gymnax/CartPole-v1 by lpg (all_kinds_pi): return 1']
 
 
 def test_curves_are_interpolated_on_a_common_grid(tmp_path):

@@ -116,7 +116,7 @@ def test_the_command_outside_the_repository(user):
   out = _lpg(user, 'meta-test', '--env=gymnax/Catch-bsuite',
              '--eta=all_kinds_pi', '--env_steps=2000',
              '--num_envs=8').stdout
-  assert 'gymnax/Catch-bsuite by lpg: return ' in out
+  assert 'gymnax/Catch-bsuite by lpg (all_kinds_pi): return ' in out
   out = _lpg(user, 'bandit', '--help').stdout
   assert 'lpg bandit' in out
 
