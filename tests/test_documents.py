@@ -166,7 +166,7 @@ def _check_lpg(words):
   assert name in main.SUBCOMMANDS, name
   assert _refused(name).get(' '.join(arguments)) is None
   pairs = _pairs(arguments)
-  if name == 'meta-train':
+  if name in ('meta-train', 'kubernetes', 'vertex-ai'):
     _config(pairs)
   elif name != 'study':  # An agent's settings.
     jobs.apply_overrides(jobs.default_settings('gymnax'),
