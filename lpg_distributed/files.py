@@ -5,23 +5,28 @@ import json
 import os
 import secrets
 import stat
-from typing import Any, BinaryIO, TextIO, Union
+from typing import Any, BinaryIO, Iterable, TextIO, Union
 
 # Errors of `fsync` on file systems that do not support it.
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS,
             errno.EBADF, errno.EACCES, errno.EPERM)
 
 
-def write_whole(path: str, data: bytes) -> None:
+def write_whole(path: str, data: bytes | Iterable[bytes]) -> None:
   """Replaces a file atomically: writes a temporary file, syncs it, renames it.
 
   A symbolic link at `path` is replaced and not followed.
+
+  Args:
+    path: the file. Parts of `data` may be read from it.
+    data: the content, or its parts one after the other.
   """
   # A random name, since other threads and hosts may write the same file.
   aside = f'{path}.{secrets.token_hex(8)}.aside'
   try:
     with open(aside, 'xb') as f:
-      f.write(data)
+      for part in (data,) if isinstance(data, bytes) else data:
+        f.write(part)
       f.flush()
       _sync(f.fileno())
     os.replace(aside, path)

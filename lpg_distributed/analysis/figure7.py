@@ -32,7 +32,7 @@ def returns_by_part(run_dir: str, environments: Sequence[str],
   Returns:
     [kinds, parts]; NaN for a part without the metric.
   """
-  rows = list(loggers.read_metrics(run_dir, 'learner'))
+  rows = list(loggers.read_metrics(run_dir, 'learner', ('return/',)))
   result = np.full((len(environments), len(bounds) - 1), np.nan)
   for i, name in enumerate(environments):
     found = [(row['step'], row[f'return/{name}']) for row in rows

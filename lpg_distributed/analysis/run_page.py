@@ -27,6 +27,8 @@ from lpg_distributed.store import loggers
 from lpg_distributed.store import run_directory
 
 _COLUMNS = 3
+_NUMBERS = ('env_steps', 'env_steps_per_s', 'elapsed_s', 'resets', 'resets/',
+            'return/', 'entropy/', 'gradient_norm')  # of the learner
 _MAX_POINTS = 300  # points per curve; of longer ones, means of equal parts
 _LATEST = 0.1  # last part of the rows, over which a table's means are taken
 _TEMPLATE = """<!DOCTYPE html>
@@ -232,7 +234,7 @@ def make(run_dir: str) -> str:
     ConfigError: there is no run, or it has no metrics yet.
   """
   config = run_directory.read_config(run_dir)
-  learner = Rows(list(loggers.read_metrics(run_dir, 'learner')))
+  learner = Rows(list(loggers.read_metrics(run_dir, 'learner', _NUMBERS)))
   if not len(learner):
     raise config_lib.ConfigError(f'{run_dir} has no metrics yet')
   evaluations = list(loggers.read_metrics(run_dir, 'evaluation'))

@@ -76,7 +76,8 @@ def draw(run_dir: str, path: str | None = None) -> str:
       written.
   """
   config = run_directory.read_config(run_dir)
-  rows = list(loggers.read_metrics(run_dir, 'learner'))
+  rows = list(loggers.read_metrics(
+      run_dir, 'learner', ('return/', 'gradient_norm', 'y_entropy/')))
   if not rows:
     raise config_lib.ConfigError(f'{run_dir} has no metrics yet')
   evaluations = list(loggers.read_metrics(run_dir, 'evaluation'))

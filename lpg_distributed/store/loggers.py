@@ -4,7 +4,8 @@ import contextlib
 import json
 import math
 import os
-from typing import Any, Iterator, Mapping
+import sys
+from typing import Any, Iterator, Mapping, Sequence
 
 from absl import logging
 
@@ -15,13 +16,27 @@ def _path(run_dir: str, name: str) -> str:
   return os.path.join(run_dir, 'metrics', f'{name}.jsonl')
 
 
-def read_metrics(run_dir: str, name: str) -> Iterator[dict[str, Any]]:
-  """Yields the rows that `MetricsLogger` wrote, without incomplete lines."""
+def read_metrics(run_dir: str, name: str,
+                 columns: Sequence[str] | None = None
+                 ) -> Iterator[dict[str, Any]]:
+  """Yields the rows that `MetricsLogger` wrote, without incomplete lines.
+
+  Args:
+    run_dir: path of the run directory.
+    name: name of the file.
+    columns: columns to keep beside `step`, such as `resets`; `return/` stands
+      for all that begin so. The rows of a long run have too many numbers to
+      keep all of them in memory. None: all.
+  """
+  groups = tuple(x for x in columns or () if x.endswith('/'))
   try:
     with open(_path(run_dir, name), encoding='utf-8', errors='replace') as f:
       for line in f:
         with contextlib.suppress(ValueError):
-          yield files.parse_json(line)
+          row = files.parse_json(line)
+          yield row if columns is None else {
+              sys.intern(key): value for key, value in row.items()
+              if key == 'step' or key in columns or key.startswith(groups)}
   except FileNotFoundError:
     return
 
@@ -42,10 +57,10 @@ class MetricsLogger:
     """
     path = _path(run_dir, name)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    rows = [row for row in read_metrics(run_dir, name)
-            if resume_step is None or row['step'] < resume_step]
-    files.write_whole(path, ''.join(
-        json.dumps(row) + '\n' for row in rows).encode())
+    # Row by row, since the file of a long run does not fit in memory.
+    files.write_whole(path, (
+        json.dumps(row).encode() + b'\n' for row in read_metrics(run_dir, name)
+        if resume_step is None or row['step'] < resume_step))
     self._file = files.open_to_append(path)
     self._events = None
     if tensorboard:

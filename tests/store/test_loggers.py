@@ -5,11 +5,13 @@ import json
 import math
 import resource
 import sys
+import tracemalloc
 import types
 
 import pytest
 
 from lpg_distributed.store import loggers
+from tests import waiting
 
 
 def write(run_dir, steps, resume_step=None, tensorboard=False, offset=0.):
@@ -49,6 +51,29 @@ def test_a_resume_drops_the_rows_that_will_be_written_again(tmp_path):
                             (5, 5.5)]
   write(tmp_path, [], resume_step=0)
   assert rows(tmp_path) == []
+
+
+def test_a_resume_does_not_keep_the_rows_in_memory(tmp_path):
+  logger = loggers.MetricsLogger(str(tmp_path), 'learner', tensorboard=False)
+  for step in range(2000):
+    logger.write(step, {f'return/{i}': step + i / 7 for i in range(50)})
+  logger.close()
+  size = file_of(tmp_path).stat().st_size
+  tracemalloc.start()
+  loggers.MetricsLogger(str(tmp_path), 'learner', 1999, tensorboard=False).close()
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert peak < size / 4
+  assert waiting.lines(file_of(tmp_path)) == 1999
+
+
+def test_columns_that_are_read(tmp_path):
+  logger = loggers.MetricsLogger(str(tmp_path), 'learner', tensorboard=False)
+  logger.write(3, {'resets': 1, 'resets/a': 2, 'return/a': 0.5, 'kl/a': 4})
+  logger.close()
+  assert list(loggers.read_metrics(
+      str(tmp_path), 'learner', ('resets', 'return/'))) == [
+          {'step': 3, 'resets': 1, 'return/a': 0.5}]
 
 
 def test_incomplete_lines_are_left_out(tmp_path):
