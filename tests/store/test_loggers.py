@@ -60,7 +60,7 @@ def test_a_resume_does_not_keep_the_rows_in_memory(tmp_path):
   logger.close()
   size = file_of(tmp_path).stat().st_size
   tracemalloc.start()
-  loggers.MetricsLogger(str(tmp_path), 'learner', 1999, tensorboard=False).close()
+  loggers.MetricsLogger(str(tmp_path), 'learner', 1999, False).close()
   _, peak = tracemalloc.get_traced_memory()
   tracemalloc.stop()
   assert peak < size / 4
