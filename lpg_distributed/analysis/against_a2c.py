@@ -13,6 +13,7 @@ Some layouts give higher returns to all agents, and all agents get the same
 layouts. So a second table has the differences lifetime by lifetime.
 """
 
+import itertools
 from typing import Any, Mapping, NamedTuple, Sequence
 
 import numpy as np
@@ -26,7 +27,7 @@ from lpg_distributed.figures import markdown
 from lpg_distributed.figures import style
 
 _SIGNS = {1: '+', -1: '-', 0: '='}
-_MARKERS = 'osD^v<>P'
+_MARKERS = 'osD^v<>PX*hdp8H'
 
 
 class RuleComparison(NamedTuple):
@@ -38,6 +39,7 @@ class RuleComparison(NamedTuple):
   # rule and A2C in the same lifetime.
   difference: Mapping[str, Mapping[str, Any]]
   baseline: Mapping[str, float]  # A2C's mean final return, by kind
+  tuned: bool  # whether A2C was tuned in full
 
 
 def _head(label: str, about: Mapping[str, Any]) -> str:
@@ -100,7 +102,8 @@ def compared(about: Mapping[str, Any],
                     for what in ('final', 'whole'))
     if final:
       result.append(RuleComparison(_head(label, about), final, whole,
-                                   _difference(label, data), _baseline(data)))
+                                   _difference(label, data), _baseline(data),
+                                   bool(about['settings'].get('trials'))))
   return result
 
 
@@ -148,6 +151,8 @@ def draw(columns: Sequence[RuleComparison], path: str) -> str:
   It has a row for each kind and a mark for each rule: the mean over lifetimes
   of the final return minus A2C's in the same lifetime, and its 95 % interval.
   Both are divided by A2C's mean final return, so that kinds share an axis.
+  Columns with the same head share a mark. Marks are hollow where A2C was tuned
+  in part, by the older search.
 
   Raises:
     ResultsError: the file cannot be written.
@@ -156,9 +161,11 @@ def draw(columns: Sequence[RuleComparison], path: str) -> str:
            if any(name in column.difference for column in columns)]
   figure = style.figure(7.2, 1.8 + 0.42 * len(kinds))
   looks = style.methods([_rule(column) for column in columns])
+  marks = dict(zip(dict.fromkeys(column.head for column in columns),
+                   itertools.cycle(_MARKERS)))
   axes = figure.subplots()
   offsets = np.linspace(-0.3, 0.3, len(columns)) if columns[1:] else [0.]
-  for i, (column, offset) in enumerate(zip(columns, offsets)):
+  for column, offset in zip(columns, offsets):
     rows = [(row, column.difference[name], column.baseline[name])
             for row, name in enumerate(kinds)
             if name in column.difference
@@ -168,8 +175,9 @@ def draw(columns: Sequence[RuleComparison], path: str) -> str:
         [row + offset for row, _, _ in rows],
         xerr=[(found['high'] - found['mean']) / abs(scale)
               for _, found, scale in rows],
-        fmt=_MARKERS[i % len(_MARKERS)], color=looks[_rule(column)]['color'],
-        markersize=3, linewidth=1, capsize=1.5,
+        fmt=marks[column.head], color=looks[_rule(column)]['color'],
+        markerfacecolor=None if column.tuned else 'white',
+        markersize=4, linewidth=1, capsize=1.5,
         label=column.head.replace('`', ''))
   axes.axvline(0., color='black', linewidth=0.8)
   axes.set_yticks(range(len(kinds)), kinds)
