@@ -297,8 +297,7 @@ def test_the_summary_counts_as_the_comparison(monkeypatch):
              and 'trials' not in column.head]
   above = {name for column in columns for name, sign in column.final.items()
            if sign == 1}
-  (tuned,) = [column for column in against_a2c.read(
-      ['docs/results/figure3_tuned.json'])]
+  (tuned,) = against_a2c.read(['docs/results/figure3_tuned.json'])
   signs = {name: intervals.compare(found, {'low': 0., 'high': 0.})
            for name, found in tuned.difference.items()}
   # Where A2C was tuned in full, that comparison counts.
