@@ -60,12 +60,16 @@ class Toy:
   def wait_for_attempt(self, number):
     """Until that attempt has all nodes; returns their hosts by name."""
     beats = self.cluster.path(f'runs/toy/slurm/attempts/{number}/beats')
-    waiting.until(lambda: len(list(beats.glob('*[0-9]'))) == 3,
-                  f'three nodes of attempt {number}', said=self.everything)
-    found = {file.name: json.loads(file.read_text())
-             for file in beats.glob('*[0-9]')}
+
+    def read():
+      # A file that is written in place is empty for a moment.
+      texts = {file.name: file.read_text() for file in beats.glob('*[0-9]')}
+      return texts if len(texts) == 3 and all(texts.values()) else None
+
+    texts = waiting.until(read, f'three nodes of attempt {number}',
+                          said=self.everything)
     self.wait_for_calls()
-    return found
+    return {name: json.loads(text) for name, text in texts.items()}
 
 
 @pytest.fixture
