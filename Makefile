@@ -12,7 +12,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help venv venv-current meta-train test test-all test-main test-current \
-  test-long lint docs clean
+  test-long test-long-main test-long-current lint docs clean
 
 help:
 	@echo 'make meta-train  meta-trains a small rule on this machine, in minutes'
@@ -59,8 +59,12 @@ test-current: venv-current
 
 # Slurm, kills at random, installing the package, and whatever else takes long by
 # itself. These tests wait for processes much of their time.
-test-long: venv venv-current
+test-long: test-long-main test-long-current
+
+test-long-main: venv venv-current
 	$(PYTHON) -m pytest tests -m long $(PYTEST) --numprocesses=3
+
+test-long-current: venv-current
 	$(CURRENT_PYTHON) -m pytest tests/test_notebooks.py \
 	  tests/test_public_interface.py -m long $(PYTEST)
 
