@@ -105,6 +105,7 @@ def _eta_by_command(launch_type, directory):
   return saved.eta
 
 
+@pytest.mark.long
 def test_the_pages_command(here):
   _eta_by_command('embedded', here)
   with open(here / 'run_embedded' / 'config.json', encoding='utf-8') as f:

@@ -61,12 +61,11 @@ def start(tmp_path):
 
 
 @pytest.mark.processes
+@pytest.mark.long
 @pytest.mark.parametrize('launch_type, number, games', [
     ('processes', signal.SIGINT, ('breakout',)),
     # Three games, with 6, 18 and 18 actions.
-    pytest.param('local_mp', signal.SIGTERM,
-                 ('pong', 'seaquest', 'montezuma_revenge'),
-                 marks=pytest.mark.long)])
+    ('local_mp', signal.SIGTERM, ('pong', 'seaquest', 'montezuma_revenge'))])
 def test_a_stopped_launch_is_resumed(start, launch_type, number, games):
   arguments = (f'--games={",".join(games)}', f'--launch_type={launch_type}',
                '--processes=2')

@@ -76,6 +76,7 @@ def assert_gone(pids):
   assert not [pid for pid in pids if waiting.is_alive(pid)]
 
 
+@pytest.mark.long
 def test_ctrl_c_reaches_every_process_and_ends_with_a_checkpoint(start):
   """A terminal sends SIGINT to the launcher and to all of its nodes."""
   with socket.socket() as probe:
