@@ -12,7 +12,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help venv venv-current meta-train test test-all test-main test-current \
-  test-long test-long-main test-long-current lint docs clean
+  test-long test-long-main test-long-current test-light lint docs clean
 
 help:
 	@echo 'make meta-train  meta-trains a small rule on this machine, in minutes'
@@ -44,22 +44,24 @@ endif
 
 test-all: test test-long
 
-test-main: venv
-	$(PYTHON) -m pytest tests -m 'not long' $(PYTEST)
+# What needs no Launchpad is tested on a newer Python and JAX too: the rule, the
+# environments, meta-training in one process, meta-testing and the accelerator's
+# benchmark. `make test` runs these tests there alone, `make test-long` on the
+# pinned Python.
+LIGHT := tests/core tests/envs tests/store tests/meta_testing tests/figures \
+  tests/test_config.py tests/test_public_interface.py tests/test_policies.py \
+  tests/test_notebooks.py tests/launch/test_main.py \
+  tests/benchmarks/test_accelerator.py
 
-# What needs no Launchpad on a newer Python and JAX: the rule, the environments,
-# meta-training in one process, meta-testing and the accelerator's benchmark.
+test-main: venv
+	$(PYTHON) -m pytest tests -m 'not long' --run-elsewhere='$(LIGHT)' $(PYTEST)
+
 test-current: venv-current
-	$(CURRENT_PYTHON) -m pytest tests/core tests/envs tests/store \
-	  tests/meta_testing tests/figures tests/test_config.py \
-	  tests/test_public_interface.py tests/test_policies.py \
-	  tests/test_notebooks.py tests/launch/test_main.py \
-	  tests/benchmarks/test_accelerator.py \
-	  -m 'not long and not pinned' $(PYTEST)
+	$(CURRENT_PYTHON) -m pytest $(LIGHT) -m 'not long and not pinned' $(PYTEST)
 
 # Slurm, kills at random, installing the package, and whatever else takes long by
 # itself. These tests wait for processes much of their time.
-test-long: test-long-main test-long-current
+test-long: test-long-main test-long-current test-light
 
 test-long-main: venv venv-current
 	$(PYTHON) -m pytest tests -m long $(PYTEST) --numprocesses=3
@@ -67,6 +69,9 @@ test-long-main: venv venv-current
 test-long-current: venv-current
 	$(CURRENT_PYTHON) -m pytest tests/test_notebooks.py \
 	  tests/test_public_interface.py -m long $(PYTEST)
+
+test-light: venv
+	$(PYTHON) -m pytest $(LIGHT) -m 'not long and not pinned' $(PYTEST)
 
 lint: venv venv-current
 	$(PYTHON) -m ruff check .

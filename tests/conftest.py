@@ -1,6 +1,7 @@
 """What several test modules share."""
 
 import os
+import pathlib
 
 from tests import session as session_lib
 
@@ -17,7 +18,24 @@ _LONGEST = ('test_faults.py', 'test_meta_gradient.py', 'test_equivalence.py',
             'launch', 'analysis', 'nodes')
 
 
-def pytest_collection_modifyitems(items):
+def pytest_addoption(parser):
+  parser.addoption(
+      '--run-elsewhere', default='', help='paths whose tests another Python '
+      'runs: only those that are marked `pinned` are run of them')
+
+
+def _is_run_elsewhere(item):
+  paths = map(pathlib.Path.resolve, map(
+      pathlib.Path, item.config.getoption('--run-elsewhere').split()))
+  return (not item.get_closest_marker('pinned')
+          and any(path in (item.path, *item.path.parents) for path in paths))
+
+
+def pytest_collection_modifyitems(config, items):
+  left_out = [item for item in items if _is_run_elsewhere(item)]
+  config.hook.pytest_deselected(items=left_out)
+  items[:] = [item for item in items if item not in set(left_out)]
+
   def order(item):
     names = (item.path.name, item.path.parent.name)
     return next((i for i, name in enumerate(_LONGEST) if name in names),
