@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import secrets
 import stat
 from typing import Any, BinaryIO, Iterable, TextIO, Union
@@ -10,6 +11,10 @@ from typing import Any, BinaryIO, Iterable, TextIO, Union
 # Errors of `fsync` on file systems that do not support it.
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS,
             errno.EBADF, errno.EACCES, errno.EPERM)
+_MAX_DEPTH = 100  # levels of groups in JSON
+# Strings, which may hold brackets, and brackets. It matches a string without an
+# end too, so that it never looks at a character twice.
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.?)*(?:"|\Z)|[\[\]{}]', re.DOTALL)
 
 
 def write_whole(path: str, data: bytes | Iterable[bytes]) -> None:
@@ -116,8 +121,23 @@ def read_json(path: str, largest: int = 1 << 26) -> Any:
 
 
 def parse_json(data: Union[bytes, str]) -> Any:
-  """Like `json.loads`, but raises ValueError if data is nested too deeply."""
-  try:
-    return json.loads(data)
-  except RecursionError:
-    raise ValueError('its groups are nested too deep') from None
+  """Like `json.loads`, but raises ValueError if data is nested too deeply.
+
+  What reads the result may then call itself for each level.
+  """
+  text = (data if isinstance(data, str)
+          else data.decode(json.detect_encoding(data), 'surrogatepass'))
+  if _depth(text) > _MAX_DEPTH:
+    raise ValueError('its groups are nested too deep')
+  return json.loads(text)
+
+
+def _depth(text: str) -> int:
+  """Returns a bound on the levels of brackets; exact if there are many."""
+  if (count := text.count('[') + text.count('{')) <= _MAX_DEPTH:
+    return count
+  depth = deepest = 0
+  for found in _BRACKETS.finditer(text):
+    depth += {'[': 1, '{': 1, ']': -1, '}': -1}.get(found[0], 0)
+    deepest = max(deepest, depth)
+  return deepest

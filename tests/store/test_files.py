@@ -1,6 +1,7 @@
 """Files are written completely or not at all, also by several threads."""
 
 from concurrent import futures
+import json
 import os
 
 import pytest
@@ -28,3 +29,22 @@ def test_a_failed_write_leaves_the_old_file_only(tmp_path):
   assert os.listdir(tmp_path) == ['file']
   with open(path, 'rb') as f:
     assert f.read() == b'old'
+
+
+def test_groups_of_json_may_be_nested_a_hundred_deep():
+  """Strings may hold any number of brackets."""
+  nest = lambda depth: '[' * depth + ']' * depth
+  deepest = files.parse_json(nest(100))
+  while deepest:
+    (deepest,) = deepest
+  text = '{"' + '[' * 300 + '": ["\\"' + '{' * 300 + '", ' + nest(98) + ']}'
+  assert files.parse_json(text) == json.loads(text)
+  many = '[' + ', '.join(['[]'] * 1000) + ']'
+  assert files.parse_json(many.encode()) == [[]] * 1000
+  for bad in (nest(101), '["' + '\\"' * 300 + '", ' + nest(100) + ']',
+              '[' * 500_000):
+    with pytest.raises(ValueError, match='nested too deep'):
+      files.parse_json(bad)
+  for bad in ('[' * 90 + '"', '"' + '\\"[' * 10_000, '"' + '[' * 300 + '\\'):
+    with pytest.raises(ValueError):
+      files.parse_json(bad)
