@@ -60,11 +60,11 @@ test-current: venv-current
 	$(CURRENT_PYTHON) -m pytest $(LIGHT) -m 'not long and not pinned' $(PYTEST)
 
 # Slurm, kills at random, installing the package, and whatever else takes long by
-# itself. These tests wait for processes much of their time.
+# itself.
 test-long: test-long-main test-long-current test-light
 
 test-long-main: venv venv-current
-	$(PYTHON) -m pytest tests -m long $(PYTEST) --numprocesses=3
+	$(PYTHON) -m pytest tests -m long $(PYTEST)
 
 test-long-current: venv-current
 	$(CURRENT_PYTHON) -m pytest tests/test_notebooks.py \
