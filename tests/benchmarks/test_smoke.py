@@ -89,6 +89,7 @@ def test_transport(output):
   assert read(output)['share'] > 0.
 
 
+@pytest.mark.long
 def test_scale(output):
   run('scale', '--sources=1', '--seconds=0.5', f'--output={output}')
   (row,) = read(output)

@@ -154,6 +154,7 @@ def test_the_attack_reaches_an_unprotected_server(other_network):
     server.Join()
 
 
+@pytest.mark.long
 def test_another_network_reaches_no_port(run, other_network):
   prefix, address = other_network
   ports = node_ports(run)
@@ -164,6 +165,7 @@ def test_another_network_reaches_no_port(run, other_network):
   assert not attack(targets, *prefix)
 
 
+@pytest.mark.long
 def test_this_machine_reaches_only_the_facade(run):
   ports = node_ports(run)
   facade = facade_address(run)
@@ -172,6 +174,7 @@ def test_this_machine_reaches_only_the_facade(run):
   assert attack(targets) == [facade]
 
 
+@pytest.mark.long
 def test_the_facade_answers_from_this_machine(run):
   address = ':'.join(map(str, facade_address(run)))
   ask = lambda path: json.loads(subprocess.run(
@@ -183,6 +186,7 @@ def test_the_facade_answers_from_this_machine(run):
   assert set(ask('/v1/statistics')['environments']) == {'chain_short'}
 
 
+@pytest.mark.long
 def test_the_bandit_answers_while_the_run_goes_on(run):
   for _ in range(3):
     run.wait_for_step()
