@@ -24,17 +24,17 @@ def pytest_addoption(parser):
       'runs: only those that are marked `pinned` are run of them')
 
 
-def _is_run_elsewhere(item):
-  paths = map(pathlib.Path.resolve, map(
-      pathlib.Path, item.config.getoption('--run-elsewhere').split()))
-  return (not item.get_closest_marker('pinned')
-          and any(path in (item.path, *item.path.parents) for path in paths))
-
-
 def pytest_collection_modifyitems(config, items):
-  left_out = [item for item in items if _is_run_elsewhere(item)]
-  config.hook.pytest_deselected(items=left_out)
-  items[:] = [item for item in items if item not in set(left_out)]
+  elsewhere = [pathlib.Path(path).resolve() for path in
+               config.getoption('--run-elsewhere').split()]
+
+  def is_run_here(item):
+    return item.get_closest_marker('pinned') or not any(
+        item.path.is_relative_to(path) for path in elsewhere)
+
+  config.hook.pytest_deselected(
+      items=[item for item in items if not is_run_here(item)])
+  items[:] = filter(is_run_here, items)
 
   def order(item):
     names = (item.path.name, item.path.parent.name)
