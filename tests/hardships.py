@@ -245,6 +245,6 @@ def main(arguments=None) -> int:
 
 
 if __name__ == '__main__':
-  # So that mounts and processes go with this one.
+  # SIGTERM raises an exception, so that mounts and processes are removed.
   signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
   sys.exit(main())

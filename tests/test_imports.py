@@ -192,7 +192,7 @@ from tensorflow.keras import layers
                                   'lpg_distributed.store.run_directory',
                                   'launch.command'])
 def test_configurations_need_no_jax(name):
-  """So that a refusal, and help, come at once."""
+  """Refusals and help come at once, without waiting for imports."""
   assert run_python(f'import sys, {name}; print("jax" in sys.modules)'
                     ) == 'False\n'
 

@@ -50,7 +50,7 @@ def test_stored_figures_are_small(path):
 
 @each
 def test_text_is_short(path):
-  """As in the documents: sentences of 35 words at most."""
+  """Sentences have at most 35 words, as those of the documents."""
   from tests import test_prose
   for cell in _read(path).cells:
     if cell.cell_type == 'markdown':

@@ -69,7 +69,7 @@ class ShardMetrics(NamedTuple):
   age: chex.Array  # int32, number of windows, this one included
   window_return_sum: chex.Array  # over whole episodes that ended in this window
   window_episodes: chex.Array  # the number of those episodes
-  # As in `meta_gradient.WindowStats`.
+  # The next six are fields of `meta_gradient.WindowStats` too.
   loss: chex.Array
   policy_entropy: chex.Array
   y_entropy: chex.Array

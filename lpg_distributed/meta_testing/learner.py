@@ -39,7 +39,8 @@ class Part(NamedTuple):
   observation: chex.Array  # [t, B, ...]
   action: chex.Array  # [t, B] int32
   targets: base.Targets  # leaves [t, B, ...]
-  # What acting computed, one per step; theta has not changed since.
+  # Activations of the network at each step, kept from acting. They still hold,
+  # since theta has not changed between acting and learning.
   kept: tuple[Activations, ...]
 
 

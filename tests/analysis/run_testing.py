@@ -13,7 +13,10 @@ NAME, CONFIG = test_report.NAME, test_report.CONFIG
 
 
 def store(path, meta_step=5, snapshots=(2, 4)):
-  """As `test_report.store_run`, with snapshots; returns the directory."""
+  """Stores the run of `test_report.store_run` and snapshots of its eta.
+
+  Returns the run's directory.
+  """
   run_dir = test_report.store_run(path, meta_step)
   for step in snapshots:
     eta_file.save(os.path.join(run_dir, 'eta', f'eta_{step:08d}.npz'),

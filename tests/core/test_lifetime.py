@@ -135,7 +135,7 @@ def test_first_ages_are_staggered(chain):
   ages = np.concatenate([metrics[0].age for metrics in halves])
   np.testing.assert_array_equal(
       ages, 1 + np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]))
-  # So equally many lifetimes end at each step.
+  # With such ages, equally many lifetimes end at each meta-step.
   ended = sum(np.array([m.ended.sum() for m in metrics])
               for metrics in halves)
   np.testing.assert_array_equal(ended, [2 * L // WINDOWS] * WINDOWS)

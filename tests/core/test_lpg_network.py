@@ -146,7 +146,10 @@ def test_every_input_changes_pi_hat(field):
 
 
 def test_hold_phi_replaces_phi_by_the_constant():
-  """As in a loop with phi replaced, in both inputs, times the discount."""
+  """The targets are those of a loop whose phi(y) is the constant.
+
+  Phi is in two inputs: phi(y) and discount times phi of the next y.
+  """
   eta, inputs = random_eta(SMALL), make_inputs(6, (3,), 5)
   held = lpg_network.hold_phi(eta, 0.7)
   np.testing.assert_allclose(lpg_network.embed(held, inputs.y), 0.7)

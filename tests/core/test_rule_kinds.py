@@ -37,7 +37,10 @@ def make_config(kind, environment='chain_short', agent=None, **meta):
 
 
 def make_window(config, learned=True):
-  """As in meta-training; if `learned`, critics' values are not all 0."""
+  """Builds a window of meta-training.
+
+  If `learned`, the critic's values are random; else they are all 0.
+  """
   kind, task, progress, keys, eta = windows.make_window(config)
   if learned:
     shake = lambda x: x + 0.3 * jax.random.normal(

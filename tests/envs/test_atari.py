@@ -181,7 +181,7 @@ def test_unknown_games_are_refused(game):
 
 
 def test_a_missing_emulator_is_an_error(monkeypatch):
-  """Nothing else needs the emulator; the error says how to install it."""
+  """The error says how to install the emulator."""
   monkeypatch.setitem(sys.modules, 'ale_py', None)
   with pytest.raises(ImportError, match='pip install ale-py') as error:
     atari.AtariEnvironment('breakout', 1)

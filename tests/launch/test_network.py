@@ -141,7 +141,7 @@ def facade_address(run):
 
 
 def test_the_attack_reaches_an_unprotected_server(other_network):
-  """So the tests below would notice an open port of Courier."""
+  """The attack works, so the tests below can notice an open port."""
   prefix, address = other_network
   port = portpicker.pick_unused_port()
   server = courier.Server(port=port)

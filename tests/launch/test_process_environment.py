@@ -162,7 +162,7 @@ def test_a_low_limit_of_address_space_is_refused(monkeypatch):
 
 
 def test_an_interpreter_without_a_path_is_refused(tmp_path):
-  """As if it is started as `python` with an empty PATH."""
+  """A program started as `python` with an empty PATH has none."""
   done = run_command(tmp_path, name='python', PATH='')
   assert done.returncode == 2 and done.stdout == ''
   assert done.stderr == (

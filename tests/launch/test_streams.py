@@ -50,7 +50,7 @@ def test_closed_streams_do_not_end_a_command(tmp_path, closed):
 
 @pytest.mark.parametrize('ending', ['stdout', 'stderr'])
 def test_a_pipe_that_ends_does_not_end_a_command(tmp_path, ending):
-  """As with `| head -1`."""
+  """A reader such as `head -1` closes its end of the pipe early."""
   read, write = os.pipe()
   os.close(read)
   other = 'stderr' if ending == 'stdout' else 'stdout'

@@ -50,7 +50,7 @@ class FakeMetaTrain:
     return value
 
   def config(self, index):
-    """As `lpg meta-train` would build it."""
+    """Builds the configuration that `lpg meta-train` builds of the flags."""
     overrides = [a.removeprefix('--set=') for a in self.commands[index]
                  if a.startswith('--set=')]
     return config_io.apply_overrides(

@@ -73,7 +73,7 @@ def make_gradient(meta_step, shard_id, ended=(), values=None):
       'loss', 'policy_entropy', 'y_entropy', 'kl', 'pi_hat_square',
       'y_hat_square')})
   if values is None:
-    # Of very different sizes, so that the order of summation matters.
+    # Gradients of very different sizes: the order of summation matters.
     values = rng.normal(size=SIZE) * 10. ** rng.integers(-6, 7, size=SIZE)
   return types.MetaGradient(meta_step, shard_id, np.float32(values), 2,
                             metrics)

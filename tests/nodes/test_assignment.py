@@ -99,7 +99,7 @@ class _Unused:
 
 
 def test_a_worker_without_shards_calls_no_other_node(tmp_path):
-  """So it does not end the training of the others when it returns."""
+  """When it returns, it does not end the training of other workers."""
   worker = lifetime_worker.LifetimeWorker(
       make_config(preset='demo'), 2, [], _Unused(), _Unused(), _Unused(),
       str(tmp_path), None, threading.Event())
