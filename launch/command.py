@@ -13,6 +13,7 @@ from typing import Callable, Optional, Sequence
 from absl import flags
 
 from lpg_distributed import errors
+from lpg_distributed import fields
 from lpg_distributed import former_names
 from lpg_distributed.launch import stopping
 from lpg_distributed.launch import streams
@@ -68,10 +69,13 @@ def check_port(host: str, port: int) -> None:
 def parse_seeds(texts: Sequence[str]) -> tuple[int, ...]:
   """Parses the value of `--seeds`."""
   try:
-    return tuple(int(text) for text in texts)
+    seeds = tuple(int(text) for text in texts)
   except ValueError:
     raise UsageError(f'--seeds is {",".join(texts)!r}; allowed: whole '
                      'numbers, as 0,1,2') from None
+  for seed in seeds:
+    fields.SEED.check('--seeds', seed)
+  return seeds
 
 
 def as_typed(name: str) -> str:

@@ -4,6 +4,7 @@ from typing import Any, Callable
 
 from absl import flags
 
+from lpg_distributed import fields
 from lpg_distributed.analysis import evaluation_settings
 from lpg_distributed.analysis import experiment as experiment_lib
 from lpg_distributed.launch import command
@@ -42,7 +43,9 @@ def define_integers(flag_values: flags.FlagValues,
 
 
 def define_seed(flag_values: flags.FlagValues) -> None:
-  define_integers(flag_values, seed=(0, 'seed of layouts, agents and actions'))
+  flags.DEFINE_integer(
+      'seed', 0, 'seed of layouts, agents and actions', fields.SEED.low,
+      fields.SEED.high, flag_values=flag_values)
 
 
 def define_evaluation(flag_values: flags.FlagValues, updates: int) -> None:
@@ -66,7 +69,6 @@ def evaluation_of(flag_values: flags.FlagValues
   Raises:
     ResultsError: a number that is not allowed.
   """
-  experiment_lib.check_counts(0, seed=flag_values.seed)
   return evaluation_settings.checked(evaluation_settings.PredictionSettings(
       updates=flag_values.updates, records=flag_values.records,
       num_envs=flag_values.num_envs, learning_rate=flag_values.learning_rate,

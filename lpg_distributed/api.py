@@ -105,9 +105,8 @@ def apply_rule(rule: Rule,
                **inputs: chex.Array) -> types.LPGTargets:
   """Computes an agent's targets from a trajectory (Section 3.1).
 
-  A pure function that supports `jax.jit` and `jax.grad`. To differentiate with
-  respect to eta, use `rule._replace(eta=...)`. It is compiled once for each
-  shape.
+  A pure function for `jax.jit` and `jax.grad`. To differentiate it in eta, use
+  `rule._replace(eta=...)`. It is compiled once for each shape.
 
   Args:
     rule: a rule with M predictions.
@@ -116,20 +115,21 @@ def apply_rule(rule: Rule,
     gamma: the discount factor, [] or [T, ...].
     action_probability: [T, ...], pi(a_t|s_t) of the action that was taken.
     y: [T+1, ..., M], the agent's predictions at s_0 to s_T; each sums to 1.
-    **inputs: [T, ...], additional inputs, if `core.rule_inputs.INPUTS` has any.
+    **inputs: [T, ...], additional inputs, if `core.rule_inputs` has any.
 
   Returns:
     `pi_hat` [T, ...], the weight of log pi(a_t|s_t), and `y_hat_logits`
     [T, ..., M], whose softmax is the target of y(s_t); see Eq. (2).
 
   Raises:
-    ArgumentError: the rule has no y, or shapes do not match.
+    UserError: the rule has no y or other inputs, or shapes do not match.
   """
   global_settings.check()
   if registry.make_learned(rule.config).predictions is None:
     kinds = ', '.join(rule_vector.predicting_kinds())
     raise ArgumentError(f'this rule is of kind {rule.config.kind}, which has '
                         f'no y; allowed: {kinds}')
+  rule_vector.require_lpg_network(rule.config, 'apply_rule', same_inputs=True)
   shape = jnp.shape(reward)
   steps = {'discount': discount, 'action_probability': action_probability,
            **inputs, **({'gamma': gamma} if jnp.ndim(gamma) else {})}

@@ -115,7 +115,7 @@ def _convert_plain(hint, value, name):
       return fields.parse_integer(value)
     if hint is float and not isinstance(value, bool):
       return float(value)
-  except (TypeError, ValueError):
+  except (TypeError, ValueError, OverflowError):
     pass
   kinds = {int: 'a whole number', float: 'a number', str: 'a text'}
   raise ConfigError(f'{name} is {value!r}; allowed: {kinds[hint]}')

@@ -10,6 +10,7 @@ NumPy and JAX scalars become Python's, and a whole number may be written as
 import dataclasses
 import math
 import re
+import sys
 from typing import Any, Optional, Sequence
 
 from lpg_distributed import errors
@@ -76,7 +77,8 @@ class Real:
     """Returns the value; raises FieldError if it is not allowed."""
     found = _plain(value)
     if (isinstance(found, bool) or not isinstance(found, (int, float))
-        or not math.isfinite(found) or not self.low <= found <= self.high
+        or not abs(found) <= sys.float_info.max
+        or not self.low <= found <= self.high
         or self.open_low and found == self.low):
       high = f' and <= {self.high:g}' if math.isfinite(self.high) else ''
       raise _refuse_value(name, value, 'a number '

@@ -120,6 +120,26 @@ def read_json(path: str, largest: int = 1 << 26) -> Any:
   return parse_json(read_text(path, largest))
 
 
+def read_object(path: str, largest: int = 1 << 26) -> dict[str, Any]:
+  """Returns the object in a JSON file; arguments as of `read_text`.
+
+  Raises:
+    OSError, ValueError: as `read_json`; ValueError also if it is no object.
+  """
+  return _require_object(read_json(path, largest))
+
+
+def parse_object(data: Union[bytes, str]) -> dict[str, Any]:
+  """Like `parse_json`, but raises ValueError if data is no object."""
+  return _require_object(parse_json(data))
+
+
+def _require_object(content: Any) -> dict[str, Any]:
+  if not isinstance(content, dict):
+    raise ValueError('it is no JSON object')
+  return content
+
+
 def parse_json(data: Union[bytes, str]) -> Any:
   """Like `json.loads`, but raises ValueError if data is nested too deeply.
 

@@ -200,6 +200,7 @@ def test_what_is_wrong_is_said(override, parts):
 @pytest.mark.parametrize('build', [
     lambda: config_lib.MetaConfig(learning_rate=True),
     lambda: config_lib.MetaConfig(learning_rate='0.1'),
+    lambda: config_io.from_dict({'meta': {'learning_rate': 10 ** 400}}),
     lambda: config_lib.MetaConfig(num_updates=True),
     lambda: config_lib.MetaConfig(num_updates=0),
     lambda: config_lib.MetaConfig(num_updates=2.5),

@@ -13,7 +13,9 @@ from lpg_distributed import config_io
 from lpg_distributed import errors
 from lpg_distributed import fields
 from lpg_distributed import presets
+from lpg_distributed.launch import command
 from lpg_distributed.meta_testing import jobs
+from tests.launch import command_testing
 
 
 @pytest.mark.parametrize('value', [3, 3., np.int64(3), np.float32(3),
@@ -43,7 +45,7 @@ def test_what_is_no_whole_number(value):
 
 
 @pytest.mark.parametrize('value', [True, np.bool_(False), '1', None, -1.,
-                                   np.float32('nan'), jnp.inf])
+                                   np.float32('nan'), jnp.inf, 10 ** 400])
 def test_what_is_no_number(value):
   with pytest.raises(fields.FieldError, match='^x is .*; allowed: a number'):
     fields.Real().check('x', value)
@@ -83,3 +85,23 @@ def test_seeds_of_numpy_and_jax_and_a_single_one():
     np.testing.assert_array_equal(lpg.create_rule(seed, config).eta, first)
   job = jobs.make_job('gymnax/Catch-bsuite', 'a2c', seeds=np.int64(3))
   assert job.seeds == (3,) and type(job.seeds[0]) is int
+
+
+@pytest.mark.parametrize('name', [
+    'figure3', 'figure4', 'figure5', 'figure6', 'gradient_noise',
+    'sensitivity'])
+def test_commands_refuse_seeds_beyond_32_bits(name, tmp_path, capsys):
+  for seed in (2 ** 31, 2 ** 40, -1, 'x'):
+    assert command_testing.call(name, [
+        f'--run={tmp_path}', f'--seed={seed}']) == 2
+    err = capsys.readouterr().err
+    assert err.count('\n') == 1 and f'seed={seed}' in err
+
+
+def test_lists_of_seeds():
+  assert command.parse_seeds(['3', '0']) == (3, 0)
+  for seed in ('2147483648', str(2 ** 40), '-1'):
+    with pytest.raises(fields.FieldError, match='^--seeds is .*; allowed: a'):
+      command.parse_seeds(['0', seed])
+  with pytest.raises(command.UsageError, match='^--seeds is .*, as 0,1,2'):
+    command.parse_seeds(['x'])

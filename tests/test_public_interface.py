@@ -1,6 +1,7 @@
 """`import lpg_distributed as lpg`: what the README promises of it."""
 
 import importlib.util
+import json
 import pathlib
 import re
 import subprocess
@@ -231,6 +232,9 @@ def test_meta_train_goes_on_where_it_stopped(tmp_path):
   first = lpg.meta_train(
       lpg.load_config('demo', *_TINY, 'run.meta_steps=1'), parts)
   assert first.info['meta_step'] == 1
+  record = json.loads((tmp_path / 'parts' / 'versions.json').read_text())
+  assert record['device'] == jax.local_devices()[0].device_kind
+  assert record['lpg-distributed'] == lpg.__version__
   seen = []
   second = lpg.meta_train(lpg.load_config('demo', *_TINY), parts, seen.append)
   assert second.info['meta_step'] == whole.info['meta_step'] == 2

@@ -10,10 +10,10 @@ command resumes.
 """
 
 import os
-import subprocess
 
 from absl import flags
 
+from lpg_distributed import program_version
 from lpg_distributed.launch import command
 from lpg_distributed.launch import process_environment
 from lpg_distributed.store import published
@@ -35,12 +35,6 @@ _REPLACE = flags.DEFINE_bool('replace', False, 'replace a published rule of '
                              'that name')
 
 
-def _commit() -> str:
-  done = subprocess.run(['git', 'rev-parse', 'HEAD'], text=True, check=False,
-                        cwd=process_environment.root(), capture_output=True)
-  return done.stdout.strip() if done.returncode == 0 else 'not a checkout'
-
-
 def main() -> int:
   command.require(_RUN_DIR, _NAME)
   if not published.is_name(_NAME.value):
@@ -60,7 +54,8 @@ def main() -> int:
   card = model_card.publish(
       _RUN_DIR.value, _NAME.value, summary=_SUMMARY.value,
       average_last=_AVERAGE_LAST.value, num_lifetimes=_NUM_LIFETIMES.value,
-      commit=_commit(), command=command.as_typed('publish'),
+      commit=program_version.commit() or 'unknown',
+      command=command.as_typed('publish'),
       environments=_ENVIRONMENTS.value)
   print('\n'.join(model_card.lines(card)))
   print(f'weights: {os.path.relpath(published.weights_path(_NAME.value))}')

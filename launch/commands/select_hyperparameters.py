@@ -31,6 +31,8 @@ _ENV_STEPS = flags.DEFINE_integer(
     'env_steps', 250_000, 'environment steps of each agent; on Atari '
     'four frames each')
 _NUM_ENVS = flags.DEFINE_integer('num_envs', None, 'parallel environments')
+_SET = flags.DEFINE_multi_string(
+    'set', [], 'a setting of all agents, as reward_scale=0.1; many times')
 _RUN_DIR = flags.DEFINE_string('run_dir', 'runs/select', 'where results go; '
                                'the same command resumes')
 _PROCESSES = flags.DEFINE_integer(
@@ -65,7 +67,7 @@ def main() -> int:
       _numbers(_KL_COSTS, float, selection.KL_COSTS), rule=_RULE.value,
       eta=_ETA.value,
       seeds=_numbers(_SEEDS, int), env_steps=_ENV_STEPS.value,
-      num_envs=_NUM_ENVS.value)
+      num_envs=_NUM_ENVS.value, overrides=_SET.value)
   with stopping.Stopping() as stop:
     done = pool.work([
         pool.PoolTask(os.path.basename(trial.directory), _do, (trial,))

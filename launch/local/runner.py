@@ -25,6 +25,7 @@ from lpg_distributed.nodes import rpc
 from lpg_distributed.store import checkpointing
 from lpg_distributed.store import loggers
 from lpg_distributed.store import run_directory
+from lpg_distributed.store import run_versions
 
 _LAST_LINES = 20
 _POLL_S = 1.
@@ -180,6 +181,7 @@ def _run_program(config, launch_type, run_dir, watch, interrupt, supervision,
         label: _node_process(label, label in programs.SERVICES, run_dir.path,
                              supervision) for label in program.groups}
   deaths = FailureReports(os.path.join(run_dir.path, DEATHS))
+  reports = deaths, DeviceReport(run_dir.path)
 
   # Launchpad prints to standard output, also from signal handlers.
   with local_launchpad.temporary_files(temporary), (
@@ -200,7 +202,8 @@ def _run_program(config, launch_type, run_dir, watch, interrupt, supervision,
     learner.set_client_kwargs(call_timeout=STATUS_S)
     watcher = threading.Thread(
         target=watch_learner,
-        args=(learner.dereference(), watch, done, deaths.show_new))
+        args=(learner.dereference(), watch, done,
+              lambda: [report.show_new() for report in reports]))
     watcher.start()
     try:
       failed = _wait(manager, [label for label in nodes if label.split('/')[0]
@@ -254,11 +257,27 @@ class FailureReports:
           self._show(files.parse_json(line))
 
   def _show(self, death: dict[str, Any]) -> None:
-    self.of_this_launch.append(death)
     then = ('it is not started again' if death['final']
             else 'it is started again')
     print(f'node {death["node"]} ended ({death["how"]}) after '
           f'{death["lived_s"]:.0f} s; {then}', file=sys.stderr, flush=True)
+    self.of_this_launch.append(death)
+
+
+class DeviceReport:
+  """Prints once that a run goes on on another kind of device."""
+
+  def __init__(self, run_path: str):
+    self._path = run_path
+    self._device = run_versions.device(run_path)
+
+  def show_new(self) -> None:
+    """Prints the change if a worker has recorded one since the last call."""
+    now = run_versions.device(self._path)
+    if self._device and now and now != self._device:
+      print(f'the run goes on on another device, so numbers may differ: '
+            f'{self._device} -> {now}', file=sys.stderr, flush=True)
+    self._device = now or self._device
 
 
 def watch_learner(client, watch: Callable[[Mapping[str, Any]], None],

@@ -104,12 +104,18 @@ def show(experiment: Experiment, path: str,
     ResultsError: the results cannot be read, or the figure not be written.
   """
   about, data = stored.load(path, experiment.NAME)
-  lines = list(experiment.lines(about, data))
   from lpg_distributed.figures import style  # Here, since its import is slow.
   figure = figure or os.path.splitext(path)[0] + '.svg'
   try:
+    lines = list(experiment.lines(about, data))
+    drawn = experiment.draw(about, data)
+  except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError,
+          StopIteration) as error:
+    raise stored.ResultsError(
+        f'the results in {path} cannot be shown: {error!r}') from error
+  try:
     os.makedirs(os.path.dirname(figure) or '.', exist_ok=True)
-    style.save(experiment.draw(about, data), figure)
+    style.save(drawn, figure)
   except (OSError, ValueError) as error:
     raise stored.ResultsError(f'{figure} cannot be drawn: {error}') from None
   return [*lines, f'figure: {os.path.relpath(figure)}']

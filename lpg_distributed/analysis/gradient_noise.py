@@ -50,7 +50,8 @@ def lifetime_gradients(config, environment, eta, num_lifetimes, seed,
   gradients = []
   for i in range(num_lifetimes):
     state = shard.empty()
-    shard_id = lifetime.ShardId(*np.int32([_FIRST_SEED + seed, i, 0, 1]))
+    shard_id = lifetime.ShardId(*np.int32(
+        [(_FIRST_SEED + seed) % 2 ** 31, i, 0, 1]))
     for window in range(1 + i * windows // num_lifetimes):
       gradient, state, _ = advance(eta, arm_log_probs, state, shard_id,
                                    np.int32(window))

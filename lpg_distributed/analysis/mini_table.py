@@ -6,12 +6,12 @@ tables can be compared. A2C and the untrained rule come from the first table
 that has them.
 """
 
-import json
 import os
 from typing import Any, Mapping, Sequence
 
 import numpy as np
 
+from lpg_distributed import files
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import stored
 from lpg_distributed.figures import intervals
@@ -27,11 +27,29 @@ _FIELDS = ('mean', 'standard_error', 'learning_rate', 'at_edge')
 def _read(directory: str) -> dict[str, Any]:
   path = os.path.join(directory, TABLE)
   try:
-    with open(path, encoding='utf-8') as f:
-      return dict(json.load(f))
+    return files.read_object(path)
   except (OSError, ValueError) as error:
-    raise stored.ResultsError(
-        f'{path} is not a table of `lpg mini`: {error}') from None
+    raise _damaged(directory, error) from None
+
+
+def _damaged(directory: str, error: Exception) -> stored.ResultsError:
+  return stored.ResultsError(
+      f'{os.path.join(directory, TABLE)} is not a table of `lpg mini`: '
+      f'{error!r}')
+
+
+def _add(data: dict[str, Any], label: str,
+         table: Mapping[str, Any]) -> set[int]:
+  """Adds a table to `data`; returns the numbers of seeds in it."""
+  num = set()
+  for environment, rules in table.items():
+    found = data.setdefault(environment, {'env_steps': None, 'rules': {}})
+    for rule, cell in rules.items():
+      name = label if rule == 'lpg' else _SHARED[rule]
+      found['env_steps'] = cell['env_steps']
+      found['rules'].setdefault(name, {key: cell[key] for key in _FIELDS})
+      num.add(len(cell['returns']))
+  return num
 
 
 def compute(tables: Sequence[str]):
@@ -44,18 +62,15 @@ def compute(tables: Sequence[str]):
     ResultsError: a label is missing, or a directory has no table.
   """
   data: dict[str, Any] = {}
-  num = set()
+  num: set[int] = set()
   for text in tables:
     label, directory = experiment.split(text)
     if not label:
       raise stored.ResultsError(f'--table is {text}; allowed: LABEL=DIRECTORY')
-    for environment, rules in _read(directory).items():
-      found = data.setdefault(environment, {'env_steps': None, 'rules': {}})
-      for rule, cell in rules.items():
-        name = label if rule == 'lpg' else _SHARED[rule]
-        found['env_steps'] = cell['env_steps']
-        found['rules'].setdefault(name, {key: cell[key] for key in _FIELDS})
-        num.add(len(cell['returns']))
+    try:
+      num |= _add(data, label, _read(directory))
+    except (AttributeError, KeyError, TypeError) as error:
+      raise _damaged(directory, error) from None
   if len(num) != 1:
     raise stored.ResultsError(f'the tables have {sorted(num)} seeds; allowed: '
                               'the same number')

@@ -27,7 +27,7 @@ from lpg_distributed.figures import intervals
 from lpg_distributed.figures import markdown
 from lpg_distributed.store import eta_file
 from lpg_distributed.store import published
-from lpg_distributed.store import run_directory
+from lpg_distributed.store import run_versions
 
 LABEL = 'trained'
 _POINTS = 40  # number of points of a curve
@@ -140,7 +140,7 @@ def publish(run_dir: str, name: str, *, summary: str, average_last: int,
       'averaged_meta_steps': source.about['meta_steps'],
       'seed': config.run.seed, 'environments': config.environments,
       'commands': {'publish': command, 'train': _training_command(config)},
-      'commit': commit, 'versions': run_directory.versions(),
+      'commit': commit, 'versions': run_versions.versions(),
       'num_lifetimes': num_lifetimes,
       'results': _results(unfinished, source, num_lifetimes,
                           environments or config.environments),

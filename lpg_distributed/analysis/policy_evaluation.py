@@ -254,7 +254,12 @@ def represent(source: sources.Source, y_logits: np.ndarray) -> np.ndarray:
 
 
 def phi(source: sources.Source, y_logits: np.ndarray) -> np.ndarray:
-  """Computes phi(y), [...], from the agent's outputs [..., M]."""
+  """Computes phi(y), [...], from the agent's outputs [..., M].
+
+  Raises:
+    ConfigError: the rule has a network of its own, without phi.
+  """
+  rule_vector.require_lpg_network(source.config.rule, 'phi(y)')
   return np.asarray(lpg_network.embed(
       rule_vector.unravel(source.config.rule, jnp.asarray(source.eta)),
       jnp.asarray(represent(source, y_logits))))

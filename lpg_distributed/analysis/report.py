@@ -37,7 +37,7 @@ def evaluate(run_dir: str, config: config_lib.Config,
   from lpg_distributed.store import eta_file
   trained = eta_file.load(os.path.join(run_dir, 'eta.npz'))
   done = list(loggers.read_metrics(run_dir, 'evaluation'))
-  step = trained.info['meta_step']
+  step = trained.info.get('meta_step', 0)
   if done and done[-1]['step'] == step:
     return
   untrained = meta_update.init(config).eta
@@ -45,7 +45,7 @@ def evaluate(run_dir: str, config: config_lib.Config,
               **evaluation.with_ablations(config.rule, trained.eta, TRAINED,
                                           NO_Y, HELD_PHI)}
   checkpoint = checkpointing.latest(run_dir)
-  bandit_state = checkpointing.load_json(checkpoint, 'bandit')
+  bandit_state = checkpoint and checkpointing.load_json(checkpoint, 'bandit')
 
   def scores_of(name):
     print(f'evaluating on {num_lifetimes} new lifetimes of {name}',

@@ -12,9 +12,10 @@ from lpg_distributed.store import loggers
 def _unfinished(path: str, about: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the scores by kind that an interrupted call for `about` stored."""
   try:
-    found = files.read_json(path)
-    return found['kinds'] if found['about'] == about else {}
-  except (OSError, ValueError, KeyError, TypeError):
+    found = files.read_object(path)
+    return {name: dict(row) for name, row in found['kinds'].items()
+            } if found['about'] == about else {}
+  except (OSError, ValueError, KeyError, TypeError, AttributeError):
     return {}
 
 

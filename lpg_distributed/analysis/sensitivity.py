@@ -63,9 +63,12 @@ def compute(rule: str, average_last: int = 1, seed: int = 0,
 
   from lpg_distributed.analysis import rule_derivatives
   from lpg_distributed.analysis import training_environments
+  from lpg_distributed.core import rule_vector
   experiment.check_counts(updates=updates, num_lifetimes=num_lifetimes,
                           snapshots=num_snapshots)
   source, etas = _snapshots(rule, average_last, num_snapshots)
+  rule_vector.require_lpg_network(
+      source.config.rule, 'sensitivity', same_inputs=True)
   environment = environment or source.config.environments[0]
   try:
     suite.check_name(environment)

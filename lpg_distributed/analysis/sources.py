@@ -9,6 +9,7 @@ import numpy as np
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import errors
+from lpg_distributed import fields
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import training_settings
 from lpg_distributed.core import meta_update
@@ -134,12 +135,25 @@ def _of_run(label: str, run_dir: str, average_last: int) -> Source:
   file, steps = latest(run_dir, average_last)
   checkpoint = checkpointing.latest(run_dir)
   bandit = checkpoint and checkpointing.load_json(checkpoint, 'bandit')
+  _check(run_dir, file, config, bandit)
   return Source(label or config.rule.kind, file.eta, config, bandit, {
       'run': os.path.basename(os.path.normpath(run_dir)),
       'seed': config.run.seed, 'meta_steps': steps,
       'env_steps': steps[-1] * config.meta.window_env_steps
                    * config.meta.num_lifetimes,
       'training_environments': config.environments})
+
+
+def _check(place: str, file: eta_file.EtaFile, config: config_lib.Config,
+           bandit: Optional[Mapping[str, Any]]) -> None:
+  """Raises SourceError if a rule and the record of its training disagree."""
+  if file.rule != config.rule:
+    raise SourceError(f'{place} holds a rule of other sizes ({file.rule}) than '
+                      f'the record of its training ({config.rule})')
+  try:
+    saved_bandit.read(config, bandit)
+  except ValueError as error:
+    raise SourceError(f'{place}: {error}') from None
 
 
 def _of_file(label: str, path: str, card: Optional[Mapping[str, Any]]
@@ -153,12 +167,14 @@ def _of_file(label: str, path: str, card: Optional[Mapping[str, Any]]
         'meta_steps': [int(file.info.get('meta_step', 0))]})
   try:
     config = config_io.from_dict(card['config'])
+    _check(path, file, config, card['bandit'])
+    steps = [fields.Integer(0).check('averaged_meta_steps', step)
+             for step in card['averaged_meta_steps']]
     return Source(label, file.eta, config, card['bandit'], {
         'published': card['name'], 'seed': config.run.seed,
-        'meta_steps': card['averaged_meta_steps'],
-        'env_steps': card['env_steps'],
+        'meta_steps': steps, 'env_steps': card['env_steps'],
         'training_environments': config.environments})
-  except (KeyError, TypeError) as error:
+  except (KeyError, TypeError, fields.FieldError) as error:
     raise SourceError(f'the card of {path} is damaged: {error}') from None
 
 

@@ -148,13 +148,17 @@ def read(root: str) -> dict[str, Any]:
   """
   path = os.path.join(root, FILE)
   try:
-    found = files.read_json(path)
-    if not {'study', 'set', 'variants', 'seeds'} <= found.keys():
-      raise ValueError('a field is missing')
+    found = files.read_object(path)
+    if not isinstance(found['study'], str):
+      raise ValueError('study is no text')
+    for name, kind in (('set', str), ('variants', str), ('seeds', int)):
+      if not isinstance(found[name], list) or not all(
+          type(value) is kind for value in found[name]):
+        raise ValueError(f'{name} is no list of {kind.__name__}')
     return found
   except (FileNotFoundError, NotADirectoryError):
     raise StudyError(f'{root} holds no study') from None
-  except (OSError, ValueError, AttributeError) as error:
+  except (OSError, ValueError, KeyError) as error:
     raise StudyError(f'{path} is damaged: {error}') from None
 
 

@@ -9,13 +9,19 @@ import jax.numpy as jnp
 
 from lpg_distributed import config as config_lib
 from lpg_distributed.core import lpg_network
+from lpg_distributed.core import rule_inputs
 from lpg_distributed.core.update_rules import registry
 
 
 @functools.lru_cache(maxsize=None)
 def _shapes(config: config_lib.RuleConfig):
-  return jax.eval_shape(functools.partial(init, config),
-                        jax.random.PRNGKey(0))
+  shapes = jax.eval_shape(functools.partial(init, config),
+                          jax.random.PRNGKey(0))
+  if not config.sees_policy and not lpg_network.is_eta(shapes):
+    raise config_lib.ConfigError(
+        f'rule.sees_policy is false, but a rule of kind {config.kind} has a '
+        'network of its own; allowed: true')
+  return shapes
 
 
 def init(config: config_lib.RuleConfig, key: chex.PRNGKey) -> lpg_network.Eta:
@@ -31,6 +37,27 @@ def size(config: config_lib.RuleConfig) -> int:
 def has_lpg_network(config: config_lib.RuleConfig) -> bool:
   """Whether the rule's network is `lpg_network`, whose inputs can be held."""
   return lpg_network.is_eta(_shapes(config))
+
+
+def require_lpg_network(config: config_lib.RuleConfig, what: str,
+                        same_inputs: bool = False) -> None:
+  """Raises ConfigError if the rule has a network of its own.
+
+  Args:
+    config: sizes of the rule.
+    what: what needs `lpg_network`, for the message.
+    same_inputs: whether the network must read the inputs of `lpg_network` and
+      no others.
+  """
+  found = has_lpg_network(config)
+  if found and same_inputs:
+    rows = _shapes(config)['lpg/lstm/linear']['w'].shape[0]
+    # phi(y) of two steps and the LSTM's own state follow the inputs.
+    found = rows == len(rule_inputs.INPUTS) + 2 + config.lstm_size
+  if not found:
+    raise config_lib.ConfigError(
+        f'{what} is not possible for a rule of kind {config.kind}, which has '
+        'a network or inputs of its own; allowed: a rule with the paper\'s')
 
 
 def ravel(eta: lpg_network.Eta) -> chex.Array:

@@ -9,6 +9,7 @@ from typing import Any, Mapping, NamedTuple, Optional
 import jax
 
 from lpg_distributed import errors
+from lpg_distributed import fields
 from lpg_distributed import files
 from lpg_distributed.store import tree_file
 
@@ -30,7 +31,7 @@ def _name_leaves(tree: Any) -> dict[str, Any]:
           for i, leaf in enumerate(jax.tree_util.tree_leaves(tree))}
 
 
-def _damaged(path: str, error: Exception) -> AgentCheckpointError:
+def _damaged(path: str, error: Exception | str) -> AgentCheckpointError:
   return AgentCheckpointError(f'{path} is damaged ({error}); remove it to '
                               'begin anew')
 
@@ -55,6 +56,21 @@ def load(directory: str) -> Optional[AgentCheckpoint]:
     return None
   except tree_file.TreeFileError as error:
     raise _damaged(path, error) from None
+
+
+def counts(checkpoint: AgentCheckpoint, *names: str) -> list[int]:
+  """Returns fields of a checkpoint's header that are whole numbers from 0.
+
+  Raises:
+    AgentCheckpointError: one is missing, or is something else.
+  """
+  try:
+    return [fields.Integer(0, 1 << 60).check(name, checkpoint.header[name])
+            for name in names]
+  except KeyError as error:
+    raise _damaged(checkpoint.path, f'it has no {error}') from None
+  except fields.FieldError as error:
+    raise _damaged(checkpoint.path, error) from None
 
 
 def restore(checkpoint: AgentCheckpoint, like: Any) -> Any:

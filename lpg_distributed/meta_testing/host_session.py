@@ -27,9 +27,9 @@ def run_host(run: run_record.TrainingRun, batches: list[Any]) -> bool:
       job.settings, loading.make_rule(job))
   index, snapshot, updates = 0, None, 0
   if run.checkpoint is not None:
-    index, env_steps, updates = (
-        run.checkpoint.header[k] for k in ('index', 'env_steps', 'updates'))
-    if env_steps:
+    index, env_steps, updates = checkpoint_lib.counts(
+        run.checkpoint, 'index', 'env_steps', 'updates')
+    if env_steps and index < len(job.seeds):
       like = jax.eval_shape(learner.init, jax.random.PRNGKey(0))
       snapshot = host_loop.Snapshot(jax.device_put(checkpoint_lib.restore(
         run.checkpoint, like)), env_steps)

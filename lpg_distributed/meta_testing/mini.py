@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lpg_distributed import fields
 from lpg_distributed import files
 from lpg_distributed.core.update_rules import registry as rule_registry
 from lpg_distributed.figures import intervals
@@ -89,9 +90,15 @@ class Item:
   def tuning(self) -> Optional[dict[str, Any]]:
     """Returns the results of `_tune`; None if it did not run yet."""
     try:
-      return files.read_json(self.tuning_file)
+      found = files.read_object(self.tuning_file)
+      fields.Real(open_low=True).check('best', found['best'])
+      fields.Flag().check('at_edge', found['at_edge'])
+      return found
     except FileNotFoundError:
       return None
+    except (OSError, ValueError, KeyError) as error:
+      raise jobs.JobError(f'{self.tuning_file} is damaged: {error}; remove it '
+                          'to begin anew') from None
 
   def result(self) -> Optional[results.Result]:
     """Returns the result; None if it does not cover all steps yet."""

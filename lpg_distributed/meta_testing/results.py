@@ -16,18 +16,21 @@ import dataclasses
 import json
 import math
 import os
-from typing import Any, Iterable, Iterator, Mapping, NamedTuple
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import errors
+from lpg_distributed import fields
 from lpg_distributed import files
 from lpg_distributed import former_names
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import settings as settings_lib
-from lpg_distributed.store import run_directory
+from lpg_distributed.store import run_versions
 
 FORMAT = 'lpg-meta-test-1'
 FILE = 'result.jsonl'
+_LARGEST = 1e300  # of a number; arithmetic with larger ones overflows
+_NUMBERS = ('env_steps', 'frames', 'episodes')  # in each row
 
 
 class ResultError(errors.UserError, ValueError):
@@ -45,7 +48,7 @@ def make_header(job: jobs.Job, frames_per_step: int) -> dict[str, Any]:
   """Returns the header of a job: everything that the rows depend on."""
   return {'format': FORMAT, **dataclasses.asdict(job),
           'frames_per_step': frames_per_step,
-          'versions': run_directory.versions()}
+          'versions': run_versions.versions()}
 
 
 def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,23 +83,32 @@ def read(path: str) -> Result:
   except OSError as error:
     raise ResultError(f'{path} cannot be read: {error.strerror}') from None
   try:
-    header = files.parse_json(lines[0])
+    header = files.parse_object(lines[0])
     if header['format'] != FORMAT:
       raise ValueError('format')
+    fields.Integer().check('frames_per_step', header['frames_per_step'])
     job = _job(header)
-  except (ValueError, KeyError, TypeError):
+  except (ValueError, KeyError, TypeError, AttributeError):
     raise ResultError(f'{path} is not a result of meta-testing') from None
-  return Result(job, header, list(_rows(lines[1:-1])))
+  return Result(job, header, list(_rows(lines[1:-1], job.seeds)))
 
 
-def _rows(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+def _rows(lines: Iterable[str], seeds: Sequence[int]
+          ) -> Iterator[dict[str, Any]]:
   for line in lines:
     try:
-      row = files.parse_json(line)
-      row['env_steps'], row['seed'], row['return']
-    except (ValueError, KeyError, TypeError):
+      row = files.parse_object(line)
+      whole = row['seed'] in seeds and all(
+          _is_number(row[name]) for name in _NUMBERS) and (
+              row['return'] is None or _is_number(row['return']))
+    except (ValueError, KeyError):
       continue
-    yield row
+    if whole:
+      yield row
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, (int, float)) and -_LARGEST < value < _LARGEST
 
 
 def _plain(value: Any) -> Any:

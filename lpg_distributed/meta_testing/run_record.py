@@ -6,6 +6,7 @@ import threading
 import time
 from typing import Any, Callable, Mapping, NamedTuple, Optional
 
+import jax
 import numpy as np
 
 from lpg_distributed.core import policy as policy_lib
@@ -67,6 +68,7 @@ class TrainingRun:
     self.stop, self._watch, self.watchdog = stop, watch, watchdog
     self._frames_per_step = frames_per_step
     self._header = results.make_header(job, frames_per_step)
+    self._header['versions']['device'] = jax.local_devices()[0].device_kind
     path = os.path.join(directory, results.FILE)
     if os.path.exists(path):
       results.check_same(path, results.read(path).header, self._header)

@@ -46,12 +46,24 @@ class Selection(NamedTuple):
 
 def trials(root: str, environments: Sequence[str],
            learning_rates: Sequence[float], kl_costs: Sequence[float],
-           **arguments) -> list[Trial]:
-  """Returns all trials; `arguments` are passed to `jobs.make_job`.
+           overrides: Sequence[str] = (), **arguments) -> list[Trial]:
+  """Returns all trials.
+
+  Args:
+    root: directory of the trials' directories.
+    environments: identifiers of the validation environments.
+    learning_rates: learning rates to try.
+    kl_costs: KL costs to try.
+    overrides: changes of all trials' settings; see `jobs.apply_overrides`.
+    **arguments: further arguments of `jobs.make_job`.
 
   Raises:
     JobError: a trial is not possible.
   """
+  for override in overrides:
+    name = override.partition('=')[0]
+    if name in Pair._fields:
+      raise jobs.JobError(f'{name} is what is selected; give --{name}s')
   if not environments or not learning_rates or not kl_costs:
     raise jobs.JobError('there is nothing to select from; allowed: at least '
                         'one environment, learning rate and KL cost')
@@ -60,7 +72,8 @@ def trials(root: str, environments: Sequence[str],
       dict.fromkeys(environments), learning_rates, kl_costs):
     pair = Pair(*pair)
     job = jobs.make_job(environment, overrides=[
-        f'{name}={value}' for name, value in pair._asdict().items()],
+        *overrides,
+        *(f'{name}={value}' for name, value in pair._asdict().items())],
         **arguments)
     name = re.sub(r'[^\w.-]+', '_', environment)
     found.append(Trial(pair, job, os.path.join(

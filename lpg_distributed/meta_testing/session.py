@@ -57,7 +57,7 @@ def _run_jitted(run: run_record.TrainingRun,
   if run.checkpoint is None:
     done, state = 0, init(keys)
   else:
-    done = run.checkpoint.header['chunks']
+    done, = checkpoint_lib.counts(run.checkpoint, 'chunks')
     # On a CPU device arrays may share NumPy's memory. `advance` overwrites its
     # argument, so the argument must be a copy.
     state = jax.tree_util.tree_map(jnp.copy, jax.device_put(

@@ -50,9 +50,15 @@ def is_done(task: JobTask) -> bool:
 def read_status(task: JobTask) -> Optional[Mapping[str, Any]]:
   """Returns the last status of a task; None if there is none."""
   try:
-    return files.read_json(os.path.join(task.directory, STATUS_FILE))
+    found = files.read_object(os.path.join(task.directory, STATUS_FILE))
   except (OSError, ValueError):
     return None
+  state = found.pop('state', None)
+  if not isinstance(state, str) or not all(
+      value is None or isinstance(value, (int, float))
+      for value in found.values()):
+    return None
+  return {**found, 'state': state}
 
 
 def read_error(task: JobTask) -> Optional[str]:

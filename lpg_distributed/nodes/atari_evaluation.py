@@ -64,6 +64,15 @@ def evaluation_seed(seed: int, meta_step: int) -> int:
   return int(sequence.generate_state(1)[0] >> 1)
 
 
+def _is_whole(info: Mapping[str, Any]) -> bool:
+  """Whether a saved agent has all fields that `Evaluations` has written."""
+  record = info.get('record')
+  return (type(info.get('meta_step')) is int
+          and isinstance(info.get('identity'), dict)
+          and isinstance(info.get('game'), str) and isinstance(record, dict)
+          and type(record.get('env_steps')) is int)
+
+
 class Evaluations:
   """Trains one agent at a time, and saves it periodically."""
 
@@ -113,8 +122,8 @@ class Evaluations:
     except agent_file.AgentFileError as error:
       logging.warning('atari_evaluator: %s', error)
       return None
-    if (saved is None
-        or former_names.replace(saved.info['identity']) != self._identity()
+    if saved is None or not _is_whole(saved.info) or (
+        former_names.replace(saved.info['identity']) != self._identity()
         or saved.info['game'] not in self._config.games):
       return None
     return EvaluationTask(saved.info['meta_step'], saved.info['game'],

@@ -25,6 +25,7 @@ from lpg_distributed.nodes import not_finite
 from lpg_distributed.nodes import step_metrics
 from lpg_distributed.nodes import traced_programs
 from lpg_distributed.store import checkpointing
+from lpg_distributed.store import run_versions
 
 # Longest wait for eta or for room in the queue before `stop` is checked.
 _WAIT_S = 5.
@@ -145,6 +146,9 @@ class LifetimeWorker:
     watcher = threading.Thread(target=self._close_when_stopped, daemon=True,
                                name=f'stop_watcher_{self._worker_id}')
     watcher.start()
+    if self._worker_id == 0:
+      run_versions.record_device(self._run_dir,
+                                 jax.local_devices()[0].device_kind)
     for spec in self._specs:  # Compile while the learner starts.
       self._make(spec.environment, spec.num_lifetimes)
     while not self._stop.is_set():

@@ -38,7 +38,8 @@ def load(path: str, like: Any) -> Optional[AgentFile]:
   try:
     with tree_file.open_tree(path) as saved:
       header = saved.read_header()
-      if header.get('format') != _FORMAT or 'info' not in header:
+      if header.get('format') != _FORMAT or not isinstance(
+          header.get('info'), dict):
         raise tree_file.TreeFileError(
             f'its format is {header.get("format")!r}')
       return AgentFile(saved.read_tree(like, partial=True), header['info'])

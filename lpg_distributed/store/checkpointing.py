@@ -352,14 +352,14 @@ def read_tree(checkpoint: Checkpoint, name: str, like: Any) -> Any:
   return load_tree(read_part(checkpoint, name, tree_file.size_of(like)), like)
 
 
-def load_json(checkpoint: Checkpoint, name: str) -> Any:
-  """Reads a part that is JSON.
+def load_json(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+  """Reads a part that is a JSON object.
 
   Raises:
     CheckpointError: it is damaged.
   """
   try:
-    return files.parse_json(read_part(checkpoint, name, _LARGEST_JSON))
+    return files.parse_object(read_part(checkpoint, name, _LARGEST_JSON))
   except ValueError as error:
     raise CheckpointError(f'part {name} of {checkpoint.path} is not readable: '
                           f'{error}') from None

@@ -7,6 +7,7 @@ import numpy as np
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import errors
+from lpg_distributed import fields
 from lpg_distributed import files
 from lpg_distributed.core import rule_vector
 from lpg_distributed.store import tree_file
@@ -76,6 +77,8 @@ def _parse_header(header: Mapping[str, Any]
   """Returns the rule's configuration and the metadata saved with it."""
   try:
     tree_file.check_format(header, _FORMAT)
-    return (config_lib.RuleConfig(**header['rule']), dict(header['info']))
+    info = dict(header['info'])
+    fields.Integer(0).check('meta_step', info.get('meta_step', 0))
+    return config_lib.RuleConfig(**header['rule']), info
   except (KeyError, TypeError, ValueError) as error:
     raise tree_file.TreeFileError(' '.join(str(error).split())) from None

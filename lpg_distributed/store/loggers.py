@@ -1,6 +1,5 @@
 """Writes the metrics of a run: JSON lines, and events for TensorBoard."""
 
-import contextlib
 import json
 import math
 import os
@@ -19,26 +18,36 @@ def _path(run_dir: str, name: str) -> str:
 def read_metrics(run_dir: str, name: str,
                  columns: Sequence[str] | None = None
                  ) -> Iterator[dict[str, Any]]:
-  """Yields the rows that `MetricsLogger` wrote, without incomplete lines.
+  """Yields the rows that `MetricsLogger` wrote, without damaged lines.
 
   Args:
     run_dir: path of the run directory.
     name: name of the file.
-    columns: columns to keep beside `step`, such as `resets`; `return/` stands
-      for all that begin so. The rows of a long run have too many numbers to
-      keep all of them in memory. None: all.
+    columns: columns of numbers to keep beside `step`, such as `resets`;
+      `return/` stands for all that begin so. The rows of a long run have too
+      many numbers to keep all of them in memory. None: all.
   """
   groups = tuple(x for x in columns or () if x.endswith('/'))
   try:
-    with open(_path(run_dir, name), encoding='utf-8', errors='replace') as f:
+    with files.open_regular(_path(run_dir, name)) as f:
       for line in f:
-        with contextlib.suppress(ValueError):
-          row = files.parse_json(line)
+        row = _parse_row(line)
+        if row is not None:
           yield row if columns is None else {
               sys.intern(key): value for key, value in row.items()
-              if key == 'step' or key in columns or key.startswith(groups)}
+              if (key == 'step' or key in columns or key.startswith(groups))
+              and isinstance(value, (int, float, type(None)))}
   except FileNotFoundError:
     return
+
+
+def _parse_row(line: bytes) -> dict[str, Any] | None:
+  """Returns the row of a line; None if the line is damaged."""
+  try:
+    row = files.parse_object(line)
+  except ValueError:
+    return None
+  return row if type(row.get('step')) is int else None
 
 
 class MetricsLogger:

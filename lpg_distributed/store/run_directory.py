@@ -5,80 +5,27 @@ logs/; and initial_rule.npz, a copy of the rule that the run starts from, if
 `run.initial_rule` is set.
 """
 
-import importlib.metadata
 import json
 import os
-import platform
-from typing import Any, Mapping
-
-from absl import logging
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import errors
 from lpg_distributed import files
-from lpg_distributed import global_settings
 from lpg_distributed.store import own_directory
 from lpg_distributed.store import published
+from lpg_distributed.store import run_versions
 
-_PACKAGES = ('jax', 'jaxlib', 'numpy', 'dm-haiku', 'optax', 'rlax', 'chex',
-             'dm-env', 'dm-launchpad-nightly', 'dm-reverb', 'ale-py')
 _DIRECTORIES = ('metrics', 'checkpoints', 'eta', 'figures', 'logs')
 # Addresses and process ids of the nodes of the running launch.
 LAUNCH_FILE = 'launch.json'
 _CONFIG = 'config.json'
-_VERSIONS = 'versions.json'
-_EARLIER = 'earlier'  # key of the records of earlier launches that differed
-_MOST_EARLIER = 20
 _MOST_CHANGES = 6  # number of fields named when configurations differ
 
 
 def initial_rule_path(run_dir: str) -> str:
   """Returns the path of the copy of the run's initial rule."""
   return os.path.join(run_dir, 'initial_rule.npz')
-
-
-def processor() -> str:
-  """Returns the model of the processor; the architecture if it is unknown."""
-  try:
-    with open('/proc/cpuinfo', encoding='utf-8', errors='replace') as f:
-      for line in f:
-        name, _, value = line.partition(':')
-        if name.strip() == 'model name' and value.strip():
-          return value.strip()
-  except OSError:
-    pass
-  return platform.machine()
-
-
-def versions() -> dict[str, str]:
-  """Returns the versions that affect results, and the processor."""
-  found = {'python': platform.python_version(),
-           'platform': platform.platform(), 'processor': processor()}
-  for package in _PACKAGES:
-    try:
-      found[package] = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-      found[package] = 'not installed'
-  return found
-
-
-def _read_versions(path: str) -> dict[str, Any]:
-  """Reads the record of an earlier launch; {} if it cannot be read."""
-  try:
-    found = files.read_json(path)
-  except (OSError, ValueError):
-    return {}
-  if not isinstance(found, dict) or not isinstance(
-      found.get(_EARLIER, []), list):
-    return {}
-  # Runs of older versions recorded no settings.
-  return found if isinstance(found.get('settings'), dict) else {}
-
-
-def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-  return {**{name: value for name, value in record.items()
-             if name != 'settings'}, **record['settings']}
 
 
 def read_config(path: str) -> config_lib.Config:
@@ -89,7 +36,7 @@ def read_config(path: str) -> config_lib.Config:
   """
   file = os.path.join(path, _CONFIG)
   try:
-    return config_io.from_dict(files.read_json(file))
+    return config_io.from_dict(files.read_object(file))
   except FileNotFoundError:
     raise config_lib.ConfigError(f'{path} is no run directory: it has no '
                                  f'{_CONFIG}') from None
@@ -200,32 +147,14 @@ class RunDirectory:
     try:
       # Written first, since it marks the directory as a run.
       self.write_json(_CONFIG, config_io.to_dict(config))
-      self._write_versions(config)
+      if self._computes:
+        run_versions.record(self.path, config)
       for name in _DIRECTORIES:
         own_directory.make(os.path.join(self.path, name))
       if rule:
         files.write_whole(initial_rule_path(self.path), rule)
     except OSError as error:
       raise _cannot_write(self.path, error) from None
-
-  def _write_versions(self, config: config_lib.Config) -> None:
-    """Records versions and settings; warns if they have changed."""
-    if not self._computes:
-      return
-    now = {**versions(), 'matmul_precision': config.run.matmul_precision,
-           'settings': global_settings.recorded()}
-    before = _read_versions(os.path.join(self.path, _VERSIONS))
-    earlier = before.pop(_EARLIER, [])
-    # Runs of older versions recorded no processor.
-    if before and {'processor': now['processor'], **before} != now:
-      changes = global_settings.differences(
-          {'processor': now['processor'], **_flat(before)}, _flat(now))
-      logging.warning(
-          '%s goes on under other versions or settings, so that numbers may '
-          'differ: %s', self.path, '; '.join(changes))
-      earlier = [*earlier, before][-_MOST_EARLIER:]
-    self.write_json(_VERSIONS, {**now, **({_EARLIER: earlier} if earlier
-                                          else {})})
 
   def _copy_initial_rule(self, name: str) -> bytes:
     """Returns the file of the initial rule; empty: nothing to copy."""

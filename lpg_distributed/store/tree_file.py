@@ -178,10 +178,7 @@ class TreeReader:
       raise TreeFileError('it has no header' if spec is None else
                           f'its header is {spec}')
     with _report_damage():
-      header = files.parse_json(self.read(HEADER, spec).item())
-    if not isinstance(header, dict):
-      raise TreeFileError('its header is no group of fields')
-    return header
+      return files.parse_object(self.read(HEADER, spec).item())
 
   def read_leaves(self, likes: Mapping[str, Any],
                   partial: bool = False) -> dict[str, np.ndarray]:

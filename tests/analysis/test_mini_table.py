@@ -45,3 +45,17 @@ def test_bad_tables_are_refused(tmp_path):
     mini_table.compute([path])
   with pytest.raises(stored.ResultsError, match='is not a table'):
     mini_table.compute([f'a={tmp_path}'])
+  for text in ('[1]', '3', 'null', '[["a", 1]]', '{"a": 3}',
+               '{"a": {"lpg": 3}}', '{"a": {"lpg": {}}}', '{"a": {"x": {}}}'):
+    (tmp_path / '1' / mini_table.TABLE).write_text(text)
+    with pytest.raises(stored.ResultsError, match='is not a table'):
+      mini_table.compute([f'a={path}'])
+
+
+@pytest.mark.parametrize('data', ['{}', '{"a": 3}', '{"a": {"rules": [1]}}'])
+def test_results_of_another_form_are_refused(data, tmp_path, capsys):
+  path = tmp_path / 'mini.json'
+  path.write_text('{"format": "lpg-results-1", "experiment": "mini_table", '
+                  f'"about": {{}}, "data": {data}}}')
+  assert command_testing.call('mini_table', [f'--results={path}']) == 2
+  assert 'cannot be shown' in capsys.readouterr().err

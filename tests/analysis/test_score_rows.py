@@ -35,7 +35,8 @@ def test_an_interrupted_row_is_resumed(num_lived, tmp_path):
 
 
 @pytest.mark.parametrize('step, num_lifetimes, damage', [
-    (8, 4, None), (7, 5, None), (7, 4, '{"about": 3'), (7, 4, '[]')])
+    (8, 4, None), (7, 5, None), (7, 4, '{"about": 3'), (7, 4, '[]'),
+    (7, 4, '{"about": {"step": 7, "num_lifetimes": 4}, "kinds": [1]}')])
 def test_unfinished_rows_of_another_rule_are_computed_anew(
     step, num_lifetimes, damage, tmp_path):
   asked = []

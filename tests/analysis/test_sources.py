@@ -9,10 +9,12 @@ import pytest
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
+from lpg_distributed import errors
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import figure5
 from lpg_distributed.analysis import sources
 from lpg_distributed.core import meta_update
+from lpg_distributed.core import rule_vector
 from lpg_distributed.store import eta_file
 from lpg_distributed.store import published
 from tests.analysis import run_testing
@@ -71,6 +73,34 @@ def test_a_damaged_card_beside_a_file_is_refused(tmp_path):
   card.write_text(json.dumps({'format': published.CARD_FORMAT}))
   with pytest.raises(sources.SourceError, match='is damaged'):
     sources.read(path)
+
+
+@pytest.mark.parametrize('name, value, problem', [
+    ('config', [1], 'a group of fields'), ('bandit', [1], 'is damaged'),
+    ('bandit', {'bandits': 3}, 'is damaged'),
+    ('config', {'rule': {'lstm_size': 5}}, 'a rule of other sizes'),
+    ('averaged_meta_steps', 3, 'is damaged'),
+    ('averaged_meta_steps', [None], 'is damaged')])
+def test_a_card_of_something_else_is_refused(name, value, problem, tmp_path):
+  path = str(tmp_path / 'mine.npz')
+  eta_file.save(path, meta_update.init(CONFIG).eta, CONFIG.rule, meta_step=7)
+  card = {'format': published.CARD_FORMAT, 'name': 'mine', 'bandit': None,
+          'config': config_io.to_dict(CONFIG), 'averaged_meta_steps': [7],
+          'env_steps': 8}
+  (tmp_path / 'mine.json').write_text(json.dumps(card))
+  assert sources.read(path).about['meta_steps'] == [7]
+  (tmp_path / 'mine.json').write_text(json.dumps({**card, name: value}))
+  with pytest.raises(errors.UserError, match=problem):
+    sources.read(path)
+
+
+def test_a_run_with_the_rule_of_another_is_refused(tmp_path):
+  run_dir = run_testing.store(tmp_path / 'run', snapshots=())
+  rule = dataclasses.replace(CONFIG.rule, kind='lpg_v')
+  eta_file.save(os.path.join(run_dir, 'eta.npz'),
+                np.zeros(rule_vector.size(rule)), rule, meta_step=5)
+  with pytest.raises(sources.SourceError, match='a rule of other sizes'):
+    sources.read(run_dir)
 
 
 def test_environments_outside_training_have_the_arms_of_table_3(tmp_path):

@@ -1,15 +1,24 @@
 """A rule added by one file and one row is meta-trained and meta-tested."""
 
 import dataclasses
+import sys
+import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import lpg_distributed as lpg
 from lpg_distributed import config as config_lib
 from lpg_distributed import local_loop
+from lpg_distributed.analysis import policy_evaluation
+from lpg_distributed.analysis import sensitivity
+from lpg_distributed.analysis import sources
+from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_gradient
 from lpg_distributed.core import rule_vector
+from lpg_distributed.core.update_rules import lpg as lpg_rule
 from lpg_distributed.core.update_rules import registry
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import results
@@ -59,3 +68,63 @@ def test_an_added_rule_is_meta_trained_and_meta_tested(tmp_path):
   rows = results.read(str(tmp_path / 'job')).rows
   assert rows[-1]['env_steps'] >= 400
   assert rows[-1]['pi_hat_square'] > 0.
+
+
+def _widened(config, network=lpg_network.apply):
+  """The paper's rule with one more input of its LSTM."""
+  rule = lpg_rule.make(config, network)
+
+  def init(key):
+    eta = rule.init(key)
+    lstm = eta['lpg/lstm/linear']
+    return {**eta, 'lpg/lstm/linear': {
+        **lstm, 'w': jnp.insert(lstm['w'], 6, 0., axis=0)}}
+
+  return rule._replace(init=init)
+
+
+@pytest.fixture
+def wide(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'tests.core.wide_rule',
+                      types.SimpleNamespace(make=_widened))
+  monkeypatch.setitem(registry.RULES, 'wide',
+                      registry.Row('tests.core.wide_rule'))
+  return dataclasses.replace(make_config().rule, kind='wide')
+
+
+def test_a_rule_with_a_network_of_its_own_always_sees_all_inputs():
+  rule = dataclasses.replace(make_config().rule, sees_policy=False)
+  for call in (lambda: rule_vector.size(rule),
+               lambda: rule_vector.unravel(rule, np.zeros(4))):
+    with pytest.raises(config_lib.ConfigError,
+                       match='rule.sees_policy is false, .*kind toy'):
+      call()
+
+
+def test_what_needs_the_network_of_the_paper_names_it(wide, tmp_path):
+  toy = make_config().rule
+  rule_vector.require_lpg_network(wide, 'x')
+  for rule, same_inputs in ((toy, False), (toy, True), (wide, True)):
+    with pytest.raises(config_lib.ConfigError, match='^x is not possible'):
+      rule_vector.require_lpg_network(rule, 'x', same_inputs)
+  config = make_config()
+  for kind in ('lpg', 'lpg_v', 'lpg_vector'):
+    for sees_policy in (True, False):
+      rule_vector.require_lpg_network(dataclasses.replace(
+          config.rule, kind=kind, sees_policy=sees_policy), 'x', True)
+  path = str(tmp_path / 'wide.npz')
+  eta_file.save(path, np.zeros(rule_vector.size(wide)), wide)
+  with pytest.raises(config_lib.ConfigError,
+                     match='^sensitivity is not possible .* kind wide'):
+    sensitivity.compute(path)
+  with pytest.raises(config_lib.ConfigError,
+                     match='^apply_rule is not possible .* kind wide'):
+    lpg.apply_rule(lpg.load_rule(path), *(np.zeros(3),) * 4,
+                   y=np.zeros((4, wide.num_predictions)))
+  path = str(tmp_path / 'toy.npz')
+  eta_file.save(path, np.zeros(4), toy)
+  with pytest.raises(config_lib.ConfigError,
+                     match='^sensitivity is not possible .* kind toy'):
+    sensitivity.compute(path)
+  with pytest.raises(config_lib.ConfigError, match=r'^phi\(y\) is not'):
+    policy_evaluation.phi(sources.read(path), np.zeros((2, 4)))

@@ -159,6 +159,8 @@ def test_a_signal_stops_a_job_and_the_same_command_resumes_it(tmp_path):
                    '--render=x.gif'), 'is not an image'),
     ('mini', (), '--eta is missing'),
     ('select', ('--eta=none.npz',), '/none.npz'),
+    ('select', ('--rule=a2c', '--kl_costs=0', '--set=kl_cost=1'),
+     'kl_cost is what is selected; give --kl_costs'),
     ('plot_results', ('--results=nowhere',), 'nowhere has no results'),
 ])
 def test_bad_flags_are_refused_in_one_line(module, flags, message, tmp_path):

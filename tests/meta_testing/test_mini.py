@@ -1,6 +1,7 @@
 """A small mini benchmark: tuning, training, table, resuming."""
 
 import json
+import os
 
 import jax
 import numpy as np
@@ -84,3 +85,16 @@ def test_the_benchmark_has_eight_environments_and_three_rules():
       'SpaceInvaders-MinAtar'}
   assert set(mini.RULES) == {'lpg', 'a2c', 'random'} and len(mini.SEEDS) >= 3
   assert not set(mini.SEEDS) & set(range(1000, 1003))
+
+
+@pytest.mark.parametrize('text', [
+    '[1]', 'null', '{', '{}', '{"best": "x", "at_edge": true}',
+    '{"best": 0.1, "at_edge": 3}'])
+def test_a_damaged_tuning_is_refused(text, config, tmp_path):
+  item = mini.Item(config, CHAIN, 'a2c', str(tmp_path))
+  assert item.tuning() is None
+  os.makedirs(item.directory)
+  with open(item.tuning_file, 'w', encoding='utf-8') as f:
+    f.write(text)
+  with pytest.raises(jobs.JobError, match='is damaged.*; remove it'):
+    item.tuning()

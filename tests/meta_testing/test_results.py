@@ -62,12 +62,30 @@ def test_an_incomplete_line_is_left_out(tmp_path):
   assert [r['env_steps'] for r in results.read(path).rows] == [10]
 
 
+@pytest.mark.parametrize('line', [
+    '[1]', '3', 'null', '{}', '{"seed": 0, "env_steps": 20}',
+    json.dumps(row(7, 20, 1.)), json.dumps(row(0, '20', 1.)),
+    json.dumps(row(0, 20, 'a')), json.dumps(row(0, 10 ** 400, 1.)),
+    json.dumps(row(0, 20, 1., None)), json.dumps(row([0], 20, 1.))])
+def test_json_that_is_no_row_is_left_out(line, tmp_path):
+  path = write(tmp_path, make_job(), [row(0, 10, 1.)])
+  with open(tmp_path / results.FILE, 'a', encoding='utf-8') as f:
+    f.write(f'{line}\n{json.dumps(row(0, 30, 2.))}\n')
+  found = results.read(path)
+  assert [r['env_steps'] for r in found.rows] == [10, 30]
+  assert summary.final_return(summary.by_seed(found)[0]) == 2.
+
+
 def test_another_job_is_refused(tmp_path):
   write(tmp_path, make_job(), [])
+  header = results.read(str(tmp_path)).header
   with pytest.raises(results.ResultError, match=(
       "belongs to another job .rule 'a2c' in it, 'random' now")):
     write(tmp_path, make_job(rule='random'), [])
-  for text in ('', '{}\n', 'x\n', json.dumps({'format': 'lpg-result-1'})):
+  for text in ('', '{}\n', 'x\n', json.dumps({'format': 'lpg-result-1'}),
+               '[1]\n', 'null\n', json.dumps({**header, 'settings': [1]}),
+               json.dumps({**header, 'seeds': 3}),
+               json.dumps({**header, 'frames_per_step': None})):
     (tmp_path / results.FILE).write_text(text)
     with pytest.raises(results.ResultError, match='is not a result of'):
       results.read(str(tmp_path))
@@ -154,6 +172,18 @@ def test_selection_by_hand(tmp_path):
   with pytest.raises(jobs.JobError, match='no episode has ended yet'):
     selection.choose(make_trials(tmp_path / 'c', {
         'gymnax/CartPole-v1': {0.1: None, 0.2: None}}))
+
+
+def test_settings_of_all_trials():
+  arguments = ('x', ['gymnax/Catch-bsuite'], (0.1, 0.2), (1.,))
+  for trial in selection.trials(*arguments, ['reward_scale=0.5'], rule='a2c'):
+    assert trial.job.settings.reward_scale == 0.5
+    assert trial.job.settings.learning_rate == trial.pair.learning_rate
+  with pytest.raises(jobs.JobError, match='kl_cost is what is selected; give '
+                     '--kl_costs'):
+    selection.trials(*arguments, ['kl_cost=1'], rule='a2c')
+  with pytest.raises(jobs.JobError, match="'x=1' is no setting"):
+    selection.trials(*arguments, ['x=1'], rule='a2c')
 
 
 def test_selection_tries_the_pairs_of_appendix_b2():

@@ -179,6 +179,15 @@ def test_jobs_that_cannot_run_are_refused(whole, tmp_path):
     session.run(make_job(JITTED, env_steps=20), str(path))
 
 
+@pytest.mark.parametrize('header', [
+    {}, {'chunks': '3'}, {'chunks': [3]}, {'chunks': None}, {'chunks': -1}])
+def test_a_checkpoint_of_another_header_is_refused(header):
+  checkpoint = agent_checkpoint.AgentCheckpoint('x.npz', header)
+  with pytest.raises(agent_checkpoint.AgentCheckpointError,
+                     match='x.npz is damaged .*chunks.*; remove it'):
+    agent_checkpoint.counts(checkpoint, 'chunks')
+
+
 def grid():
   from lpg_distributed.envs import suite
   return suite.load('tabular_dense')

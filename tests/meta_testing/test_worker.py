@@ -101,3 +101,15 @@ def test_a_job_is_done_at_its_last_step_or_if_it_diverged(tmp_path):
   assert work([other], Session()) == 1
   assert 'ResultError' in worker.read_error(other)
   assert worker.is_done(task)
+
+
+@pytest.mark.parametrize('text', [
+    '[1]', '3', 'null', '{}', '{"state": 3}',
+    '{"state": "training", "env_steps": "a"}'])
+def test_a_status_of_another_form_is_none(text, tmp_path):
+  task, = make_tasks(str(tmp_path), 1)
+  os.makedirs(task.directory)
+  with open(os.path.join(task.directory, worker.STATUS_FILE), 'w',
+            encoding='utf-8') as f:
+    f.write(text)
+  assert worker.read_status(task) is None

@@ -16,6 +16,7 @@ from lpg_distributed.core import rule_vector
 from lpg_distributed.envs import host
 from lpg_distributed.nodes import atari_evaluation
 from lpg_distributed.nodes import atari_evaluator
+from lpg_distributed.store import agent_file
 from lpg_distributed.store import loggers
 
 RULE = config_lib.RuleConfig(num_predictions=4, embedding_size=3, lstm_size=3)
@@ -323,6 +324,21 @@ def test_a_saved_agent_of_other_settings_is_not_used(start):
   rig = start(config=dataclasses.replace(CONFIG, frames=240))
   rig.snapshot = (1, ETA)
   assert [r['step'] for r in rig.wait_for(2, 'end')] == [0, 1]
+
+
+@pytest.mark.parametrize('change', [
+    {'identity': [1]}, {'game': ['breakout']}, {'meta_step': 'x'},
+    {'record': 3}, {'record': {}}])
+def test_a_saved_agent_of_another_form_is_not_used(change, tmp_path):
+  evaluations = atari_evaluation.Evaluations(
+      CONFIG, RULE, str(tmp_path), 7, lambda *args: [])
+  os.makedirs(os.path.dirname(evaluations._path))
+  info = {'identity': evaluations._identity(), 'game': 'breakout',
+          'meta_step': 3, 'record': {'env_steps': 5}}
+  agent_file.save(evaluations._path, {'eta': ETA}, **info)
+  assert evaluations.interrupted()[:2] == (3, 'breakout')
+  agent_file.save(evaluations._path, {'eta': ETA}, **{**info, **change})
+  assert evaluations.interrupted() is None
 
 
 def test_pace_sets_threads_and_pauses(monkeypatch):

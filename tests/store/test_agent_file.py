@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lpg_distributed.store import agent_file
+from lpg_distributed.store import tree_file
 
 STATE = {'w': jnp.arange(6.).reshape(2, 3), 'n': jnp.int32(4)}
 LIKE = jax.eval_shape(lambda: STATE)
@@ -28,6 +29,15 @@ def test_agents_are_loaded_as_saved_and_damage_is_refused(tmp_path):
     with pytest.raises(agent_file.AgentFileError) as error:
       agent_file.load(path, LIKE)
     assert path in str(error.value) and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('info', [[1], 3, None])
+def test_a_header_without_fields_is_refused(info, tmp_path):
+  path = tmp_path / 'agent.npz'
+  path.write_bytes(tree_file.pack(
+      tree_file.named_leaves(STATE), {'format': 'lpg-agent-1', 'info': info}))
+  with pytest.raises(agent_file.AgentFileError, match='its format is'):
+    agent_file.load(str(path), LIKE)
 
 
 def test_agents_of_other_shapes_are_refused(tmp_path):

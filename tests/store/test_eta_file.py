@@ -119,6 +119,12 @@ def test_other_shapes_and_types_are_refused(tmp_path, eta):
   assert f'float32[{SIZE}]' in refused(path)
 
 
+@pytest.mark.parametrize('step', ['7', [7], None, -1, 1.5, 10 ** 400])
+def test_a_meta_step_that_is_no_number_is_refused(tmp_path, step):
+  eta_file.save(str(tmp_path / 'eta.npz'), ETA, RULE, meta_step=step)
+  assert 'meta_step is' in refused(tmp_path / 'eta.npz')
+
+
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
 def test_numbers_that_are_not_finite_are_refused(path, value):
   eta = ETA.copy()

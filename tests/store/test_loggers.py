@@ -3,6 +3,7 @@
 import collections
 import json
 import math
+import os
 import resource
 import sys
 import tracemalloc
@@ -94,6 +95,35 @@ def test_a_damaged_line_loses_one_row(tmp_path):
   lines[1] = b'\xff\0' + lines[1][:5] + b'\n'
   file_of(tmp_path).write_bytes(b''.join(lines))
   assert rows(tmp_path) == [(0, 0.), (2, 2.)]
+
+
+@pytest.mark.parametrize('line', [
+    '[1]', '3', 'null', '"step"', '{}', '{"step": "1"}', '{"step": null}'])
+@pytest.mark.parametrize('columns', [None, ('x',)])
+def test_json_that_is_no_row_loses_one_row(line, columns, tmp_path):
+  write(tmp_path, range(2))
+  with open(file_of(tmp_path), 'a', encoding='utf-8') as f:
+    f.write(f'{line}\n{{"step": 2, "x": 2.0}}\n')
+  read = lambda: [row['step'] for row in loggers.read_metrics(
+      tmp_path, 'learner', columns)]
+  assert read() == [0, 1, 2]
+  write(tmp_path, [2], resume_step=2)
+  assert read() == [0, 1, 2]
+
+
+def test_columns_have_numbers_alone(tmp_path):
+  write(tmp_path, range(1))
+  with open(file_of(tmp_path), 'a', encoding='utf-8') as f:
+    f.write('{"step": 1, "x": "a"}\n{"step": 2, "x": [2]}\n')
+  assert list(loggers.read_metrics(tmp_path, 'learner', ('x',))) == [
+      {'step': 0, 'x': 0.}, {'step': 1}, {'step': 2}]
+
+
+def test_a_pipe_in_place_of_the_file_is_not_waited_for(tmp_path):
+  file_of(tmp_path).parent.mkdir()
+  os.mkfifo(file_of(tmp_path))
+  with pytest.raises(OSError, match='not a plain file'):
+    list(loggers.read_metrics(tmp_path, 'learner'))
 
 
 def test_a_missing_file_has_no_rows(tmp_path):

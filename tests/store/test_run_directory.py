@@ -10,8 +10,10 @@ import pytest
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import presets
+from lpg_distributed import program_version
 from lpg_distributed.launch import process_environment
 from lpg_distributed.store import run_directory
+from lpg_distributed.store import run_versions
 from tests import directory_testing
 
 RunDirectory = run_directory.RunDirectory
@@ -207,8 +209,8 @@ def test_a_run_resumed_on_another_processor_logs_the_difference(
   RunDirectory.open(path, DEMO).close()
   with open(file, encoding='utf-8') as f:
     record = json.load(f)
-  assert record['processor'] == run_directory.processor() != ''
-  monkeypatch.setattr(run_directory, 'processor', lambda: 'EPYC 9')
+  assert record['processor'] == run_versions.processor() != ''
+  monkeypatch.setattr(run_versions, 'processor', lambda: 'EPYC 9')
   # A host that only submits the job logs nothing.
   for computes, lines in ((False, 0), (True, 1), (True, 1)):
     run = RunDirectory.open(path, DEMO, computes)
@@ -246,3 +248,60 @@ def test_a_run_resumed_under_other_settings_logs_the_difference(
     found = json.load(f)
   assert found['settings']['NPROC'] == '7'
   assert [record['settings']['NPROC'] for record in found['earlier']] == ['1']
+
+
+def _record(path):
+  with open(os.path.join(path, 'versions.json'), encoding='utf-8') as f:
+    return json.load(f)
+
+
+def _launch(path):
+  run = RunDirectory.open(path, DEMO)
+  run.update(DEMO)
+  run.close()
+
+
+def test_a_run_resumed_by_another_commit_logs_the_difference(
+    path, monkeypatch, caplog):
+  version = {'lpg-distributed': '0.1.0', 'commit': 'abc'}
+  monkeypatch.setattr(program_version, 'version', lambda: version)
+  _launch(path)
+  assert version.items() <= _record(path).items()
+  version = {'lpg-distributed': '0.2.0', 'commit': 'abd, changed'}
+  _launch(path)
+  assert caplog.text.count('goes on under other') == 1
+  assert '0.1.0 -> 0.2.0; commit: abc -> abd, changed' in caplog.text
+  assert [record['commit'] for record in _record(path)['earlier']] == ['abc']
+  # Runs of older versions have no such record.
+  record = _record(path)
+  del record['commit'], record['lpg-distributed']
+  with open(os.path.join(path, 'versions.json'), 'w', encoding='utf-8') as f:
+    json.dump(record, f)
+  _launch(path)
+  assert caplog.text.count('goes on under other') == 1
+
+
+def test_a_run_resumed_on_another_device_logs_the_difference(path, caplog):
+  _launch(path)
+  assert run_versions.device(path) == ''
+  for kind, lines in (('cpu', 0), ('cpu', 0), ('GPU 7', 1), ('GPU 7', 1)):
+    run_versions.record_device(path, kind)
+    _launch(path)  # The launcher does not know the device.
+    assert run_versions.device(path) == kind
+    assert caplog.text.count('goes on under other') == lines
+  assert 'device: cpu -> GPU 7' in caplog.text
+  assert [record['device'] for record in _record(path)['earlier']] == ['cpu']
+
+
+@pytest.mark.parametrize('content', [None, '[1]', 'null', '{"settings": 3}'])
+def test_a_device_is_not_recorded_in_a_damaged_record(path, content):
+  _launch(path)
+  file = os.path.join(path, 'versions.json')
+  os.remove(file)
+  if content:
+    with open(file, 'w', encoding='utf-8') as f:
+      f.write(content)
+  run_versions.record_device(path, 'cpu')
+  assert run_versions.device(path) == ''
+  _launch(path)
+  assert 'python' in _record(path)

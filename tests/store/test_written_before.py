@@ -88,7 +88,7 @@ def test_former_names_in_the_evaluators_agent_are_read(tmp_path):
     former = {**identity, 'discount': gamma}
     del former['gamma']
     agent_file.save(path, {'eta': eta}, identity=former, meta_step=7,
-                    game=config.games[0])
+                    game=config.games[0], record={'env_steps': 8})
     assert (evaluations.interrupted() is not None) == same
 
 

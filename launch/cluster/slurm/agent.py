@@ -233,7 +233,7 @@ class NodeAgent:
       if now >= next_beat:
         beats, next_beat = beats + 1, now + self._job['beat_s']
         self._beat(beats)
-        said = places.read(os.path.join(self._dir, places.LEADER))
+        said = places.read_object(os.path.join(self._dir, places.LEADER))
         if said is not None and said != leader:
           leader, leader_since = said, now
         self._look(leader or {}, now - leader_since)

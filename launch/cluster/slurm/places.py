@@ -72,6 +72,12 @@ def read(path: str) -> Optional[Any]:
     return None
 
 
+def read_object(path: str) -> Optional[dict[str, Any]]:
+  """Like `read`; returns None also if the file holds no object."""
+  found = read(path)
+  return found if isinstance(found, dict) else None
+
+
 def names(directory: str) -> list[str]:
   """Returns the files of a directory, without temporary ones."""
   try:

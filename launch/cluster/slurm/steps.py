@@ -128,7 +128,7 @@ class Steps:
     for node in self.nodes:
       if node.ended is not None:
         continue
-      said = places.read(os.path.join(self._dir, 'beats', node.file))
+      said = places.read_object(os.path.join(self._dir, 'beats', node.file))
       if said and said['life'] == node.life and said != node.beat:
         node.beat, node.heard, node.host = said, now, said['host']
         node.slot = said['slot']

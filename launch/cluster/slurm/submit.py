@@ -8,6 +8,7 @@ from typing import Any, Mapping, Optional, Sequence
 
 import cloudpickle
 
+from lpg_distributed import program_version
 from lpg_distributed.launch import process_environment
 from lpg_distributed.launch.cluster import own_modules
 from lpg_distributed.launch.cluster import resources
@@ -148,6 +149,8 @@ def write_directory(job_dir: str, work: Any, program,
       os.path.join(process_environment.root(), 'lpg_distributed'),
       os.path.join(job_dir, 'code', 'lpg_distributed'),
       ignore=shutil.ignore_patterns('__pycache__'))
+  program_version.keep_commit(
+      os.path.join(job_dir, 'code', 'lpg_distributed'))
   own_modules.copy(environments, os.path.join(job_dir, 'code'))
   addresses = serialising.serialise(
       program, os.path.join(job_dir, 'nodes'), address.PublishedAddress,
