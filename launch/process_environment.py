@@ -10,6 +10,7 @@ import sysconfig
 from typing import Mapping, Optional
 
 import lpg_distributed
+from lpg_distributed import files
 from lpg_distributed import global_settings
 
 # Variables of workers. One thread each: then sums have the same order
@@ -91,8 +92,7 @@ def _read_flags(text: str) -> list[str]:
   """Parses XLA_FLAGS: flags, or the name of a file with flags."""
   if text.strip() and not text.strip().startswith('-'):
     try:
-      with open(text.strip(), encoding='utf-8') as f:
-        text = f.read()
+      text = files.read_text(text.strip())
     except (OSError, ValueError) as error:
       raise global_settings.SettingsError(
           f'XLA_FLAGS is {text!r}, a file that cannot be read ({error}); '

@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 
+from lpg_distributed import files
 from lpg_distributed.launch import command
 
 _REFRESH_S = 0.5
@@ -25,8 +26,8 @@ def read_token(path: str) -> str:
       short.
   """
   try:
-    with open(path, encoding='ascii') as f:
-      token = f.read(1024).strip()
+    with files.open_regular(path) as f:
+      token = f.read(1024).decode('ascii').strip()
       mode = os.fstat(f.fileno()).st_mode
   except (OSError, UnicodeDecodeError) as error:
     raise command.UsageError(

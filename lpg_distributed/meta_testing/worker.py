@@ -64,10 +64,8 @@ def read_status(task: JobTask) -> Optional[Mapping[str, Any]]:
 def read_error(task: JobTask) -> Optional[str]:
   """Returns the error of a task's last attempt; None if it did not fail."""
   try:
-    with open(os.path.join(task.directory, ERROR_FILE),
-              encoding='utf-8') as f:
-      return f.read().strip()
-  except OSError:
+    return files.read_text(os.path.join(task.directory, ERROR_FILE)).strip()
+  except (OSError, ValueError):
     return None
 
 

@@ -8,7 +8,12 @@ from typing import Any, Iterator, Mapping, Sequence
 
 from absl import logging
 
+from lpg_distributed import errors
 from lpg_distributed import files
+
+
+class MetricsError(errors.UserError, ValueError):
+  """A file of metrics cannot be read; the message is one line."""
 
 
 def _path(run_dir: str, name: str) -> str:
@@ -26,10 +31,14 @@ def read_metrics(run_dir: str, name: str,
     columns: columns of numbers to keep beside `step`, such as `resets`;
       `return/` stands for all that begin so. The rows of a long run have too
       many numbers to keep all of them in memory. None: all.
+
+  Raises:
+    MetricsError: there is a file that cannot be read.
   """
   groups = tuple(x for x in columns or () if x.endswith('/'))
+  path = _path(run_dir, name)
   try:
-    with files.open_regular(_path(run_dir, name)) as f:
+    with files.open_regular(path) as f:
       for line in f:
         row = _parse_row(line)
         if row is not None:
@@ -39,6 +48,8 @@ def read_metrics(run_dir: str, name: str,
               and isinstance(value, (int, float, type(None)))}
   except FileNotFoundError:
     return
+  except OSError as error:
+    raise MetricsError(f'{path} cannot be read: {error.strerror}') from None
 
 
 def _parse_row(line: bytes) -> dict[str, Any] | None:

@@ -11,7 +11,10 @@ import time
 import pytest
 
 from lpg_distributed import config_io
+from lpg_distributed import errors
 from lpg_distributed import presets
+from lpg_distributed.analysis import run_page
+from lpg_distributed.analysis import training_curves
 from lpg_distributed.store import checkpointing
 from lpg_distributed.store import run_directory
 from tests import directory_testing
@@ -324,3 +327,43 @@ def test_memory_and_early_signals_are_one_line(error, code, text):
        'command.run(main, flag_values=None)\n'],
       capture_output=True, text=True, check=False)
   assert (result.returncode, result.stderr) == (code, text)
+
+
+@pytest.mark.parametrize('arguments', [
+    '--config={}', '--set=run.initial_rule={}',
+    '--bandit_token_file={} --launch_type=local_mp',
+    '--launch_type=slurm --resources={}'])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(
+    meta_train, tmp_path, arguments):
+  os.mkfifo(tmp_path / 'pipe')
+  assert_refused(
+      meta_train(*DEMO, f'--run_dir={tmp_path / "run"}',
+                 *arguments.format(tmp_path / 'pipe').split()),
+      'pipe', 'not a plain file')
+
+
+@pytest.mark.parametrize('name, arguments, place', [
+    ('figure3', '--results={}', 'pipe'), ('figure3', '--run={}', 'pipe'),
+    ('sensitivity', '--rule={}', 'pipe'),
+    ('sensitivity', '--rule={}', 'config.json'),
+    ('figure7', '--study={}', 'study.json'),
+    ('mini_table', '--table=a={}', 'table.json')])
+def test_a_pipe_in_a_directory_is_not_waited_for(
+    name, arguments, place, tmp_path, capsys):
+  if place != 'pipe':
+    make_run(tmp_path / 'run')
+    tmp_path = tmp_path / 'run'
+    (tmp_path / place).unlink(missing_ok=True)
+  os.mkfifo(tmp_path / place)
+  assert command_testing.call(name, [arguments.format(
+      tmp_path / place if place == 'pipe' else tmp_path)]) == 2
+  err = capsys.readouterr().err
+  assert 'not a plain file' in err and err.count('\n') == 1
+
+
+def test_a_pipe_among_the_metrics_is_not_waited_for(tmp_path):
+  make_run(tmp_path)
+  os.mkfifo(tmp_path / 'metrics' / 'learner.jsonl')
+  for read in (run_page.make, training_curves.draw):
+    with pytest.raises(errors.UserError, match='not a plain file'):
+      read(str(tmp_path))

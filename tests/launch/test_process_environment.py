@@ -48,9 +48,11 @@ def test_flags_of_xla_in_a_file_are_merged(monkeypatch, tmp_path):
   monkeypatch.setenv('XLA_FLAGS', str(tmp_path / 'flags'))
   found = process_environment.with_packages(process_environment.WORKER)
   assert found['XLA_FLAGS'] == f'--xla_a=1 --xla_b=2 {OURS}'
-  monkeypatch.setenv('XLA_FLAGS', str(tmp_path / 'none'))
-  with pytest.raises(global_settings.SettingsError, match='cannot be read'):
-    process_environment.with_packages(process_environment.WORKER)
+  os.mkfifo(tmp_path / 'pipe')  # It is not waited for.
+  for name in ('none', 'pipe'):
+    monkeypatch.setenv('XLA_FLAGS', str(tmp_path / name))
+    with pytest.raises(global_settings.SettingsError, match='cannot be read'):
+      process_environment.with_packages(process_environment.WORKER)
 
 
 def test_nodes_use_no_proxy_and_other_clients_do(monkeypatch):

@@ -122,7 +122,7 @@ def test_columns_have_numbers_alone(tmp_path):
 def test_a_pipe_in_place_of_the_file_is_not_waited_for(tmp_path):
   file_of(tmp_path).parent.mkdir()
   os.mkfifo(file_of(tmp_path))
-  with pytest.raises(OSError, match='not a plain file'):
+  with pytest.raises(loggers.MetricsError, match='not a plain file'):
     list(loggers.read_metrics(tmp_path, 'learner'))
 
 
