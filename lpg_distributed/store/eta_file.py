@@ -6,6 +6,7 @@ from typing import Any, Mapping, NamedTuple
 import numpy as np
 
 from lpg_distributed import config as config_lib
+from lpg_distributed import config_io
 from lpg_distributed import errors
 from lpg_distributed import fields
 from lpg_distributed import files
@@ -77,8 +78,13 @@ def _parse_header(header: Mapping[str, Any]
   """Returns the rule's configuration and the metadata saved with it."""
   try:
     tree_file.check_format(header, _FORMAT)
-    info = dict(header['info'])
+    info = header['info']
+    if not isinstance(info, dict):
+      raise ValueError('its info is no group of fields')
     fields.Integer(0).check('meta_step', info.get('meta_step', 0))
-    return config_lib.RuleConfig(**header['rule']), info
-  except (KeyError, TypeError, ValueError) as error:
+    return config_io.build(config_lib.RuleConfig, header['rule'],
+                           'rule.'), info
+  except KeyError as error:
+    raise tree_file.TreeFileError(f'it has no {error.args[0]}') from None
+  except (TypeError, ValueError) as error:
     raise tree_file.TreeFileError(' '.join(str(error).split())) from None

@@ -13,6 +13,7 @@ from lpg_distributed import config as config_lib
 from lpg_distributed import files
 from lpg_distributed.core import rule_vector
 from lpg_distributed.store import eta_file
+from lpg_distributed.store import tree_file
 
 RULE = config_lib.RuleConfig(num_predictions=3, embedding_size=2, lstm_size=2)
 SIZE = rule_vector.size(RULE)
@@ -117,6 +118,29 @@ def test_other_shapes_and_types_are_refused(tmp_path, eta):
   path = tmp_path / 'eta.npz'
   np.savez(path, eta=eta, header=np.array(json.dumps(HEADER)))
   assert f'float32[{SIZE}]' in refused(path)
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'rule': None}, 'rule is None; allowed: a group of fields'),
+    ({'rule': [1]}, 'allowed: a group of fields'),
+    ({'rule': {**HEADER['rule'], 'kind': 'a2c'}}, "rule.kind is 'a2c'"),
+    ({'rule': {**HEADER['rule'], 'x': 1}}, "no field 'rule.x'"),
+    ({'rule': {**HEADER['rule'], 'sees_policy': 'x'}}, 'allowed: true, false'),
+    ({'rule': {**HEADER['rule'], 'lstm_size': 2 ** 31 - 1}}, 'allowed: up to'),
+    ({'rule': {**HEADER['rule'], 'lstm_size': [3]}}, 'a whole number'),
+    ({'info': [1]}, 'its info is no group of fields')])
+def test_headers_of_another_form_are_refused(tmp_path, change, message):
+  path = tmp_path / 'eta.npz'
+  path.write_bytes(tree_file.pack({'eta': ETA}, {**HEADER, **change}))
+  assert message in refused(path)
+
+
+@pytest.mark.parametrize('name', ['rule', 'info'])
+def test_a_header_without_its_parts_is_refused(tmp_path, name):
+  path = tmp_path / 'eta.npz'
+  path.write_bytes(tree_file.pack({'eta': ETA}, {
+      key: value for key, value in HEADER.items() if key != name}))
+  assert f'it has no {name}' in refused(path)
 
 
 @pytest.mark.parametrize('step', ['7', [7], None, -1, 1.5, 10 ** 400])
