@@ -149,13 +149,40 @@ class ReverbGradientWriter:
   def __init__(self, address: str):
     self._client = import_reverb().Client(address)
     self._writer = None
+    self._connecting: Optional[queue.Queue] = None
     self._pending = False
+
+  def _connect(self, timeout_s: float) -> bool:
+    """Makes Reverb's writer; returns False if that takes longer.
+
+    To a host out of reach Reverb connects without a time limit. The main thread
+    must not wait for it, since signals would then have no effect.
+    """
+    if self._connecting is None:
+      self._connecting = queue.Queue(1)
+      threading.Thread(target=self._make_writer, args=(self._connecting,),
+                       daemon=True, name='gradient_writer').start()
+    try:
+      made = self._connecting.get(timeout=timeout_s)
+    except queue.Empty:
+      return False
+    self._connecting = None
+    if isinstance(made, Exception):
+      raise made
+    self._writer = made
+    return True
+
+  def _make_writer(self, made: queue.Queue) -> None:
+    try:
+      made.put(self._client.trajectory_writer(num_keep_alive_refs=1))
+    except Exception as error:  # pylint: disable=broad-except
+      made.put(error)
 
   def put(self, gradient: types.MetaGradient, timeout_s: float) -> bool:
     """See `GradientWriter`; after False, call again with the same gradient."""
     try:
-      if self._writer is None:
-        self._writer = self._client.trajectory_writer(num_keep_alive_refs=1)
+      if self._writer is None and not self._connect(timeout_s):
+        return False
       if not self._pending:
         self._writer.append(encode(gradient))
         self._writer.create_item(TABLE, 1., {

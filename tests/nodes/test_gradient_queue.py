@@ -1,7 +1,9 @@
 """Both queues deliver whole messages in order and once, and are bounded."""
 
 import math
+import socket
 import tempfile
+import threading
 import time
 
 import numpy as np
@@ -90,3 +92,16 @@ def test_a_reader_takes_gradients_of_its_own_process_without_a_server():
       received.append(reader.get(5.).shard_id)
     assert sorted(received) == [0, 1, 2, 10]
     assert not reader.get(0.1)
+
+
+def test_a_queue_out_of_reach_does_not_block_the_main_thread():
+  """Otherwise SIGTERM would have no effect; Reverb connects without a limit."""
+  with socket.create_server(('127.0.0.1', 0)) as hole:  # Never accepts.
+    writer = gradient_queue.ReverbGradientWriter(
+        f'127.0.0.1:{hole.getsockname()[1]}')
+    begin = time.monotonic()
+    for _ in range(3):  # One attempt, which goes on.
+      assert not writer.put(make_gradient(0), 0.1)
+    assert time.monotonic() - begin < 20.
+    assert sum(thread.name == 'gradient_writer'
+               for thread in threading.enumerate()) == 1
