@@ -10,10 +10,12 @@ import pytest
 
 from lpg_distributed import config as config_lib
 from lpg_distributed.core import lifetime
+from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_gradient
 from lpg_distributed.core import rollout
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core.update_rules import base
+from lpg_distributed.core.update_rules import registry
 
 if hasattr(jax, 'enable_x64'):
   enable_x64 = jax.enable_x64
@@ -262,3 +264,27 @@ def test_optimisations_do_not_change_the_gradient(change):
   jax.tree_util.tree_map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
       gradient(kind), gradient(change(kind)))
+
+
+@pytest.mark.parametrize('kind_name', ['lpg', 'lpg_v', 'lpg_vector'])
+def test_a_rule_sees_the_gamma_of_its_lifetime_at_each_step(kind_name):
+  config = make_config('chain_short')
+  config = dataclasses.replace(
+      config, rule=dataclasses.replace(RULE, kind=kind_name),
+      evaluator=config_lib.EvaluatorConfig(enabled=False))
+  kind, task, progress, _, eta = make_window(config)
+  gammas = np.array([0.9, 0.7], np.float32)
+  task = task._replace(hyper=task.hyper._replace(gamma=jnp.array(gammas)))
+  seen = []
+
+  def network(eta, inputs):
+    seen.append(np.asarray(inputs.gamma))
+    return lpg_network.apply(eta, inputs)
+
+  kind = kind._replace(rule=registry.make_learned(config.rule, network=network))
+  meta_gradient.update_agents(
+      kind, config, eta, progress.theta, progress.opt_state,
+      progress.trajectory, task, meta_gradient.value_estimates(kind, progress))
+  (gamma,) = seen
+  np.testing.assert_array_equal(
+      gamma, np.broadcast_to(gammas[:, None], (7, NUM_LIFETIMES, 3)))
