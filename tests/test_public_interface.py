@@ -343,3 +343,11 @@ def test_train_agents_refuses(rule, change, match):
 def test_train_agents_needs_an_environment_that_exists(rule):
   with pytest.raises(ValueError, match='there is no environment'):
     lpg.train_agents(rule, 'chain', learning_rate=1., kl_cost=1.)
+
+
+@pytest.mark.parametrize('kind', ['lpg_v', 'lpg_vector'])
+def test_agents_learn_by_rules_of_other_kinds(kind):
+  rule = lpg.create_rule(0, config_lib.RuleConfig(3, 2, 2, kind))
+  found = lpg.train_agents(rule, 'chain_short', learning_rate=1., kl_cost=0.1,
+                           num_agents=2, num_envs=3, updates=2)
+  assert found.final_return.shape == (2,)

@@ -223,6 +223,8 @@ def compile_training(
           kl_costs=(kl_cost,))},
       rule=rule,
       meta=config_lib.MetaConfig(
-          gammas=(gamma,), num_envs=num_envs, num_lifetimes=num_agents))
+          gammas=(gamma,), num_envs=num_envs, num_lifetimes=num_agents),
+      # It knows one kind of rule, and is not used here.
+      evaluator=config_lib.EvaluatorConfig(enabled=False))
   return jax.jit(lambda eta, key: train_agents(
       config, environment, eta, key, num_agents, jnp.zeros(1), updates))
