@@ -3,7 +3,8 @@
 It takes a snapshot of eta, trains an agent from scratch on each configured
 game, and logs to `metrics/evaluator.jsonl`. Then it takes a later snapshot. The
 run does not depend on it. A game that fails is tried again after longer and
-longer pauses; the others continue.
+longer pauses; the others continue. Without the emulator's package nothing is
+evaluated, and one warning says so.
 """
 
 import threading
@@ -122,6 +123,10 @@ class AtariEvaluator:
       while not self._stop.is_set():
         self._take_snapshot()
         self._do_next()
+    except ImportError as error:
+      # A package that is missing stays missing while this process runs.
+      self._report_failure(self._last_step, self._status['game'], error,
+                           retry=False)
     finally:
       self._logger.close()
 
@@ -174,6 +179,8 @@ class AtariEvaluator:
           task, self._stop,
           lambda status: self._status.update(state='training', **status),
           lambda row: self._logger.write(task.meta_step, row))
+    except ImportError:
+      raise
     except Exception as error:  # pylint: disable=broad-except
       if not self._stop.is_set():
         self._report_failure(task.meta_step, task.game, error)
@@ -185,14 +192,18 @@ class AtariEvaluator:
       self._status['state'] = 'waiting'
       self._stop.wait(self._config.pause_s)
 
-  def _report_failure(self, step: int, game: str, error: Exception) -> None:
+  def _report_failure(self, step: int, game: str, error: Exception,
+                      retry: bool = True) -> None:
     lines = str(error).splitlines() or ['']
     message = f'{type(error).__name__}: {lines[0]}'
     failures = self._failures[game]
     pause_s = failures.add()
-    logging.warning('atari_evaluator: %s %s; attempt %d, next in %.0f s',
-                    game, message, failures.count, pause_s)
+    logging.warning(
+        'atari_evaluator: %s %s; %s', game, message,
+        f'attempt {failures.count}, next in {pause_s:.0f} s' if retry else
+        'training continues without evaluation on Atari')
     self._status['state'] = f'failed: {message}'
     self._logger.write(step, {
         'event': 'error', 'game': game, 'preset': self._config.preset,
-        'error': message, 'attempt': failures.count, 'retry_in_s': pause_s})
+        'error': message, 'attempt': failures.count,
+        'retry_in_s': pause_s if retry else None})

@@ -164,7 +164,7 @@ def test_a_failing_environment_is_retried_after_growing_pauses(start):
     if len(attempts) <= 2:
       return Flicker(config, fail_at=2)
     if len(attempts) == 3:
-      raise ImportError('no emulator')
+      raise ValueError('no emulator')
     return Flicker(config)
 
   rig = start(make)
@@ -172,7 +172,7 @@ def test_a_failing_environment_is_retried_after_growing_pauses(start):
   assert row['frames'] == 120
   errors = rig.rows('error')
   assert [r['error'] for r in errors] == ['OSError: the emulator'] * 2 + [
-      'ImportError: no emulator']
+      'ValueError: no emulator']
   assert [r['attempt'] for r in errors] == [1, 2, 3]
   np.testing.assert_allclose([r['retry_in_s'] for r in errors],
                              [0.05, 0.1, 0.2])
@@ -183,6 +183,26 @@ def test_a_failing_environment_is_retried_after_growing_pauses(start):
   rig.snapshot = (1, ETA)
   rig.wait_for(2, 'end')
   assert [r['attempt'] for r in rig.rows('error')] == [1, 2, 3, 1, 2, 3]
+
+
+def test_a_missing_package_is_said_once(start, caplog):
+  attempts = []
+
+  def make(config):
+    attempts.append(config)
+    raise ImportError('Atari needs ale-py')
+
+  rig = start(make)
+  rig.wait_for(1, 'error')
+  rig.snapshot = (1, ETA)
+  time.sleep(0.3)  # A pause between attempts is 0.05 s here.
+  rig.finish()
+  (row,) = rig.rows('error')
+  assert row['error'] == 'ImportError: Atari needs ale-py'
+  assert row['retry_in_s'] is None and len(attempts) == 1
+  assert [r.getMessage() for r in caplog.records] == [
+      'atari_evaluator: breakout ImportError: Atari needs ale-py; training '
+      'continues without evaluation on Atari']
 
 
 def test_an_eta_of_a_wrong_size_is_logged_and_skipped(start):
