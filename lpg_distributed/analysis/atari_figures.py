@@ -30,8 +30,8 @@ def curve(runs: Sequence[atari_summary.Run]) -> GameCurve:
                       for run in runs])
   half = np.zeros(_POINTS)
   if len(runs) > 1:
-    error = returns.std(axis=0, ddof=1) / np.sqrt(len(runs))
-    half = intervals.half_width(error, len(runs))
+    half = intervals.half_width(
+        intervals.standard_error(returns, axis=0), len(runs))
   return GameCurve(frames, returns.mean(axis=0), half)
 
 
@@ -52,10 +52,8 @@ def draw_curves(groups: Mapping[str, Sequence[atari_summary.Run]],
       frames = frames / 1e6
       # A curve with a single point has no line.
       marker = 'o' if frames[0] == frames[-1] else None
-      axes.plot(frames, mean, label=name, marker=marker, markevery=_POINTS,
-                **looks[name])
-      axes.fill_between(frames, mean - half, mean + half, alpha=0.25,
-                        linewidth=0, color=looks[name]['color'])
+      style.plot_interval(axes, frames, mean, half, name, looks[name],
+                          marker=marker, markevery=_POINTS)
       top = max(top, (mean + half).max())
     random, human = atari.scores()[game]
     axes.axhline(random, color='gray', linewidth=0.8, label='random')

@@ -14,6 +14,7 @@ from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents
 from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import suite
+from lpg_distributed.figures import intervals
 from lpg_distributed.store import saved_bandit
 
 # Folded into the key in place of a shard id, which is always smaller.
@@ -159,8 +160,7 @@ class Comparison:
       means[name] = input_means(lifetimes)
       returns = np.asarray(lifetimes.final_return, np.float64)
       scores[name] = KindScore(
-          float(returns.mean()),
-          float(returns.std(ddof=1) / np.sqrt(self._num_lifetimes)),
+          float(returns.mean()), float(intervals.standard_error(returns)),
           self._num_lifetimes)
     return scores
 

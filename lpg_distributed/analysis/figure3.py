@@ -144,34 +144,46 @@ def draw(about, data):
   """Draws the results; returns a matplotlib figure."""
   figure, grid = style.panels(len(data), min(len(data), 3))
   labels = [*about['rules'], training.A2C]
-  looks = style.methods([_published(label, about) or label
-                         for label in labels])
-  broken = False
+  looks = dict(zip(labels, style.methods(
+      [_published(label, about) or label for label in labels]).values()))
   for axes, (name, found) in zip(grid, data.items()):
-    top = -np.inf
-    for label, look in zip(labels, looks.values()):
-      if label not in found['rules']:
-        continue
-      mean, error = (stored.as_array(found['rules'][label][key])
-                     for key in ('mean', 'standard_error'))
-      steps = np.array(found['env_steps']) / 1e6
-      half = intervals.half_width(error, len(found['rules'][label]['final']))
-      axes.plot(steps, mean, label=_name(label, about), **look)
-      axes.fill_between(steps, mean - half, mean + half, alpha=0.25,
-                        linewidth=0, color=look['color'])
-      top = max(top, np.nanmax(mean, initial=-np.inf))
-      broken = broken or bool(np.isnan(mean[np.argmax(~np.isnan(mean)):]).any())
-    optimum = optimal_returns.optima().get(name)
-    axes.set_title(name if optimum is None else
-                   f'{name}\n(optimal: {optimum:.3g})')
-    if optimum is not None and optimum < 2. * top:  # Else it hides the curves.
-      axes.axhline(optimum, color='gray', linewidth=0.8)
-    axes.set_xlabel('million environment steps')
-    axes.set_ylabel('return')
+    _draw_kind(axes, name, found, looks, about)
+  broken = any(_is_broken(stored.as_array(row['mean']))
+               for found in data.values()
+               for label, row in found['rules'].items() if label in looks)
   style.note(figure, 'mean and 95 % interval over lifetimes; grey: optimum' + (
       '; a line breaks where no episode ended' if broken else ''))
   style.legend_below(figure, grid)
   return figure
+
+
+def _draw_kind(axes, name: str, found: Mapping[str, Any],
+               looks: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+  """Draws the learning curves of one environment; `looks` are by label."""
+  top = -np.inf
+  for label, look in looks.items():
+    if label not in found['rules']:
+      continue
+    row = found['rules'][label]
+    mean, error = (stored.as_array(row[key])
+                   for key in ('mean', 'standard_error'))
+    style.plot_interval(
+        axes, np.array(found['env_steps']) / 1e6, mean,
+        intervals.half_width(error, len(row['final'])), _name(label, about),
+        look)
+    top = max(top, np.nanmax(mean, initial=-np.inf))
+  optimum = optimal_returns.optima().get(name)
+  axes.set_title(name if optimum is None else
+                 f'{name}\n(optimal: {optimum:.3g})')
+  if optimum is not None and optimum < 2. * top:  # Else it hides the curves.
+    axes.axhline(optimum, color='gray', linewidth=0.8)
+  axes.set_xlabel('million environment steps')
+  axes.set_ylabel('return')
+
+
+def _is_broken(mean: np.ndarray) -> bool:
+  """Whether a curve has a gap after its first point."""
+  return bool(np.isnan(mean[np.argmax(~np.isnan(mean)):]).any())
 
 
 def _published(label: str, about: Mapping[str, Any]) -> Optional[str]:

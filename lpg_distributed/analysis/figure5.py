@@ -100,8 +100,8 @@ def compute(rules: Sequence[str],
       'mean': {name: errors.mean(axis=-1).T for name, errors
                in curves.items()},
       'standard_error': {
-          name: (errors.std(axis=-1, ddof=1).T / np.sqrt(errors.shape[-1])
-                 if errors.shape[-1] > 1 else np.zeros(errors.shape[1::-1]))
+          name: (intervals.standard_error(errors).T if errors.shape[-1] > 1
+                 else np.zeros(errors.shape[1::-1]))
           for name, errors in curves.items()},
       'correlations': correlations}
 
@@ -114,10 +114,8 @@ def draw(about, data):
     for name, look in looks.items():
       mean, error = (np.array(data[key][name][i], float)
                      for key in ('mean', 'standard_error'))
-      half = intervals.half_width(error, about['test_worlds'])
-      axes.plot(data['updates'], mean, label=name, **look)
-      axes.fill_between(data['updates'], mean - half, mean + half, alpha=0.25,
-                        linewidth=0, color=look['color'])
+      style.plot_interval(axes, data['updates'], mean, intervals.half_width(
+          error, about['test_worlds']), name, look)
     axes.axhline(data['variance'][i], color='gray', linewidth=0.8,
                  label='variance of the values')
     axes.set_title(f'values at discount {gamma:g}')

@@ -58,8 +58,7 @@ def compute(rules: Sequence[str],
     per_world = (np.sum(apart * worlds.visited, axis=-1)
                  / worlds.visited.sum(axis=-1))  # [R+1, W]
     data['mean'][source.label] = per_world.mean(axis=-1)
-    data['standard_error'][source.label] = (
-        per_world.std(axis=-1, ddof=1) / np.sqrt(num_worlds))
+    data['standard_error'][source.label] = intervals.standard_error(per_world)
     if 'example' not in data:
       pair = [evaluation.represent(source, history.y_logits[[0, -1], 0])
               for history in (first, second)]  # each [2, F, M]
@@ -98,10 +97,8 @@ def draw(about, data):
   for name, look in style.methods(list(data['mean'])).items():
     mean, error = (np.array(data[key][name], float)
                    for key in ('mean', 'standard_error'))
-    half = intervals.half_width(error, about['worlds'])
-    axes.plot(data['updates'], mean, label=name, **look)
-    axes.fill_between(data['updates'], mean - half, mean + half, alpha=0.25,
-                      linewidth=0, color=look['color'])
+    style.plot_interval(axes, data['updates'], mean, intervals.half_width(
+        error, about['worlds']), name, look)
   axes.set_yscale('log')
   axes.set_xlabel('updates')
   axes.set_ylabel(r'$D_{KL}(y_0 \| y_1)$')

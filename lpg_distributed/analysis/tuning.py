@@ -11,7 +11,7 @@ A2C and each rule have the same number of trials, in these rounds:
 No figure uses the lifetimes of a search.
 """
 
-from typing import Any, Callable, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence
 
 import chex
 import jax
@@ -32,6 +32,7 @@ _FINAL = 3  # index of the final round; rounds 0, 1 and 2 come before
 # Rounds 1 and 2 draw within this fraction of a range to both sides of the best.
 _AROUND = 0.25
 
+_Trial = tuple[float, ...]  # values of hyperparameters, in the order of names
 # Maps hyperparameters, a key and a number of lifetimes to the results.
 Simulate = Callable[[search_space.Values, chex.PRNGKey, int],
                     train_agents.Lifetimes]
@@ -94,6 +95,45 @@ def _score(some: train_agents.Lifetimes, num: int, points: int) -> TrialScore:
   return TrialScore(*(-np.inf if x is None else x for x in stored.plain(means)))
 
 
+def _ranked(found: Mapping[_Trial, TrialScore]) -> list[_Trial]:
+  """Returns trials by rank, the best one first."""
+  return sorted(found, key=lambda trial: found[trial].rank, reverse=True)
+
+
+class _Rounds:
+  """Runs rounds of trials of one environment; skips trials in the log."""
+
+  def __init__(self, number: int, names: Sequence[str], simulate: Simulate,
+               settings: settings_lib.ComparisonSettings,
+               report: Callable[[str], None], log: Log):
+    """Stores the arguments of `tune`; `number` is the environment's seed."""
+    self._key = jax.random.fold_in(
+        evaluation.held_out_key(settings.seed, STREAM), number)
+    self._names, self._simulate, self._settings = names, simulate, settings
+    self._report, self._log = report, log
+
+  def run(self, index: int, trials: Sequence[_Trial], num: int
+          ) -> dict[_Trial, TrialScore]:
+    """Returns the scores of trials, over `num` lifetimes of each."""
+    final = index == _FINAL
+    self._report(f'{len(trials)} {"best" if final else "trials"}, {num} '
+                 'lifetimes of each')
+    key = jax.random.fold_in(self._key, int(final))
+    found = {}
+    for trial in trials:
+      score = self._log.get(index, trial)
+      if score is None:
+        lifetimes = self._simulate(dict(zip(self._names, trial)), key, num)
+        score = _score(lifetimes, num, self._settings.points)
+        self._log.add(index, trial, score)
+      found[trial] = score
+    return found
+
+
+def _bounds(ranges: search_space.Space) -> dict[str, list[float]]:
+  return {name: [r.low, r.high] for name, r in ranges.items()}
+
+
 def tune(environment: str, space: search_space.Space,
          first: search_space.Values, simulate: Simulate,
          settings: settings_lib.ComparisonSettings,
@@ -118,40 +158,20 @@ def tune(environment: str, space: search_space.Space,
     -1 or 1 where `best` is at the lower or upper end of its last range.
   """
   names = list(space)
-  bounds = lambda ranges: {name: [r.low, r.high] for name, r in ranges.items()}
   if settings.trials == 1:
     return {'best': dict(first), 'names': names, 'trials': [],
-            'ranges': bounds(space), 'widened': {}, 'at_edge': {}}
+            'ranges': _bounds(space), 'widened': {}, 'at_edge': {}}
   number = suite.seed_number(environment)
-  key = jax.random.fold_in(evaluation.held_out_key(settings.seed, STREAM),
-                           number)
   log, ranges = log or Log(), dict(space)
-
-  def run(index, trials, num):
-    final = index == _FINAL
-    report(f'{len(trials)} {"best" if final else "trials"}, {num} lifetimes of '
-        'each')
-    found = {}
-    for trial in trials:
-      score = log.get(index, trial)
-      if score is None:
-        score = _score(simulate(dict(zip(names, trial)), jax.random.fold_in(
-            key, int(final)), num), num, settings.points)
-        log.add(index, trial, score)
-      found[trial] = score
-    return found
-
-  def ranked(found):
-    return sorted(found, key=lambda trial: found[trial].rank, reverse=True)
-
-  found: dict[tuple[float, ...], TrialScore] = {}
+  rounds = _Rounds(number, names, simulate, settings, report, log)
+  found: dict[_Trial, TrialScore] = {}
   for index, size in enumerate(round_sizes(settings.trials)):
     if not size:
       continue
     rng = np.random.default_rng([settings.seed, number, index])
     windows = ranges
     if index:
-      best = dict(zip(names, ranked(found)[0]))
+      best = dict(zip(names, _ranked(found)[0]))
       ranges = {name: r.widened(best[name]) for name, r in ranges.items()}
       windows = {name: r.around(best[name], _AROUND)
                  for name, r in ranges.items()}
@@ -159,13 +179,13 @@ def tune(environment: str, space: search_space.Space,
               for _ in range(size)]
     if not index:
       trials[0] = tuple(stored.plain(first[name]) for name in names)
-    found.update(run(index, trials, settings.tuning_lifetimes))
-  last = run(_FINAL, ranked(found)[:settings.finalists],
-             settings.final_lifetimes)
-  best = dict(zip(names, ranked(last)[0]))
+    found.update(rounds.run(index, trials, settings.tuning_lifetimes))
+  last = rounds.run(_FINAL, _ranked(found)[:settings.finalists],
+                    settings.final_lifetimes)
+  best = dict(zip(names, _ranked(last)[0]))
   edges = {name: ranges[name].edge(best[name]) for name in names}
   return {'best': best, 'names': names, 'trials': log.rows(),
-          'ranges': bounds(space),
-          'widened': bounds({name: r for name, r in ranges.items()
-                             if r != space[name]}),
+          'ranges': _bounds(space),
+          'widened': _bounds({name: r for name, r in ranges.items()
+                              if r != space[name]}),
           'at_edge': {name: edge for name, edge in edges.items() if edge}}

@@ -1,6 +1,5 @@
 """Computes means with confidence intervals, for results and tables."""
 
-import math
 from typing import Any, Optional, Sequence
 
 import numpy as np
@@ -25,11 +24,16 @@ def summary(samples: Sequence[float]) -> dict[str, Any]:
       'standard_error': None, 'low': None, 'high': None,
       'num': len(samples), 'not_finite': len(samples) - len(finite)}
   if len(finite) > 1:
-    error = float(finite.std(ddof=1)) / math.sqrt(len(finite))
+    error = float(standard_error(finite))
     half = float(half_width(error, len(finite)))
     result.update(standard_error=error, low=result['mean'] - half,
                   high=result['mean'] + half)
   return result
+
+
+def standard_error(samples: np.ndarray, axis: int = -1) -> np.ndarray:
+  """Returns the standard error of the mean of two or more samples."""
+  return np.std(samples, axis=axis, ddof=1) / np.sqrt(np.shape(samples)[axis])
 
 
 def half_width(standard_error: Any, num: int) -> np.ndarray:

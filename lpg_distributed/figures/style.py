@@ -80,6 +80,24 @@ def figure(width: float, height: float) -> figure_lib.Figure:
   return figure_lib.Figure(figsize=(width, height), layout='constrained')
 
 
+def plot_interval(axes: Any, x: Any, mean: np.ndarray, half: np.ndarray,
+                  label: str, look: Mapping[str, Any], **kwargs) -> None:
+  """Plots means as a line, and their intervals as a band.
+
+  Args:
+    axes: the panel.
+    x: [n].
+    mean: [n].
+    half: [n], halves of the intervals; NaN: no band.
+    label: label of the line.
+    look: colour and line style, see `methods`.
+    **kwargs: passed to `axes.plot`.
+  """
+  axes.plot(x, mean, label=label, **kwargs, **look)
+  axes.fill_between(x, mean - half, mean + half, alpha=0.25, linewidth=0,
+                    color=look['color'])
+
+
 def note(whole: figure_lib.Figure, text: str) -> None:
   """Writes a line of text above the panels: what bands and marks mean."""
   whole.suptitle(text, fontsize=FONT_SIZE - 1)

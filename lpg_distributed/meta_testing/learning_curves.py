@@ -84,7 +84,7 @@ def _draw_panel(axes, group: Sequence[results.Result]) -> None:
     mean = returns.mean(axis=1)
     axes.plot(steps, mean, label=names[i], **look)
     if returns.shape[1] > 1:
-      error = returns.std(axis=1, ddof=1) / np.sqrt(returns.shape[1])
+      error = intervals.standard_error(returns)
       half = intervals.half_width(error, returns.shape[1])
       axes.fill_between(steps, mean - half, mean + half, alpha=0.2,
                         color=look['color'], linewidth=0)

@@ -61,8 +61,7 @@ def as_array(values: Iterable[Optional[float]]) -> np.ndarray:
 
 def score(values: Sequence[float]) -> MeanReturn:
   """Computes the mean over agents and its standard error."""
-  error = (float(np.std(values, ddof=1) / np.sqrt(len(values)))
-           if len(values) > 1 else None)
+  error = float(intervals.standard_error(values)) if values[1:] else None
   return MeanReturn(float(np.mean(values)), error, len(values))
 
 
