@@ -1,4 +1,4 @@
-"""The rules of docs/extending.md are rules, and agents learn by the first."""
+"""The rules of docs/extending.md are rules; names in pages are in the code."""
 
 import pathlib
 import re
@@ -16,10 +16,31 @@ from lpg_distributed.core.update_rules import registry
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import results
 from lpg_distributed.meta_testing import session
+from tests import test_imports
 from tests.core import rule_testing
 from tests.meta_testing import session_testing
 
-_PAGE = pathlib.Path(__file__).resolve().parents[1] / 'docs' / 'extending.md'
+_ROOT = pathlib.Path(test_imports.ROOT)
+_PAGE = _ROOT / 'docs' / 'extending.md'
+
+
+@pytest.mark.parametrize('page', [
+    'CONTRIBUTING.md', 'docs/architecture.md', 'docs/extending.md',
+    'docs/fidelity.md', 'docs/glossary.md', 'docs/method.md'])
+def test_names_in_pages_are_names_in_the_code(page):
+  text = (_ROOT / page).read_text(encoding='utf-8')
+  blocks = r'```\w*\n.*?```'
+  known = set(re.findall(r'\w+', ''.join(
+      re.findall(blocks, text, flags=re.DOTALL))))
+  sources = [_ROOT / name for name in test_imports.MODULES]
+  for path in (*sources, *_ROOT.glob('benchmarks/*.py'),
+               *_ROOT.glob('tests/**/*.py')):
+    known.update(re.findall(r'\w+', path.read_text(encoding='utf-8')))
+    known.add(path.stem)
+  prose = re.sub(blocks, '', text, flags=re.DOTALL)
+  named = {word for code in re.findall('`([^`]+)`', prose)
+           for word in re.findall(r'[A-Za-z]*_\w+|[A-Z][a-z]+[A-Z]\w+', code)}
+  assert {word for word in named - known if not word.endswith('_N')} == set()
 
 
 def _add_rule(monkeypatch, name):

@@ -1,4 +1,9 @@
-"""The bandit p(alpha|E) over the agents' hyperparameters, Eqs. (5) and (6)."""
+"""The bandit p(alpha|E) over the agents' hyperparameters, Eqs. (5) and (6).
+
+Eq. (5) is the objective in which each environment E has its best alpha. The
+maximum over alpha is not computed: lifetimes draw alpha from Eq. (6), which
+prefers pairs with high final returns.
+"""
 
 from typing import NamedTuple
 

@@ -122,14 +122,14 @@ class Client:
           if code not in _TRANSIENT and not late:
             self._heard = True
             raise RpcError(f'{self._name}.{method}: {error}') from error
-          if not self._heard and not self._stop.is_set():
-            logging.warning('%s has not answered yet: %s', self._name,
-                            code or 'no answer in time')
           if self._stop.is_set():
             raise Stopped(f'{self._name} is away') from error
           if time.monotonic() > deadline:
             raise RpcError(f'{self._name} did not answer {method} within '
                            f'{self._patience_s:.0f} s') from error
+          if not self._heard:  # Else the node is only being started again.
+            logging.warning('%s has not answered yet: %s', self._name,
+                            code or 'no answer in time')
           self.num_retries += 1
           self._stop.wait(0.2)
 

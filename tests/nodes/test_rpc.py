@@ -81,6 +81,17 @@ def test_a_call_to_an_absent_node_fails_after_its_patience():
   assert client.num_retries > 0
 
 
+@pytest.mark.parametrize('patience_s', [0., 0.5])
+def test_only_a_call_that_is_repeated_warns(patience_s, caplog):
+  """A caller without patience gets the error, and says what it likes."""
+  client = make_client(portpicker.pick_unused_port(), patience_s=patience_s,
+                       call_timeout=0.2)
+  with pytest.raises(rpc.RpcError):
+    client.echo(1)
+  assert bool(client.num_retries) == bool(patience_s)
+  assert len(caplog.records) == client.num_retries
+
+
 def test_a_call_ends_when_the_program_stops():
   stop = threading.Event()
   stop.set()
