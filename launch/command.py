@@ -48,8 +48,8 @@ def require_launchpad(what: str, allowed: str = '') -> None:
   if importlib.util.find_spec('launchpad') is None:
     raise UsageError(
         f'{what} needs Launchpad, which is not installed here; allowed: '
-        f'{allowed + ", or " if allowed else ""}on Python 3.10 pip install '
-        '"lpg-distributed[launchpad]"')
+        f'{allowed + ", or " if allowed else ""}on Python 3.10, in a checkout: '
+        'pip install ".[launchpad]"')
 
 
 def check_port(host: str, port: int) -> None:

@@ -1,5 +1,6 @@
 """pyproject.toml names what the code imports, in the versions of the lock."""
 
+import importlib.util
 import re
 import sys
 
@@ -8,6 +9,7 @@ from packaging import utils
 import pytest
 import tomli
 
+from lpg_distributed.launch import command
 from tests import test_imports
 
 # Where a package's module has another name.
@@ -65,6 +67,17 @@ def test_launchpad_has_the_versions_of_the_lock(text):
   assert str(needed.marker) == 'python_version < "3.11"'
   pattern = rf'(?m)^{re.escape(needed.name)}{re.escape(str(needed.specifier))}$'
   assert re.search(pattern, _read('requirements.txt'))
+
+
+def test_messages_name_extras_that_exist(monkeypatch):
+  """And the place to install from: no registry has this package."""
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(command.UsageError) as error:
+    command.require_launchpad('this')
+  place, extra = re.search(r'pip install "(.*)\[(.*)\]"',
+                           str(error.value)).groups()
+  assert place == '.' and 'in a checkout' in str(error.value)
+  assert extra in _EXTRAS
 
 
 def test_extras_are_in_a_lock():
