@@ -71,6 +71,21 @@ def _describe(root: str, variants: list[str], seeds: tuple[int, ...]) -> None:
   files.write_whole(path, (json.dumps(about, indent=1) + '\n').encode())
 
 
+def _train(arguments: list[str], log: str, environment: dict[str, str],
+           stop: stopping.Stopping) -> int:
+  """Runs `lpg meta-train`; passes a signal on to it; returns its exit code."""
+  with open(log, 'a', encoding='utf-8') as file:
+    child = subprocess.Popen(
+        [sys.executable, '-m', 'lpg_distributed', 'meta-train', *arguments],
+        env=environment, stdout=file, stderr=file)
+    while child.poll() is None and not stop.event.wait(1.):
+      pass
+    if child.poll() is None:
+      child.send_signal(stop.signal)
+      child.wait()
+  return child.returncode
+
+
 def main() -> int:
   study = studies.load(_STUDY.value)
   variants = _VARIANTS.value or list(study.variants)
@@ -97,22 +112,15 @@ def main() -> int:
         break
       print(f'{number + 1}/{len(jobs)} {variant}, seed {seed}, after '
             f'{minutes:.0f} min', file=sys.stderr, flush=True)
-      with open(os.path.join(root, 'log'), 'a', encoding='utf-8') as log:
-        child = subprocess.Popen(
-            [sys.executable, '-m', 'lpg_distributed', 'meta-train',
-             *_arguments(study, variant, seed, root)],
-            env=environment, stdout=log, stderr=log)
-        while child.poll() is None and not stop.event.wait(1.):
-          pass
-        if child.poll() is None:
-          child.send_signal(stop.signal)
-          child.wait()
+      log = os.path.join(root, 'log')
+      code = _train(_arguments(study, variant, seed, root), log, environment,
+                    stop)
       if stop.event.is_set():
         print('stopped; the same command resumes', file=sys.stderr)
         break
-      if child.returncode:
-        print(f'error: {run_dir} ended with code {child.returncode}; see '
-              f'{os.path.join(root, "log")}', file=sys.stderr)
+      if code:
+        print(f'error: {run_dir} ended with code {code}; see {log}',
+              file=sys.stderr)
         return 1
   return stop.exit_code
 
