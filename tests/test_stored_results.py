@@ -14,6 +14,7 @@ import shlex
 
 import jax
 import pytest
+from scipy import stats
 
 from lpg_distributed import config_io
 from lpg_distributed import presets
@@ -56,6 +57,7 @@ _NOT_STORED = {
     '| compared with | command, minutes |',
     '| stage | begins with | what is new | why |',
     '| file | commit | flag that is gone |',
+    '| claim of [results.md](../results.md) | is refuted by |',
     # Sizes of trainings, and minutes by their logs;
     # `test_steps_of_trainings` computes the steps.
     '| run | kinds | lifetimes | learning rate | meta-steps '
@@ -327,6 +329,37 @@ def test_the_summary_counts_as_the_comparison(monkeypatch):
       'more'))
   assert f'-{less}' == first['tabular_longer_horizon']
   assert more == paired['tabular_longer_horizon']
+
+
+@pytest.mark.parametrize('path, environment, first, second, pattern', [
+    ('scale.json', 'tabular_dense', '64 lifetimes', 'LPG',
+     'grid [(]{} to {} more[)]'),
+    ('scale.json', 'tabular_dense', 'LPG', 'not staggered',
+     'staggered ages [(]{} to {}[)]'),
+    ('figure7.json', 'tabular_dense', 'LPG', 'fixed hyperparameters',
+     'has {} to {} more on the grid than with fixed'),
+    ('figure7.json', 'tabular_dense', 'LPG-V', 'LPG', 'and {} to {} less than'),
+    ('figure7.json', 'tabular_dense', 'LPG', 'without L2',
+     'minus the rule without L2 it has {} to {}[.]'),
+    ('predictions.json', 'chain_short', 'LPG', 'without L2',
+     'LPG has {} to {} more on the chain'),
+    ('predictions.json', 'tabular_dense', 'LPG', 'without softmax of y',
+     'interval of the difference is {} to {}[.]'),
+    ('predictions.json', 'tabular_dense', 'LPG', 'alpha_y of Table 3',
+     'costs the grid about 3 [(]{} to {}[)]'),
+])
+def test_differences_over_seeds_are_stated(
+    path, environment, first, second, pattern):
+  _, data = stored.load(_RESULTS / path, 'figure7')
+  returns = [[end[environment]['trained'][0]
+              for end in data['variants'][name]['ends']]
+             for name in (first, second)]
+  low, high = stats.ttest_ind(*returns, equal_var=False).confidence_interval()
+  page = 'training_speed' if path == 'scale.json' else 'figure7'
+  stated = _stated(f'docs/results/{page}.md',
+                   pattern.format(*2 * [r'(-?[\d.]*\d)']))
+  for value, text in zip((low, high), stated):
+    assert f'{value:.{len(text.partition(".")[2])}f}' == text
 
 
 def test_the_summary_of_what_was_discovered():
