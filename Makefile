@@ -11,8 +11,9 @@ PYTEST := --numprocesses=$(NUM_PROCESSES) --dist=loadfile --no-loadscope-reorder
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-current meta-train test test-all test-main test-current \
-  test-long test-long-main test-long-current test-light lint docs clean
+.PHONY: help venv venv-current venv-docs meta-train test test-all test-main \
+  test-current test-long test-long-main test-long-current test-light lint docs \
+  clean
 
 help:
 	@echo 'make meta-train  meta-trains a small rule on this machine, in minutes'
@@ -29,6 +30,8 @@ venv:
 
 venv-current:
 	@launch/venv.sh .venv-current tests/requirements-current.txt 3.13 3.12
+
+venv-docs: venv-docs
 
 meta-train: venv
 	$(PYTHON) -m lpg_distributed meta-train --preset=demo --launch_type=local_mp \
