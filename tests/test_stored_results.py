@@ -14,7 +14,6 @@ import shlex
 
 import jax
 import pytest
-from scipy import stats
 
 from lpg_distributed import config_io
 from lpg_distributed import presets
@@ -23,7 +22,6 @@ from lpg_distributed.analysis import against_a2c
 from lpg_distributed.analysis import atari_summary
 from lpg_distributed.analysis import experiment
 from lpg_distributed.analysis import figure3
-from lpg_distributed.analysis import gae_fit
 from lpg_distributed.analysis import model_card
 from lpg_distributed.analysis import sensitivity
 from lpg_distributed.analysis import stored
@@ -32,6 +30,7 @@ from lpg_distributed.envs import optimal_returns
 from lpg_distributed.figures import intervals
 from lpg_distributed.launch import main
 from lpg_distributed.store import published
+from tests.stated import groups as _stated
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _RESULTS = _ROOT / 'docs' / 'results'
@@ -280,14 +279,6 @@ def test_steps_of_trainings():
             found, abs=0.06 * 10. ** int(power)), run
 
 
-def _stated(page, pattern):
-  """Groups of a pattern in the text of a page."""
-  text = re.sub(r'\s+', ' ', (_ROOT / page).read_text(encoding='utf-8'))
-  found = re.search(pattern, text)
-  assert found, pattern
-  return found.groups()
-
-
 _WORDS = {'seven': 7, 'eight': 8, 'nine': 9}
 
 
@@ -329,58 +320,6 @@ def test_the_summary_counts_as_the_comparison(monkeypatch):
       'more'))
   assert f'-{less}' == first['tabular_longer_horizon']
   assert more == paired['tabular_longer_horizon']
-
-
-@pytest.mark.parametrize('path, environment, first, second, pattern', [
-    ('scale.json', 'tabular_dense', '64 lifetimes', 'LPG',
-     'grid [(]{} to {} more[)]'),
-    ('scale.json', 'tabular_dense', 'LPG', 'not staggered',
-     'staggered ages [(]{} to {}[)]'),
-    ('figure7.json', 'tabular_dense', 'LPG', 'fixed hyperparameters',
-     'has {} to {} more on the grid than with fixed'),
-    ('figure7.json', 'tabular_dense', 'LPG-V', 'LPG', 'and {} to {} less than'),
-    ('figure7.json', 'tabular_dense', 'LPG', 'without L2',
-     'minus the rule without L2 it has {} to {}[.]'),
-    ('predictions.json', 'chain_short', 'LPG', 'without L2',
-     'LPG has {} to {} more on the chain'),
-    ('predictions.json', 'tabular_dense', 'LPG', 'without softmax of y',
-     'interval of the difference is {} to {}[.]'),
-    ('predictions.json', 'tabular_dense', 'LPG', 'alpha_y of Table 3',
-     'costs the grid about 3 [(]{} to {}[)]'),
-])
-def test_differences_over_seeds_are_stated(
-    path, environment, first, second, pattern):
-  _, data = stored.load(_RESULTS / path, 'figure7')
-  returns = [[end[environment]['trained'][0]
-              for end in data['variants'][name]['ends']]
-             for name in (first, second)]
-  low, high = stats.ttest_ind(*returns, equal_var=False).confidence_interval()
-  page = 'training_speed' if path == 'scale.json' else 'figure7'
-  stated = _stated(f'docs/results/{page}.md',
-                   pattern.format(*2 * [r'(-?[\d.]*\d)']))
-  for value, text in zip((low, high), stated):
-    assert f'{value:.{len(text.partition(".")[2])}f}' == text
-
-
-def test_the_summary_of_what_was_discovered():
-  fits = []
-  for name in ('all_kinds_pi', 'seed_1', 'seed_2'):
-    about, data = _load(_RESULTS / f'sensitivity_{name}.json')
-    found = sensitivity._fits(about, data)
-    fits.append(found[-1])
-    if name == 'all_kinds_pi':
-      untrained = found[0]
-  cells = []
-  for what in ('reward_explained', 'phi_explained'):
-    found = intervals.summary([getattr(fit, what) for fit in fits])
-    cells.append(f'{found["mean"]:.0%} {found["high"] - found["mean"]:.0%}')
-    cells.append(f'{getattr(untrained, what):.0%}')
-  stated = _stated('docs/results.md', (
-      r'explains (\d+ ± \d+) % of how pi_hat responds to rewards and (\d+ ± '
-      r'\d+) % .*? untrained rule has (\d+) % and (\d+) %'))
-  trained = [re.sub(r'% (\d+)%', r' ± \1', cell) for cell in cells[::2]]
-  assert stated == (*trained, *(cell.strip('%') for cell in cells[1::2]))
-  assert isinstance(fits[0], gae_fit.Fit)
 
 
 def test_the_summary_of_predictions_and_ablations():
