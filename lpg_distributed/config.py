@@ -46,6 +46,10 @@ class RuleConfig:
              f'{", ".join(registry.learned())}')
 
 
+# Table 3's learning rates, by optimiser.
+_RATES = {'sgd': (20., 40., 80.), 'adam': (0.0005, 0.001, 0.002, 0.005)}
+
+
 @dataclasses.dataclass(frozen=True)
 class AgentConfig:
   """One row of Table 3."""
@@ -54,14 +58,17 @@ class AgentConfig:
   # Units; both empty: a table.
   dense: tuple[int, ...] = fields.tuple_of((), fields.Integer(), empty=True)
   optimiser: str = fields.choice('sgd', ('sgd', 'adam'))
+  # Empty: Table 3's for the optimiser.
   learning_rates: tuple[float, ...] = fields.tuple_of(
-      (20., 40., 80.), fields.Real(open_low=True))
+      (), fields.Real(open_low=True), empty=True)
   kl_costs: tuple[float, ...] = fields.tuple_of(
       (0.1, 0.5, 1.), fields.Real())
   lifetime_env_steps: int = fields.integer(3_000_000)
 
   def __post_init__(self):
     fields.check(self, '', ConfigError)
+    if not self.learning_rates:
+      object.__setattr__(self, 'learning_rates', _RATES[self.optimiser])
 
   @property
   def is_table(self) -> bool:
@@ -74,14 +81,12 @@ class AgentConfig:
                  for cost in self.kl_costs)
 
 
-_ADAM_RATES = (0.0005, 0.001, 0.002, 0.005)
 _GRID_TABLE = AgentConfig()
 _CHAIN_TABLE = AgentConfig(lifetime_env_steps=1_000_000)
 
 
 def _network(conv: tuple[int, ...], dense: int) -> AgentConfig:
-  return AgentConfig(conv, (dense,), 'adam', _ADAM_RATES,
-                     lifetime_env_steps=30_000_000)
+  return AgentConfig(conv, (dense,), 'adam', lifetime_env_steps=30_000_000)
 
 
 # Table 3, row by row.

@@ -135,8 +135,9 @@ def _update(values, changes, prefix):
     if name not in values:
       if prefix != 'agents.' or not names.is_own(name):
         raise _unknown(prefix + name, values)
-      # The row of the user's own environment.
-      values[name] = _plain(config_lib.AgentConfig())
+      # The row of the user's own environment. Its optimiser, which may follow,
+      # decides on the learning rates.
+      values[name] = {**_plain(config_lib.AgentConfig()), 'learning_rates': []}
     if isinstance(values[name], dict):
       _update(values[name], change, f'{prefix}{name}.')
     else:

@@ -158,9 +158,25 @@ def test_upper_bounds(override):
   assert 'and <= ' in refused(apply, override)
 
 
+_OWN = 'agents.module/my_grid:Queues'
+
+
+@pytest.mark.parametrize('overrides, rates', [
+    ([f'{_OWN}.lifetime_env_steps=64000'], (20, 40, 80)),
+    ([f'{_OWN}.dense=32', f'{_OWN}.optimiser=adam'],
+     (0.0005, 0.001, 0.002, 0.005)),
+    ([f'{_OWN}.optimiser=adam', f'{_OWN}.learning_rates=0.1'], (0.1,)),
+    (['agents.chain_long.learning_rates='], (20, 40, 80)),
+])
+def test_the_optimiser_decides_on_the_default_learning_rates(overrides, rates):
+  config = config_io.apply_overrides(presets.paper(), overrides)
+  name = overrides[0].rpartition('.')[0].partition('.')[2]
+  assert config.agents[name].learning_rates == rates
+
+
 @pytest.mark.parametrize('name', [
     'environments', 'meta.gammas', 'meta.policy_entropy_costs',
-    'agents.chain_long.learning_rates', 'agents.chain_long.kl_costs'])
+    'agents.chain_long.kl_costs'])
 def test_no_empty_lists(name):
   assert refused(apply, f'{name}=') == f'{name} needs at least one value'
 
@@ -210,7 +226,6 @@ def test_what_is_wrong_is_said(override, parts):
     lambda: config_lib.MetaConfig(gammas=(math.nan,)),
     lambda: config_lib.AgentConfig(conv=[16]),
     lambda: config_lib.AgentConfig(dense=16),
-    lambda: config_lib.AgentConfig(learning_rates=()),
     lambda: config_lib.EvaluatorConfig(enabled='no'),
     lambda: config_lib.EvaluatorConfig(use_baseline=1),
     lambda: config_lib.Config(environments='chain_long'),
