@@ -55,7 +55,7 @@ _NOT_STORED = {
     '| of the paper | reproduced | evidence | share of the paper\'s budget '
     '| compared with | command, minutes |',
     '| stage | begins with | what is new | why |',
-    '| file | commit | flag that is gone |',
+    '| file | commit | flag that is gone |', '| column | |',
     '| claim of [results.md](../results.md) | is refuted by |',
     # Sizes of trainings, and minutes by their logs;
     # `test_steps_of_trainings` computes the steps.
@@ -279,46 +279,36 @@ def test_steps_of_trainings():
             found, abs=0.06 * 10. ** int(power)), run
 
 
-_WORDS = {'seven': 7, 'eight': 8, 'nine': 9}
-
-
 def test_the_summary_counts_as_the_comparison(monkeypatch):
   monkeypatch.chdir(_ROOT)
   columns = [column for column in against_a2c.read(
       [word.removeprefix('--results=') for word in _against_a2c()[2:]])
              if column.head.startswith('`all_kinds_pi`')
              and 'trials' not in column.head]
-  above = {name for column in columns for name, sign in column.final.items()
-           if sign == 1}
   (tuned,) = against_a2c.read(['docs/results/figure3_tuned.json'])
   signs = {name: intervals.compare(found, {'low': 0., 'high': 0.})
            for name, found in tuned.difference.items()}
-  # Where A2C was tuned in full, that comparison counts.
-  above -= {name for name, sign in signs.items() if sign < 1}
   numbers = tuple(str(n) for n in (
-      len(signs), sum(x == 1 for x in signs.values()),
-      sum(x == -1 for x in signs.values())))
-  assert _stated('README.md', (
-      r'in full: (\d+) compared, above on (\d+), below on (\d+)')) == numbers
-  assert _stated('docs/results.md', (
-      r'of (\d+) tuned in full above on (\d+), below on (\d+)')) == numbers
-  (stated,) = _stated('docs/results.md', r'above A2C on (\w+) of fifteen env')
-  assert _WORDS[stated] == len(above)
-  assert _stated('README.md', r'on (\d+) of 15')[0] == str(len(above))
-  first = {name for name, sign in columns[0].final.items() if sign == 1}
-  # Two of those that were compared in both are above in longer lifetimes only.
-  assert len((above - first) & columns[0].final.keys()) == 2
+      len(signs), *(sum(x == sign for x in signs.values())
+                    for sign in (1, 0, -1))))
+  pattern = r'of (\d+) {}above on (\d+), level on (\d+), below on (\d+)'
+  assert _stated('README.md', pattern.format('compared, ')) == numbers
+  assert _stated('docs/results.md', pattern.format('environments ')) == numbers
+  (longer,) = _stated('docs/results.md', r'also above in longer (.*?)the only')
+  assert set(re.findall('`(.*?)`', longer)) == {
+      name for column in columns[1:] for name, sign in column.final.items()
+      if sign == 1 and signs.get(name) != 1}
+  for name in re.findall('`(.*?)`', _stated(
+      'docs/results.md', r'- above A2C on (.*?), intervals apart')[0]):
+    assert signs.pop(name) == tuned.final[name] == 1
+  differences = {name: intervals.text(tuned.difference[name]) for name in signs}
+  for name, less in re.findall(r'`(\w+)` by ([\d.]+ ± [\d.]*\d)', _stated(
+      'docs/results.md', r'- below (.*?)With two')[0]):
+    assert signs.pop(name) == -1 and differences[name] == f'-{less}'
+  assert not any(signs.values())
   paired = {name: intervals.text(found)
             for column in columns for name, found in column.difference.items()}
-  first = {name: intervals.text(found)
-           for name, found in columns[0].difference.items()}
-  assert _stated('docs/results.md', (
-      r'has ([\d.]+ ± [\d.]+) more on `random_small`')) == (
-          first['random_small'],)
-  less, more = _stated('docs/results.md', (
-      r'has ([\d.]+ ± [\d.]+) less in lifetimes .*? and ([\d.]+ ± [\d.]+) '
-      'more'))
-  assert f'-{less}' == first['tabular_longer_horizon']
+  (more,) = _stated('docs/results.md', r'has ([\d.]+ ± [\d.]+) more in 512')
   assert more == paired['tabular_longer_horizon']
 
 
