@@ -30,7 +30,7 @@ from lpg_distributed.envs import optimal_returns
 from lpg_distributed.figures import intervals
 from lpg_distributed.launch import main
 from lpg_distributed.store import published
-from tests.stated import groups as _stated
+from tests import stated
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _RESULTS = _ROOT / 'docs' / 'results'
@@ -292,23 +292,26 @@ def test_the_summary_counts_as_the_comparison(monkeypatch):
       len(signs), *(sum(x == sign for x in signs.values())
                     for sign in (1, 0, -1))))
   pattern = r'of (\d+) {}above on (\d+), level on (\d+), below on (\d+)'
-  assert _stated('README.md', pattern.format('compared, ')) == numbers
-  assert _stated('docs/results.md', pattern.format('environments ')) == numbers
-  (longer,) = _stated('docs/results.md', r'also above in longer (.*?)the only')
+  for page, what in (('README.md', 'compared, '),
+                     ('docs/results.md', 'environments ')):
+    assert stated.groups(page, pattern.format(what)) == numbers
+  (longer,) = stated.groups(
+      'docs/results.md', r'also above in longer (.*?)the only')
   assert set(re.findall('`(.*?)`', longer)) == {
       name for column in columns[1:] for name, sign in column.final.items()
       if sign == 1 and signs.get(name) != 1}
-  for name in re.findall('`(.*?)`', _stated(
+  for name in re.findall('`(.*?)`', stated.groups(
       'docs/results.md', r'- above A2C on (.*?), intervals apart')[0]):
     assert signs.pop(name) == tuned.final[name] == 1
   differences = {name: intervals.text(tuned.difference[name]) for name in signs}
-  for name, less in re.findall(r'`(\w+)` by ([\d.]+ ± [\d.]*\d)', _stated(
+  for name, less in re.findall(r'`(\w+)` by ([\d.]+ ± [\d.]*\d)', stated.groups(
       'docs/results.md', r'- below (.*?)With two')[0]):
     assert signs.pop(name) == -1 and differences[name] == f'-{less}'
   assert not any(signs.values())
   paired = {name: intervals.text(found)
             for column in columns for name, found in column.difference.items()}
-  (more,) = _stated('docs/results.md', r'has ([\d.]+ ± [\d.]+) more in 512')
+  (more,) = stated.groups(
+      'docs/results.md', r'has ([\d.]+ ± [\d.]+) more in 512')
   assert more == paired['tabular_longer_horizon']
 
 
@@ -319,7 +322,7 @@ def test_the_summary_of_predictions_and_ablations():
   found = data['correlations']
   half = lambda name: intervals.half_width(
       found[name]['standard_error'][last], num)
-  assert _stated('docs/results.md', (
+  assert stated.groups('docs/results.md', (
       r'correlates ([\d.]+) ± ([\d.]+) with true values at discount 0.9 '
       r'\(untrained: ([\d.]+) ± ([\d.]+)\)')) == (
           f'{found["all_kinds_pi"]["mean"][last]:.2f}',
@@ -329,18 +332,18 @@ def test_the_summary_of_predictions_and_ablations():
   for seed in (1, 2):
     rows = _load(_RESULTS / f'figure5_seed_{seed}.json')[1]['correlations']
     others.append(f'{-rows[f"seed_{seed}"]["mean"][last]:.2f}')
-  assert _stated('docs/results.md', r'does, by ([\d.]+) and ([\d.]+)\.') == (
-      tuple(others))
+  assert stated.groups('docs/results.md', (
+      r'does, by ([\d.]+) and ([\d.]+)\.')) == tuple(others)
   cells = next(row for row in _rows(_printed(
       _RESULTS / 'figure5_all_kinds_pi.json')) if row[0] == '0.9')
-  assert _stated('docs/results.md', (
+  assert stated.groups('docs/results.md', (
       r'squared error is ([\d.]+ ± [\d.]+), where the values\' variance is '
       r'([\d.]+) and TD\(lambda\) trained at 0.995 has '
       r'([\d.]+ ± [\d.]*\d)')) == (
           cells[3], cells[1], cells[2])
   _, data = _load(_RESULTS / 'figure3.json')
   rows = figure3.summaries(data['tabular_long_horizon'])
-  assert _stated('docs/results.md', (
+  assert stated.groups('docs/results.md', (
       r'has ([\d.]+ ± [\d.]+), without learned predictions ([\d.]+ ± [\d.]+), '
       r'and with phi held ([\d.]+ ± [\d.]*\d)')) == tuple(
           intervals.text(rows[label]) for label in (
@@ -372,11 +375,11 @@ def test_cards_and_their_list_agree():
          for name in published.names()
          if 'tabular_long_horizon' in (
              card := published.load_card(name))['results']}
-  stated = re.search(r'A2C has ([\d.]+) in those of (.*?), and\s+([\d.]+) on',
+  means = re.search(r'A2C has ([\d.]+) in those of (.*?), and\s+([\d.]+) on',
                      text, re.DOTALL)
-  low = set(re.findall(r'`(\w+)`', stated[2]))
+  low = set(re.findall(r'`(\w+)`', means[2]))
   for name, mean in a2c.items():
-    assert f'{mean:.1f}' == stated[1 if name in low else 3], name
+    assert f'{mean:.1f}' == means[1 if name in low else 3], name
 
 
 def test_every_experiment_has_a_command():
