@@ -29,8 +29,7 @@ def main() -> int:
                              'directory')
   found = submit.current(_RUN_DIR.value)
   if found is None:
-    print('no job of this run is queued or runs')
-    return 1
+    return launches.show_without_job(_RUN_DIR.value)
   job_id, state = found
   if _CANCEL.value:
     commands.call('scancel', job_id)

@@ -9,13 +9,17 @@ import types
 
 import pytest
 
+from lpg_distributed import config_io
+from lpg_distributed import presets
 from lpg_distributed.launch.cluster import resources
 from lpg_distributed.launch.cluster.slurm import agent
 from lpg_distributed.launch.cluster.slurm import commands
+from lpg_distributed.launch.cluster.slurm import launches
 from lpg_distributed.launch.cluster.slurm import leader
 from lpg_distributed.launch.cluster.slurm import places
 from lpg_distributed.launch.cluster.slurm import steps
 from lpg_distributed.launch.cluster.slurm import submit
+from lpg_distributed.store import checkpointing
 
 # Records its arguments and its environment.
 RECORDER = '''#!{python} -S
@@ -289,3 +293,21 @@ def test_calls_of_slurm_ignore_filters_of_the_users_shell(
   monkeypatch.setenv('SQUEUE_PARTITION', 'other')
   commands.call('scontrol', 'show')
   assert 'SQUEUE_PARTITION' not in slurm('scontrol')[1]
+
+
+@pytest.mark.parametrize('step, code, expected', [
+    (None, 1, 'no job of this run is queued or runs'),  # No run of training.
+    (0, 1, 'the last checkpoint is of meta-step 0 of 240'),
+    (7, 1, 'the last checkpoint is of meta-step 7 of 240'),
+    (240, 0, 'all 240 meta-steps are done'),
+])
+def test_a_run_without_a_job_says_how_far_it_is(tmp_path, capsys, step, code,
+                                                expected):
+  if step is not None:
+    (tmp_path / 'config.json').write_text(
+        json.dumps(config_io.to_dict(presets.load('demo'))))
+  if step:
+    record = checkpointing.write_part(str(tmp_path), step, 'learner', b'x')
+    checkpointing.commit(str(tmp_path), step, [record], kept=3)
+  assert launches.show_without_job(str(tmp_path)) == code
+  assert expected in capsys.readouterr().out

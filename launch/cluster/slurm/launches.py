@@ -4,6 +4,7 @@ import os
 import sys
 from typing import Any, Callable, Optional, Sequence
 
+from lpg_distributed import config as config_lib
 from lpg_distributed.launch.cluster import resources
 from lpg_distributed.launch.cluster.slurm import checks
 from lpg_distributed.launch.cluster.slurm import commands
@@ -11,6 +12,7 @@ from lpg_distributed.launch.cluster.slurm import follow
 from lpg_distributed.launch.cluster.slurm import submit
 from lpg_distributed.launch.cluster.slurm import work as work_lib
 from lpg_distributed.launch.local import local_launchpad
+from lpg_distributed.store import run_directory
 
 _SERVERS = ('meta_learner', 'gradient_queue', 'bandit_server')
 _WORKER, _EVALUATOR = 'lifetime_worker', 'atari_evaluator'
@@ -137,3 +139,22 @@ def attach(root: str, follows: bool) -> Optional[int]:
         '--run_dir=... --cancel)')
   print(f'job {job_id} is {state.name}', file=sys.stderr, flush=True)
   return follow.follow(job_id, os.path.join(root, submit.LOG), None)
+
+
+def show_without_job(run_dir: str) -> int:
+  """Prints how far a run without a job is; returns 0 if it is done, else 1."""
+  text = 'no job of this run is queued or runs'
+  try:
+    meta_steps = run_directory.read_config(run_dir).run.meta_steps
+  except config_lib.ConfigError:  # Results of `lpg atari`, for example.
+    print(text)
+    return 1
+  from lpg_distributed.store import checkpointing  # Imports JAX: seconds.
+  checkpoint = checkpointing.latest(run_dir)
+  step = 0 if checkpoint is None else checkpoint.meta_step
+  if step >= meta_steps:
+    print(f'{text}; all {meta_steps} meta-steps are done')
+    return 0
+  print(f'{text}; the last checkpoint is of meta-step {step} of {meta_steps}; '
+        'the same command resumes')
+  return 1
