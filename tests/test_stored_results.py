@@ -376,7 +376,7 @@ def test_cards_and_their_list_agree():
          if 'tabular_long_horizon' in (
              card := published.load_card(name))['results']}
   means = re.search(r'A2C has ([\d.]+) in those of (.*?), and\s+([\d.]+) on',
-                     text, re.DOTALL)
+                    text, re.DOTALL)
   low = set(re.findall(r'`(\w+)`', means[2]))
   for name, mean in a2c.items():
     assert f'{mean:.1f}' == means[1 if name in low else 3], name

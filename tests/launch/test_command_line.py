@@ -113,7 +113,7 @@ BAD = [
     *[((f'--set=agents.*.learning_rates=20,{value}',),
        ['learning_rates is', 'allowed: a number > 0'])
       for value in ('0', '-20', 'nan', 'inf')],
-    (('--set=agents.*.learning_rates=',), ['needs at least one value']),
+    (('--set=agents.*.kl_costs=',), ['needs at least one value']),
     (('--set=meta.max_lifetime_gradient_norm=-1',),
      ['meta.max_lifetime_gradient_norm is -1', 'allowed: a number >= 0']),
     (('--set=run.initial_rule=nobody',), ["'nobody'", 'chain_and_grid']),
