@@ -9,7 +9,7 @@ sees observations, actions or values, so it fits any agent.
 share eta and agree to float precision.
 """
 
-from typing import Any, Mapping, NamedTuple
+from typing import Any, Mapping, NamedTuple, Optional
 
 import chex
 import haiku as hk
@@ -97,14 +97,17 @@ def embed(eta: Eta, y: chex.Array) -> chex.Array:
   return phi @ out['w'][:, 0] + out['b']
 
 
-def widen(eta: Eta, width: int, padding: float) -> Eta:
+def widen(eta: Eta, width: int, padding: float) -> Optional[Eta]:
   """Returns an eta that reads and writes predictions of another width.
 
   Args:
-    eta: parameters for predictions of M columns.
+    eta: parameters for predictions of M columns. For the parameters of another
+      network the result is None.
     width: number of columns, at least M. The rule ignores the inputs above M.
     padding: value of the outputs `y_hat_logits` above M.
   """
+  if not is_eta(eta):
+    return None
   hidden, head = eta['lpg/phi/~/linear_0'], eta['lpg/y_hat']
   after = (0, width - head['b'].size)
   return {

@@ -23,11 +23,15 @@ def widen_predictions(
   The additional columns do not change the rule's targets.
 
   Returns:
-    The widened eta, and a function that pads an `AgentOutput` to its width.
+    The widened eta, and a function that pads an `AgentOutput` to its width. If
+    the rule cannot be widened, both change nothing.
   """
   num_columns = rule.outputs.num_predictions
   padding = -num_columns % _FLOATS_PER_REGISTER
-  if not rule.widen or not padding:
+  widened = None
+  if rule.widen and padding:
+    widened = rule.widen(eta, num_columns + padding)
+  if widened is None:
     return eta, lambda output: output
 
   def pad(output):
@@ -36,4 +40,4 @@ def widen_predictions(
         output.y_logits, [*axes, (0, padding)],
         constant_values=rule.predictions.padding))
 
-  return rule.widen(eta, num_columns + padding), pad
+  return widened, pad

@@ -25,6 +25,7 @@ from lpg_distributed.meta_testing import results
 from lpg_distributed.meta_testing import session
 from lpg_distributed.store import eta_file
 from tests.core import test_meta_gradient as windows
+from tests.core import toy_rule
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +91,34 @@ def wide(monkeypatch):
   monkeypatch.setitem(registry.RULES, 'wide',
                       registry.Row('tests.core.wide_rule'))
   return dataclasses.replace(make_config().rule, kind='wide')
+
+
+def _own_network(config, network=lpg_network.apply):
+  """The paper's rule with the toy rule's network, and y_hat = y."""
+  rule = lpg_rule.make(config, network)
+  toy = toy_rule.make(config)
+
+  def compute_targets(eta, experience, hyper):
+    targets, metrics = toy.compute_targets(eta, experience, hyper)
+    return targets._replace(
+        y_hat_logits=experience.output.y_logits[:-1]), metrics
+
+  return rule._replace(init=toy.init, compute_targets=compute_targets)
+
+
+def test_another_network_need_not_say_that_it_cannot_be_widened(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'tests.core.own_network_rule',
+                      types.SimpleNamespace(make=_own_network))
+  monkeypatch.setitem(registry.RULES, 'own_network',
+                      registry.Row('tests.core.own_network_rule'))
+  config = make_config()
+  config = dataclasses.replace(config, rule=dataclasses.replace(
+      config.rule, kind='own_network', num_predictions=3))
+  kind, task, progress, keys, eta = windows.make_window(config)
+  assert kind.rule.widen is not None
+  gradient = jax.grad(lambda eta: meta_gradient.window_loss(
+      eta, kind, config, task, progress, keys)[0])(eta)
+  assert np.all(np.isfinite(gradient['weights']))
 
 
 def test_a_rule_with_a_network_of_its_own_always_sees_all_inputs():

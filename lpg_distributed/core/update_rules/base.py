@@ -85,8 +85,9 @@ class UpdateRule(NamedTuple):
   y_input: Optional[Callable[[Experience], chex.Array]] = None
   # Maps (eta, width) to the eta of the same rule for predictions of that width,
   # whose columns above M hold `predictions.padding`. Meta-training widens eta
-  # to fill whole vector registers. None: it computes with M columns.
-  widen: Optional[Callable[[Any, int], Any]] = None
+  # to fill whole vector registers. If this, or its result, is None,
+  # meta-training computes with M columns.
+  widen: Optional[Callable[[Any, int], Optional[Any]]] = None
 
 
 def value_targets(experience: Experience, hyper: UpdateHyperparameters
