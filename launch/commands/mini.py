@@ -1,4 +1,4 @@
-"""Compares LPG, A2C and a random eta on eight small environments.
+"""Compares a rule, A2C and a random eta on eight small environments.
 
   lpg mini --eta=runs/demo_seed0/eta.npz
 """

@@ -134,20 +134,20 @@ def _convert(kind: type, text: str) -> Any:
 def _load_rule(rule: str, eta: Optional[str], lstm_size: int
                ) -> tuple[Optional[config_lib.RuleConfig], Optional[str]]:
   """Returns the sizes of the rule's eta, and the checksum of its file."""
-  if not rule_registry.RULES[rule_registry.kind_of(rule)].learned:
+  untrained = rule == rule_registry.UNTRAINED
+  if not untrained and not rule_registry.RULES[rule].learned:
     _require(eta is None, f'the rule {rule} has no eta; give none')
     return None, None
   if eta is None:
-    _require(rule == rule_registry.UNTRAINED,
+    _require(untrained,
              f'the rule {rule} needs an eta; allowed: a published name, or a '
              'file such as runs/demo_seed0/eta.npz')
     return config_lib.RuleConfig(lstm_size=lstm_size), None
   path = published.resolve(eta)
   config = eta_file.load(path).rule
-  wanted = rule_registry.kind_of(rule)
-  _require(config.kind == wanted,
+  _require(untrained or config.kind == rule,
            f'{eta} holds a rule of kind {config.kind}; allowed for {rule}: '
-           f'{wanted}')
+           f'{rule}')
   with open(path, 'rb') as f:
     return config, hashlib.sha256(f.read()).hexdigest()
 

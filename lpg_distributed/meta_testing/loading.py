@@ -34,7 +34,9 @@ def load_eta(job: jobs.Job, seed: int) -> Any:
 
 def make_rule(job: jobs.Job) -> rule_lib.UpdateRule:
   """Makes the job's update rule."""
-  return rule_registry.make(rule_registry.kind_of(job.rule), job.rule_config)
+  if job.rule == rule_registry.UNTRAINED:
+    return rule_registry.make_learned(job.rule_config)
+  return rule_registry.make(job.rule, job.rule_config)
 
 
 def load_environment(job: jobs.Job) -> registry.LoadedEnvironment:

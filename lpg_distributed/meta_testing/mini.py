@@ -1,8 +1,9 @@
 """The `mini` benchmark: a table of three rules on small JAX environments.
 
-The rules are LPG with a given eta, A2C, and LPG with an untrained eta of the
-same sizes. All are treated alike: each one's learning rate is tuned over the
-same values, with the same steps and seeds. Then it is evaluated on other seeds.
+The rules are that of a given eta, called `lpg` whatever its kind, A2C, and a
+rule with an untrained eta of the same kind and sizes. All are treated alike:
+each one's learning rate is tuned over the same values, with the same steps and
+seeds. Then it is evaluated on other seeds.
 """
 
 import dataclasses
@@ -76,8 +77,11 @@ class Item:
 
   def job(self, learning_rate: float, seeds: Sequence[int]) -> jobs.Job:
     """Returns the job for a learning rate and seeds."""
+    rule = self.rule
+    if rule == 'lpg':
+      rule = eta_file.load(published.resolve(self.config.eta_file)).rule.kind
     return jobs.make_job(
-        self.environment, self.rule, seeds=seeds,
+        self.environment, rule, seeds=seeds,
         eta=None if self.rule == 'a2c' else self.config.eta_file,
         env_steps=self.config.env_steps(self.environment),
         overrides=[f'learning_rate={learning_rate}'])

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import pytest
 
@@ -9,6 +10,7 @@ from lpg_distributed import config as config_lib
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core.update_rules import registry
 from lpg_distributed.meta_testing import jobs
+from lpg_distributed.meta_testing import loading
 from lpg_distributed.meta_testing import settings as settings_lib
 from lpg_distributed.store import eta_file
 
@@ -52,6 +54,16 @@ def test_eta_sets_the_number_of_predictions(etas):
   assert jobs.make_job(CARTPOLE, 'random').rule_config.lstm_size == 256
   for rule in ('lpg_v', 'lpg_vector'):
     jobs.make_job(CARTPOLE, rule, eta=str(etas / f'{rule}.npz'))
+
+
+@pytest.mark.parametrize('kind', ['lpg', 'lpg_v', 'lpg_vector'])
+def test_an_untrained_rule_is_of_the_kind_of_its_eta(etas, kind):
+  job = jobs.make_job(CARTPOLE, 'random', eta=str(etas / f'{kind}.npz'))
+  assert job.rule_config.kind == kind
+  assert loading.make_rule(job).outputs.value == (kind == 'lpg_v')
+  chex.assert_trees_all_equal_shapes(
+      loading.load_eta(job, 0),
+      rule_vector.init(job.rule_config, jax.random.PRNGKey(0)))
 
 
 @pytest.mark.parametrize('arguments, message', [

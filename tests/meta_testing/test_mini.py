@@ -63,6 +63,18 @@ def test_an_item_is_tuned_and_trained_once(config, tmp_path, monkeypatch):
   mini.run_item(item)
 
 
+@pytest.mark.parametrize('kind', ['lpg', 'lpg_v'])
+def test_the_rule_is_of_the_kind_of_its_eta(kind, tmp_path):
+  rule = config_lib.RuleConfig(num_predictions=3, lstm_size=2, kind=kind)
+  path = str(tmp_path / 'eta.npz')
+  eta_file.save(path, rule_vector.init(rule, jax.random.PRNGKey(0)), rule)
+  config = mini.MiniConfig(path, environments=(CHAIN,))
+  mini.check(config, str(tmp_path / 'root'))
+  rules = {item.rule: item.job(0.01, (0,)) for item in mini.items(config, '')}
+  assert rules['lpg'].rule == rules['random'].rule_config.kind == kind
+  assert rules['a2c'].rule == 'a2c'
+
+
 def test_a_directory_holds_one_table(config, tmp_path):
   root = str(tmp_path / 'root')
   mini.check(config, root)

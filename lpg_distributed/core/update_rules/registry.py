@@ -23,19 +23,15 @@ RULES = {
 }
 
 
-# A control in meta-testing: LPG with an untrained eta, drawn for each seed. It
-# shows what the form of the update achieves without meta-training.
+# A control in meta-testing: a rule with an untrained eta, drawn for each seed.
+# It is LPG, or of the kind and sizes of an eta that is given. It shows what the
+# form of the update achieves without meta-training.
 UNTRAINED = 'random'
 
 
 def names() -> tuple[str, ...]:
   """Returns the names of all rules that meta-testing offers."""
   return (*RULES, UNTRAINED)
-
-
-def kind_of(name: str) -> str:
-  """Returns the key in `RULES` for one of `names`."""
-  return 'lpg' if name == UNTRAINED else name
 
 
 def learned() -> tuple[str, ...]:
