@@ -31,14 +31,18 @@ SMALL = ('evaluator.enabled=false', 'meta.num_lifetimes=2', 'meta.num_envs=4',
          'run.meta_steps=2', 'run.num_workers=1')
 
 
-def _page():
+def _text():
   with open(os.path.join(ROOT, 'docs', 'own_environment.md'),
             encoding='utf-8') as f:
-    return re.findall(r'```(\w+)\n(.*?)```', f.read(), re.DOTALL)
+    return f.read()
 
 
-((_, MODULE), (_, AGENTS), (_, COMMAND), (_, IN_PYTHON),
- (_, AFTERWARDS)) = _page()
+def _page():
+  return re.findall(r'```(\w+)\n(.*?)```', _text(), re.DOTALL)
+
+
+((_, MODULE), (_, AGENTS), (_, NETWORK), (_, GRIDS), (_, COMMAND),
+ (_, IN_PYTHON), (_, AFTERWARDS)) = _page()
 
 
 @pytest.fixture(name='here')
@@ -69,9 +73,8 @@ def _launch(launch_type, directory):
 
 
 def test_the_page_says_the_fields_of_a_row_and_their_defaults():
-  with open(os.path.join(ROOT, 'docs', 'own_environment.md'),
-            encoding='utf-8') as f:
-    rows = re.findall(r'^\| `(\w+)` \| `?([^|`]+)`? \|', f.read(), re.MULTILINE)
+  rows = re.findall(r'^\| `(\w+)` \| `?([^|`]+)`?(?:;[^|]*)? \|', _text(),
+                    re.MULTILINE)
   row = config_lib.AgentConfig()
   fields = {name: json.loads(json.dumps(value))
             for name, value in vars(row).items()}
@@ -80,9 +83,7 @@ def test_the_page_says_the_fields_of_a_row_and_their_defaults():
 
 
 def test_the_page_says_how_long_200_updates_are():
-  with open(os.path.join(ROOT, 'docs', 'own_environment.md'),
-            encoding='utf-8') as f:
-    text = f.read()
+  text = _text()
   for name, preset in presets.PRESETS.items():
     config = preset()
     steps = config.meta.trajectory_steps * config.meta.num_envs
@@ -130,6 +131,23 @@ def test_the_page_in_python(here):
   assert rule.info['meta_step'] == 2
   first = lpg.create_rule(0, rule.config)
   assert np.all(np.isfinite(rule.eta)) and np.any(rule.eta != first.eta)
+
+
+def test_the_pages_grid_can_be_trained_on(here):
+  (here / 'my_grids.py').write_text(GRIDS)
+  name = 'module/my_grids:Tiny'
+  config = _config(name, lifetime_env_steps=128000)
+  environment_check.check(config)
+  shares = re.search(r'--set=(environments=\S+) --set=(shares=[\d,]+)',
+                     _text()).groups()
+  config = config_io.apply_overrides(config, [
+      *shares, 'meta.num_lifetimes=4'])
+  assert config.lifetimes_per_environment() == (3, 1)
+  sys.modules.pop('my_grids')
+
+
+def test_the_page_has_a_row_for_a_network():
+  config_io.merge(config_lib.Config(), json.loads(NETWORK))
 
 
 def _refused(config):

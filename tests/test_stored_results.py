@@ -52,6 +52,10 @@ _NOT_STORED = {
     '| field | of the demonstration | what it changes |',
     '| `--launch_type` | |', '| `--preset` | |', '| file | |',
     '| | paper | here |',
+    # Times of runs, with links to the pages that measured them; ranges of the
+    # metrics of a run.
+    '| run | time | where |',
+    '| column | in its first 80 meta-steps | look closer if |',
     '| of the paper | reproduced | evidence | share of the paper\'s budget '
     '| compared with | command, minutes |',
     '| stage | begins with | what is new | why |',
