@@ -352,14 +352,15 @@ def read_tree(checkpoint: Checkpoint, name: str, like: Any) -> Any:
   return load_tree(read_part(checkpoint, name, tree_file.size_of(like)), like)
 
 
-def load_json(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
-  """Reads a part that is a JSON object.
+def load_json(checkpoint: Checkpoint, name: str) -> dict[str, Any] | None:
+  """Reads a part that is a JSON object, or null: of a run without any step.
 
   Raises:
     CheckpointError: it is damaged.
   """
+  data = read_part(checkpoint, name, _LARGEST_JSON)
   try:
-    return files.parse_object(read_part(checkpoint, name, _LARGEST_JSON))
+    return None if data == b'null' else files.parse_object(data)
   except ValueError as error:
     raise CheckpointError(f'part {name} of {checkpoint.path} is not readable: '
                           f'{error}') from None

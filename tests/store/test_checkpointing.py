@@ -284,12 +284,18 @@ def test_json_that_is_nested_too_deep_is_an_error_of_one_line(run_dir):
     checkpointing.load_json(checkpoint, 'bandit')
 
 
-@pytest.mark.parametrize('data', [b'[1]', b'3', b'null'])
+@pytest.mark.parametrize('data', [b'[1]', b'3', b'true'])
 def test_a_part_that_is_no_object_is_refused(run_dir, data):
   record = checkpointing.write_part(run_dir, 1, 'bandit', data)
   checkpoint = checkpointing.commit(run_dir, 1, [record], 1)
   with pytest.raises(CheckpointError, match='it is no JSON object'):
     checkpointing.load_json(checkpoint, 'bandit')
+
+
+def test_a_run_without_any_step_has_no_bandit(run_dir):
+  record = checkpointing.write_part(run_dir, 0, 'bandit', b'null')
+  checkpoint = checkpointing.commit(run_dir, 0, [record], 1)
+  assert checkpointing.load_json(checkpoint, 'bandit') is None
 
 
 def test_a_part_too_large_to_be_read_is_not_written(run_dir, monkeypatch):
