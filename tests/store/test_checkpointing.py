@@ -277,25 +277,22 @@ def test_a_part_larger_than_its_tree_is_not_read(run_dir, monkeypatch):
     checkpointing.read_tree(checkpoint, 'learner', {'a': np.zeros(3)})
 
 
-def test_json_that_is_nested_too_deep_is_an_error_of_one_line(run_dir):
-  record = checkpointing.write_part(run_dir, 1, 'bandit', b'[' * 500_000)
-  checkpoint = checkpointing.commit(run_dir, 1, [record], 1)
-  with pytest.raises(CheckpointError, match='nested too deep'):
-    checkpointing.load_json(checkpoint, 'bandit')
-
-
-@pytest.mark.parametrize('data', [b'[1]', b'3', b'true'])
-def test_a_part_that_is_no_object_is_refused(run_dir, data):
+def load_bandit(run_dir, data):
   record = checkpointing.write_part(run_dir, 1, 'bandit', data)
-  checkpoint = checkpointing.commit(run_dir, 1, [record], 1)
-  with pytest.raises(CheckpointError, match='it is no JSON object'):
-    checkpointing.load_json(checkpoint, 'bandit')
+  return checkpointing.load_json(
+      checkpointing.commit(run_dir, 1, [record], 1), 'bandit')
+
+
+@pytest.mark.parametrize('data, message', [
+    (b'[' * 500_000, 'nested too deep'), *[
+        (data, 'it is no JSON object') for data in (b'[1]', b'3', b'true')]])
+def test_a_part_that_is_no_json_object_is_refused(run_dir, data, message):
+  with pytest.raises(CheckpointError, match=message):
+    load_bandit(run_dir, data)
 
 
 def test_a_run_without_any_step_has_no_bandit(run_dir):
-  record = checkpointing.write_part(run_dir, 0, 'bandit', b'null')
-  checkpoint = checkpointing.commit(run_dir, 0, [record], 1)
-  assert checkpointing.load_json(checkpoint, 'bandit') is None
+  assert load_bandit(run_dir, b'null') is None
 
 
 def test_a_part_too_large_to_be_read_is_not_written(run_dir, monkeypatch):
