@@ -131,12 +131,16 @@ def test_latest_is_the_newest_checkpoint(run_dir):
     assert_latest(run_dir, step)
 
 
+def load_bandit(run_dir, data):
+  record = checkpointing.write_part(run_dir, 1, 'bandit', data)
+  return checkpointing.load_json(
+      checkpointing.commit(run_dir, 1, [record], 1), 'bandit')
+
+
 def test_json_parts_are_loaded(run_dir):
-  record = checkpointing.write_part(run_dir, 1, 'bandit', b'{"a": [1]}')
-  checkpoint = checkpointing.commit(run_dir, 1, [record], 3)
-  assert checkpointing.load_json(checkpoint, 'bandit') == {'a': [1]}
+  assert load_bandit(run_dir, b'{"a": [1]}') == {'a': [1]}
   with pytest.raises(CheckpointError, match='no part learner'):
-    checkpointing.read_part(checkpoint, 'learner')
+    checkpointing.read_part(checkpointing.latest(run_dir), 'learner')
 
 
 @pytest.mark.parametrize('kept', [1, 2, 4])
@@ -277,15 +281,8 @@ def test_a_part_larger_than_its_tree_is_not_read(run_dir, monkeypatch):
     checkpointing.read_tree(checkpoint, 'learner', {'a': np.zeros(3)})
 
 
-def load_bandit(run_dir, data):
-  record = checkpointing.write_part(run_dir, 1, 'bandit', data)
-  return checkpointing.load_json(
-      checkpointing.commit(run_dir, 1, [record], 1), 'bandit')
-
-
 @pytest.mark.parametrize('data, message', [
-    (b'[' * 500_000, 'nested too deep'), *[
-        (data, 'it is no JSON object') for data in (b'[1]', b'3', b'true')]])
+    (b'[' * 500_000, 'too deep'), (b'[1]', 'no JSON'), (b'3', 'no JSON')])
 def test_a_part_that_is_no_json_object_is_refused(run_dir, data, message):
   with pytest.raises(CheckpointError, match=message):
     load_bandit(run_dir, data)
