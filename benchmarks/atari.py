@@ -191,7 +191,7 @@ def measure(game: str, rule: str, num_threads: int, turns: int,
   from lpg_distributed.meta_testing import settings as settings_lib
 
   settings = settings_lib.AgentSettings(trajectory_steps=_NUM_STEPS)
-  made = registry.make(registry.kind_of(rule), config_lib.RuleConfig())
+  made = registry.make(rule, config_lib.RuleConfig())
   groups = atari.make_groups(game, _NUM_ENVS, num_threads)
   frozen = [_FrozenEnvironments(group) for group in atari.make_groups(
       game, _NUM_ENVS, num_threads)]
@@ -271,8 +271,7 @@ def _figures(found: Mapping[str, _Best], gemm: float, rule_s: float,
 def main(argv: Sequence[str] | None = None) -> None:
   parser = arguments.make_parser(__doc__)
   parser.add_argument('--game', default='breakout')
-  parser.add_argument('--rule', default='lpg',
-                      choices=registry.names())
+  parser.add_argument('--rule', default='lpg', choices=tuple(registry.RULES))
   parser.add_argument('--threads', type=arguments.positive,
                       default=len(os.sched_getaffinity(0)))
   parser.add_argument('--turns', type=arguments.positive, default=5)
