@@ -31,7 +31,8 @@ venv:
 venv-current:
 	@launch/venv.sh .venv-current tests/requirements-current.txt 3.13 3.12
 
-venv-docs: venv-docs
+venv-docs:
+	@launch/venv.sh .venv-docs docs/requirements.txt 3.13 3.12
 
 meta-train: venv
 	$(PYTHON) -m lpg_distributed meta-train --preset=demo --launch_type=local_mp \
@@ -82,8 +83,7 @@ lint: venv venv-current
 	sh -n launch/venv.sh launch/lpg.sh
 
 # Any warning, such as a link that leads nowhere, is an error.
-docs:
-	@launch/venv.sh .venv-docs docs/requirements.txt 3.13 3.12
+docs: venv-docs
 	.venv-docs/bin/python -m sphinx -W --keep-going -q docs docs/_build
 	@echo 'docs/_build/index.html'
 

@@ -1,4 +1,4 @@
-"""What pages of the documentation state."""
+"""Reads numbers that pages of the documentation state."""
 
 import pathlib
 import re

@@ -1,4 +1,4 @@
-"""What the launcher reports of nodes: silence, deaths, another device."""
+"""Tests that the launcher reports silent nodes, deaths and another device."""
 
 import concurrent.futures
 import threading
