@@ -147,17 +147,18 @@ def parse_json(data: Union[bytes, str]) -> Any:
   """
   text = (data if isinstance(data, str)
           else data.decode(json.detect_encoding(data), 'surrogatepass'))
-  if _depth(text) > _MAX_DEPTH:
+  if _is_deep(text):
     raise ValueError('its groups are nested too deep')
   return json.loads(text)
 
 
-def _depth(text: str) -> int:
-  """Returns a bound on the levels of brackets; exact if there are many."""
-  if (count := text.count('[') + text.count('{')) <= _MAX_DEPTH:
-    return count
-  depth = deepest = 0
+def _is_deep(text: str) -> bool:
+  """Returns whether brackets are nested over _MAX_DEPTH; reads no further."""
+  if text.count('[') + text.count('{') <= _MAX_DEPTH:
+    return False
+  depth = 0
   for found in _BRACKETS.finditer(text):
     depth += {'[': 1, '{': 1, ']': -1, '}': -1}.get(found[0], 0)
-    deepest = max(deepest, depth)
-  return deepest
+    if depth > _MAX_DEPTH:
+      return True
+  return False

