@@ -106,7 +106,10 @@ class DeviceShards:
       raise ValueError(f'{count} shards for {len(self)} devices; allowed: 1 '
                        f'to {len(self)}')
     if len(self) == 1:
-      return [self.compiled(eta, arm_log_probs, states[0], shard_ids[0],
+      # What a loaded program returns is bound to its device. JAX compiles again
+      # for such a state, so the first one is bound as well.
+      state = jax.device_put(states[0], self._devices[0])
+      return [self.compiled(eta, arm_log_probs, state, shard_ids[0],
                             np.int32(steps[0]))]
     # Devices without a shard repeat the last shard, so that one program serves
     # any number of shards.

@@ -64,7 +64,7 @@ def untraceable(shard):
 
 
 def two_windows(shard, devices=None):
-  """All results of two windows of two shards."""
+  """All results of two windows of two shards, by one compiled program."""
   shards = device_shards.DeviceShards(shard, devices or jax.devices()[:1])
   eta = rule_vector.ravel(rule_vector.init(CONFIG.rule, jax.random.PRNGKey(1)))
   arms = np.zeros(len(CONFIG.agents[KIND].arms), np.float32)
@@ -76,6 +76,7 @@ def two_windows(shard, devices=None):
       ((gradient, state, metrics),) = shards.advance(
           eta, arms, [state], [shard_id], [step])
       found.append((gradient, state, metrics))
+  assert shards.compiled._cache_size() == 1
   return found
 
 
