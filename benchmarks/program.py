@@ -3,7 +3,8 @@
 Launches `lpg meta-train` with real processes and Reverb, and watches it.
 The names select measurements (default: all but `paper`):
 
-  mixture   all fifteen kinds at the paper's shapes, one small shard each
+  mixture   all fifteen kinds at the paper's shapes, 30 lifetimes in all, split
+            by share and by cost, in turn
   layout    one kind with a table, as 2 workers of 1 thread and as 1 worker of
             2 threads, in turn
   start     the `laptop` preset from its start to its first meta-step, with a
@@ -14,7 +15,7 @@ The names select measurements (default: all but `paper`):
 From the repository's root:
 
   python -m benchmarks.program [--output=FILE] [--meta_steps=N]
-    [--flags='FLAG ...'] [names ...]
+    [--repeats=N] [--flags='FLAG ...'] [names ...]
 
 `--flags` are further flags of `lpg meta-train`; of a repeated flag the last
 value counts.
@@ -37,15 +38,20 @@ _POLL_S = 0.2
 _PAGE_MIB = os.sysconf('SC_PAGE_SIZE') / 2 ** 20
 _QUIET = ('--noevaluate', '--set=evaluator.enabled=False')
 _PAPER_SHAPES = ('--preset=paper', *_QUIET, '--num_workers=2')
+_Variant = tuple[tuple[str, ...], Mapping[str, str]]
 _LAYOUT = (*_PAPER_SHAPES, '--set=environments=tabular_dense',
            '--set=meta.num_lifetimes=32')
-_LAYOUTS: Mapping[str, tuple[tuple[str, ...], dict[str, str]]] = {
-    '2 workers x 1 thread': ((), {}),
-    # Environment variables that let the worker use both processors.
+_LAYOUTS: Mapping[str, _Variant] = {
     '1 worker x 2 threads': (
         ('--num_workers=1', '--set=run.lifetimes_per_shard=32'),
+        # Environment variables that let the worker use both processors.
         {'NPROC': '2', 'XLA_FLAGS': '--xla_cpu_multi_thread_eigen=true'}),
+    '2 workers x 1 thread': ((), {}),
 }
+_MIXTURE = (*_PAPER_SHAPES, '--set=meta.num_lifetimes=30')
+_MIXTURES: Mapping[str, _Variant] = {
+    f'lifetimes by {by}': ((f'--set=lifetimes_by={by}',), {})
+    for by in ('share', 'cost')}
 
 
 def _tree_rss_mib(pid: int) -> float:
@@ -127,31 +133,30 @@ def _show(name: str, row: Mapping[str, Any]) -> None:
         f'{row["load_1min"]:.1f}', flush=True)
 
 
-def _layout(meta_steps: int, repeats: int,
-            further: Sequence[str]) -> dict[str, Any]:
-  """Both layouts in turn, best of all repeats."""
-  runs = {name: [] for name in _LAYOUTS}
+def _in_turn(base: Sequence[str], variants: Mapping[str, _Variant],
+             meta_steps: int, repeats: int,
+             further: Sequence[str]) -> dict[str, Any]:
+  """Runs two variants in turn; the ratio is that of the best of all repeats."""
+  runs = {name: [] for name in variants}
   for _ in range(repeats):
-    for name, (flags, variables) in _LAYOUTS.items():
-      runs[name].append(run(
-          (*_LAYOUT, *flags, *further), meta_steps, variables))
+    for name, (flags, variables) in variants.items():
+      runs[name].append(run((*base, *flags, *further), meta_steps, variables))
       _show(name, runs[name][-1])
-  best = {name: max(row['best_env_steps_per_s'] for row in rows)
-          for name, rows in runs.items()}
-  two, one = (best[name] for name in _LAYOUTS)
-  print(f'2 workers over 1: {two / one:.2f}')
-  return {'runs': runs, 'two_over_one': two / one}
+  first, second = (max(row['best_env_steps_per_s'] or 0. for row in rows)
+                   for rows in runs.values())
+  ratio = second / first if first else None
+  print('{1} over {0}:'.format(*variants), f'{ratio:.2f}' if ratio else '-')
+  return {'runs': runs, 'ratio': ratio}
 
 
-def measure(name: str, meta_steps: int,
+def measure(name: str, meta_steps: int, repeats: int = 2,
             further: Sequence[str] = ()) -> dict[str, Any]:
   """Runs one measurement; `further` flags are passed to `lpg meta-train`."""
   if name == 'layout':
-    return _layout(meta_steps, 2, further)
+    return _in_turn(_LAYOUT, _LAYOUTS, meta_steps, repeats, further)
   if name == 'mixture':
-    row = run((*_PAPER_SHAPES, '--set=meta.num_lifetimes=30', *further),
-              meta_steps)
-  elif name == 'start':
+    return _in_turn(_MIXTURE, _MIXTURES, meta_steps, repeats, further)
+  if name == 'start':
     flags = ('--preset=laptop', '--num_workers=2', *_QUIET, *further)
     run(flags, 1)  # Fills the cache.
     row = run(flags, 1)
@@ -167,6 +172,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument('names', nargs='*', metavar='name',
                       help=', '.join(settings))
   parser.add_argument('--meta_steps', type=arguments.positive, default=5)
+  parser.add_argument('--repeats', type=arguments.positive, default=2,
+                      help='runs of each variant of mixture and layout')
   parser.add_argument('--flags', type=shlex.split, default=[],
                       help='further flags of lpg meta-train')
   args = parser.parse_args(argv)
@@ -176,7 +183,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                    f'{", ".join(settings)}')
   results = {}
   for name in args.names or settings[:-1]:
-    results[name] = measure(name, args.meta_steps, args.flags)
+    results[name] = measure(name, args.meta_steps, args.repeats,
+                            args.flags)
     arguments.write(args, results)
 
 

@@ -9,6 +9,7 @@ import dataclasses
 import math
 from typing import Mapping
 
+from lpg_distributed import allocation
 from lpg_distributed import fields
 from lpg_distributed.core.update_rules import registry
 from lpg_distributed.envs import atari
@@ -260,6 +261,7 @@ class ShardSpec:
   num_lifetimes: int
   first_slot: int  # index of the shard's first lifetime among its kind's
   kind_lifetimes: int  # number of lifetimes of the kind, over all shards
+  weight: float = 1.  # factor on its gradient; see `Config.lifetimes_by`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,6 +272,10 @@ class Config:
   # Share of the lifetimes for each environment; empty: equal shares.
   shares: tuple[float, ...] = fields.tuple_of(
       (), fields.Real(open_low=True), empty=True)
+  # `share`: the number of an environment's lifetimes is proportional to its
+  # share. `cost`: environments with expensive steps have fewer lifetimes, and
+  # the others more. Weights keep the expected meta-gradient.
+  lifetimes_by: str = fields.choice('share', ('share', 'cost'))
   agents: Mapping[str, AgentConfig] = dataclasses.field(
       default_factory=lambda: dict(AGENTS))
   rule: RuleConfig = RuleConfig()
@@ -299,31 +305,38 @@ class Config:
              f'meta.num_lifetimes is {self.meta.num_lifetimes}; allowed: at '
              f'least one per environment ({len(self.environments)})')
 
-  def lifetimes_per_environment(self) -> tuple[int, ...]:
-    """Splits the lifetimes by share; each environment gets at least one.
+  def _shares(self) -> tuple[float, ...]:
+    return self.shares or (1.,) * len(self.environments)
 
-    Rounding is by the method of the largest remainder.
-    """
-    shares = self.shares or (1.,) * len(self.environments)
-    spare = self.meta.num_lifetimes - len(self.environments)
-    exact = [spare * share / sum(shares) for share in shares]
-    counts = [1 + int(x) for x in exact]
-    by_remainder = sorted(range(len(exact)),
-                          key=lambda i: (int(exact[i]) - exact[i], i))
-    for i in by_remainder[:self.meta.num_lifetimes - sum(counts)]:
-      counts[i] += 1
-    return tuple(counts)
+  def relative_cost(self, environment: str) -> float:
+    """Estimated cost of an environment step, see `allocation`."""
+    return allocation.relative_cost(self.agents[environment],
+                                    self.rule.lstm_size)
+
+  def lifetimes_per_environment(self) -> tuple[int, ...]:
+    """Splits the lifetimes; each environment gets at least one."""
+    total, shares = self.meta.num_lifetimes, self._shares()
+    if self.lifetimes_by == 'share':
+      return allocation.by_share(total, shares)
+    return allocation.by_cost(
+        total, shares, [self.relative_cost(name) for name in self.environments])
 
   def shards(self) -> tuple[ShardSpec, ...]:
     """The run's units of work; they do not depend on the number of workers."""
     shards = []
-    for name, total in zip(self.environments,
-                           self.lifetimes_per_environment()):
-      parts = math.ceil(total / self.run.lifetimes_per_shard)
+    counts = self.lifetimes_per_environment()
+    by_cost = self.lifetimes_by == 'cost'
+    weights = (allocation.weights(counts, self._shares()) if by_cost
+               else (1.,) * len(counts))
+    for name, total, weight in zip(self.environments, counts, weights):
+      # By cost, no shard costs more than one of tables, or one lifetime.
+      cost = self.relative_cost(name) if by_cost else 1
+      parts = min(total, math.ceil(total * cost / self.run.lifetimes_per_shard))
       for i in range(parts):
         size = total // parts + (i < total % parts)
         first = i * (total // parts) + min(i, total % parts)
-        shards.append(ShardSpec(len(shards), name, size, first, total))
+        shards.append(
+            ShardSpec(len(shards), name, size, first, total, weight))
     return tuple(shards)
 
   def lifetime_windows(self, environment: str) -> int:

@@ -15,9 +15,11 @@ def laptop() -> config_lib.Config:
   """All fifteen environments and the paper's rule and windows, scaled down.
 
   A lifetime has some tens of windows, so within a few hours lifetimes end and
-  the bandit learns.
+  the bandit learns. Lifetimes are divided by cost: otherwise two lifetimes of
+  `random_very_dense` would take most of the time.
   """
   return config_lib.Config(
+      lifetimes_by='cost',
       meta=config_lib.MetaConfig(
           learning_rate=1e-3, max_lifetime_gradient_norm=0.03,
           num_lifetimes=30, num_envs=16, lifetime_scale=0.016),

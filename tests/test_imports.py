@@ -11,8 +11,8 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Every part imports only from parts that stand before it, and from itself.
 ORDER = (
-    'errors', 'files', 'former_names', 'global_settings', 'light_imports',
-    'program_version',
+    'allocation', 'errors', 'files', 'former_names', 'global_settings',
+    'light_imports', 'program_version',
     'envs', 'types', 'fields',
     'core.update_rules.registry', 'config', 'config_io', 'presets', 'core',
     'store', 'figures', 'meta_testing', 'nodes', 'local_loop', 'analysis',
@@ -23,8 +23,8 @@ ORDER = (
     'launch.cluster', 'launch.commands', 'launch.other_names', 'launch.main',
     '__main__')
 # Parts that an accelerator's process imports, and must need no service.
-PURE = ('errors', 'files', 'former_names', 'light_imports', 'envs', 'types',
-        'fields', 'config', 'config_io', 'presets', 'core')
+PURE = ('allocation', 'errors', 'files', 'former_names', 'light_imports',
+        'envs', 'types', 'fields', 'config', 'config_io', 'presets', 'core')
 # What a core that runs on accelerators must never need.
 SERVICES = ('launchpad', 'reverb', 'tensorflow', 'courier', 'tensorboardX',
             'rich', 'matplotlib')

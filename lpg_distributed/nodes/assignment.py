@@ -4,21 +4,6 @@ from typing import Optional
 
 from lpg_distributed import config as config_lib
 
-# Seconds per environment step, relative to a tabular agent: by the widest
-# convolution, and for a network without convolutions.
-_CONV_COST = {16: 8., 32: 25.}
-_DENSE_COST = 1.5
-
-
-def relative_cost(agent: config_lib.AgentConfig) -> float:
-  """Cost of an environment step, relative to a tabular agent."""
-  if agent.is_table:
-    return 1.
-  if not agent.conv:
-    return _DENSE_COST
-  width = max(agent.conv)
-  return _CONV_COST.get(width, width / 2)
-
 
 def learner_worker(config: config_lib.Config) -> Optional[int]:
   """Number of the worker in the learner's process, the last; else None."""
@@ -37,7 +22,7 @@ def assign(config: config_lib.Config) -> list[list[config_lib.ShardSpec]]:
     lists are empty.
   """
   def cost(spec):
-    return spec.num_lifetimes * relative_cost(config.agents[spec.environment])
+    return spec.num_lifetimes * config.relative_cost(spec.environment)
 
   speeds = [1.] * config.run.num_workers
   if learner_worker(config) is not None:

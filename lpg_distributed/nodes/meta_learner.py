@@ -28,6 +28,7 @@ from lpg_distributed.nodes import bandit_link
 from lpg_distributed.nodes import coordinator
 from lpg_distributed.nodes import gradient_collector
 from lpg_distributed.nodes import gradient_queue
+from lpg_distributed.nodes import gradient_sum
 from lpg_distributed.nodes import initial_rule
 from lpg_distributed.nodes import not_finite
 from lpg_distributed.nodes import rpc
@@ -328,13 +329,9 @@ class MetaLearner:
   def _learn(self, gradients: Sequence[types.MetaGradient],
              begin: float) -> None:
     """Applies one meta-update, then tells the bandit, then the workers."""
-    total = np.zeros(self._state.eta.shape, np.float32)
-    with np.errstate(over='ignore'):  # Checked by `norm`.
-      for gradient in gradients:
-        total += gradient.gradient_sum
-    num_lifetimes = sum(g.num_lifetimes for g in gradients)
-    state, norm = self._apply(
-        self._state, total, jnp.float32(num_lifetimes))
+    total, divisor = gradient_sum.weighted(
+        gradients, self._specs, self._config)
+    state, norm = self._apply(self._state, total, jnp.float32(divisor))
     norm = float(norm)
     if not math.isfinite(norm):  # The terms are finite, but not their sum.
       state = self._state
@@ -348,7 +345,8 @@ class MetaLearner:
     self._collector.mark_applied()
 
     resets = step_metrics.count_resets(gradients)
-    steps = num_lifetimes * self._config.meta.window_env_steps
+    steps = (sum(g.num_lifetimes for g in gradients)
+             * self._config.meta.window_env_steps)
     seconds = time.monotonic() - begin
     self._counters['env_steps'] += steps
     self._counters['resets'] += resets['collapsed'] + resets['not_finite']

@@ -74,13 +74,16 @@ def test_meta_gradient(output):
 
 @pytest.mark.long
 def test_program(output):
-  program.main(['mixture', '--meta_steps=2', f'--output={output}', '--flags='
+  program.main(['mixture', '--meta_steps=2', '--repeats=1',
+                f'--output={output}', '--flags='
                 f'--launch_type=embedded --set=environments={KIND} '
                 '--set=rule.lstm_size=8 --set=meta.num_envs=4 '
                 '--set=meta.num_lifetimes=2 --num_workers=1'])
-  row = read(output)['mixture']
-  assert row['meta_steps'] == 2 and row['best_env_steps_per_s'] > 0
-  assert row['peak_rss_mib'] > 50
+  found = read(output)['mixture']
+  assert found['ratio'] > 0 and len(found['runs']) == 2
+  for (row,) in found['runs'].values():
+    assert row['meta_steps'] == 2 and row['best_env_steps_per_s'] > 0
+    assert row['peak_rss_mib'] > 50
 
 
 @pytest.mark.long

@@ -83,6 +83,25 @@ def test_launch_types_and_workers_give_the_same_eta(
   np.testing.assert_array_equal(eta_of(tmp_path / 'run'), embedded)
 
 
+def test_lifetimes_by_cost_give_the_same_eta_too(embedded, tmp_path):
+  """With a kind whose convolution makes it expensive."""
+  by_cost = ('--set=lifetimes_by=cost', '--set=agents.random_small.conv=16')
+  etas = []
+  for launch_type, workers in (('embedded', 1), ('local_mp', 2)):
+    run_dir = tmp_path / launch_type
+    train(run_dir, f'--launch_type={launch_type}', f'--num_workers={workers}',
+          *by_cost)
+    etas.append(eta_of(run_dir))
+  np.testing.assert_array_equal(*etas)
+  assert np.any(etas[0] != embedded)
+  refused = subprocess.run(
+      command(tmp_path / 'embedded', '--launch_type=embedded', by_cost[1]),
+      env=environment(), capture_output=True, text=True,
+      timeout=waiting.PATIENCE_S)
+  assert refused.returncode
+  assert 'lifetimes_by: cost -> share' in refused.stderr
+
+
 def test_another_seed_gives_another_eta(embedded, tmp_path):
   train(tmp_path / 'run', '--launch_type=embedded', '--seed=1')
   assert np.any(eta_of(tmp_path / 'run') != embedded)
