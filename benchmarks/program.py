@@ -29,13 +29,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, NamedTuple, Sequence
 
 from benchmarks import arguments
 from lpg_distributed.store import loggers
 
 _POLL_S = 0.2
 _PAGE_MIB = os.sysconf('SC_PAGE_SIZE') / 2 ** 20
+_TICK_S = 1 / os.sysconf('SC_CLK_TCK')
 _QUIET = ('--noevaluate', '--set=evaluator.enabled=False')
 _PAPER_SHAPES = ('--preset=paper', *_QUIET, '--num_workers=2')
 _Variant = tuple[tuple[str, ...], Mapping[str, str]]
@@ -54,15 +55,23 @@ _MIXTURES: Mapping[str, _Variant] = {
     for by in ('share', 'cost')}
 
 
-def _tree_rss_mib(pid: int) -> float:
-  """Returns the resident memory of a process and all its descendants."""
-  parents, pages = {}, {}
+class _Usage(NamedTuple):
+  """Of a process."""
+  rss_mib: float
+  processor_s: float
+
+
+def _usage_of_tree(pid: int) -> dict[int, _Usage]:
+  """Returns the usage of a process and of all its descendants, by number."""
+  parents, found = {}, {}
   for path in pathlib.Path('/proc').glob('[0-9]*'):
     try:
       stat = (path / 'stat').read_text().rsplit(')', 1)[1].split()
     except OSError:  # The process has just ended.
       continue
-    parents[int(path.name)], pages[int(path.name)] = int(stat[1]), int(stat[21])
+    parents[int(path.name)] = int(stat[1])
+    found[int(path.name)] = _Usage(
+        _PAGE_MIB * int(stat[21]), _TICK_S * (int(stat[11]) + int(stat[12])))
 
   def belongs(process):
     while process in parents:
@@ -71,7 +80,21 @@ def _tree_rss_mib(pid: int) -> float:
       process = parents[process]
     return False
 
-  return _PAGE_MIB * sum(n for process, n in pages.items() if belongs(process))
+  return {n: usage for n, usage in found.items() if belongs(n)}
+
+
+def _busiest_process_s(marks: Sequence[tuple[int, dict[int, _Usage]]]
+                       ) -> float | None:
+  """Processor time of the busiest process in a meta-step after the first.
+
+  Args:
+    marks: numbers of meta-steps that were done, and the usage at that time.
+  """
+  if len(marks) < 2:
+    return None
+  (first, before), (last, after) = marks[0], marks[-1]
+  return max(usage.processor_s - before[n].processor_s
+             for n, usage in after.items() if n in before) / (last - first)
 
 
 def run(flags: Sequence[str], meta_steps: int,
@@ -96,13 +119,16 @@ def run(flags: Sequence[str], meta_steps: int,
     with open(os.path.join(directory, 'output'), 'w+', encoding='utf-8') as f:
       process = subprocess.Popen(command, stdout=f, stderr=f,
                                  env={**os.environ, **(variables or {})})
-      peak_mib, first_s = 0., None
+      peak_mib, first_s, marks = 0., None, []
       try:
         while process.poll() is None:
-          peak_mib = max(peak_mib, _tree_rss_mib(process.pid))
-          if first_s is None and os.path.isdir(path) and any(
-              loggers.read_metrics(path, 'learner')):
-            first_s = time.monotonic() - begin
+          usage = _usage_of_tree(process.pid)
+          peak_mib = max(peak_mib, sum(u.rss_mib for u in usage.values()))
+          rows = (sum(1 for _ in loggers.read_metrics(path, 'learner'))
+                  if os.path.isdir(path) else 0)
+          first_s = first_s or (time.monotonic() - begin if rows else None)
+          if rows > (marks[-1][0] if marks else 0):
+            marks.append((rows, usage))
           time.sleep(_POLL_S)
       finally:
         if process.poll() is None:
@@ -120,6 +146,7 @@ def run(flags: Sequence[str], meta_steps: int,
       'env_steps': rows[-1]['env_steps'],
       'step_s': [row['step_s'] for row in rows],
       'best_env_steps_per_s': max(speeds, default=None),
+      'busiest_process_s': _busiest_process_s(marks),
       'median_env_steps_per_s': statistics.median(speeds) if speeds else None,
       'load_1min': os.getloadavg()[0]}
 
@@ -128,6 +155,8 @@ def _show(name: str, row: Mapping[str, Any]) -> None:
   speed = (f'{row["best_env_steps_per_s"]:,.0f} steps/s at best, '
            f'{row["median_env_steps_per_s"]:,.0f} median, '
            if row['best_env_steps_per_s'] else '')
+  if row['busiest_process_s']:
+    speed += f'busiest process {row["busiest_process_s"]:.2f} s a meta-step, '
   print(f'{name:<24}{speed}first step after {row["first_step_s"]:.1f} s, '
         f'peak RSS {row["peak_rss_mib"] / 1024:.2f} GiB, load '
         f'{row["load_1min"]:.1f}', flush=True)
