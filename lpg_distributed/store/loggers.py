@@ -1,5 +1,6 @@
 """Writes the metrics of a run: JSON lines, and events for TensorBoard."""
 
+import errno
 import json
 import math
 import os
@@ -10,6 +11,8 @@ from absl import logging
 
 from lpg_distributed import errors
 from lpg_distributed import files
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class MetricsError(errors.UserError, ValueError):
@@ -61,6 +64,20 @@ def _parse_row(line: bytes) -> dict[str, Any] | None:
   return row if type(row.get('step')) is int else None
 
 
+def _cut(path: str, resume_step: int | None) -> None:
+  """Removes rows from `resume_step` on, without space for a copy."""
+  with os.fdopen(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC),
+                 'r+b') as f:
+    end = 0
+    for line in f:
+      row = _parse_row(line)
+      if not line.endswith(b'\n') or (
+          row and resume_step is not None and row['step'] >= resume_step):
+        break
+      end += len(line)
+    f.truncate(end)
+
+
 class MetricsLogger:
   """Appends rows to a file; after a resume no step occurs twice."""
 
@@ -77,10 +94,16 @@ class MetricsLogger:
     """
     path = _path(run_dir, name)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    # Row by row, since the file of a long run does not fit in memory.
-    files.write_whole(path, (
-        json.dumps(row).encode() + b'\n' for row in read_metrics(run_dir, name)
-        if resume_step is None or row['step'] < resume_step))
+    try:
+      # Row by row, since the file of a long run does not fit in memory.
+      files.write_whole(path, (
+          json.dumps(row).encode() + b'\n'
+          for row in read_metrics(run_dir, name)
+          if resume_step is None or row['step'] < resume_step))
+    except OSError as error:
+      if error.errno not in _FULL or not os.path.exists(path):
+        raise
+      _cut(path, resume_step)
     self._file = files.open_to_append(path)
     self._events = None
     if tensorboard:

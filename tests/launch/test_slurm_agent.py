@@ -159,3 +159,19 @@ def test_a_node_that_does_not_end_is_killed_when_nothing_is_to_be_saved(job):
   job.wait_for_beats()
   job.publish(stop=places.QUICKLY)
   assert process.wait(waiting.PATIENCE_S) == 0
+
+
+def test_a_heartbeat_that_cannot_be_written_leaves_the_last_one(
+    tmp_path, monkeypatch):
+  path = str(tmp_path / 'beat')
+  places.write_in_place(path, {'beats': 1000})
+  places.write_in_place(path, {'beats': 2})
+  assert places.read(path) == {'beats': 2}
+
+  def full(*_):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(os, 'write', full)
+  with pytest.raises(OSError):
+    places.write_in_place(path, {'beats': 3})
+  assert places.read(path) == {'beats': 2}

@@ -180,6 +180,24 @@ def test_tensorboard_has_no_step_twice_after_a_resume(tmp_path):
   assert dict(curves(tmp_path, 'learner')['x'])[4] == 4.5
 
 
+def test_a_resume_needs_no_space(tmp_path, monkeypatch):
+  write(tmp_path, range(5))
+  with open(file_of(tmp_path), 'a', encoding='utf-8') as f:
+    f.write('{"step": 5, "x"')
+
+  def write_whole(path, data):
+    del data
+    raise OSError(28, 'No space left on device', path)
+
+  monkeypatch.setattr(loggers.files, 'write_whole', write_whole)
+  write(tmp_path, [3], resume_step=3, offset=0.5)
+  assert rows(tmp_path) == [(0, 0.), (1, 1.), (2, 2.), (3, 3.5)]
+  with open(file_of(tmp_path), 'a', encoding='utf-8') as f:
+    f.write('{"step": 4, "x"')
+  write(tmp_path, [4])
+  assert rows(tmp_path)[3:] == [(3, 3.5), (4, 4.)]
+
+
 def test_a_full_disk_loses_rows_and_does_not_block(tmp_path):
   """A limit of the file's size stands for a full disk."""
   logger = loggers.MetricsLogger(tmp_path, 'learner')

@@ -59,9 +59,17 @@ def write(path: str, content: Any) -> None:
 
 
 def write_in_place(path: str, content: Any) -> None:
-  """Writes JSON in place; a reader may meanwhile get None."""
-  with open(path, 'w', encoding='utf-8') as f:
-    json.dump(content, f)
+  """Writes JSON over the old content; a reader may meanwhile get None.
+
+  The file is not emptied first: on a full disk its space would be lost, and a
+  node that cannot write heartbeats counts as dead.
+  """
+  data = json.dumps(content).encode()
+  descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+  try:
+    os.ftruncate(descriptor, os.write(descriptor, data))
+  finally:
+    os.close(descriptor)
 
 
 def read(path: str) -> Optional[Any]:
