@@ -42,7 +42,7 @@ def _page():
 
 
 ((_, MODULE), (_, AGENTS), (_, NETWORK), (_, GRIDS), (_, COMMAND),
- (_, IN_PYTHON), (_, AFTERWARDS)) = _page()
+ (_, IN_PYTHON), (_, AFTERWARDS), (_, CHECK), (_, SIMULATOR)) = _page()
 
 
 @pytest.fixture(name='here')
@@ -54,6 +54,29 @@ def _here(tmp_path, monkeypatch):
   monkeypatch.syspath_prepend(str(tmp_path))
   yield tmp_path
   sys.modules.pop('my_grid', None)
+
+
+def test_the_page_checks_an_environment(here):
+  exec(compile(CHECK, 'page', 'exec'), {})  # pylint: disable=exec-used
+
+
+def test_a_simulator_in_python_is_an_environment(here):
+  gymnasium = pytest.importorskip('gymnasium')
+  (here / 'python_cart_pole.py').write_text(SIMULATOR)
+  environment = registry.load_trainable('module/python_cart_pole:CartPole')
+  protocol.check(environment)
+  single = gymnasium.make('CartPole-v1').unwrapped
+  body, _ = single.reset(seed=3)
+  state, step = (jnp.asarray(body), jnp.int32(0)), jax.jit(environment.step)
+  params = environment.init_params(jax.random.PRNGKey(0))
+  fell = False
+  while not fell:
+    body, _, fell, _, _ = single.step(1)
+    state, timestep = step(params, state, jnp.int32(1), jax.random.PRNGKey(0))
+    assert timestep.discount == 1. - fell
+    if not fell:
+      np.testing.assert_allclose(timestep.observation, body, atol=1e-5)
+  sys.modules.pop('python_cart_pole')
 
 
 def test_the_page_is_short():
