@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lpg_distributed import config as config_lib
+from lpg_distributed.core.update_rules import base
 from lpg_distributed.core.update_rules import registry
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import results
@@ -54,6 +55,23 @@ def _add_rule(monkeypatch, name):
   row = re.search(rf"'{name}': (Row\(.*?\))[,`]", page)[1]
   monkeypatch.setitem(registry.RULES, name, eval(row, vars(registry)))
   return module
+
+
+def test_one_number_is_a_prediction(monkeypatch):
+  _add_rule(monkeypatch, 'lpg_scalar')
+  rule = registry.make('lpg_scalar', config_lib.RuleConfig(lstm_size=4))
+  experience, hyper = rule_testing.two_steps()
+  experience = experience._replace(output=experience.output._replace(
+      y_logits=np.array([[[1.]], [[2.]], [[3.]]])))
+  targets, _ = rule.compute_targets(
+      rule.init(jax.random.PRNGKey(0)), experience, hyper)
+  assert targets.y_hat_logits.shape == (2, 1, rule.outputs.num_predictions)
+  now = jax.tree_util.tree_map(lambda x: jnp.asarray(x[:-1]), experience.output)
+  loss = lambda y_hat: rule.loss(
+      now, experience.trajectory.action,
+      base.Targets(jnp.zeros((2, 1)), y_hat), hyper)
+  # alpha_y is 0.5: 0.5 * (1 - 4)^2 and 0.5 * (2 - 4)^2.
+  np.testing.assert_allclose(loss(jnp.full((2, 1, 1), 4.)), [[4.5], [2.]])
 
 
 @pytest.fixture(name='rule_module')

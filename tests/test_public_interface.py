@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,11 +16,14 @@ import pytest
 import lpg_distributed as lpg
 from lpg_distributed import config as config_lib
 from lpg_distributed import errors
+from lpg_distributed import types
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_update
 from lpg_distributed.core import rule_inputs
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents
+from lpg_distributed.core.update_rules import base
+from lpg_distributed.core.update_rules import registry
 from lpg_distributed.store import eta_file
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -93,7 +97,7 @@ def test_the_readmes_example_runs(tmp_path):
 
 @pytest.mark.long
 def test_the_guides_examples_run(tmp_path):
-  first, second, third, fourth, fifth = _examples('docs/python.md')
+  first, second, _, third, fourth, fifth = _examples('docs/python.md')
   printed = _python(first + '\nprint(rule.info)', tmp_path)
   returns, shapes, info = printed.splitlines()[-3:]
   assert len(returns.strip('[]').split()) == 4
@@ -106,6 +110,32 @@ def test_the_guides_examples_run(tmp_path):
     assert _python(fourth, tmp_path).splitlines()[-1] in ('0', '1', '2')
   if importlib.util.find_spec('gymnasium'):
     assert float(_python(fifth, tmp_path).splitlines()[-1]) >= 1.
+
+
+def test_the_guides_own_loss_is_that_of_meta_testing():
+  page = {}
+  exec(_examples('docs/python.md')[2], page)
+  config, (action, reward, discount) = page['rule'].config, page['steps']
+  rule = registry.make('lpg', config)
+  eta = rule_vector.unravel(config, page['rule'].eta)
+  hyper = base.UpdateHyperparameters(0., 0.5, 0.995, 0., 0., 0.)
+  # Other episodes, actions and rewards than the page has.
+  action, discount = action.at[3].set(2), discount.at[7].set(0.)
+  reward = reward.at[5].set(-1.)
+
+  def loss(logits, y_logits, f):
+    output = types.AgentOutput(logits, y_logits, None, f)
+    targets, _ = rule.compute_targets(eta, base.Experience(
+        types.Trajectory(None, action, reward, discount), output), hyper)
+    now = types.AgentOutput(logits[:-1], y_logits[:-1], None, f[:-1])
+    return jnp.mean(rule.loss(now, action, jax.lax.stop_gradient(targets),
+                              hyper))
+
+  of = lambda loss, *steps: jax.value_and_grad(loss, (0, 1, 2))(
+      *page['outputs'], *steps)
+  chex.assert_trees_all_close(
+      of(page['loss'], action, reward, discount), of(loss), rtol=1e-4,
+      atol=1e-6)
 
 
 def test_rule_is_that_of_a_run_with_the_same_seed():
