@@ -25,6 +25,7 @@ import time
 from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 from benchmarks import arguments
+from lpg_distributed import processors
 from lpg_distributed.core.update_rules import registry
 from lpg_distributed.launch import process_environment
 
@@ -273,7 +274,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument('--game', default='breakout')
   parser.add_argument('--rule', default='lpg', choices=tuple(registry.RULES))
   parser.add_argument('--threads', type=arguments.positive,
-                      default=len(os.sched_getaffinity(0)))
+                      default=processors.count())
   parser.add_argument('--turns', type=arguments.positive, default=5)
   parser.add_argument('--seconds', type=float, default=5.,
                       help='seconds of each measurement in a turn')

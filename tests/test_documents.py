@@ -264,7 +264,7 @@ def test_published_rules_were_trained_as_the_report_says():
 
 
 def test_the_guide_sets_fields_that_exist():
-  overrides = re.findall(r'--set=([a-z_.]+=\w+)',
+  overrides = re.findall(r'--set=([a-z_.]+=[\w.]*\w)',
                          _text(_ROOT / 'docs' / 'meta_training.md'))
   assert overrides
   config_io.apply_overrides(presets.demo(),

@@ -12,7 +12,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Every part imports only from parts that stand before it, and from itself.
 ORDER = (
     'allocation', 'errors', 'files', 'former_names', 'global_settings',
-    'light_imports', 'program_version',
+    'light_imports', 'processors', 'program_version',
     'envs', 'types', 'fields',
     'core.update_rules.registry', 'config', 'config_io', 'presets', 'core',
     'store', 'figures', 'meta_testing', 'nodes', 'local_loop', 'analysis',

@@ -56,6 +56,7 @@ _NOT_STORED = {
     # metrics of a run.
     '| run | time | where |',
     '| column | in its first 80 meta-steps | look closer if |',
+    '| what you see | try | evidence |',
     '| of the paper | reproduced | evidence | share of the paper\'s budget '
     '| compared with | command, minutes |',
     '| stage | begins with | what is new | why |',
@@ -146,6 +147,7 @@ def _groups():
   for path in _PATHS:
     num = _load(path)[0].get('settings', {}).get('num_lifetimes')
     add(path.stem, _printed(path), num)
+  add('clipping', _returns_by_meta_step())
   add('seeds', map(_seed_row, ('all_kinds_pi', 'seed_1', 'seed_2')))
   for name in published.names():
     add(name, model_card.lines(published.load_card(name)))
@@ -155,6 +157,18 @@ def _groups():
       [f'{name}={_RESULTS}/atari/{directory}' for name, directory in
        (('2', '2'), ('12', '12'), ('15', '15'), ('A2C', 'a2c'))])[0]))
   return groups
+
+
+def _returns_by_meta_step():
+  """Returns of each seed at four meta-steps, of two variants of the study."""
+  _, data = _load(_RESULTS / 'clipping.json')
+  columns = [data['meta_steps'].index(step) for step in (18, 78, 138, 234)]
+  for name, variant in (('the preset', 'each, rate 0.003'),
+                        ('not clipped', 'not clipped')):
+    curves = data['variants'][variant]['curves']
+    yield '| ' + ' | '.join([name, *(
+        ', '.join(f'{curve[column]:.2f}' for curve in curves)
+        for column in columns)]) + ' |'
 
 
 def _seed_row(name):

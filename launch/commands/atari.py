@@ -13,6 +13,7 @@ from typing import Optional
 
 from absl import flags
 
+from lpg_distributed import processors
 from lpg_distributed.envs import atari
 from lpg_distributed.launch import agent_flags
 from lpg_distributed.launch import command
@@ -123,7 +124,7 @@ def main() -> int:
   if job is not None:
     process_environment.ensure(process_environment.WORKER, here=False)
     return _submit(tasks, root, job)
-  cores = len(os.sched_getaffinity(0))
+  cores = processors.count()
   processes = _or('processes', _PROCESSES.value, min(cores, len(tasks)))
   if _LAUNCH_TYPE.value == 'embedded':
     processes = 1

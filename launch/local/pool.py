@@ -11,6 +11,8 @@ import threading
 import time
 from typing import Any, Callable, NamedTuple, Optional, Sequence
 
+from lpg_distributed import processors
+
 
 class PoolTask(NamedTuple):
   """A function call that writes its result to files and can be repeated."""
@@ -48,7 +50,7 @@ def work(tasks: Sequence[PoolTask], processes: Optional[int],
   """
   begin, done = time.monotonic(), 0
   pool = futures.ProcessPoolExecutor(
-      processes or len(os.sched_getaffinity(0)),
+      processes or processors.count(),
       mp_context=multiprocessing.get_context('spawn'),
       initializer=_die_with, initargs=(os.getpid(),))
   running = {pool.submit(task.function, *task.arguments): task

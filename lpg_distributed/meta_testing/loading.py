@@ -1,11 +1,11 @@
 """Builds the rule, the environment and the network of a job."""
 
-import os
 from typing import Any, Callable, Optional
 
 import jax
 import jax.numpy as jnp
 
+from lpg_distributed import processors
 from lpg_distributed.core import observation_networks
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core.update_rules import base as rule_lib
@@ -76,7 +76,7 @@ def _make_batches(loaded: registry.LoadedEnvironment, num_envs: int,
   if loaded.make_groups is None:
     return [loaded.make_host(num_envs)]
   return loaded.make_groups(num_envs,
-                            num_threads or len(os.sched_getaffinity(0)))
+                            num_threads or processors.count())
 
 
 def load_batches(loaded: registry.LoadedEnvironment, job: jobs.Job,

@@ -17,6 +17,7 @@ import numpy as np
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import former_names
+from lpg_distributed import processors
 from lpg_distributed.core import atari_network
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core.update_rules import registry
@@ -91,7 +92,7 @@ class Evaluations:
         gamma=config.gamma, trajectory_steps=config.trajectory_steps,
         use_baseline=config.use_baseline)
     self._learners: dict[Any, learner_lib.Learner] = {}
-    self._pace = Pace(config.share, len(os.sched_getaffinity(0)))
+    self._pace = Pace(config.share, processors.count())
 
   def _make_learner(self, environment: host.HostEnvironment
                     ) -> learner_lib.Learner:
