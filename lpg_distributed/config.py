@@ -116,6 +116,10 @@ AGENTS: Mapping[str, AgentConfig] = {
 class MetaConfig:
   """Meta-training, Table 2 and B.1."""
   learning_rate: float = fields.positive(1e-4, high=1)
+  # Not in the paper: number of meta-steps in which the learning rate falls to
+  # `final_learning_rate`, along a cosine; 0: it is constant.
+  learning_rate_decay_steps: int = fields.integer(0, low=0)
+  final_learning_rate: float = fields.number(0., high=1)
   max_gradient_norm: float = fields.number(0.)  # 0: no clipping, as the paper
   # Largest gradient norm of one lifetime; 0: no clipping. A few lifetimes can
   # have norms a thousand times those of the others.
@@ -155,6 +159,10 @@ class MetaConfig:
       raise ConfigError(
           f'meta.reward_shift_range is {self.reward_shift_range}; allowed: '
           'two numbers, the lower one first')
+    if self.final_learning_rate and not self.learning_rate_decay_steps:
+      raise ConfigError(
+          f'meta.final_learning_rate is {self.final_learning_rate}, and '
+          'meta.learning_rate_decay_steps is 0; allowed: both, or neither')
 
   @property
   def window_env_steps(self) -> int:

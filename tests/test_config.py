@@ -116,7 +116,7 @@ NOT_NEGATIVE = ('meta.max_gradient_norm', 'meta.gammas',
                 'evaluator.gamma', 'evaluator.pause_s',
                 'agents.chain_long.kl_costs')
 ZERO_OR_MORE = ('run.seed', 'run.gradients_per_update', 'run.max_staleness',
-                'evaluator.period_meta_steps')
+                'evaluator.period_meta_steps', 'meta.learning_rate_decay_steps')
 
 
 @pytest.mark.parametrize('name', WHOLE)

@@ -17,10 +17,19 @@ class MetaState(NamedTuple):
   opt_state: optax.OptState
 
 
+def _learning_rate(config: config_lib.MetaConfig) -> optax.ScalarOrSchedule:
+  """Returns the learning rate, or a function from the meta-step to it."""
+  if not config.learning_rate_decay_steps:
+    return config.learning_rate
+  return optax.cosine_decay_schedule(
+      config.learning_rate, config.learning_rate_decay_steps,
+      alpha=config.final_learning_rate / config.learning_rate)
+
+
 def _optimiser(config: config_lib.MetaConfig) -> optax.GradientTransformation:
   clip = (optax.clip_by_global_norm(config.max_gradient_norm)
           if config.max_gradient_norm else optax.identity())
-  return optax.chain(clip, optax.adam(config.learning_rate))
+  return optax.chain(clip, optax.adam(_learning_rate(config)))
 
 
 def init(config: config_lib.Config) -> MetaState:
@@ -41,7 +50,7 @@ def apply(config: config_lib.MetaConfig, state: MetaState,
   """Takes one step of Adam on the mean gradient over lifetimes.
 
   Args:
-    config: clipping and learning rate.
+    config: clipping and learning rate. The state counts the steps of its decay.
     state: the state before the step.
     gradient_sum: [P], sum over lifetimes, to descend.
     num_lifetimes: [], number of lifetimes in the sum.

@@ -17,9 +17,16 @@ def make_config(**meta):
 
 
 def adam_by_hand(eta, gradients, learning_rate):
-  """Kingma & Ba, Algorithm 1, with their constants."""
+  """Kingma & Ba, Algorithm 1, with their constants.
+
+  Args:
+    eta: [P].
+    gradients: [P] each.
+    learning_rate: a number, or one number per step.
+  """
   m, v = np.zeros_like(eta), np.zeros_like(eta)
-  for t, gradient in enumerate(gradients, 1):
+  rates = np.broadcast_to(learning_rate, len(gradients))
+  for t, (gradient, learning_rate) in enumerate(zip(gradients, rates), 1):
     m = 0.9 * m + 0.1 * gradient
     v = 0.999 * v + 0.001 * gradient ** 2
     m_hat, v_hat = m / (1 - 0.9 ** t), v / (1 - 0.999 ** t)
@@ -51,6 +58,29 @@ def test_adam_on_the_mean_by_hand(max_norm, jit):
              for s, n in zip(sums, num_lifetimes))
   np.testing.assert_allclose(state.eta, adam_by_hand(begin, means, 0.01),
                              rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('final', [0., 0.002])
+def test_the_learning_rate_decays_along_a_cosine(final):
+  config = make_config(learning_rate=0.01, learning_rate_decay_steps=4,
+                       final_learning_rate=final)
+  state = meta_update.init(config)
+  begin = np.asarray(state.eta, np.float64)
+  gradients = np.random.default_rng(0).normal(size=(6, begin.size))
+  for gradient in gradients:
+    state, _ = meta_update.apply(config.meta, state,
+                                 gradient.astype(np.float32), jnp.float32(1.))
+  half = np.sqrt(0.5)
+  shares = np.array([1., (1. + half) / 2, 0.5, (1. - half) / 2, 0., 0.])
+  np.testing.assert_allclose(
+      state.eta,
+      adam_by_hand(begin, gradients, final + (0.01 - final) * shares),
+      rtol=1e-4, atol=1e-6)
+
+
+def test_a_final_learning_rate_needs_a_number_of_steps():
+  with pytest.raises(config_lib.ConfigError, match='final_learning_rate is'):
+    make_config(final_learning_rate=0.1)
 
 
 def test_update_descends_the_gradient():
