@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lpg_distributed.envs import base
+from lpg_distributed.envs import drawing
 from lpg_distributed.envs import free_cells
 from lpg_distributed.envs import settings as settings_lib
 
@@ -32,11 +33,6 @@ NUM_ACTIONS = 2 * NUM_MOVES
 
 ObjectType = settings_lib.ObjectType
 GridWorldSettings = settings_lib.GridWorldSettings
-
-
-def _fractions(words: chex.Array) -> chex.Array:
-  """Converts uniform 32-bit words to multiples of 2^-24 in [0, 1)."""
-  return (words >> 8).astype(jnp.float32) * 2. ** -24
 
 
 class GridParams(NamedTuple):
@@ -104,7 +100,7 @@ class GridWorld:
     """Draws the layout and the number of actions of a lifetime."""
     layout_key, action_key = jax.random.split(key)
     words = jax.random.bits(layout_key, (self.num_objects,), jnp.uint32)
-    cells, _ = self._place_all(_fractions(words))
+    cells, _ = self._place_all(drawing.fractions(words))
     return GridParams(cells, jax.random.bernoulli(action_key))
 
   def _cell(self, rank: chex.Array) -> chex.Array:
@@ -176,7 +172,7 @@ class GridWorld:
   def reset(self, params: GridParams, key: chex.PRNGKey):
     """Starts an episode; returns its state and observation."""
     words = jax.random.bits(key, (self._num_words_to_start(),), jnp.uint32)
-    state = self._start(params, _fractions(words))
+    state = self._start(params, drawing.fractions(words))
     return state, self._observe(state)
 
   def reset_midway(self, params: GridParams, key: chex.PRNGKey):
@@ -210,7 +206,7 @@ class GridWorld:
     # The transition uses the same words. That is harmless: if the episode ends,
     # its result is replaced by this first state.
     first = self._start(
-        params, _fractions(words[1:1 + self._num_words_to_start()]))
+        params, drawing.fractions(words[1:1 + self._num_words_to_start()]))
     new_state = jax.tree_util.tree_map(
         lambda a, b: jnp.where(discount == 0., a, b), first, next_state)
     return new_state, base.TimeStep(self._observe(new_state), reward, discount)
@@ -229,7 +225,7 @@ class GridWorld:
         jnp.where(collected, jnp.asarray(self._per_object(field)), 0.))
     reward = total('reward')
     time = state.time + 1
-    ended = (_fractions(words[0]) < total('termination')) | (
+    ended = (drawing.fractions(words[0]) < total('termination')) | (
         time >= self.max_episode_steps)
 
     # An object returns if its word is below p * 2^32. Then the same word, as a

@@ -1,6 +1,6 @@
 """Names of environments for meta-training; parsed without JAX.
 
-    chain_short                       one of `suite.ENVIRONMENTS`
+    chain_short                       one of `suite.ALL`
     module/PACKAGE.MODULE:FUNCTION    your own; see `docs/own_environment.md`
     gymnax/NAME                       one of gymnax's
     object/NAME                       an object given to `api.meta_train`
@@ -36,7 +36,7 @@ def check_trainable(name: str, agents: Container[str]) -> None:
     name: an item of `Config.environments`.
     agents: names that have a row of agents.
   """
-  if name in suite.SETTINGS or is_own(name):
+  if name in suite.ALL or is_own(name):
     if name not in agents:
       raise ValueError(f'agents has no entry for {name}; see '
                        'docs/own_environment.md')
@@ -44,7 +44,7 @@ def check_trainable(name: str, agents: Container[str]) -> None:
   if str(name).startswith(MODULE + '/'):
     raise ValueError(f'{name!r} names no function; allowed: '
                      'module/PACKAGE.MODULE:FUNCTION')
-  close = difflib.get_close_matches(str(name), suite.ENVIRONMENTS, 1)
+  close = difflib.get_close_matches(str(name), suite.ALL, 1)
   hint = f'did you mean {close[0]}? ' if close else ''
   raise ValueError(f'there is no environment {name!r}; {hint}allowed: '
-                   f'{", ".join(suite.ENVIRONMENTS)}, {_OTHERS}')
+                   f'{", ".join(suite.ALL)}, {_OTHERS}')

@@ -1,21 +1,26 @@
 """Computes reference returns of the training environments.
 
-`python -m lpg_distributed.envs.optimal` rewrites `optimal_returns.json`. Per
-environment it holds the mean undiscounted return of an episode under the
-optimal policy, which knows the step limit, and under the uniformly random one.
-Each has its standard error over layouts or episodes, 0 if it is exact. For grid
-worlds it holds the mean over both action spaces, and each by itself.
+`python -m lpg_distributed.envs.optimal [NAME ...]` rewrites the entries of
+`optimal_returns.json`, or those of the names. Per environment it holds the mean
+undiscounted return of an episode under the optimal policy, which knows the step
+limit, and under the uniformly random one. Each has its standard error over
+layouts or episodes, 0 if it is exact. For grid worlds it holds the mean over
+both action spaces, and each by itself.
 
 - Tabular grid worlds, `random_small_sparse` and `random_very_dense` are solved
   exactly by backward induction over `grid_model`.
-- Chains are solved by hand.
+- Delayed chains are solved by hand.
 - Other random grid worlds have too many states. Their optimum is null, and the
   random policy is simulated.
+- Kinds beyond the paper: means over lifetimes. Those with few states are solved
+  by backward induction over `mdp_model`. In `balance` a policy that never fails
+  exists, and the random policy is simulated.
 """
 
 import functools
 import itertools
-from typing import Any, NamedTuple, Optional
+import sys
+from typing import Any, NamedTuple, Optional, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +29,9 @@ import numpy as np
 from lpg_distributed.envs import base
 from lpg_distributed.envs import grid_model
 from lpg_distributed.envs import grid_world
+from lpg_distributed.envs import mdp_model
 from lpg_distributed.envs import optimal_returns
+from lpg_distributed.envs import settings as settings_lib
 from lpg_distributed.envs import suite
 
 
@@ -60,7 +67,7 @@ def all_layouts(settings: grid_world.GridWorldSettings) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _episode_returns(environment: base.Environment, params, key):
+def episode_returns(environment: base.Environment, params, key):
   """Simulates a random episode for each of `params`; returns [num]."""
   num_actions = jnp.sum(jax.vmap(environment.action_mask)(params), axis=-1)
   num = num_actions.shape[0]
@@ -90,7 +97,7 @@ def simulate(environment: grid_world.GridWorld, num: int, seed: int,
   params = jax.vmap(environment.init_params)(jax.random.split(params_key, num))
   params = params._replace(
       collects_by_action=jnp.full(num, collects_by_action))
-  return np.asarray(_episode_returns(environment, params, key))
+  return np.asarray(episode_returns(environment, params, key))
 
 
 def _summary(method: str, per_space: dict[str, list[Optional[Estimate]]]):
@@ -145,6 +152,39 @@ def _grid_entry(name: str, num_layouts: int, num_episodes: int, seed: int):
       for policy in ('optimal', 'random')})
 
 
+def draw_lifetimes(environment: base.Environment, num: int,
+                   seed: int) -> base.EnvParams:
+  """Draws the parameters of `num` lifetimes; leaves [num, ...]."""
+  return jax.vmap(environment.init_params)(
+      jax.random.split(jax.random.PRNGKey(seed), num))
+
+
+def _entry(method: str, optimal: Estimate, random: Estimate) -> dict[str, Any]:
+  return {'optimal': _rounded(optimal.mean),
+          'optimal_standard_error': _rounded(optimal.error),
+          'random': _rounded(random.mean),
+          'random_standard_error': _rounded(random.error), 'method': method}
+
+
+def _chain_of_survival_entry(name: str, num: int, seed: int) -> dict[str, Any]:
+  environment = suite.load(name)
+  mdps = mdp_model.of_survival_chain(
+      draw_lifetimes(environment, num, seed),
+      environment.observation_spec().num_values)
+  return _entry(f'exact for each of {num} lifetimes', *(
+      _estimate(mdp_model.start_values(mdps, best)) for best in (True, False)))
+
+
+def _balance_entry(name: str, num: int, seed: int) -> dict[str, Any]:
+  environment = suite.load(name)
+  best = environment.max_episode_steps * np.mean(environment.settings.rewards)
+  returns = episode_returns(environment,
+                             draw_lifetimes(environment, num, seed),
+                             jax.random.PRNGKey(seed + 1))
+  return _entry(f'random: {num} episodes simulated; optimal: by hand',
+                Estimate(float(best), 0.), _estimate(np.asarray(returns)))
+
+
 def compute(name: str, num_layouts: int = 64, num_episodes: int = 2048,
             seed: int = 0) -> dict[str, Any]:
   """Computes the entry of one environment.
@@ -152,24 +192,29 @@ def compute(name: str, num_layouts: int = 64, num_episodes: int = 2048,
   Args:
     name: name of the environment.
     num_layouts: layouts per action space, if they are solved one by one.
-    num_episodes: episodes per action space, if they are simulated.
+    num_episodes: episodes per action space, if they are simulated. Of kinds
+      beyond the paper twice as many lifetimes are drawn.
     seed: seed of layouts and episodes.
   """
-  if isinstance(suite.SETTINGS[name], grid_world.GridWorldSettings):
+  settings = suite.ALL[name]
+  if isinstance(settings, settings_lib.SurvivalChainSettings):
+    return _chain_of_survival_entry(name, 2 * num_episodes, seed)
+  if isinstance(settings, settings_lib.BalanceSettings):
+    return _balance_entry(name, 2 * num_episodes, seed)
+  if isinstance(settings, grid_world.GridWorldSettings):
     return _grid_entry(name, num_layouts, num_episodes, seed)
   # The right action is observed, and the noise has mean 0.
-  return {'optimal': 1., 'optimal_standard_error': 0., 'random': 0.,
-          'random_standard_error': 0., 'method': 'by hand'}
+  return _entry('by hand', Estimate(1., 0.), Estimate(0., 0.))
 
 
-def main() -> None:
-  """Computes all entries and writes the file."""
-  entries = {}
-  for name in suite.ENVIRONMENTS:
+def main(names: Sequence[str] = ()) -> None:
+  """Computes the entries of some names, or all, and writes the file."""
+  entries = dict(optimal_returns.load())
+  for name in names or suite.ALL:
     entries[name] = compute(name)
     print(name, entries[name]['optimal'], entries[name]['random'], flush=True)
-  optimal_returns.save(entries)
+  optimal_returns.save({name: entries[name] for name in suite.ALL})
 
 
 if __name__ == '__main__':
-  main()
+  main(sys.argv[1:])

@@ -232,7 +232,7 @@ def load_trainable(name: str) -> base.Environment:
       line.
     ImportError: the package that it needs is not installed.
   """
-  if name in suite.SETTINGS:
+  if name in suite.ALL:
     return suite.load(name)
   names.check_trainable(name, (name,))
   if name.startswith(f'{names.OBJECT}/'):

@@ -33,3 +33,33 @@ class DelayedChainSettings:
   max_length: int  # inclusive
   noisy_rewards: bool = False
   distractor: bool = False  # 22 bits are observed, two of them relevant
+
+
+# The following kinds are not in the paper. Each lifetime draws its constants
+# uniformly from ranges, which include both ends.
+
+
+@dataclasses.dataclass(frozen=True)
+class SurvivalChainSettings:
+  """Ranges of `survival.SurvivalChain`."""
+  lengths: tuple[int, int] = (5, 15)  # cells; at most 32
+  limits: tuple[int, int] = (50, 200)  # steps of an episode
+  slips: tuple[float, float] = (0., 0.3)
+  rewards: tuple[float, float] = (0.2, 1.2)  # of each step
+
+
+@dataclasses.dataclass(frozen=True)
+class BalanceSettings:
+  """Ranges of `survival.Balance`; see `survival.BalanceParams`."""
+  dimensions: tuple[int, int] = (2, 4)
+  max_episode_steps: int = 200
+  # The unstable mode grows by 1 + excess. The push is strength * excess, so
+  # that it can hold the mode up to the magnitude `strength`.
+  excesses: tuple[float, float] = (0.05, 0.15)
+  strengths: tuple[float, float] = (1.5, 3.)
+  decays: tuple[float, float] = (0.02, 0.2)  # The stable modes have 1 - decay.
+  gain: float = 0.4  # largest magnitude that a push gives to a stable mode
+  noise: float = 0.05
+  start: float = 0.1
+  units: tuple[float, float] = (0.3, 3.)  # log-uniform
+  rewards: tuple[float, float] = (0.2, 1.2)  # of each step

@@ -1,4 +1,8 @@
-"""The fifteen training environments of Appendix A, as data."""
+"""The training environments as data: the fifteen of Appendix A, and others.
+
+The others, `BEYOND_THE_PAPER`, are not in the paper. They are off by default:
+no preset and no figure has them unless it is given their names.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,9 @@ if TYPE_CHECKING:
 _O = settings_lib.ObjectType
 _Grid = settings_lib.GridWorldSettings
 _Chain = settings_lib.DelayedChainSettings
-Settings = Union[_Grid, _Chain]
+Settings = Union[
+    _Grid, _Chain, settings_lib.SurvivalChainSettings,
+    settings_lib.BalanceSettings]
 
 _DENSE = (_O(2, 1., 0., 0.05), _O(1, -1., 0.5, 0.1), _O(1, -1., 0., 0.5))
 _LONG_HORIZON = (_O(2, 1., 0., 0.01), _O(2, -1., 0.5, 1.))
@@ -78,6 +84,13 @@ SETTINGS: Mapping[str, Settings] = {
 
 ENVIRONMENTS: tuple[str, ...] = tuple(SETTINGS)
 
+BEYOND_THE_PAPER: Mapping[str, Settings] = {
+    'survival_chain': settings_lib.SurvivalChainSettings(),
+    'balance': settings_lib.BalanceSettings(),
+}
+
+ALL: Mapping[str, Settings] = {**SETTINGS, **BEYOND_THE_PAPER}
+
 # Never change these numbers: stored results depend on them. A new environment
 # needs none.
 _SEED_NUMBERS: Mapping[str, int] = {
@@ -113,11 +126,11 @@ def seed_number(name: str) -> int:
 
 def check_name(name: str) -> None:
   """Raises a one-line ValueError if there is no environment of that name."""
-  if name not in ENVIRONMENTS:
-    close = difflib.get_close_matches(str(name), ENVIRONMENTS, 1)
+  if name not in ALL:
+    close = difflib.get_close_matches(str(name), ALL, 1)
     hint = f'did you mean {close[0]}? ' if close else ''
     raise ValueError(f'there is no environment {name!r}; {hint}allowed: '
-                     f'{", ".join(ENVIRONMENTS)}')
+                     f'{", ".join(ALL)}')
 
 
 def load(name: str) -> base.Environment:
@@ -130,7 +143,11 @@ def load(name: str) -> base.Environment:
   # Imported here, since they import JAX, which checks of names do not need.
   from lpg_distributed.envs import delayed_chain
   from lpg_distributed.envs import grid_world
-  settings = SETTINGS[name]
-  kind = (grid_world.GridWorld if isinstance(settings, _Grid)
-          else delayed_chain.DelayedChain)
-  return kind(name, settings)
+  from lpg_distributed.envs import survival
+  kinds = {
+      _Grid: grid_world.GridWorld,
+      _Chain: delayed_chain.DelayedChain,
+      settings_lib.SurvivalChainSettings: survival.SurvivalChain,
+      settings_lib.BalanceSettings: survival.Balance,
+  }
+  return kinds[type(ALL[name])](name, ALL[name])

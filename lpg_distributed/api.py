@@ -156,7 +156,7 @@ def _apply(config: config_lib.RuleConfig, eta: chex.Array,
 
 
 def load_environment(name: str) -> base.Environment:
-  """Returns one of the fifteen training environments, in pure JAX.
+  """Returns one of the training environments, in pure JAX.
 
   `params = init_params(key)` draws the layout of a lifetime. `state,
   observation = reset(params, key)` and `state, timestep = step(params, state,
@@ -288,7 +288,7 @@ def train_agents(rule: Rule,
 
   Args:
     rule: the update rule.
-    environment: name of the environment, one of `envs.suite.ENVIRONMENTS`.
+    environment: name of the environment, one of `envs.suite.ALL`.
     learning_rate: alpha_lr; Table 3: tables 20 to 80, networks 0.0005 to 0.01.
     kl_cost: alpha_y, the cost of the KL term; Table 3 has 0.1 to 1.
     gamma: discount factor, an input of the rule.

@@ -7,7 +7,7 @@ not the run.
 
 import dataclasses
 import math
-from typing import Mapping
+from typing import Iterable, Mapping
 
 from lpg_distributed import allocation
 from lpg_distributed import fields
@@ -110,6 +110,22 @@ AGENTS: Mapping[str, AgentConfig] = {
         (), (16,), 'adam', (0.002, 0.005, 0.01),
         lifetime_env_steps=2_000_000),
 }
+
+# Agents of kinds that are not in the paper. A configuration has the rows of
+# those kinds only that are among its environments.
+AGENTS_BEYOND_THE_PAPER: Mapping[str, AgentConfig] = {
+    'survival_chain': _CHAIN_TABLE,
+    'balance': AgentConfig((), (32,), 'adam', (0.005, 0.01, 0.02), (0.1,),
+                           lifetime_env_steps=3_000_000),
+}
+ALL_AGENTS: Mapping[str, AgentConfig] = {**AGENTS, **AGENTS_BEYOND_THE_PAPER}
+
+
+def rows_beyond_the_paper(environments: Iterable[str]
+                          ) -> dict[str, AgentConfig]:
+  """Returns the default rows of those environments that have one."""
+  return {name: AGENTS_BEYOND_THE_PAPER[name] for name in environments
+          if name in AGENTS_BEYOND_THE_PAPER}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,6 +311,9 @@ class Config:
 
   def __post_init__(self):
     fields.check(self, '', ConfigError)
+    rows = {**rows_beyond_the_paper(self.environments), **self.agents}
+    if len(rows) > len(self.agents):
+      object.__setattr__(self, 'agents', rows)
     _require(self.rule.kind == 'lpg' or not self.evaluator.enabled,
              f'rule.kind is {self.rule.kind!r}, which the Atari evaluator does '
              'not know; allowed with it: evaluator.enabled=false')

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import json
 import typing
-from typing import Any, Iterable, Mapping, Sequence
+from typing import Any, Iterable, Mapping, Optional, Sequence
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import fields
@@ -133,15 +133,23 @@ def _update(values, changes, prefix):
   _require_group(changes, prefix)
   for name, change in changes.items():
     if name not in values:
-      if prefix != 'agents.' or not names.is_own(name):
+      row = _new_row(name) if prefix == 'agents.' else None
+      if row is None:
         raise _unknown(prefix + name, values)
-      # The row of the user's own environment. Its optimiser, which may follow,
-      # decides on the learning rates.
-      values[name] = {**_plain(config_lib.AgentConfig()), 'learning_rates': []}
+      values[name] = row
     if isinstance(values[name], dict):
       _update(values[name], change, f'{prefix}{name}.')
     else:
       values[name] = change
+
+
+def _new_row(name: str) -> Optional[dict[str, Any]]:
+  """Returns the agent that a change of its fields starts from, or None."""
+  if names.is_own(name):
+    # Its optimiser, which may follow, decides on the learning rates.
+    return {**_plain(config_lib.AgentConfig()), 'learning_rates': []}
+  row = config_lib.AGENTS_BEYOND_THE_PAPER.get(name)
+  return row and _plain(row)
 
 
 def apply_overrides(base: config_lib.Config,
@@ -157,7 +165,10 @@ def apply_overrides(base: config_lib.Config,
       raise ConfigError(f'{override!r} is no override; allowed: field=value')
     paths = [path]
     if path.startswith('agents.*.'):
-      paths = [path.replace('*', name, 1) for name in values['agents']]
+      named = config_lib.rows_beyond_the_paper(
+          _convert(tuple[str, ...], values['environments'], 'environments'))
+      paths = [path.replace('*', name, 1)
+               for name in {**values['agents'], **named}]
     for name in paths:
       *groups, field = _split(name.strip())
       change: Any = {field: value.strip()}

@@ -44,7 +44,7 @@ def make_policy(agents: train_agents_lib.Lifetimes, environment: str,
   index = fields.Integer(0, len(agents.final_return) - 1).check('index', index)
   theta, env_params = jax.tree_util.tree_map(
       lambda x: np.asarray(x[index]), (agents.theta, agents.env_params))
-  agent = config_lib.AGENTS[environment]
+  agent = config_lib.ALL_AGENTS[environment]
   if agent.is_table != (not isinstance(theta, Mapping)):
     raise _other_environment(environment)
   form = policy_lib.Form(environment, made.observation_spec(),
@@ -72,7 +72,7 @@ def save_policy(path: str, policy: Policy, **info: Any) -> None:
   Args:
     path: of the file.
     policy: to be saved. Its `env_params` are kept if the environment is one of
-      the fifteen training environments.
+      the training environments.
     **info: added to `policy.info`; must be what JSON knows.
   """
   policy_file.save(path, policy, **info)

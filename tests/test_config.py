@@ -82,6 +82,36 @@ def test_table_3_has_all_environments():
   assert presets.paper().environments == suite.ENVIRONMENTS
 
 
+OTHERS = tuple(suite.BEYOND_THE_PAPER)
+
+
+def test_kinds_beyond_the_paper_are_in_no_preset():
+  assert tuple(config_lib.AGENTS_BEYOND_THE_PAPER) == OTHERS
+  for preset in presets.PRESETS:
+    config = presets.load(preset)
+    assert not set(OTHERS) & set(config.environments)
+    assert tuple(config.agents) == suite.ENVIRONMENTS
+
+
+@pytest.mark.parametrize('name', OTHERS)
+def test_kinds_beyond_the_paper_bring_their_rows(name):
+  config = config_io.apply_overrides(presets.demo(), [
+      f'environments={name},chain_short'])
+  assert config == dataclasses.replace(
+      presets.demo(), environments=(name, 'chain_short'))
+  assert set(config.agents) == {*suite.ENVIRONMENTS, name}
+  assert config.agents[name] == config_lib.AGENTS_BEYOND_THE_PAPER[name]
+  assert config_io.from_dict(config_io.to_dict(config)) == config
+  # A row that is given counts, and `*` means this row too.
+  for changes in (
+      [f'environments={name}', f'agents.{name}.lifetime_env_steps=70'],
+      [f'agents.{name}.lifetime_env_steps=70', f'environments={name}'],
+      [f'environments={name}', 'agents.*.lifetime_env_steps=70']):
+    changed = config_io.apply_overrides(presets.demo(), changes)
+    assert changed.agents[name] == dataclasses.replace(
+        config.agents[name], lifetime_env_steps=70)
+
+
 def test_table_4():
   evaluator = presets.paper().evaluator
   assert evaluator.learning_rate == 0.0005

@@ -91,7 +91,7 @@ GAMMA = Range(0.95, 0.997, 0.5, 0.9999, complement=True)
 
 
 def _learning_rate(environment: str, agent: config_lib.AgentConfig) -> Range:
-  rates = config_lib.AGENTS.get(environment, agent).learning_rates
+  rates = config_lib.ALL_AGENTS.get(environment, agent).learning_rates
   low, high = min(rates), max(rates) * LARGEST_RATE
   return Range(low, high, low / 1e3, high * 1e3)
 
@@ -124,7 +124,7 @@ def of_rule(environment: str, agent: config_lib.AgentConfig,
 def default_a2c(environment: str, config: config_lib.Config) -> Values:
   """Returns A2C's numbers before a search: those of Tables 2 and 3."""
   agent, outer = config.agents[environment], config.outer
-  known = config_lib.AGENTS.get(environment, agent)
+  known = config_lib.ALL_AGENTS.get(environment, agent)
   return {'learning_rate': max(known.learning_rates),
           'entropy_cost': max(config.meta.policy_entropy_costs),
           'critic_rate': (outer.table_learning_rate if agent.is_table

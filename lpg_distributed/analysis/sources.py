@@ -37,7 +37,7 @@ class Source(NamedTuple):
   @property
   def agents(self) -> Mapping[str, config_lib.AgentConfig]:
     """Agents of the training; of Table 3 for kinds that it did not have."""
-    return {**config_lib.AGENTS, **self.config.agents}
+    return {**config_lib.ALL_AGENTS, **self.config.agents}
 
   def arm_log_probs(self, environment: str,
                     agent: Optional[config_lib.AgentConfig] = None

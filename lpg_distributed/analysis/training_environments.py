@@ -46,10 +46,10 @@ def sized(config: config_lib.Config, environment: str,
   - that of Table 3
   """
   base = dataclasses.replace(
-      base, agents={**config_lib.AGENTS, **base.agents})
+      base, agents={**config_lib.ALL_AGENTS, **base.agents})
   grid = next((known.agents[environment] for known in (config, base)
                if environment in known.environments),
-              config_lib.AGENTS.get(environment, base.agents[environment]))
+              config_lib.ALL_AGENTS.get(environment, base.agents[environment]))
   num_envs = settings.num_envs or base.meta.num_envs
   updates = settings.updates or (
       base.lifetime_windows(environment) * base.meta.num_updates)
@@ -79,7 +79,7 @@ def layouts(environment: str, settings: settings_lib.ComparisonSettings) -> Any:
   Returns:
     NumPy leaves [`settings.num_lifetimes`, ...].
   """
-  config = config_lib.Config()
+  config = config_lib.Config(environments=(environment,))
   idle = train_agents.LifetimeLearner(lambda task, progress: (progress, {}))
 
   @jax.jit

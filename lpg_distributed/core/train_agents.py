@@ -219,7 +219,7 @@ def compile_training(
   config = config_lib.Config(
       environments=(environment,),
       agents={environment: dataclasses.replace(
-          config_lib.AGENTS[environment], learning_rates=(learning_rate,),
+          config_lib.ALL_AGENTS[environment], learning_rates=(learning_rate,),
           kl_costs=(kl_cost,))},
       rule=rule,
       meta=config_lib.MetaConfig(

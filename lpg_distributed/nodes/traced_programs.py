@@ -96,7 +96,7 @@ def traced(shard: lifetime.Shard, config: config_lib.Config, environment: str,
     platform: platform of this process's devices.
   """
   directory = jax.config.jax_compilation_cache_dir
-  if not directory or environment not in suite.SETTINGS:
+  if not directory or environment not in suite.ALL:
     return shard
   key = _key(config, environment, num_lifetimes, platform)
   path = os.path.join(directory, 'traced', f'{environment}_{key}')

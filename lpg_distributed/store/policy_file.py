@@ -48,7 +48,7 @@ def in_directory(directory: str) -> dict[int, str]:
 def save(path: str, policy: policy_lib.Policy, **info: Any) -> None:
   """Writes a policy whole or not at all; `info` must be JSON.
 
-  The environment's parameters are kept for the fifteen training environments,
+  The environment's parameters are kept for the training environments,
   whose names are enough to read them back.
   """
   form = policy.form
@@ -60,7 +60,7 @@ def save(path: str, policy: policy_lib.Policy, **info: Any) -> None:
                                'dense': list(form.agent.dense)},
       'info': {**policy.info, **info}}
   tree = {'theta': policy.theta, 'action_mask': policy.action_mask}
-  if form.environment in suite.ENVIRONMENTS and policy.env_params is not None:
+  if form.environment in suite.ALL and policy.env_params is not None:
     tree['env_params'] = policy.env_params
   files.write_whole(path, tree_file.pack(tree_file.named_leaves(tree), header))
 

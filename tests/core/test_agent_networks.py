@@ -21,6 +21,7 @@ def count(*layers):
   return sum(inputs * outputs + outputs for inputs, outputs in layers)
 
 
+NUM_ACTIONS = {'balance': 2}
 # Outputs: 18 + 30 on grids, 2 + 30 on chains. Planes: one per object type and
 # the agent's. A 3x3 filter has 9 inputs per channel.
 PARAMETERS = {
@@ -40,13 +41,16 @@ PARAMETERS = {
     'chain_long': (4 * 50 - 2) * 32,
     'chain_long_noisy': (4 * 50 - 2) * 32,
     'chain_state_distraction': count((22, 16), (16, 32)),
+    # Beyond the paper.
+    'survival_chain': 15 * 32,
+    'balance': count((4, 32), (32, 32)),
 }
 
 
-@pytest.mark.parametrize('name', suite.ENVIRONMENTS)
+@pytest.mark.parametrize('name', suite.ALL)
 def test_parameters_and_shapes(name):
-  kind = lifetime.make_kind(config_lib.Config(), name)
-  num_actions = 2 if name.startswith('chain') else 18
+  kind = lifetime.make_kind(config_lib.Config(environments=(name,)), name)
+  num_actions = NUM_ACTIONS.get(name, 2 if 'chain' in name else 18)
   key = jax.random.PRNGKey(0)
 
   def run(key):

@@ -43,14 +43,15 @@ def precisions(program):
 
 # One per kind of observation: tables of grids and chains, planes, and bits.
 QUICK = ('tabular_dense', 'random_dense', 'chain_short',
-         'chain_state_distraction')
+         'chain_state_distraction', 'balance')
 
 
 @pytest.mark.parametrize('name', [
     *QUICK, *(pytest.param(name, marks=pytest.mark.long)
-              for name in config_lib.AGENTS if name not in QUICK)])
+              for name in config_lib.ALL_AGENTS if name not in QUICK)])
 def test_every_kind_is_lowered_for_cuda_in_full_precision(name):
-  program = exported(SMALL, name, ['cuda'], 'gpu')
+  config = dataclasses.replace(SMALL, environments=(name,))
+  program = exported(config, name, ['cuda'], 'gpu')
   assert program.platforms == ('cuda',)
   assert precisions(program) == {'HIGHEST'}
 

@@ -26,6 +26,11 @@ def test_the_suite_has_the_fifteen_environments_of_the_paper():
   assert len(suite.ENVIRONMENTS) == 15
 
 
+def test_other_kinds_are_not_in_the_paper():
+  assert not set(suite.BEYOND_THE_PAPER) & set(suite.ENVIRONMENTS)
+  assert list(suite.ALL) == [*suite.ENVIRONMENTS, *suite.BEYOND_THE_PAPER]
+
+
 @pytest.mark.parametrize('name', env_testing.GRIDS)
 def test_grids_have_the_settings_of_the_paper(name):
   settings = suite.load(name).settings
@@ -77,7 +82,7 @@ def test_load_refuses_unknown_names_and_lists_the_allowed():
     suite.load('tabular_dens')
   message = str(error.value)
   assert '\n' not in message and 'did you mean tabular_dense?' in message
-  assert all(name in message for name in suite.ENVIRONMENTS)
+  assert all(name in message for name in suite.ALL)
   with pytest.raises(ValueError, match='allowed: tabular_dense, '):
     suite.load('')
 
@@ -102,7 +107,7 @@ def test_a_new_name_has_its_own_seed_number():
 
 def test_every_environment_has_a_random_return_and_most_an_optimum():
   entries = optimal_returns.load()
-  assert tuple(entries) == suite.ENVIRONMENTS
+  assert tuple(entries) == tuple(suite.ALL)
   unknown = {'random_dense', 'random_long_horizon', 'random_small'}
   for name, optimum in optimal_returns.optima().items():
     assert (optimum is None) == (name in unknown)
