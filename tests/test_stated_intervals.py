@@ -66,3 +66,49 @@ def test_the_summary_of_what_was_discovered():
   trained = [re.sub(r'% (\d+)%', r' ± \1', cell) for cell in cells[::2]]
   assert numbers == (*trained, *(cell.strip('%') for cell in cells[1::2]))
   assert isinstance(fits[0], gae_fit.Fit)
+
+
+def _printed(page, monkeypatch, capsys):
+  """What the last program of a page prints, by the word before the colon."""
+  text = (_RESULTS / page).read_text(encoding='utf-8')
+  program = re.findall('```python\n(.*?)```', text, re.DOTALL)[-1]
+  monkeypatch.chdir(_RESULTS.parents[1])
+  exec(program, {})
+  return dict(line.split(': ') for line in
+              capsys.readouterr().out.splitlines())
+
+
+def test_the_comparison_with_a2c_by_stricter_tests(monkeypatch, capsys):
+  found = {name: list(map(float, re.findall(r' ([\d.e-]+)', text)))
+           for name, text in _printed('README.md', monkeypatch, capsys).items()}
+  sure = {name: better > worse for name, (holm, better, worse, _)
+          in found.items() if holm < 0.05}
+  assert sure == {'tabular_longer_horizon': False, **dict.fromkeys(
+      ('tabular_long_dense', 'tabular_long_horizon', 'random_small',
+       'random_small_sparse'), True)}
+  numbers = stated.groups('docs/results/README.md', (
+      r'adjusted p is ([\d.]+) on `tabular_sparse` and ([\d.]+) on '
+      r'`chain_short`.*better in (\d+) lifetimes and worse in (\d+) of 128, '
+      r'and the signed-rank test has p = ([\d.]+)\..*it is worse in (\d+)\.'))
+  assert list(map(float, numbers)) == [
+      found['tabular_sparse'][0], found['chain_short'][0],
+      *found['tabular_long_horizon'][1:], found['tabular_dense'][2]]
+
+
+def test_the_comparison_with_a2c_over_seeds(monkeypatch, capsys):
+  found = {name: list(map(float, re.findall(r'-?[\d.]+', text))) for name, text
+           in _printed('more_seeds.md', monkeypatch, capsys).items()}
+  assert len(found) == 12
+  assert {name for name, (_, low, high) in found.items()
+          if low > 0. or high < 0.} == {
+              'random_small', 'random_small_sparse', 'tabular_longer_horizon'}
+  numbers = stated.groups('docs/results/more_seeds.md', (
+      r'`random_small` [(]([\d.]+), interval ([\d.]+) to ([\d.]+)[)] and '
+      r'`random_small_sparse` [(]([\d.]+), interval ([\d.]+) to ([\d.]+)[)].*?'
+      r'`tabular_longer_horizon` [(](-[\d.]+), interval (-[\d.]+) to (-[\d.]+)'
+      r'.*?`tabular_long_dense` [(](-[\d.]+) to ([\d.]+)[)] and '
+      r'`tabular_long_horizon` [(](-[\d.]+) to ([\d.]+)[)]'))
+  assert list(map(float, numbers)) == pytest.approx([
+      *found['random_small'], *found['random_small_sparse'],
+      *found['tabular_longer_horizon'], *found['tabular_long_dense'][1:],
+      *found['tabular_long_horizon'][1:]], abs=0.0051)
