@@ -28,6 +28,7 @@ from lpg_distributed.core import rule_vector
 from lpg_distributed.nodes import assignment
 from lpg_distributed.nodes import gradient_queue
 from lpg_distributed.nodes import heartbeat
+from lpg_distributed.nodes import light_reverb
 from lpg_distributed.nodes import rpc
 from lpg_distributed.store import run_directory
 
@@ -123,11 +124,14 @@ def _open_run_dir(config: config_lib.Config, launch: Launch) -> None:
 
 
 def _make_meta_learner(config, launch, queue, bandit):
-  from lpg_distributed.nodes import learner_host
   from lpg_distributed.store import checkpointing
+  if assignment.learner_worker(config) is None:
+    from lpg_distributed.nodes.meta_learner import MetaLearner as make_learner
+  else:  # With a worker, so with all that workers import.
+    from lpg_distributed.nodes.learner_host import make_learner
   stop = lp.stop_event()
   _open_run_dir(config, launch)
-  learner = learner_host.make_learner(
+  learner = make_learner(
       config, gradient_queue.ReverbGradientReader(queue.resolve()),
       rpc.Client(bandit, BANDIT_SERVER, stop), launch.run_dir,
       checkpointing.latest(launch.run_dir), stop)
@@ -184,7 +188,8 @@ def make_program(config: config_lib.Config, launch: Launch):
   program = lp.Program('lpg')
   num_shards = len(config.shards())
   num_parameters = rule_vector.size(config.rule)
-  gradient_queue.import_reverb()
+  if not launch.own_processes:  # The queue and its clients share a process.
+    gradient_queue.import_reverb()
 
   def add(label, node):
     with program.group(label):
@@ -192,7 +197,7 @@ def make_program(config: config_lib.Config, launch: Launch):
 
   # Room for two meta-steps. Workers never wait for a learner that keeps up, and
   # a learner that does not makes them wait.
-  queue_node = lp.ReverbNode(functools.partial(
+  queue_node = light_reverb.import_node()(functools.partial(
       _make_tables, launch, 2 * num_shards, num_parameters))
   add(GRADIENT_QUEUE, queue_node)
   # An address instead of a handle, so that each node controls its own order of

@@ -3,7 +3,7 @@
 `LocalGradientQueue` is for one process, `ReverbGradientWriter` and
 `ReverbGradientReader` are for the distributed program. Both are bounded, hold
 `MetaGradient`s, and deliver each once. Reverb is imported only where it is
-used, because it imports TensorFlow.
+used: its server imports TensorFlow; see `light_reverb` for its client.
 """
 
 import importlib.util
@@ -20,9 +20,12 @@ import numpy as np
 
 from lpg_distributed import light_imports
 from lpg_distributed import types
+from lpg_distributed.nodes import light_reverb
 
 TABLE = 'meta_gradients'
 _AWAY_PAUSE_S = 0.5
+# Of a message, in Reverb's order.
+_COLUMNS = ('gradient_sum', 'header', 'metrics')
 
 
 class QueueCounts(NamedTuple):
@@ -90,16 +93,22 @@ def _import_tensorflow() -> None:
 
 
 def import_reverb():
-  """Imports Reverb, after RLax.
+  """Imports all of Reverb, after Distrax.
 
-  RLax's distributions fail to import after the TensorFlow that Reverb needs,
-  but work if imported before.
+  Distrax, which a user's environment may import, fails to import after the
+  TensorFlow that Reverb needs, but works if imported before.
   """
+  if light_reverb.is_light():
+    raise RuntimeError('this process has imported the client of Reverb alone')
   if 'tensorflow' not in sys.modules:
-    light_imports.import_rlax()
+    light_imports.import_distrax()
     _import_tensorflow()
   import reverb  # pylint: disable=g-import-not-at-top
   return reverb
+
+
+def _make_client(address: str):
+  return light_reverb.import_client()(address)
 
 
 def make_table(capacity: int, num_parameters: int):
@@ -147,7 +156,7 @@ class ReverbGradientWriter:
   """
 
   def __init__(self, address: str):
-    self._client = import_reverb().Client(address)
+    self._client = _make_client(address)
     self._writer = None
     self._connecting: Optional[queue.Queue] = None
     self._pending = False
@@ -212,7 +221,7 @@ class ReverbGradientReader:
   """
 
   def __init__(self, address: str):
-    self._client = import_reverb().Client(address)
+    self._client = _make_client(address)
     self._handed_over: queue.Queue = queue.Queue(1)
     # Items from the queue, from `put`, and to the learner.
     self._taken = self._put_here = self._given = 0
@@ -222,10 +231,9 @@ class ReverbGradientReader:
   def _read(self):
     while True:
       try:
-        for sample in self._client.sample(TABLE, emit_timesteps=False,
-                                          unpack_as_table_signature=True):
+        for sample in self._client.sample(TABLE, emit_timesteps=False):
           self._taken += 1
-          self._handed_over.put(decode(sample.data))
+          self._handed_over.put(decode(dict(zip(_COLUMNS, sample.data))))
       except Exception as error:  # Of Reverb or of its gRPC.
         logging.warning('the gradient queue is away: %s', error)
         time.sleep(_AWAY_PAUSE_S)

@@ -5,8 +5,10 @@ distributions, advances its shards by one window, and puts one `MetaGradient`
 per shard into the queue. Its results do not depend on the number of workers.
 """
 
+from concurrent import futures
 import dataclasses
 import functools
+import os
 import secrets
 import threading
 import time
@@ -20,6 +22,7 @@ from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import device_shards
 from lpg_distributed.core import lifetime
+from lpg_distributed.core import rule_vector
 from lpg_distributed.nodes import gradient_queue
 from lpg_distributed.nodes import not_finite
 from lpg_distributed.nodes import step_metrics
@@ -31,6 +34,8 @@ from lpg_distributed.store import run_versions
 _WAIT_S = 5.
 _PAUSE_S = 0.2  # before asking the bandit or the learner again
 _FULL_S = 60.  # Warn if the queue is full for so long.
+# Programs that are compiled at a time. Each takes some 100 MiB.
+_MOST_COMPILERS = 4
 
 
 @dataclasses.dataclass
@@ -112,7 +117,26 @@ class LifetimeWorker:
     devices = jax.local_devices()
     kind = (self._config, environment, num_lifetimes, devices[0].platform)
     shard = traced_programs.traced(lifetime.make_shard(*kind), *kind)
-    return shard.empty(), device_shards.DeviceShards(shard, devices)
+    state, shards = shard.empty(), device_shards.DeviceShards(shard, devices)
+    shards.compiled = shards.lower(
+        rule_vector.size(self._config.rule),
+        len(self._config.agents[environment].arms), state).compile()
+    return state, shards
+
+  def _make_all(self) -> None:
+    """Compiles the programs of all shards, unless the program stops.
+
+    Other cores may be idle meanwhile: of two workers, one may have the kind
+    that costs as much as all others together.
+    """
+    by_cost = sorted(self._specs, key=lambda spec: -self._config.relative_cost(
+        spec.environment))
+    kinds = dict.fromkeys((s.environment, s.num_lifetimes) for s in by_cost)
+    make = lambda kind: self._stop.is_set() or self._make(*kind)
+    threads = min(_MOST_COMPILERS, len(os.sched_getaffinity(0)))
+    with futures.ThreadPoolExecutor(threads, 'compiler') as pool:
+      for _ in pool.map(make, kinds):  # Re-raises errors.
+        pass
 
   def _make_slot(self, spec, checkpoint):
     state, shards = self._make(spec.environment, spec.num_lifetimes)
@@ -149,8 +173,7 @@ class LifetimeWorker:
     if self._worker_id == 0:
       run_versions.record_device(self._run_dir,
                                  jax.local_devices()[0].device_kind)
-    for spec in self._specs:  # Compile while the learner starts.
-      self._make(spec.environment, spec.num_lifetimes)
+    self._make_all()  # While the learner starts.
     while not self._stop.is_set():
       wanted = self._slots[0].step if self._slots and self._synchronous else 0
       update = self._learner.get_update(
