@@ -12,6 +12,7 @@ import pytest
 from lpg_distributed import config as config_lib
 from lpg_distributed import local_loop
 from lpg_distributed.core import lifetime
+from lpg_distributed.core import rule_vector
 from lpg_distributed.nodes import gradient_queue
 from lpg_distributed.nodes import lifetime_worker
 from lpg_distributed.nodes import traced_programs
@@ -20,6 +21,7 @@ from lpg_distributed.store import loggers
 from lpg_distributed.store import run_directory
 
 _TIMEOUT_S = 30.
+_SIZE = rule_vector.size(config_lib.RuleConfig())
 ENVIRONMENTS = ('chain_short', 'tabular_sparse')
 
 
@@ -74,7 +76,7 @@ class FakeLearner:
           lambda: self.finished or self.meta_step >= meta_step
           or self.epoch != epoch, min(timeout_s, 0.1))
       return {'meta_step': self.meta_step, 'finished': self.finished,
-              'eta': np.array([10. * self.meta_step], np.float32),
+              'eta': np.full(_SIZE, 10. * self.meta_step, np.float32),
               'save_meta_step': self.save_meta_step, 'epoch': self.epoch,
               'restore_step': self.restore_step, 'missing': self.missing,
               'reached': reached, 'go_on': self.go_on}
