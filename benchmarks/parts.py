@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
+from lpg_distributed.core import agent_life
 from lpg_distributed.core import agent_update
 from lpg_distributed.core import lifetime
 from lpg_distributed.core import lpg_network
@@ -94,9 +95,12 @@ def part_calls(config: config_lib.Config, name: str,
   hyper = meta_gradient.agent_hyper(task.hyper, config.outer.td_lambda)
 
   def inputs(output):
-    experience = base.Experience(progress.trajectory, output)
+    age = agent_life.begin(kind.rule, num_lifetimes, 1)
+    experience = base.Experience(
+        progress.trajectory, output,
+        agent_life.see_each(kind.rule, age, progress.reward_square))
     return rule_inputs.rule_input(experience, hyper,
-                                  kind.rule.y_input(experience))
+                                  kind.rule.y_input(experience), config.rule)
 
   seen = jax.jit(lambda theta: inputs(outputs(theta)))(progress.theta)
   answer = jax.jit(lpg_network.apply)(eta, seen)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from lpg_distributed import config as config_lib
 from lpg_distributed.core import rule_inputs
 
-# Width of x_t; two inputs are phi(y(s_t)) and phi(y(s_{t+1})).
+# Width of x_t without the age; two are phi(y(s_t)) and phi(y(s_{t+1})).
 _RULE_INPUTS = len(rule_inputs.INPUTS) + 2
 
 
@@ -41,7 +41,8 @@ def rule_forward(config: config_lib.RuleConfig, num_steps: int) -> float:
   """
   m, e, h = config.num_predictions, config.embedding_size, config.lstm_size
   phi = (m * e + e) * (num_steps + 1) / num_steps
-  return 2. * (phi + (_RULE_INPUTS + h) * 4 * h + h * (1 + m))
+  age = len(rule_inputs.names(config)) - len(rule_inputs.INPUTS)
+  return 2. * (phi + (_RULE_INPUTS + age + h) * 4 * h + h * (1 + m))
 
 
 def network_layers(config: config_lib.AgentConfig,

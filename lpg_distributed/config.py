@@ -27,6 +27,7 @@ def _require(condition: bool, message: str) -> None:
 
 
 MATMUL_PRECISIONS = ('highest', 'high', 'default')  # docs/performance.md
+REWARD_INPUTS = ('raw', 'signed_log', 'normalised')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,10 @@ class RuleConfig:
   kind: str = 'lpg'
   # Whether it sees pi(a|s), as the paper's does.
   sees_policy: bool = fields.flag(True)
+  # Not in the paper, off by default; see `core/agent_life.py`. Whether it sees
+  # the age of the agent and the length of its lifetime; and how it sees r_t.
+  sees_age: bool = fields.flag(False)
+  reward_input: str = fields.choice('raw', REWARD_INPUTS)
 
   def __post_init__(self):
     fields.check(self, 'rule.', ConfigError)

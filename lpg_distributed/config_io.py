@@ -21,6 +21,7 @@ RESUMABLE_FIELDS = (
     'run.checkpoints_kept', 'run.eta_snapshot_period_steps',
     'run.step_timeout_s', 'run.not_finite_limit', 'evaluator.',
 )
+_RULE_OPTIONS = ('sees_age', 'reward_input')  # see `rule_to_dict`
 
 
 def to_dict(config: config_lib.Config) -> dict[str, Any]:
@@ -30,6 +31,17 @@ def to_dict(config: config_lib.Config) -> dict[str, Any]:
 
 def _plain(config: Any) -> dict[str, Any]:
   return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def rule_to_dict(rule: config_lib.RuleConfig) -> dict[str, Any]:
+  """Converts a rule's configuration to JSON types.
+
+  Options that are off are left out, so that files of rules without them are the
+  same, byte by byte, as before there were such options.
+  """
+  defaults = config_lib.RuleConfig()
+  return {name: value for name, value in _plain(rule).items()
+          if name not in _RULE_OPTIONS or value != getattr(defaults, name)}
 
 
 def from_dict(values: Mapping[str, Any]) -> config_lib.Config:

@@ -17,6 +17,7 @@ import numpy as np
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
+from lpg_distributed.core import agent_life
 from lpg_distributed.core import agent_networks
 from lpg_distributed.core import agent_update
 from lpg_distributed.core import critic as critic_lib
@@ -167,7 +168,8 @@ def init_lifetime(config: config_lib.Config, environment_name: str,
       keys[3], config, environment_name, arm_log_probs))
   return task, meta_gradient.Progress(
       theta, kind.optimiser.init(theta), kind.critic.init(keys[4]),
-      env_state, rollout.init_returns(num_envs), trajectory)
+      env_state, rollout.init_returns(num_envs), trajectory,
+      agent_life.init_rewards(kind.rule))
 
 
 def chunk_size(config: config_lib.Config, environment_name: str,
@@ -254,6 +256,21 @@ def _window_gradients(setup: ShardSetup, eta: chex.Array,
   return gradients * jnp.minimum(1., max_norm / norms), progress, stats
 
 
+def _with_age(setup: ShardSetup, state: ShardState) -> meta_gradient.Task:
+  """Returns the lifetimes' task with their ages, if the rule sees them.
+
+  A staggered first lifetime counts from its first age, so that what is left of
+  each lifetime is right.
+  """
+  if not setup.kind.rule.sees_age:
+    return state.task
+  num_updates = setup.config.meta.num_updates
+  whole = setup.config.lifetime_windows(setup.environment_name) * num_updates
+  done = state.age * num_updates
+  return state.task._replace(
+      age=agent_life.Age(done, jnp.full_like(done, whole)))
+
+
 def _advance_chunk(setup: ShardSetup, call: ShardCall, state: ShardState,
                    keys: chex.PRNGKey, slots: chex.Array):
   """Advances one chunk of lifetimes by one window; see `Shard.advance`.
@@ -272,7 +289,7 @@ def _advance_chunk(setup: ShardSetup, call: ShardCall, state: ShardState,
   progress = state.progress._replace(
       returns=rollout.reset_window(state.progress.returns))
   gradients, progress, stats = _window_gradients(
-      setup, call.eta, state.task, progress, keys[:, 2:])
+      setup, call.eta, _with_age(setup, state), progress, keys[:, 2:])
   finite = jnp.all(jnp.isfinite(gradients), axis=1, keepdims=True)
   gradients = jnp.where(finite, gradients, 0.)
   return jnp.sum(gradients, axis=0), *_end_window(

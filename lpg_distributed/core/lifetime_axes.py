@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from lpg_distributed.core import meta_gradient
 
-PROGRESS = meta_gradient.Progress(0, 0, 0, 0, 0, 1)
+PROGRESS = meta_gradient.Progress(0, 0, 0, 0, 0, 1, 0)
 
 State = TypeVar('State')  # with a `progress`, as `lifetime.ShardState`
 

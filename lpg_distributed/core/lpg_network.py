@@ -42,7 +42,7 @@ class LPG(hk.Module):
     """Maps [T, N] inputs to targets; see `apply`."""
     phi = hk.nets.MLP([self._config.embedding_size, 1], name='phi')
     lstm = hk.LSTM(self._config.lstm_size, name='lstm')
-    x = _lstm_input(inputs, phi(inputs.y)[..., 0])  # [T, N, 6]
+    x = _lstm_input(inputs, phi(inputs.y)[..., 0])  # [T, N, I]
 
     def step(xs, state):
       x_t, discount_t = xs
@@ -59,11 +59,13 @@ class LPG(hk.Module):
 
 
 def _lstm_input(inputs: rule_inputs.RuleInput, phi: chex.Array) -> chex.Array:
-  """Stacks x_t, [T, N, 6]; `phi` is [T+1, N]."""
+  """Stacks x_t, [T, N, I]; `phi` is [T+1, N].
+
+  I is 6, and 8 for a rule that sees the age.
+  """
   # phi(y(s_{t+1})) is zeroed where step t ended the episode.
   phi_next = phi[1:] * inputs.discount_t
-  return jnp.stack([*(getattr(inputs, name) for name in rule_inputs.INPUTS),
-                    phi[:-1], phi_next], axis=-1)
+  return jnp.stack([*rule_inputs.columns(inputs), phi[:-1], phi_next], axis=-1)
 
 
 def _transformed(config: config_lib.RuleConfig,
@@ -78,7 +80,7 @@ def init(config: config_lib.RuleConfig, widths: Widths,
   scalar = jnp.zeros((1, 1))
   inputs = rule_inputs.RuleInput(
       y=jnp.zeros((2, 1, widths.y)),
-      **dict.fromkeys(rule_inputs.INPUTS, scalar))
+      **dict.fromkeys(rule_inputs.names(config), scalar))
   # Under `jit`, since Haiku would compile each operation by itself.
   return jax.jit(_transformed(config, widths.y_hat).init)(key, inputs)
 
@@ -137,11 +139,19 @@ def hold_phi(eta: Eta, value: chex.Numeric) -> Eta:
 
 def hold_input(eta: Eta, name: str, value: chex.Numeric) -> Eta:
   """Returns an eta whose LSTM reads `value` in place of the input `name`."""
-  index = list(rule_inputs.INPUTS).index(name)
+  index = rule_inputs.index(name)
   lstm = eta['lpg/lstm/linear']
   row = lstm['w'][index]
   return {**eta, 'lpg/lstm/linear': {
       'w': lstm['w'].at[index].set(0.), 'b': lstm['b'] + value * row}}
+
+
+def add_age(eta: Eta) -> Eta:
+  """Returns an eta that also reads the inputs of the age, with weights 0."""
+  first, lstm = len(rule_inputs.INPUTS), eta['lpg/lstm/linear']
+  rows = [first] * len(rule_inputs.AGE_INPUTS)
+  return {**eta, 'lpg/lstm/linear': {
+      **lstm, 'w': jnp.insert(lstm['w'], jnp.array(rows), 0., axis=0)}}
 
 
 def apply(eta: Eta, inputs: rule_inputs.RuleInput) -> types.LPGTargets:
@@ -158,8 +168,7 @@ def apply(eta: Eta, inputs: rule_inputs.RuleInput) -> types.LPGTargets:
     has no head for it.
   """
   num_steps, *batch = inputs.reward.shape
-  for name in rule_inputs.INPUTS:
-    chex.assert_shape(getattr(inputs, name), (num_steps, *batch))
+  chex.assert_shape(rule_inputs.columns(inputs), (num_steps, *batch))
   chex.assert_shape(inputs.y, (num_steps + 1, *batch, None))
   inputs = rule_inputs.flatten(inputs)
   x = _lstm_input(inputs, embed(eta, inputs.y))

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from lpg_distributed import config as config_lib
 from lpg_distributed import light_imports
 from lpg_distributed import types
+from lpg_distributed.core import agent_life
 from lpg_distributed.core import agent_networks
 from lpg_distributed.core import agent_update
 from lpg_distributed.core import backward_lstm
@@ -52,6 +53,8 @@ class Task(NamedTuple):
   env_params: base.EnvParams
   hyper: types.LifetimeHyperparameters
   rewards: Optional[reward_transform.RewardTransform] = None
+  # At the start of a window or an update; None in state that is kept.
+  age: Optional[agent_life.Age] = None
 
 
 class Progress(NamedTuple):
@@ -67,6 +70,8 @@ class Progress(NamedTuple):
   # The trajectory of the next update, collected by `theta`. Since the last
   # trajectory of a window is kept, a window takes K rollouts and not K + 1.
   trajectory: types.Trajectory
+  # Of all trajectories with this one; None if the rule does not need it.
+  reward_square: Optional[agent_life.RewardSquare] = None
 
 
 class WindowStats(NamedTuple):
@@ -181,7 +186,9 @@ def collect(kind: Kind, config: config_lib.MetaConfig, task: Task,
   trajectory = trajectory._replace(
       reward=reward_transform.apply(task.rewards, trajectory.reward))
   return progress._replace(
-      trajectory=trajectory, env_state=env_state, returns=returns)
+      trajectory=trajectory, env_state=env_state, returns=returns,
+      reward_square=agent_life.add_rewards(
+          progress.reward_square, trajectory.reward))
 
 
 def learn_values(kind: Kind, task: Task,
@@ -232,7 +239,8 @@ def _regularisation_terms(predictions, output, targets):
 def update_agents(kind: Kind, config: config_lib.Config, eta: lpg_network.Eta,
                   theta: types.Params, opt_state: types.Params,
                   trajectory: types.Trajectory, task: Task,
-                  values: Optional[chex.Array] = None
+                  values: Optional[chex.Array] = None,
+                  life: rule_lib.Life = rule_lib.UNSEEN
                   ) -> tuple[types.Params, types.Params, RegularisationTerms]:
   """Updates L agents once by the rule, Eq. (2).
 
@@ -245,6 +253,7 @@ def update_agents(kind: Kind, config: config_lib.Config, eta: lpg_network.Eta,
     trajectory: leaves [T, L, B, ...], collected under `theta`.
     task: leaves [L, ...].
     values: result of `value_estimates`.
+    life: result of `agent_life.see_each`.
 
   Returns:
     The new `theta`, the new `opt_state`, and the regularisation terms.
@@ -258,7 +267,7 @@ def update_agents(kind: Kind, config: config_lib.Config, eta: lpg_network.Eta,
       theta=theta,
       compute_targets=lambda output: kind.rule.compute_targets(
           eta, rule_lib.Experience(
-              trajectory, output._replace(value=values)), hyper)[0],
+              trajectory, output._replace(value=values), life), hyper)[0],
       action=trajectory.action,
       hyper=hyper,
       steps_per_agent=config.meta.trajectory_steps * config.meta.num_envs)
@@ -356,17 +365,20 @@ def window_loss(
             agent_networks.ROWS, backward_lstm.RESIDUALS,
             convolution.RESIDUALS))
 
-  def step(progress, keys):
+  def step(progress, xs):
+    keys, age = xs
     theta, opt_state, regularised = update(
         eta, progress.theta, progress.opt_state, progress.trajectory, task,
-        value_estimates(kind, progress))
+        value_estimates(kind, progress),
+        agent_life.see_each(kind.rule, age, progress.reward_square))
     progress = progress._replace(theta=theta, opt_state=opt_state)
     progress = collect(kind, config.meta, task, progress, keys)
     progress, advantage = learn_values(kind, task, progress)
     return progress, (regularised, advantage)
 
   progress, (regularised, advantages) = jax.lax.scan(
-      step, progress, jnp.moveaxis(keys, 1, 0))
+      step, progress, (jnp.moveaxis(keys, 1, 0),
+                       agent_life.ages(task.age, config.meta.num_updates)))
   regularised = jax.tree_util.tree_map(
       lambda x: jnp.mean(x, axis=0), regularised)
 

@@ -21,6 +21,12 @@ def _shapes(config: config_lib.RuleConfig):
     raise config_lib.ConfigError(
         f'rule.sees_policy is false, but a rule of kind {config.kind} has a '
         'network of its own; allowed: true')
+  rule = registry.make_learned(config)
+  for name in ('sees_age', 'reward_input'):
+    if getattr(config, name) != getattr(rule, name):
+      raise config_lib.ConfigError(
+          f'rule.{name} is {getattr(config, name)!r}, which a rule of kind '
+          f'{config.kind} does not read; allowed: {getattr(rule, name)!r}')
   return shapes
 
 
@@ -53,7 +59,7 @@ def require_lpg_network(config: config_lib.RuleConfig, what: str,
   if found and same_inputs:
     rows = _shapes(config)['lpg/lstm/linear']['w'].shape[0]
     # phi(y) of two steps and the LSTM's own state follow the inputs.
-    found = rows == len(rule_inputs.INPUTS) + 2 + config.lstm_size
+    found = rows == len(rule_inputs.names(config)) + 2 + config.lstm_size
   if not found:
     raise config_lib.ConfigError(
         f'{what} is not possible for a rule of kind {config.kind}, which has '

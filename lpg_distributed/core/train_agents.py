@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
+from lpg_distributed.core import agent_life
 from lpg_distributed.core import lifetime
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core import meta_gradient
@@ -25,7 +26,7 @@ from lpg_distributed.core.update_rules import base
 from lpg_distributed.envs import base as environment_base
 
 # Means of the rule's inputs per agent, [L], by name: those of
-# `rule_inputs.INPUTS`, and `phi`, the mean of phi(y(s)), if the rule's network
+# `rule_inputs.names`, and `phi`, the mean of phi(y(s)), if the rule's network
 # is `lpg_network`.
 InputMeans = Mapping[str, chex.Array]
 
@@ -73,10 +74,11 @@ def rule_inputs_of(config: config_lib.Config, kind: meta_gradient.Kind,
   output = meta_gradient.agent_outputs(
       kind, progress.theta, trajectory.observation, task.env_params)
   experience = base.Experience(trajectory, output._replace(
-      value=meta_gradient.value_estimates(kind, progress)))
+      value=meta_gradient.value_estimates(kind, progress)),
+      agent_life.see_each(kind.rule, task.age, progress.reward_square))
   return rule_inputs.rule_input(
       experience, meta_gradient.agent_hyper(task.hyper, config.outer.td_lambda),
-      kind.rule.y_input(experience))
+      kind.rule.y_input(experience), config.rule)
 
 
 def make_learner(config: config_lib.Config, kind: meta_gradient.Kind,
@@ -87,7 +89,8 @@ def make_learner(config: config_lib.Config, kind: meta_gradient.Kind,
   def compute_means(task, progress):
     inputs = rule_inputs_of(config, kind, task, progress)
     mean = functools.partial(jnp.mean, axis=(0, 2))  # of [T, L, B]
-    means = {name: mean(getattr(inputs, name)) for name in rule_inputs.INPUTS}
+    means = {name: mean(getattr(inputs, name))
+             for name in rule_inputs.names(config.rule)}
     if not lpg_network.is_eta(tree):
       return means
     return {**means, 'phi': mean(lpg_network.embed(tree, inputs.y[:-1]))}
@@ -97,7 +100,8 @@ def make_learner(config: config_lib.Config, kind: meta_gradient.Kind,
     theta, opt_state, _ = meta_gradient.update_agents(
         kind, config, tree, progress.theta, progress.opt_state,
         progress.trajectory, task,
-        meta_gradient.value_estimates(kind, progress))
+        meta_gradient.value_estimates(kind, progress),
+        agent_life.see_each(kind.rule, task.age, progress.reward_square))
     return progress._replace(theta=theta, opt_state=opt_state), input_means
 
   def observe(task, progress):
@@ -150,7 +154,7 @@ def simulate(config: config_lib.Config, environment: str,
       learner.
     num_lifetimes: L.
     arm_log_probs: [arms], log-probabilities of the bandit's hyperparameters.
-    updates: N.
+    updates: N; a rule that sees the age has it as the whole lifetime.
     kl_cost: overrides the drawn KL cost; with 0 y is never trained.
     hyper: leaves [L]; overrides the drawn hyperparameters, but for those that
       are None.
@@ -167,9 +171,11 @@ def simulate(config: config_lib.Config, environment: str,
   if kl_cost is not None:
     task = task._replace(hyper=task.hyper._replace(
         kl_cost=jnp.full_like(task.hyper.kl_cost, kl_cost)))
+  first = agent_life.begin(kind.rule, num_lifetimes, updates)
 
-  def step(progress, key):
-    progress, input_means = learner.update(task, progress)
+  def step(progress, xs):
+    key, age = xs
+    progress, input_means = learner.update(task._replace(age=age), progress)
     progress = progress._replace(
         returns=rollout.reset_window(progress.returns))
     progress = meta_gradient.collect(
@@ -181,11 +187,13 @@ def simulate(config: config_lib.Config, environment: str,
     return progress, (total / jnp.maximum(episodes, 1.), episodes, input_means)
 
   progress, (episode_return, episodes, input_means) = jax.lax.scan(
-      step, progress, jax.random.split(updates_key, updates))
+      step, progress, (jax.random.split(updates_key, updates),
+                       agent_life.ages(first, updates)))
   return Lifetimes(
       jax.vmap(rollout.final_return)(progress.returns), episode_return,
       episodes, input_means, task.hyper, progress.theta, task.env_params
-  ), LifetimeState(task, progress)
+  ), LifetimeState(
+      task._replace(age=agent_life.later(first, updates)), progress)
 
 
 def train_agents(config: config_lib.Config, environment: str, eta: chex.Array,

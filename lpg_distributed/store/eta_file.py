@@ -1,6 +1,5 @@
 """Files of rules: eta as `.npz`, with its configuration as JSON."""
 
-import dataclasses
 from typing import Any, Mapping, NamedTuple
 
 import numpy as np
@@ -31,7 +30,8 @@ def pack(eta: Any, rule: config_lib.RuleConfig, **info: Any) -> bytes:
   """Returns the bytes that `save` writes."""
   if not hasattr(eta, 'shape'):
     eta = rule_vector.ravel(eta)
-  header = {'format': _FORMAT, 'rule': dataclasses.asdict(rule), 'info': info}
+  header = {'format': _FORMAT, 'rule': config_io.rule_to_dict(rule),
+            'info': info}
   return tree_file.pack({'eta': np.asarray(eta, np.float32)}, header,
                         compressed=True)
 

@@ -11,15 +11,14 @@ from lpg_distributed.core import lifetime
 from lpg_distributed.core import meta_update
 
 WINDOWS, K, T, B, L = 4, 2, 4, 3, 6
+RULE = config_lib.RuleConfig(num_predictions=4, embedding_size=3, lstm_size=3)
 
 
-def make_config(environment, **meta):
+def make_config(environment, rule=RULE, **meta):
   agent = dataclasses.replace(config_lib.AGENTS[environment],
                               lifetime_env_steps=WINDOWS * K * T * B)
   return config_lib.Config(
-      environments=(environment,), agents={environment: agent},
-      rule=config_lib.RuleConfig(num_predictions=4, embedding_size=3,
-                                 lstm_size=3),
+      environments=(environment,), agents={environment: agent}, rule=rule,
       meta=config_lib.MetaConfig(num_lifetimes=L, num_envs=B,
                                  trajectory_steps=T, num_updates=K, **meta))
 
@@ -27,9 +26,9 @@ def make_config(environment, **meta):
 class Kind:
   """One compiled shard of L lifetimes; runs one or more meta-steps."""
 
-  def __init__(self, environment, **meta):
+  def __init__(self, environment, rule=RULE, **meta):
     self.environment = environment
-    self.config = make_config(environment, **meta)
+    self.config = make_config(environment, rule, **meta)
     self.shard = lifetime.make_shard(self.config, environment, L)
     self.advance = jax.jit(self.shard.advance)
     self.eta = meta_update.init(self.config).eta

@@ -34,10 +34,24 @@ class Outputs(NamedTuple):
   baseline: bool = False
 
 
+class Life(NamedTuple):
+  """An agent's life at an update; each broadcasts against [...].
+
+  A field is None if the rule does not see it; see `core.agent_life`.
+  """
+  relative_age: Optional[chex.Array] = None  # t / T, in updates, at most 1
+  log_lifetime: Optional[chex.Array] = None  # log T
+  reward_rms: Optional[chex.Array] = None  # running root mean square of r
+
+
+UNSEEN = Life()  # for rules that see nothing of it
+
+
 class Experience(NamedTuple):
   """A trajectory, and the outputs of the agent or its critic on its states."""
   trajectory: types.Trajectory
   output: types.AgentOutput  # leaves [T+1, ..., .]
+  life: Life = UNSEEN
 
 
 class Targets(NamedTuple):
@@ -88,6 +102,10 @@ class UpdateRule(NamedTuple):
   # to fill whole vector registers. If this, or its result, is None,
   # meta-training computes with M columns.
   widen: Optional[Callable[[Any, int], Optional[Any]]] = None
+  # Fields of `config.RuleConfig` that the rule follows: whether it reads the
+  # age in `Experience.life`, and how it reads r_t.
+  sees_age: bool = False
+  reward_input: str = 'raw'
 
 
 def value_targets(experience: Experience, hyper: UpdateHyperparameters

@@ -66,7 +66,7 @@ def make_with(config: config_lib.RuleConfig,
   def compute_targets(eta, experience, hyper):
     output = experience.output
     targets = network(eta, rule_inputs.rule_input(
-        experience, hyper, y_input(experience)))
+        experience, hyper, y_input(experience), config))
     metrics = {}
     if predictions.is_distribution:
       metrics['y_entropy'] = distributions.entropy(output.y_logits[:-1])
@@ -84,7 +84,8 @@ def make_with(config: config_lib.RuleConfig,
       init=functools.partial(lpg_network.init, config, lpg_network.Widths(
           y=config.num_predictions, y_hat=config.num_predictions)),
       predictions=predictions, y_input=y_input,
-      widen=functools.partial(lpg_network.widen, padding=predictions.padding))
+      widen=functools.partial(lpg_network.widen, padding=predictions.padding),
+      sees_age=config.sees_age, reward_input=config.reward_input)
 
 
 def make(config: config_lib.RuleConfig,

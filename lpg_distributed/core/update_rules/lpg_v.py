@@ -19,10 +19,10 @@ def _y_input(experience):
   return experience.output.value[..., None]
 
 
-def _compute_targets(network, eta, experience, hyper):
+def _compute_targets(config, network, eta, experience, hyper):
   value = experience.output.value
   pi_hat = network(eta, rule_inputs.rule_input(
-      experience, hyper, _y_input(experience))).pi_hat
+      experience, hyper, _y_input(experience), config)).pi_hat
   return base.Targets(pi_hat, value=base.value_targets(experience, hyper)), {
       'pi_hat_square': jnp.square(pi_hat), 'value': value[:-1]}
 
@@ -37,8 +37,9 @@ def make(config: config_lib.RuleConfig,
   """Makes LPG-V; its phi has one input, and its network no head for y_hat."""
   return base.UpdateRule(
       outputs=base.Outputs(value=True, baseline=True),
-      compute_targets=functools.partial(_compute_targets, network),
+      compute_targets=functools.partial(_compute_targets, config, network),
       loss=_loss,
       init=functools.partial(lpg_network.init, config,
                              lpg_network.Widths(y=1, y_hat=0)),
-      y_input=_y_input)
+      y_input=_y_input,
+      sees_age=config.sees_age, reward_input=config.reward_input)
