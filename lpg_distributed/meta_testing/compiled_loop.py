@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from lpg_distributed import types
+from lpg_distributed.core import agent_life
 from lpg_distributed.core import agent_networks
 from lpg_distributed.core import rollout
 from lpg_distributed.core.update_rules import base as rule_lib
@@ -95,7 +96,7 @@ def make_loop(environment: base.Environment,
               make_network: Callable[[int], agent_networks.Network],
               settings: settings_lib.AgentSettings,
               rule: rule_lib.UpdateRule,
-              num_envs: int) -> Loop:
+              num_envs: int, lifetime: int = 0) -> Loop:
   """Builds the functions of one agent.
 
   Args:
@@ -104,7 +105,14 @@ def make_loop(environment: base.Environment,
     settings: see `learner.make_learner`.
     rule: the agent's update rule.
     num_envs: B.
+    lifetime: number of updates of an agent's life, for a rule that sees it.
+
+  Raises:
+    ValueError: the rule sees the lifetime, and there is none.
   """
+  if rule.sees_age and not lifetime:
+    raise ValueError('this rule sees the age of its agent; needed: the number '
+                     'of updates of a lifetime')
   env_reset = jax.vmap(environment.reset, in_axes=(None, 0))
   learner = learner_lib.make_learner(
       make_network, int(environment.action_spec().num_values), settings, rule)
@@ -125,8 +133,11 @@ def make_loop(environment: base.Environment,
       key = jax.random.fold_in(state.key, state.updates)
       state, experience = _collect(environment, learner,
                                    settings.trajectory_steps, state, key)
+      age = agent_life.Age(state.updates, lifetime) if rule.sees_age else None
+      agent, life = learner.observe(
+          state.agent, experience.trajectory.reward, age)
       agent, metrics = learner.learn(
-          eta, hyper, state.agent, experience)
+          eta, hyper, agent, experience._replace(life=life))
       return state._replace(agent=agent, updates=state.updates + 1), metrics
 
     state = state._replace(returns=rollout.reset_window(state.returns))

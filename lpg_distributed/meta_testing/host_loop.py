@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from lpg_distributed import types
+from lpg_distributed.core import agent_life
 from lpg_distributed.core import lpg_network
 from lpg_distributed.core.update_rules import base as rule_lib
 from lpg_distributed.envs import host
@@ -169,12 +170,13 @@ class _Trainer:
   def __init__(self, environments: Sequence[host.HostEnvironment],
                learner: learner_lib.Learner,
                settings: settings_lib.AgentSettings, eta: lpg_network.Eta,
-               seed: int, snapshot: Optional[Snapshot],
+               seed: int, env_steps: int, snapshot: Optional[Snapshot],
                watchdog: Optional[call_watchdog.CallWatchdog]):
     self._environments, self._learner = environments, learner
     self._eta, self._seed = eta, seed
     self._num_steps, self._hyper = settings.trajectory_steps, settings.hyper()
     self._num_envs = sum(environment.num_envs for environment in environments)
+    self._lifetime = settings.lifetime(self._num_envs, env_steps)
     init_key, act_key = jax.random.split(jax.random.PRNGKey(seed))
     if snapshot is None:
       snapshot = Snapshot(learner.init(init_key), 0)
@@ -215,15 +217,19 @@ class _Trainer:
   def update(self) -> Iterator[TrainingProgress]:
     """Collects a trajectory and updates the agent once."""
     yield from self._collect()
+    experience = _experience(self._learner, self._groups)
+    state, life = self._learner.observe(
+        self._state, experience.trajectory.reward, agent_life.Age(
+            self._taken // self._num_steps - 1, self._lifetime))
     targets, metrics = self._learner.compute_targets(
-        self._eta, self._hyper, _experience(self._learner, self._groups))
+        self._eta, self._hyper, experience._replace(life=life))
     parts = [(part,) for part in _parts(self._groups, targets)]
     if not self._compiled:
       yield from self._in_threads(self._gradient, parts[:1])
       self._compiled = True
     gradients = yield from self._in_threads(self._gradient, parts)
     self._state = jax.block_until_ready(self._learner.update(
-        self._hyper, self._state, gradients,
+        self._hyper, state, gradients,
         np.float32(self._num_steps * self._num_envs)))
     yield TrainingProgress(self.env_steps, _returns(self._groups), self._state,
                            {name: float(x) for name, x in metrics.items()})
@@ -281,15 +287,16 @@ def train(environments: Union[host.HostEnvironment,
     eta: the rule's parameters.
     seed: seed of the network, the actions and the environments.
     env_steps: number of steps, over all environments, including those before
-      `snapshot`. Training ends with the trajectory that reaches it.
+      `snapshot`. Training ends with the trajectory that reaches it. A rule that
+      sees the age has it as the agent's lifetime.
     snapshot: state to resume from. The environments begin new episodes.
     watchdog: records the calls of environments that have not returned; None: a
       new one.
   """
   if not isinstance(environments, (list, tuple)):
     environments = [environments]
-  trainer = _Trainer(environments, learner, settings, eta, seed, snapshot,
-                     watchdog)
+  trainer = _Trainer(environments, learner, settings, eta, seed, env_steps,
+                     snapshot, watchdog)
   try:
     yield from trainer.reset()
     while trainer.env_steps < env_steps:

@@ -7,13 +7,14 @@ outputs that the rule needs, so learning reuses them.
 """
 
 import functools
-from typing import Any, Callable, Mapping, NamedTuple
+from typing import Any, Callable, Mapping, NamedTuple, Optional
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from lpg_distributed import types
+from lpg_distributed.core import agent_life
 from lpg_distributed.core import agent_update
 from lpg_distributed.core import distributions
 from lpg_distributed.core import rollout
@@ -26,6 +27,8 @@ class AgentState(NamedTuple):
   """The agent's parameters and the state of its optimiser."""
   theta: types.Params
   opt_state: Any
+  # None if the rule does not need it.
+  reward_square: Optional[agent_life.RewardSquare] = None
 
 
 class Activations(NamedTuple):
@@ -51,6 +54,9 @@ class Learner(NamedTuple):
   act: Callable[..., tuple[chex.Array, types.AgentOutput]]
   # (theta, observation [..., *shape]) -> AgentOutput [...]
   evaluate: Callable[..., types.AgentOutput]
+  # (AgentState, reward [T, B], Age or None) -> (AgentState, Life). Adds the
+  # rewards of a trajectory before its targets are computed.
+  observe: Callable[..., tuple[AgentState, base.Life]]
   # (eta, hyper, Experience) -> (Targets, means of metrics); observations are
   # not needed.
   compute_targets: Callable[..., tuple[base.Targets, Mapping[str, Any]]]
@@ -58,7 +64,7 @@ class Learner(NamedTuple):
   # -> AgentState
   update: Callable[..., AgentState]
   # (eta, hyper, AgentState, Experience) -> (AgentState, metrics): a whole
-  # update from a trajectory.
+  # update from a trajectory, after `observe`.
   learn: Callable[..., tuple[AgentState, Mapping[str, Any]]]
   # The same update in steps, for environments on the host:
   # (theta, observation [B, ...], uniform [B]) -> (action [B], Activations)
@@ -91,6 +97,16 @@ def _make_split(num_actions: int, outputs: base.Outputs
   return split
 
 
+def _seen_reward(settings: settings_lib.AgentSettings,
+                 reward: chex.Array) -> chex.Array:
+  """Returns the rewards that the agent learns from, scaled and clipped."""
+  reward = settings.reward_scale * reward
+  if settings.max_abs_reward:
+    reward = jnp.clip(reward, -settings.max_abs_reward,
+                      settings.max_abs_reward)
+  return reward
+
+
 def _compute_targets(settings: settings_lib.AgentSettings,
                      rule: base.UpdateRule, eta: Any,
                      hyper: base.UpdateHyperparameters,
@@ -101,18 +117,30 @@ def _compute_targets(settings: settings_lib.AgentSettings,
   Returns:
     The targets, and the means of the metrics.
   """
-  trajectory, output = experience
-  reward = settings.reward_scale * trajectory.reward
-  if settings.max_abs_reward:
-    reward = jnp.clip(reward, -settings.max_abs_reward,
-                      settings.max_abs_reward)
-  trajectory = trajectory._replace(reward=reward)
+  trajectory = experience.trajectory._replace(
+      reward=_seen_reward(settings, experience.trajectory.reward))
   targets, metrics = rule.compute_targets(
-      eta, base.Experience(trajectory, output), hyper)
+      eta, experience._replace(trajectory=trajectory), hyper)
   metrics = {
-      'policy_entropy': distributions.entropy(output.logits[:-1]),
+      'policy_entropy': distributions.entropy(experience.output.logits[:-1]),
       'clipped_reward': trajectory.reward, **metrics}
   return targets, {name: jnp.mean(x) for name, x in metrics.items()}
+
+
+def _make_observe(settings: settings_lib.AgentSettings,
+                  rule: base.UpdateRule
+                  ) -> Callable[..., tuple[AgentState, base.Life]]:
+  """Returns the function `observe` of a `Learner`."""
+  @jax.jit
+  def see(square, reward, age):
+    square = agent_life.add_rewards(square, _seen_reward(settings, reward))
+    return square, agent_life.see(rule, age, square)
+
+  def observe(state, reward, age):
+    square, life = see(state.reward_square, reward, age)
+    return state._replace(reward_square=square), life
+
+  return observe
 
 
 def _summed_loss(settings: settings_lib.AgentSettings, rule: base.UpdateRule,
@@ -173,7 +201,8 @@ def make_learner(
 
   def init(key):
     theta = network.init(key)
-    return AgentState(theta, optimiser.init(theta))
+    return AgentState(theta, optimiser.init(theta),
+                      agent_life.init_rewards(rule))
 
   def act(theta, observation, key, step):
     output = evaluate(theta, observation)
@@ -186,8 +215,9 @@ def make_learner(
 
   def update(hyper, state, gradients, num_steps):
     mean = jax.tree_util.tree_map(lambda *gs: sum(gs) / num_steps, *gradients)
-    return AgentState(*optimiser.apply(
-        mean, state.opt_state, state.theta, hyper.learning_rate))
+    theta, opt_state = optimiser.apply(
+        mean, state.opt_state, state.theta, hyper.learning_rate)
+    return state._replace(theta=theta, opt_state=opt_state)
 
   def learn(eta, hyper, state, experience):
     targets, metrics = compute_targets(eta, hyper, experience)
@@ -209,6 +239,7 @@ def make_learner(
 
   return Learner(
       init=jax.jit(init), act=jax.jit(act), evaluate=jax.jit(evaluate),
+      observe=_make_observe(settings, rule),
       compute_targets=jax.jit(compute_targets), update=jax.jit(update),
       learn=jax.jit(learn), act_and_keep=jax.jit(act_and_keep),
       split=jax.jit(split), gradient=jax.jit(gradient))

@@ -172,7 +172,8 @@ def _tune(item: Item) -> dict[str, Any]:
   environment = loading.load_environment(job).jax
   loop = compiled_loop.make_loop(
       environment, loading.make_network(environment.observation_spec()),
-      job.settings, loading.make_rule(job), job.num_envs)
+      job.settings, loading.make_rule(job), job.num_envs,
+      job.settings.lifetime(job.num_envs, job.env_steps))
   grid = [(rate, seed) for rate in LEARNING_RATES for seed in seeds]
   num = len(grid)
   hyper = jax.tree_util.tree_map(

@@ -19,6 +19,7 @@ import os
 from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from lpg_distributed import config as config_lib
+from lpg_distributed import config_io
 from lpg_distributed import errors
 from lpg_distributed import fields
 from lpg_distributed import files
@@ -46,7 +47,9 @@ class Result(NamedTuple):
 
 def make_header(job: jobs.Job, frames_per_step: int) -> dict[str, Any]:
   """Returns the header of a job: everything that the rows depend on."""
+  rule = job.rule_config
   return {'format': FORMAT, **dataclasses.asdict(job),
+          'rule_config': rule and config_io.rule_to_dict(rule),
           'frames_per_step': frames_per_step,
           'versions': run_versions.versions()}
 

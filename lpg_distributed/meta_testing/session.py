@@ -38,7 +38,8 @@ def _run_jitted(run: run_record.TrainingRun,
   seeds = len(job.seeds)
   loop = compiled_loop.make_loop(
       environment, loading.make_network(environment.observation_spec()),
-      job.settings, loading.make_rule(job), job.num_envs)
+      job.settings, loading.make_rule(job), job.num_envs,
+      job.settings.lifetime(job.num_envs, job.env_steps))
   etas = [loading.load_eta(job, seed) for seed in job.seeds]
   own_eta = job.rule == rule_registry.UNTRAINED
   eta = (jax.tree_util.tree_map(lambda *xs: jnp.stack(xs), *etas) if own_eta

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from lpg_distributed import fields
 from lpg_distributed.core.update_rules import base
 
 
@@ -26,6 +27,11 @@ class AgentSettings:
   td_lambda: float = 0.95  # lambda of its TD(lambda) targets
   value_cost: float = 0.5  # weight of half the squared error
   entropy_cost: float = 0.01  # for a2c; Mnih et al. (2016)
+
+  def lifetime(self, num_envs: int, env_steps: int) -> int:
+    """Returns the number of updates in an agent's steps, as a 32-bit number."""
+    updates = -(-env_steps // (self.trajectory_steps * num_envs))
+    return min(updates, fields.LARGEST)
 
   def hyper(self) -> base.UpdateHyperparameters:
     """Returns the hyperparameters that a rule reads, as arrays []."""
