@@ -8,7 +8,6 @@ Errors that the caller can fix are of the class `errors.UserError`, and most are
 also a `ValueError`. Their messages are one line.
 """
 
-import functools
 import os
 import tempfile
 from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence, Union
@@ -25,12 +24,11 @@ from lpg_distributed import fields
 from lpg_distributed import global_settings
 from lpg_distributed import presets
 from lpg_distributed import types
-from lpg_distributed.core import lpg_network
 from lpg_distributed.core import policy as policy_lib
-from lpg_distributed.core import rule_inputs
+from lpg_distributed.core import rule_application
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents as train_agents_lib
-from lpg_distributed.core.update_rules import registry
+from lpg_distributed.core.update_rules import base as update_rule
 from lpg_distributed.envs import base
 from lpg_distributed.envs import suite
 from lpg_distributed.store import eta_file
@@ -38,11 +36,7 @@ from lpg_distributed.store import policy_file
 from lpg_distributed.store import published
 from lpg_distributed.store import training_record
 
-
-class ArgumentError(errors.UserError, ValueError):
-  """A bad argument; the message is one line."""
-
-
+ArgumentError = errors.ArgumentError
 AgentConfig = config_lib.AgentConfig
 
 
@@ -102,6 +96,10 @@ def apply_rule(rule: Rule,
                gamma: chex.Numeric,
                action_probability: chex.Array,
                y: chex.Array,
+               *,
+               relative_age: Optional[chex.Numeric] = None,
+               log_lifetime: Optional[chex.Numeric] = None,
+               reward_rms: Optional[chex.Numeric] = None,
                **inputs: chex.Array) -> types.LPGTargets:
   """Computes an agent's targets from a trajectory (Section 3.1).
 
@@ -115,6 +113,11 @@ def apply_rule(rule: Rule,
     gamma: the discount factor, [] or [T, ...].
     action_probability: [T, ...], pi(a_t|s_t) of the action that was taken.
     y: [T+1, ..., M], the agent's predictions at s_0 to s_T; each sums to 1.
+    relative_age: share of the agent's updates that are done, [] or [T, ...].
+      This and the next are for a rule with `sees_age`; others ignore them.
+    log_lifetime: natural logarithm of the number of all its updates.
+    reward_rms: root mean square of the agent's rewards, [] or [T, ...], for a
+      rule whose `reward_input` is `normalised`.
     **inputs: [T, ...], additional inputs, if `core.rule_inputs` has any.
 
   Returns:
@@ -122,37 +125,14 @@ def apply_rule(rule: Rule,
     [T, ..., M], whose softmax is the target of y(s_t); see Eq. (2).
 
   Raises:
-    UserError: the rule has no y or other inputs, or shapes do not match.
+    UserError: the rule has no y or other inputs, an input is missing, or shapes
+      do not match.
   """
   global_settings.check()
-  if registry.make_learned(rule.config).predictions is None:
-    kinds = ', '.join(rule_vector.predicting_kinds())
-    raise ArgumentError(f'this rule is of kind {rule.config.kind}, which has '
-                        f'no y; allowed: {kinds}')
-  rule_vector.require_lpg_network(rule.config, 'apply_rule', same_inputs=True)
-  shape = jnp.shape(reward)
-  steps = {'discount': discount, 'action_probability': action_probability,
-           **inputs, **({'gamma': gamma} if jnp.ndim(gamma) else {})}
-  expected: dict[str, tuple[tuple[int, ...], Optional[tuple[int, ...]]]] = {
-      name: (jnp.shape(x), shape) for name, x in steps.items()}
-  expected['y'] = (jnp.shape(y), (shape[0] + 1, *shape[1:],
-                                  rule.config.num_predictions)
-                   if shape else None)
-  for name, (found, allowed) in expected.items():
-    if found != allowed:
-      raise ArgumentError(f'{name} has shape {found}; with a reward of shape '
-                          f'{shape} allowed: {allowed}')
-  inputs = {'reward': reward, 'gamma': jnp.broadcast_to(gamma, shape), 'y': y,
-            'discount_t': steps.pop('discount'), **steps}
-  return _apply(rule.config, jnp.asarray(rule.eta), rule_inputs.RuleInput(
-      **{name: jnp.asarray(x, jnp.float32) for name, x in inputs.items()}))
-
-
-# Without `jit`, each call would compile the LSTM's loop again.
-@functools.partial(jax.jit, static_argnums=0)
-def _apply(config: config_lib.RuleConfig, eta: chex.Array,
-           inputs: rule_inputs.RuleInput) -> types.LPGTargets:
-  return lpg_network.apply(rule_vector.unravel(config, eta), inputs)
+  return rule_application.apply(
+      rule.config, rule.eta, reward, gamma, y,
+      {'discount': discount, 'action_probability': action_probability,
+       **inputs}, update_rule.Life(relative_age, log_lifetime, reward_rms))
 
 
 def load_environment(name: str) -> base.Environment:

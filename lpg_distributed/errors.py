@@ -10,6 +10,10 @@ class UserError(Exception):
   """
 
 
+class ArgumentError(UserError, ValueError):
+  """A bad argument of the Python interface; the message is one line."""
+
+
 def printable(text: str) -> str:
   """Escapes control characters, which a terminal would interpret."""
   return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
