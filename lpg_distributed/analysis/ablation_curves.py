@@ -1,8 +1,8 @@
 """Draws ablations of the predictions over the course of meta-training.
 
 They show from which meta-step on a rule needs its predictions. Snapshots of eta
-are evaluated on held-out lifetimes in three variants: unchanged, with alpha_y =
-0, and with phi held at its mean. `follow` computes the results.
+are evaluated on held-out lifetimes: unchanged, with alpha_y = 0, with phi held
+at its mean, and with the age held, if the rule sees it. `follow` does this.
 """
 
 import os
@@ -16,7 +16,7 @@ from lpg_distributed.store import run_directory
 
 NAME = 'ablation_curves'
 _VARIANTS = {follow.FULL: 'rule', follow.NO_Y: 'alpha_y = 0',
-             follow.HELD_PHI: 'phi held'}
+             follow.HELD_PHI: 'phi held', follow.HELD_AGE: 'age held'}
 
 
 def compute(run_dir: str):

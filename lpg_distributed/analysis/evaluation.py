@@ -32,17 +32,18 @@ class Variant(NamedTuple):
   """A variant of a rule."""
   eta: np.ndarray  # [P]
   kl_cost: Optional[float] = None  # overrides the bandit's; 0: y is not learned
-  # Name of an input of the rule, `phi` or one of `rule_inputs.INPUTS`. It is
+  # Name of an input of the rule, `phi` or one of `rule_inputs.names`. It is
   # held at its mean under another variant, which must come earlier.
   held: Optional[str] = None
   held_of: Optional[str] = None
 
 
 def with_ablations(config: config_lib.RuleConfig, eta: np.ndarray, full: str,
-                   no_y: str, held_phi: str) -> dict[str, Variant]:
-  """Returns a rule and the ablations of its predictions, by name.
+                   no_y: str, held_phi: str, held_age: str
+                   ) -> dict[str, Variant]:
+  """Returns a rule and its ablations, by name.
 
-  Only those that the rule permits: phi can be held in `lpg_network`.
+  Only those that the rule permits: inputs can be held in `lpg_network`.
 
   Args:
     config: sizes of the rule.
@@ -50,10 +51,14 @@ def with_ablations(config: config_lib.RuleConfig, eta: np.ndarray, full: str,
     full: name of the unchanged rule.
     no_y: name of the variant whose agents never learn y (alpha_y = 0).
     held_phi: name of the variant with phi held at its mean.
+    held_age: name of the variant with t / T held at its mean, of a rule that
+      sees the age.
   """
   variants = {full: Variant(eta)}
   if rule_vector.has_lpg_network(config):
     variants[held_phi] = Variant(eta, held='phi', held_of=full)
+    if config.sees_age:
+      variants[held_age] = Variant(eta, held='relative_age', held_of=full)
   if registry.make_learned(config).predictions is not None:
     variants[no_y] = Variant(eta, kl_cost=0.)
   return variants
@@ -75,7 +80,7 @@ def hold(config: config_lib.RuleConfig, eta: np.ndarray, name: str,
   Args:
     config: sizes of the rule.
     eta: [P].
-    name: `phi`, or one of `rule_inputs.INPUTS`.
+    name: `phi`, or one of `rule_inputs.names`.
     value: the constant.
 
   Returns:

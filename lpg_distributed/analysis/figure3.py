@@ -7,8 +7,9 @@ are recorded.
 - A2C, tuned by the same search with as many trials
 - an untrained rule, with the hyperparameters of the first rule
 - ablations of each rule: agents that never learn predictions (alpha_y = 0), phi
-  held at its mean, and pi(a|s) held at its mean. A rule that does not need
-  predictions may represent values by pi(a|s).
+  held at its mean, pi(a|s) held at its mean, and the age t / T, if the rule
+  sees it. A rule that does not need predictions may represent values by
+  pi(a|s).
 
 Results are written after each rule on each environment, and after each trial
 of a search. The same command computes what is missing.

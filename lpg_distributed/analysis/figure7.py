@@ -22,7 +22,6 @@ from lpg_distributed.store import loggers
 from lpg_distributed.store import run_directory
 
 NAME = 'figure7'
-_VARIANTS = (report.UNTRAINED, report.TRAINED, report.NO_Y, report.HELD_PHI)
 
 
 def returns_by_part(run_dir: str, environments: Sequence[str],
@@ -70,7 +69,8 @@ def _evaluation(run_dir: str, environments: Sequence[str]
     return None
   return {name: {variant: [rows[-1][f'{variant}/{name}'],
                            rows[-1][f'{variant}/{name}/standard_error']]
-                 for variant in _VARIANTS if f'{variant}/{name}' in rows[-1]}
+                 for variant in report.VARIANTS
+                 if f'{variant}/{name}' in rows[-1]}
           for name in environments}
 
 
@@ -144,10 +144,20 @@ def draw(about, data):
   return figure
 
 
-def _cells(found: Mapping[str, Any], environment: str) -> list[str]:
+def _variants(data) -> list[str]:
+  """Returns the variants of the tables; the age's only if a rule sees it."""
+  seen = {name for found in data['variants'].values()
+          for end in found['ends'] if end
+          for kind in end.values() for name in kind}
+  return [name for name in report.VARIANTS
+          if name in seen or name != report.HELD_AGE]
+
+
+def _cells(found: Mapping[str, Any], environment: str,
+           variants: Sequence[str]) -> list[str]:
   """Formats one cell per variant: the means of the seeds."""
   cells = []
-  for variant in _VARIANTS:
+  for variant in variants:
     values = [end[environment][variant][0] for end in found['ends']
               if end and variant in end[environment]]
     cells.append(', '.join(f'{value:.2f}' for value in values) or '-')
@@ -156,10 +166,11 @@ def _cells(found: Mapping[str, Any], environment: str) -> list[str]:
 
 def lines(about, data):
   """Formats the results as lines of text."""
+  variants = _variants(data)
   result = [f'Returns at the end of new lifetimes, one number for each seed, '
             f'after {about["meta_steps"]} meta-steps:']
   for environment in about['environments']:
-    result += ['', *markdown.table([environment, *_VARIANTS], (
-        [name, *_cells(found, environment)]
+    result += ['', *markdown.table([environment, *variants], (
+        [name, *_cells(found, environment, variants)]
         for name, found in data['variants'].items()))]
   return result

@@ -1,10 +1,11 @@
 """Follows a run: does its rule improve, and does it use predictions?
 
-It simulates held-out lifetimes with each snapshot of eta in three variants:
+It simulates held-out lifetimes with each snapshot of eta in these variants:
 
 - unchanged
 - with alpha_y = 0: agents never learn predictions
 - with phi held at its mean: the rule does not see predictions
+- with t / T held at its mean, if the rule sees the age
 
 Rows are written to `metrics/ablations.jsonl` in the run, one per meta-step.
 `lpg plot` draws them.
@@ -22,6 +23,8 @@ from lpg_distributed.store import run_directory
 
 FILE = 'ablations'
 FULL, NO_Y, HELD_PHI = 'full', 'alpha_y=0', 'phi_held'
+HELD_AGE = 'age_held'
+VARIANTS = (FULL, NO_Y, HELD_PHI, HELD_AGE)
 _POLL_S = 20.
 
 
@@ -72,7 +75,7 @@ class Follower:
     """Evaluates one snapshot; writes its row and returns it."""
     from lpg_distributed.store import eta_file
     variants = self._evaluation.with_ablations(
-        self._config.rule, eta_file.load(path).eta, FULL, NO_Y, HELD_PHI)
+        self._config.rule, eta_file.load(path).eta, *VARIANTS)
     bandit = self._bandit()
     return {'step': step, **score_rows.write(
         self._run_dir, FILE, step, self._num_lifetimes,
@@ -85,7 +88,7 @@ def line_of(row: dict[str, Any], config: config_lib.Config) -> str:
   parts = []
   for name in config.environments:
     cells = [score_rows.text(row, f'{label}/{name}', label)
-             for label in (FULL, NO_Y, HELD_PHI) if f'{label}/{name}' in row]
+             for label in VARIANTS if f'{label}/{name}' in row]
     parts.append(f'{name}: ' + ', '.join(cells))
   return f'meta-step {row["step"]}: ' + '; '.join(parts)
 

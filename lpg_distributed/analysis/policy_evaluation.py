@@ -20,6 +20,7 @@ from lpg_distributed import types
 from lpg_distributed.analysis import evaluation_settings
 from lpg_distributed.analysis import sources
 from lpg_distributed.analysis import stored
+from lpg_distributed.core import agent_life
 from lpg_distributed.core import agent_networks
 from lpg_distributed.core import agent_update
 from lpg_distributed.core import critic as critic_lib
@@ -179,7 +180,9 @@ class PolicyEvaluation:
     fill = lambda value: jnp.full(num, value, jnp.float32)
     task = meta_gradient.Task(params, types.LifetimeHyperparameters(
         jnp.zeros(num, jnp.int32), fill(settings.learning_rate),
-        fill(settings.kl_cost), fill(settings.gamma), fill(0.)))
+        fill(settings.kl_cost), fill(settings.gamma), fill(0.)),
+                              age=agent_life.begin(
+                                  self._kind.rule, num, settings.updates))
     keys = jax.random.split(key, 3)
     reset = jax.vmap(jax.vmap(self._kind.environment.reset_midway,
                               in_axes=(None, 0)))
@@ -194,7 +197,9 @@ class PolicyEvaluation:
         jax.vmap(self._kind.critic.init)(
             jax.random.split(keys[1], num)),
         state, jax.vmap(lambda _: rollout.init_returns(settings.num_envs))(
-            jnp.arange(num)), trajectory)
+            jnp.arange(num)), trajectory,
+        jax.vmap(lambda _: agent_life.init_rewards(self._kind.rule))(
+            jnp.arange(num)))
     progress = meta_gradient.collect(
         self._kind, self._config.meta, task, progress,
         jax.random.split(keys[2], num))
@@ -204,18 +209,21 @@ class PolicyEvaluation:
     """Updates the predictions n times; keys are [n, W, 2]."""
     rule = rule_vector.unravel(self._rule, eta)
 
-    def step(progress, keys):
+    def step(progress, xs):
+      keys, age = xs
       progress, _ = meta_gradient.learn_values(self._kind, task, progress)
       theta, opt_state, _ = meta_gradient.update_agents(
           self._kind, self._config, rule, progress.theta, progress.opt_state,
-          progress.trajectory, task)
+          progress.trajectory, task, life=agent_life.see_each(
+              self._kind.rule, age, progress.reward_square))
       # The policy's columns of the table are restored.
       theta = theta.at[..., :grid_world.NUM_ACTIONS].set(self._policy)
       progress = progress._replace(theta=theta, opt_state=opt_state)
       return meta_gradient.collect(
           self._kind, self._config.meta, task, progress, keys), None
 
-    return jax.lax.scan(step, progress, keys)[0]
+    return jax.lax.scan(
+        step, progress, (keys, agent_life.ages(task.age, len(keys))))[0]
 
   def run(self, eta: np.ndarray, init_key: chex.PRNGKey,
           key: chex.PRNGKey) -> PredictionHistory:
@@ -241,6 +249,7 @@ class PolicyEvaluation:
     for block in keys:
       block_keys = jax.random.split(block, size * num).reshape(size, num, 2)
       progress = self._advance(jnp.asarray(eta), task, progress, block_keys)
+      task = task._replace(age=agent_life.later(task.age, size))
       record(progress)
     return PredictionHistory(size * np.arange(settings.records + 1),
                              np.stack(logits), np.stack(values))

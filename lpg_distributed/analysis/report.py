@@ -15,6 +15,8 @@ from lpg_distributed.store import loggers
 _NUM_LIFETIMES = 32
 TRAINED, UNTRAINED = 'trained', 'untrained'
 NO_Y, HELD_PHI = 'trained, alpha_y = 0', 'trained, phi held at its mean'
+HELD_AGE = 'trained, age held at its mean'
+VARIANTS = (UNTRAINED, TRAINED, NO_Y, HELD_PHI, HELD_AGE)
 
 
 def evaluate(run_dir: str, config: config_lib.Config,
@@ -23,7 +25,7 @@ def evaluate(run_dir: str, config: config_lib.Config,
 
   Two ablations of the trained rule measure the benefit of predictions: agents
   never learn y (alpha_y = 0), or the rule sees the mean of phi(y) in place of
-  phi(y).
+  phi(y). A rule that sees the age has a third: it sees the mean of t / T.
 
   Args:
     run_dir: directory of the run; `metrics/evaluation.jsonl` is written there.
@@ -43,7 +45,7 @@ def evaluate(run_dir: str, config: config_lib.Config,
   untrained = meta_update.init(config).eta
   variants = {UNTRAINED: evaluation.Variant(untrained),
               **evaluation.with_ablations(config.rule, trained.eta, TRAINED,
-                                          NO_Y, HELD_PHI)}
+                                          NO_Y, HELD_PHI, HELD_AGE)}
   checkpoint = checkpointing.latest(run_dir)
   bandit_state = checkpoint and checkpointing.load_json(checkpoint, 'bandit')
 
@@ -68,7 +70,7 @@ def summarise(run_dir: str, config: config_lib.Config) -> list[str]:
                  'interval):')
     for name in config.environments:
       parts = [score_rows.text(row, f'{variant}/{name}', variant, '+-')
-               for variant in (UNTRAINED, TRAINED, NO_Y, HELD_PHI)
+               for variant in VARIANTS
                if f'{variant}/{name}' in row]
       lines.append(f'  {name}: ' + '; '.join(parts))
   figure = training_curves.draw(run_dir)

@@ -15,7 +15,10 @@ from lpg_distributed.core.update_rules import registry
 # From the name of an input in results to a field of `rule_inputs.RuleInput`, or
 # to phi(y).
 INPUTS = {'reward': 'reward', 'probability': 'action_probability',
-          'phi': 'phi'}
+          'phi': 'phi', 'age': 'relative_age', 'lifetime': 'log_lifetime'}
+# The deviations of inputs that all agents share in one update: that of an age
+# uniform over the lifetime, and a lifetime longer by a factor e.
+_DEVIATIONS = {'age': 12. ** -0.5, 'lifetime': 1.}
 _STREAM = 3  # see `evaluation.held_out_key`; other modules use other numbers
 
 
@@ -77,7 +80,10 @@ def kernels(config: config_lib.RuleConfig, vector: jax.Array,
     'OUTPUT/INPUT': [K], for k from 0. For pi_hat it is the mean derivative, for
     y_hat the mean norm of the derivative. For phi, K is T+1: k = 0 is
     phi(y(s_t)), and k = 1 is phi(y(s_t+1)).
-    'deviation/INPUT': the standard deviation of that input over steps.
+    'deviation/INPUT': the standard deviation of that input over steps; of the
+    age and the lifetime, `_DEVIATIONS`.
+
+    The age and the lifetime are there only if the rule sees them.
   """
   eta = rule_vector.unravel(config, vector)
   inputs = jax.tree_util.tree_map(jnp.asarray, inputs)
@@ -98,6 +104,8 @@ def kernels(config: config_lib.RuleConfig, vector: jax.Array,
 
   result = {}
   for name, field in INPUTS.items():
+    if field != 'phi' and getattr(inputs, field) is None:
+      continue
     length = num_steps + (field == 'phi')
 
     def by_step(s, field=field):
@@ -118,7 +126,7 @@ def kernels(config: config_lib.RuleConfig, vector: jax.Array,
         return jnp.sum(jnp.where(chosen, derivative, 0.)) / jnp.maximum(
             jnp.sum(chosen), 1)
       result[f'{output}/{name}'] = jax.vmap(mean_at)(jnp.arange(length))
-    result[f'deviation/{name}'] = jnp.std(
+    result[f'deviation/{name}'] = jnp.asarray(_DEVIATIONS.get(name, jnp.std(
         lpg_network.embed(eta, inputs.y) if field == 'phi'
-        else getattr(inputs, field))
+        else getattr(inputs, field))))
   return result

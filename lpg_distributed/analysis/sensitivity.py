@@ -2,7 +2,8 @@
 
 Agents learn by the rule for some updates. On their last trajectories, the
 rule's outputs at step t are differentiated exactly with respect to its inputs
-at step t + k: the reward, the probability of the action, and phi(y).
+at step t + k: the reward, the probability of the action, and phi(y). For a rule
+that sees them, also the agent's age and the logarithm of its lifetime.
 
 The derivatives are averaged over environments and over pairs of steps in the
 same episode. The mean as a function of k is called a kernel: it shows how the
@@ -24,7 +25,7 @@ from lpg_distributed.figures import markdown
 from lpg_distributed.figures import style
 
 NAME = 'sensitivity'
-INPUTS = ('reward', 'probability', 'phi')
+INPUTS = ('reward', 'probability', 'phi', 'age', 'lifetime')
 OUTPUTS = ('pi_hat', 'y_hat')
 
 
@@ -97,6 +98,11 @@ def compute(rule: str, average_last: int = 1, seed: int = 0,
       **{name: [f[name] for f in found] for name in found[0]}}
 
 
+def _inputs(data) -> list[str]:
+  """Returns the names of the inputs that the rule sees."""
+  return [name for name in INPUTS if f'deviation/{name}' in data]
+
+
 def _strength(data, output: str, name: str) -> np.ndarray:
   """Sums, per snapshot, the effect of one standard deviation over all lags."""
   kernel = np.abs(stored.as_array(data[f'{output}/{name}']))
@@ -135,14 +141,14 @@ def draw(about, data):
     kernel = stored.as_array(data[f'{output}/reward'])
     lags = np.arange(kernel.shape[1])
     left.plot(lags, kernel[0], label='reward, untrained', **style.distinct(3))
-    _draw_kernels(middle, data, output, INPUTS[1:])
+    _draw_kernels(middle, data, output, _inputs(data)[1:])
     if output == 'pi_hat':
       left.plot(lags, kernel[-1][0] * max(about['gammas']) ** lags,
                 linestyle=':', label=r'$\gamma^k$, scaled', **gray)
       left.plot(lags, fit.reward, linestyle='--', label=fitted, **gray)
       middle.plot(np.arange(len(fit.phi)), fit.phi, linestyle='--',
                   label=fitted, **gray)
-    for name in INPUTS:
+    for name in _inputs(data):
       right.plot(data['meta_steps'][first:],
                  _strength(data, output, name)[first:], label=name, marker='.',
                  **style.distinct(INPUTS.index(name)))
@@ -162,9 +168,9 @@ def _name(about) -> str:
 
 def lines(about, data):
   """Formats the results as lines of text."""
-  strengths = markdown.table(['output', *INPUTS], (
+  strengths = markdown.table(['output', *_inputs(data)], (
       [output, *(f'{_strength(data, output, name)[-1]:.3g}'
-                 for name in INPUTS)] for output in OUTPUTS))
+                 for name in _inputs(data))] for output in OUTPUTS))
   fits = markdown.table(
       ['meta-step', 'lambda', 'sign', 'by rewards', 'by phi'], (
           [f'{step if i else "untrained"}', f'{fit.td_lambda:.2f}',

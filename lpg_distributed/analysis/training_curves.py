@@ -37,7 +37,7 @@ def _draw_ablations(axes, name, rows):
   if not rows:
     return
   num = min(row['num_lifetimes'] for row in rows)
-  for i, label in enumerate((follow.FULL, follow.NO_Y, follow.HELD_PHI)):
+  for i, label in enumerate(follow.VARIANTS):
     steps, values = _column(rows, f'{label}/{name}')
     if not len(steps):
       continue

@@ -24,6 +24,7 @@ from lpg_distributed.analysis import sources
 from lpg_distributed.analysis import training_settings as settings_lib
 from lpg_distributed.analysis import tuning
 from lpg_distributed.core import baselines
+from lpg_distributed.core import rule_inputs
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents
 from lpg_distributed.core.update_rules import registry
@@ -165,8 +166,10 @@ def _evaluate_rule(source: sources.Source, config: config_lib.Config,
       return rows
     means = [evaluation.input_means(some) for some in whole]
     for label, name in ((settings_lib.HELD_PHI, 'phi'),
-                        (settings_lib.HELD_POLICY, 'action_probability')):
-      if name == 'action_probability' and not config.rule.sees_policy:
+                        (settings_lib.HELD_POLICY, 'action_probability'),
+                        (settings_lib.HELD_AGE, 'relative_age')):
+      if name not in ('phi', *rule_inputs.names(config.rule)) or (
+          name == 'action_probability' and not config.rule.sees_policy):
         continue
       rows[f'{source.label}, {label}'] = keep(run(evaluation.hold(
           config.rule, source.eta, name, np.mean([m[name] for m in means]))))

@@ -5,7 +5,7 @@ import dataclasses
 A2C = 'A2C'
 UNTRAINED = 'untrained'  # label of a drawn, untrained rule
 NO_Y, HELD_PHI = 'alpha_y = 0', 'phi held'
-HELD_POLICY = 'policy held'
+HELD_POLICY, HELD_AGE = 'policy held', 'age held'
 
 
 @dataclasses.dataclass(frozen=True)

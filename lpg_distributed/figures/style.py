@@ -37,7 +37,7 @@ _LOOKS: Mapping[str, tuple[str, Any]] = {
     'a2c': (_RED, LINES[5]), 'td(lambda)': (_RED, '-.'),
     'untrained': (_BLACK, ':'), 'random': (_BLACK, ':'),
     'alpha_y = 0': ('#555555', '--'), 'phi held': ('#999999', '-.'),
-    'policy held': ('#777777', ':'),
+    'policy held': ('#777777', ':'), 'age held': ('#bbbbbb', '--'),
 }
 _OTHERS = (_SKY, _ORANGE, _PINK, _GREEN, _RED)
 

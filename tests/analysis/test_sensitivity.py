@@ -1,5 +1,6 @@
 """Derivatives of a rule against finite differences, and the command."""
 
+import dataclasses
 import functools
 
 import jax
@@ -18,6 +19,7 @@ from tests.launch import command_testing
 
 T, N, M = 5, 3, 4
 RULE = config_lib.RuleConfig(num_predictions=M, embedding_size=4, lstm_size=5)
+AGE_RULE = dataclasses.replace(RULE, sees_age=True)
 V_RULE = config_lib.RuleConfig(embedding_size=4, lstm_size=5, kind='lpg_v')
 
 
@@ -33,21 +35,27 @@ def make_case(rule, seed=0):
        np.float32(rng.dirichlet(np.ones(M), (T + 1, N))))
   return eta, rule_inputs.RuleInput(
       numbers(T, N), discount, np.full((T, N), 0.99, np.float32),
-      np.float32(rng.random((T, N))), y)
+      np.float32(rng.random((T, N))), y,
+      *([np.full((T, N), 0.3, np.float32)] * 2 if rule.sees_age else ()))
 
 
 def connected(discount, t, s, n):
   return all(discount[i, n] > 0. for i in range(t, min(s, T)))
 
 
-@pytest.mark.parametrize('rule', [RULE, V_RULE], ids=lambda r: r.kind)
+@pytest.mark.parametrize('rule', [RULE, V_RULE, AGE_RULE],
+                         ids=['lpg', 'lpg_v', 'age'])
 def test_kernels_by_finite_differences(rule):
   eta, inputs = make_case(rule)
   found = jax.device_get(jax.jit(functools.partial(
       rule_derivatives.kernels, rule))(rule_vector.ravel(eta), inputs))
   outputs = jax.jit(lambda inputs: rule_derivatives._outputs(rule, eta, inputs))
   h = 1e-2
-  for name, field in (('reward', 0), ('probability', 3)):
+  ages = {'age': 5, 'lifetime': 6} if rule.sees_age else {}
+  assert {name.partition('/')[2] for name in found} == {
+      'reward', 'probability', 'phi', *ages}
+  deviations = {'age': 12. ** -0.5, 'lifetime': 1.}
+  for name, field in {'reward': 0, 'probability': 3, **ages}.items():
     sums = {'pi_hat': np.zeros(T), 'y_hat': np.zeros(T)}
     counts = np.zeros(T)
     for s in range(T):
@@ -67,8 +75,9 @@ def test_kernels_by_finite_differences(rule):
     for output, total in sums.items():
       np.testing.assert_allclose(found[f'{output}/{name}'], total / counts,
                                  rtol=0.02, atol=2e-4, err_msg=name)
-    np.testing.assert_allclose(found[f'deviation/{name}'],
-                               np.std(inputs[field]), rtol=1e-5)
+    np.testing.assert_allclose(
+        found[f'deviation/{name}'],
+        deviations.get(name, np.std(inputs[field])), rtol=1e-5)
 
 
 def test_the_direction_changes_phi_by_its_length():
