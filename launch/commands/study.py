@@ -28,6 +28,9 @@ _ROOT = flags.DEFINE_string('root', None, 'where its runs are, or shall be; '
 _SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'seeds of each variant')
 _VARIANTS = flags.DEFINE_list('variants', [], 'names of variants; '
                               'default: all of the study')
+_CONFIG = flags.DEFINE_string(
+    'config', '', 'a JSON file of fields, for all variants, as of '
+    '`lpg meta-train`')
 _SET = flags.DEFINE_multi_string(
     'set', [], 'a field and its value, for all variants; many times')
 _META_STEPS = flags.DEFINE_integer('meta_steps', None, 'length of each run; '
@@ -41,8 +44,10 @@ def _arguments(study, variant, seed, root):
   overrides = [*study.common, *study.variants[variant], *_SET.value]
   steps = [] if _META_STEPS.value is None else [
       f'--meta_steps={_META_STEPS.value}']
-  return [f'--preset={study.preset}', '--launch_type=embedded', '--evaluate',
-          f'--seed={seed}', f'--run_dir={studies.run_dir(root, variant, seed)}',
+  config = [f'--config={_CONFIG.value}'] if _CONFIG.value else []
+  return [f'--preset={study.preset}', *config, '--launch_type=embedded',
+          '--evaluate', f'--seed={seed}',
+          f'--run_dir={studies.run_dir(root, variant, seed)}',
           *steps, *(f'--set={override}' for override in overrides)]
 
 
@@ -54,10 +59,11 @@ def _describe(root: str, variants: list[str], seeds: tuple[int, ...]) -> None:
   """Writes which runs belong to the study, with those already written."""
   path = os.path.join(root, studies.FILE)
   about = {'study': _STUDY.value, 'set': _SET.value,
-           'meta_steps': _META_STEPS.value, 'variants': [], 'seeds': []}
+           'meta_steps': _META_STEPS.value, 'config': _CONFIG.value,
+           'variants': [], 'seeds': []}
   if os.path.exists(path):
-    found = studies.read(root)
-    for name in ('study', 'set', 'meta_steps'):
+    found = {'config': '', **studies.read(root)}
+    for name in ('study', 'set', 'meta_steps', 'config'):
       # Files of earlier versions have no `meta_steps`.
       if found.setdefault(name, about[name]) != about[name]:
         raise command.UsageError(
@@ -93,7 +99,7 @@ def main() -> int:
     if variant not in study.variants:
       raise command.UsageError(f'there is no variant {variant!r}; allowed: '
                                f'{", ".join(study.variants)}')
-    studies.config_of(study, variant, *_SET.value)
+    studies.config_of(study, variant, *_SET.value, file=_CONFIG.value)
   seeds = command.parse_seeds(_SEEDS.value)
   root = _ROOT.value or os.path.join('runs', f'study_{_STUDY.value}')
   _describe(root, variants, seeds)

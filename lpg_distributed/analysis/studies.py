@@ -82,6 +82,14 @@ STUDIES: Mapping[str, Study] = {
         'without pi(a|s), alpha_y 1, 5': ('rule.sees_policy=false',
                                           'agents.*.kl_costs=1,5'),
     }),
+    # What a rule may see beside the paper's inputs, see `core.agent_life`. With
+    # `--config=docs/results/runs/options.json` it has nine kinds.
+    'options': Study('demo', _SMALL, {
+        'LPG': (),
+        'sees the age': ('rule.sees_age=true',),
+        'signed log of r': ('rule.reward_input=signed_log',),
+        'normalised r': ('rule.reward_input=normalised',),
+    }),
     # The A2C that estimates Eq. (4), whose details the paper does not give.
     'outer': Study('demo', _SMALL, {
         'LPG': (),
@@ -125,14 +133,22 @@ def load(name: str) -> Study:
   return STUDIES[name]
 
 
-def config_of(study: Study, variant: str, *more: str) -> config_lib.Config:
+def config_of(study: Study, variant: str, *more: str,
+              file: str = '') -> config_lib.Config:
   """Returns the configuration of a variant.
+
+  Args:
+    study: the study.
+    variant: name of the variant.
+    *more: overrides for all variants.
+    file: JSON file of fields for all variants, below the study's own.
 
   Raises:
     ConfigError: an override is not allowed.
   """
+  base = presets.load(study.preset)
   return config_io.apply_overrides(
-      presets.load(study.preset),
+      config_io.load_file(base, file) if file else base,
       [*study.common, *study.variants[variant], *more])
 
 
@@ -141,7 +157,8 @@ def read(root: str) -> dict[str, Any]:
 
   Returns:
     `study` and `set`. Except in old files also `meta_steps` of the command
-    (None: the preset's), and the requested `variants` and `seeds`.
+    (None: the preset's), `config` of the command, and the requested `variants`
+    and `seeds`.
 
   Raises:
     StudyError: `root` is not that of a study, or its file is damaged.

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import lpg_distributed as lpg
+from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
 from lpg_distributed import presets
 from lpg_distributed.analysis import figure7
@@ -53,9 +54,11 @@ class FakeMetaTrain:
     """Builds the configuration that `lpg meta-train` builds of the flags."""
     overrides = [a.removeprefix('--set=') for a in self.commands[index]
                  if a.startswith('--set=')]
+    base = presets.load(self.value('preset', index))
+    if any(a.startswith('--config=') for a in self.commands[index]):
+      base = config_io.load_file(base, self.value('config', index))
     return config_io.apply_overrides(
-        presets.load(self.value('preset', index)),
-        [f'run.seed={self.value("seed", index)}', *overrides])
+        base, [f'run.seed={self.value("seed", index)}', *overrides])
 
   @property
   def returncode(self):
@@ -115,6 +118,23 @@ def test_a_study_starts_each_run_once_seed_by_seed(run, tmp_path):
   (tmp_path / 'root' / 'study.json').write_text('{}')
   with pytest.raises(studies.StudyError, match='study.json is damaged'):
     run('--study=ablations')
+
+
+def test_a_file_sets_fields_of_all_variants(run, tmp_path):
+  file = tmp_path / 'fields.json'
+  file.write_text('{"meta": {"num_envs": 4}, "run": {"meta_steps": 9}}')
+  code, meta = run('--study=options', '--seeds=0', f'--config={file}',
+                   '--variants=LPG,sees the age')
+  assert code == 0
+  configs = [meta.config(i) for i in range(2)]
+  assert [c.rule.sees_age for c in configs] == [False, True]
+  assert {(c.meta.num_envs, c.run.meta_steps) for c in configs} == {(4, 9)}
+  assert configs[1] == studies.config_of(
+      studies.load('options'), 'sees the age', 'run.seed=0', file=str(file))
+  with pytest.raises(command.UsageError, match='of --config=.*fields.json'):
+    run('--study=options', '--seeds=0')
+  with pytest.raises(config_lib.ConfigError, match='is not readable'):
+    run('--study=options', '--config=none.json')
 
 
 def test_a_run_that_fails_ends_the_study(run, capsys):
