@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lpg_distributed.envs import random_mdp
 from lpg_distributed.envs import survival
 
 
@@ -16,7 +17,8 @@ class Mdps(NamedTuple):
   # Chances of the next state. If they sum to less than 1, the rest is the
   # chance that the episode ends.
   transition: np.ndarray  # [L, S, A, S]
-  reward: np.ndarray  # [L, S, A], mean reward of a step
+  reward: np.ndarray  # [L, S, A]
+  allowed: np.ndarray  # [L, A] bool, actions that exist
   start: np.ndarray  # [L, S], chances of the first state
   limit: np.ndarray  # [L], number of steps after which an episode ends
 
@@ -45,7 +47,27 @@ def of_survival_chain(params: survival.ChainParams, num_cells: int) -> Mdps:
             (1. - goes_right[:, cell]) * inner)
   return Mdps(transition,
               np.broadcast_to(reward[:, None, None], transition.shape[:3]),
+              np.ones((len(length), 2), bool),
               exists / length[:, None], limit)
+
+
+def of_random_mdp(params: random_mdp.MdpParams) -> Mdps:
+  """Builds the models of lifetimes of a `random_mdp.RandomMdp`.
+
+  Args:
+    params: parameters of lifetimes, leaves [L, ...].
+  """
+  params = random_mdp.MdpParams(*map(np.asarray, params))
+  _, num_states, num_actions = params.reward.shape
+  transition = np.zeros(params.reward.shape + (num_states,))
+  states = np.arange(num_states)
+  for i, chance in enumerate((params.first_chance, 1. - params.first_chance)):
+    goes_there = params.successors[..., i, None] == states
+    transition += np.where(params.ends, 0., chance)[..., None] * goes_there
+  return Mdps(transition, params.reward,
+              np.arange(num_actions) < params.num_actions[:, None],
+              (states < params.num_states[:, None])
+              / params.num_states[:, None], params.limit)
 
 
 def start_values(mdps: Mdps, optimal: bool) -> np.ndarray:
@@ -61,8 +83,9 @@ def start_values(mdps: Mdps, optimal: bool) -> np.ndarray:
   for steps in range(1, int(mdps.limit.max()) + 1):
     action_values = mdps.reward + np.einsum(
         'lsat,lt->lsa', mdps.transition, values)
-    values = (action_values.max(axis=2) if optimal
-              else action_values.mean(axis=2))
+    allowed = np.broadcast_to(mdps.allowed[:, None], action_values.shape)
+    values = (action_values.max(axis=2, where=allowed, initial=-np.inf)
+              if optimal else action_values.mean(axis=2, where=allowed))
     result = np.where(mdps.limit == steps, (mdps.start * values).sum(axis=1),
                       result)
   return result

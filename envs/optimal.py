@@ -166,11 +166,14 @@ def _entry(method: str, optimal: Estimate, random: Estimate) -> dict[str, Any]:
           'random_standard_error': _rounded(random.error), 'method': method}
 
 
-def _chain_of_survival_entry(name: str, num: int, seed: int) -> dict[str, Any]:
+def _small_mdp_entry(name: str, num: int, seed: int) -> dict[str, Any]:
   environment = suite.load(name)
-  mdps = mdp_model.of_survival_chain(
-      draw_lifetimes(environment, num, seed),
-      environment.observation_spec().num_values)
+  params = draw_lifetimes(environment, num, seed)
+  if isinstance(suite.ALL[name], settings_lib.RandomMdpSettings):
+    mdps = mdp_model.of_random_mdp(params)
+  else:
+    mdps = mdp_model.of_survival_chain(
+        params, environment.observation_spec().num_values)
   return _entry(f'exact for each of {num} lifetimes', *(
       _estimate(mdp_model.start_values(mdps, best)) for best in (True, False)))
 
@@ -197,8 +200,9 @@ def compute(name: str, num_layouts: int = 64, num_episodes: int = 2048,
     seed: seed of layouts and episodes.
   """
   settings = suite.ALL[name]
-  if isinstance(settings, settings_lib.SurvivalChainSettings):
-    return _chain_of_survival_entry(name, 2 * num_episodes, seed)
+  if isinstance(settings, (settings_lib.SurvivalChainSettings,
+                           settings_lib.RandomMdpSettings)):
+    return _small_mdp_entry(name, 2 * num_episodes, seed)
   if isinstance(settings, settings_lib.BalanceSettings):
     return _balance_entry(name, 2 * num_episodes, seed)
   if isinstance(settings, grid_world.GridWorldSettings):

@@ -63,3 +63,16 @@ class BalanceSettings:
   start: float = 0.1
   units: tuple[float, float] = (0.3, 3.)  # log-uniform
   rewards: tuple[float, float] = (0.2, 1.2)  # of each step
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomMdpSettings:
+  """Ranges of `random_mdp.RandomMdp`."""
+  num_states: tuple[int, int] = (4, 20)
+  num_actions: tuple[int, int] = (2, 5)
+  limits: tuple[int, int] = (20, 200)  # steps of an episode
+  offsets: tuple[float, float] = (-0.2, 0.6)  # mean reward of a step
+  scales: tuple[float, float] = (0.1, 0.5)  # its standard deviation
+  # Chance that a pair of a state and an action ends the episode.
+  end_shares: tuple[float, float] = (0., 0.2)
+  num_features: int = 0  # 0: the state's number is observed

@@ -118,10 +118,13 @@ AGENTS: Mapping[str, AgentConfig] = {
 
 # Agents of kinds that are not in the paper. A configuration has the rows of
 # those kinds only that are among its environments.
+_SMALL_NETWORK = AgentConfig((), (32,), 'adam', (0.005, 0.01, 0.02), (0.1,),
+                             lifetime_env_steps=3_000_000)
 AGENTS_BEYOND_THE_PAPER: Mapping[str, AgentConfig] = {
     'survival_chain': _CHAIN_TABLE,
-    'balance': AgentConfig((), (32,), 'adam', (0.005, 0.01, 0.02), (0.1,),
-                           lifetime_env_steps=3_000_000),
+    'balance': _SMALL_NETWORK,
+    'random_mdp': _CHAIN_TABLE,
+    'random_mdp_features': _SMALL_NETWORK,
 }
 ALL_AGENTS: Mapping[str, AgentConfig] = {**AGENTS, **AGENTS_BEYOND_THE_PAPER}
 

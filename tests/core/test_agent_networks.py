@@ -21,7 +21,7 @@ def count(*layers):
   return sum(inputs * outputs + outputs for inputs, outputs in layers)
 
 
-NUM_ACTIONS = {'balance': 2}
+NUM_ACTIONS = {'balance': 2, 'random_mdp': 5, 'random_mdp_features': 5}
 # Outputs: 18 + 30 on grids, 2 + 30 on chains. Planes: one per object type and
 # the agent's. A 3x3 filter has 9 inputs per channel.
 PARAMETERS = {
@@ -44,6 +44,8 @@ PARAMETERS = {
     # Beyond the paper.
     'survival_chain': 15 * 32,
     'balance': count((4, 32), (32, 32)),
+    'random_mdp': 20 * 35,
+    'random_mdp_features': count((8, 32), (32, 35)),
 }
 
 

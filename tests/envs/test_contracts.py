@@ -16,7 +16,8 @@ from lpg_distributed.envs import suite
 
 # One of each family.
 FAMILIES = ('tabular_sparse', 'random_small_sparse', 'chain_short_noisy',
-            'chain_state_distraction', 'survival_chain', 'balance')
+            'chain_state_distraction', 'survival_chain', 'balance',
+            'random_mdp', 'random_mdp_features')
 
 
 class _Contract(test_utils.EnvironmentTestMixin):
@@ -122,6 +123,14 @@ def test_equal_seeds_give_equal_timesteps():
 
 class SurvivalChainTest(_Contract, absltest.TestCase):
   name = 'survival_chain'
+
+
+class RandomMdpTest(_Contract, absltest.TestCase):
+  name = 'random_mdp'
+
+
+class FeaturesTest(_Contract, absltest.TestCase):
+  name = 'random_mdp_features'
 
 
 class BalanceTest(_Contract, absltest.TestCase):
