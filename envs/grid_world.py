@@ -151,7 +151,8 @@ class GridWorld:
                      jnp.ones((self.num_objects,), bool), cells,
                      jnp.zeros((), jnp.int32))
 
-  def _observe(self, state: GridState) -> chex.Array:
+  def _observe(self, params: GridParams, state: GridState) -> chex.Array:
+    del params
     if self.settings.tabular:
       bits = 2 ** np.arange(self.num_objects)
       bitmask = jnp.sum(jnp.where(state.present, jnp.asarray(bits), 0))
@@ -173,27 +174,46 @@ class GridWorld:
     """Starts an episode; returns its state and observation."""
     words = jax.random.bits(key, (self._num_words_to_start(),), jnp.uint32)
     state = self._start(params, drawing.fractions(words))
-    return state, self._observe(state)
+    return state, self._observe(params, state)
 
   def reset_midway(self, params: GridParams, key: chex.PRNGKey):
     """Like `reset`, but with a random time, uniform over the episode."""
     start_key, time_key = jax.random.split(key)
     state, observation = self.reset(params, start_key)
-    time = jax.random.randint(time_key, (), 0, self.max_episode_steps,
+    time = jax.random.randint(time_key, (), 0, self._limit(params),
                               jnp.int32)
     return state._replace(time=time), observation
 
-  def _neighbour(self, cell: chex.Array, direction: chex.Array):
+  def _has_walls(self) -> bool:
+    return bool(self.settings.walls)
+
+  def _is_open(self, params: GridParams, cell: chex.Array) -> chex.Array:
+    """Returns whether a cell has no wall."""
+    del params
+    is_open = np.zeros(self.num_cells, bool)
+    is_open[self.open_cells()] = True
+    return jnp.asarray(is_open)[cell]
+
+  def _objects(self, params: GridParams, field: str) -> chex.Array:
+    """Returns a field of `ObjectType` for each object, [m] float32."""
+    del params
+    return jnp.asarray(self._per_object(field))
+
+  def _limit(self, params: GridParams) -> chex.Numeric:
+    """Returns the number of steps after which an episode ends."""
+    del params
+    return self.max_episode_steps
+
+  def _neighbour(self, params: GridParams, cell: chex.Array,
+                 direction: chex.Array):
     """Returns the cell in a direction (0 to 8), and whether it is open."""
     width, height = self.settings.width, self.settings.height
     row = cell // width + direction // 3 - 1
     column = cell % width + direction % 3 - 1
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     target = jnp.where(inside, row * width + column, cell)
-    if self.settings.walls:
-      is_open = np.zeros(self.num_cells, bool)
-      is_open[self.open_cells()] = True
-      inside = inside & jnp.asarray(is_open)[target]
+    if self._has_walls():
+      inside = inside & self._is_open(params, target)
     return target.astype(jnp.int32), inside
 
   def step(self, params: GridParams, state: GridState, action: chex.Array,
@@ -209,11 +229,12 @@ class GridWorld:
         params, drawing.fractions(words[1:1 + self._num_words_to_start()]))
     new_state = jax.tree_util.tree_map(
         lambda a, b: jnp.where(discount == 0., a, b), first, next_state)
-    return new_state, base.TimeStep(self._observe(new_state), reward, discount)
+    return new_state, base.TimeStep(self._observe(params, new_state), reward,
+                                    discount)
 
   def _transition(self, params, state, action, words):
     """Computes a step without a reset; returns state, reward, discount."""
-    target, is_open = self._neighbour(state.cell, action % NUM_MOVES)
+    target, is_open = self._neighbour(params, state.cell, action % NUM_MOVES)
     moves = action < NUM_MOVES
     cell = jnp.where(moves & is_open, target, state.cell)
     # The cell that is collected from; -1 for none. With nine actions it is the
@@ -222,29 +243,38 @@ class GridWorld:
     aim = jnp.where(params.collects_by_action, aim, cell)
     collected = state.present & (state.object_cells == aim)  # at most one
     total = lambda field: jnp.sum(
-        jnp.where(collected, jnp.asarray(self._per_object(field)), 0.))
+        jnp.where(collected, self._objects(params, field), 0.))
     reward = total('reward')
     time = state.time + 1
     ended = (drawing.fractions(words[0]) < total('termination')) | (
-        time >= self.max_episode_steps)
-
-    # An object returns if its word is below p * 2^32. Then the same word, as a
-    # fraction of this bound, also selects its cell.
-    chances = self._per_object('respawn').astype(np.float64) * 2. ** 32
-    last_words = np.maximum(np.round(chances) - 1, 0).astype(np.uint32)
-    returns = (~state.present & (chances > 0.)
-               & (words[1:] <= jnp.asarray(last_words)))
+        time >= self._limit(params))
+    returns = self._returns(params, ~state.present, words)
     present = state.present & ~collected
     cells = state.object_cells
     if self.settings.tabular:
       present = present | returns
     else:
       fractions = words[1:].astype(jnp.float32) / np.maximum(
-          chances, 1.).astype(np.float32)
+          self._returning_words(), 1.).astype(np.float32)
       cells, present = self._reappear(cells, present, returns, cell, fractions)
     discount = jnp.where(ended, 0., 1.).astype(jnp.float32)
     return (GridState(cell, present, cells, time),
             reward.astype(jnp.float32), discount)
+
+  def _returning_words(self) -> np.ndarray:
+    """Returns how many of the 2^32 words make each object return, [m].
+
+    The same word, as a fraction of this bound, also selects its cell.
+    """
+    return self._per_object('respawn').astype(np.float64) * 2. ** 32
+
+  def _returns(self, params: GridParams, absent: chex.Array,
+               words: chex.Array) -> chex.Array:
+    """Returns which absent objects return, [m] bool; `words` are 1 + m."""
+    del params
+    chances = self._returning_words()
+    last_words = np.maximum(np.round(chances) - 1, 0).astype(np.uint32)
+    return absent & (chances > 0.) & (words[1:] <= jnp.asarray(last_words))
 
   def _reappear(self, cells, present, returns, agent_cell, fractions):
     """Puts returning objects into free cells, one after the other."""

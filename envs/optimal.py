@@ -31,6 +31,7 @@ from lpg_distributed.envs import grid_model
 from lpg_distributed.envs import grid_world
 from lpg_distributed.envs import mdp_model
 from lpg_distributed.envs import optimal_returns
+from lpg_distributed.envs import random_grids
 from lpg_distributed.envs import settings as settings_lib
 from lpg_distributed.envs import suite
 
@@ -178,6 +179,35 @@ def _small_mdp_entry(name: str, num: int, seed: int) -> dict[str, Any]:
       _estimate(mdp_model.start_values(mdps, best)) for best in (True, False)))
 
 
+def lifetime_model(settings: settings_lib.RandomGridsSettings,
+                   params: random_grids.FamilyParams
+                   ) -> grid_model.LayoutModel:
+  """Returns the model of one lifetime of `random_grids`."""
+  walls = np.where(params.is_open, '.', '#').reshape(
+      settings.height, settings.width)
+  num = int(params.num_objects)
+  objects = tuple(
+      settings_lib.ObjectType(1, *map(float, fields)) for fields in zip(
+          params.reward[:num], params.termination[:num], params.respawn[:num]))
+  return grid_model.LayoutModel(
+      settings_lib.GridWorldSettings(
+          settings.height, settings.width, objects, int(params.limit), True,
+          tuple(map(''.join, walls))),
+      params.object_cells[None, :num], bool(params.collects_by_action))
+
+
+def _family_entry(name: str, num: int, seed: int) -> dict[str, Any]:
+  params = jax.device_get(draw_lifetimes(suite.load(name), num, seed))
+  values = []
+  for i in range(num):
+    one = jax.tree_util.tree_map(lambda x, i=i: x[i], params)
+    model = lifetime_model(suite.ALL[name], one)
+    values.append([grid_model.start_values(model, int(one.limit), best)[0]
+                   for best in (True, False)])
+  return _entry(f'exact for each of {num} lifetimes',
+                *map(_estimate, np.transpose(values)))
+
+
 def _balance_entry(name: str, num: int, seed: int) -> dict[str, Any]:
   environment = suite.load(name)
   best = environment.max_episode_steps * np.mean(environment.settings.rewards)
@@ -194,7 +224,8 @@ def compute(name: str, num_layouts: int = 64, num_episodes: int = 2048,
 
   Args:
     name: name of the environment.
-    num_layouts: layouts per action space, if they are solved one by one.
+    num_layouts: layouts per action space, if they are solved one by one. Of
+      `random_grids` four times as many lifetimes are drawn.
     num_episodes: episodes per action space, if they are simulated. Of kinds
       beyond the paper twice as many lifetimes are drawn.
     seed: seed of layouts and episodes.
@@ -203,6 +234,8 @@ def compute(name: str, num_layouts: int = 64, num_episodes: int = 2048,
   if isinstance(settings, (settings_lib.SurvivalChainSettings,
                            settings_lib.RandomMdpSettings)):
     return _small_mdp_entry(name, 2 * num_episodes, seed)
+  if isinstance(settings, settings_lib.RandomGridsSettings):
+    return _family_entry(name, 4 * num_layouts, seed)
   if isinstance(settings, settings_lib.BalanceSettings):
     return _balance_entry(name, 2 * num_episodes, seed)
   if isinstance(settings, grid_world.GridWorldSettings):

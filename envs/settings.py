@@ -76,3 +76,33 @@ class RandomMdpSettings:
   # Chance that a pair of a state and an action ends the episode.
   end_shares: tuple[float, float] = (0., 0.2)
   num_features: int = 0  # 0: the state's number is observed
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomGridsSettings:
+  """Ranges of `random_grids.RandomGrids`."""
+  sizes: tuple[int, int] = (3, 7)  # height and width
+  most_walls: float = 0.25  # fraction of the cells, from 0
+  num_objects: tuple[int, int] = (1, 4)
+  rewards: tuple[float, float] = (-1., 1.)
+  least_first_reward: float = 0.2  # of the first object
+  # Fractions of objects that can end the episode, or return; and the range of
+  # their chances, log-uniform.
+  ending_share: float = 0.5
+  terminations: tuple[float, float] = (0.1, 1.)
+  returning_share: float = 0.75
+  respawns: tuple[float, float] = (0.005, 1.)
+  limits: tuple[int, int] = (20, 300)  # steps of an episode
+  planes: bool = False  # False: the state's number is observed
+
+  @property
+  def height(self) -> int:
+    return self.sizes[1]
+
+  @property
+  def width(self) -> int:
+    return self.sizes[1]
+
+  @property
+  def tabular(self) -> bool:  # Objects keep their cells, as in tabular grids.
+    return True

@@ -20,7 +20,8 @@ _Grid = settings_lib.GridWorldSettings
 _Chain = settings_lib.DelayedChainSettings
 Settings = Union[
     _Grid, _Chain, settings_lib.SurvivalChainSettings,
-    settings_lib.BalanceSettings, settings_lib.RandomMdpSettings]
+    settings_lib.BalanceSettings, settings_lib.RandomMdpSettings,
+    settings_lib.RandomGridsSettings]
 
 _DENSE = (_O(2, 1., 0., 0.05), _O(1, -1., 0.5, 0.1), _O(1, -1., 0., 0.5))
 _LONG_HORIZON = (_O(2, 1., 0., 0.01), _O(2, -1., 0.5, 1.))
@@ -89,6 +90,8 @@ BEYOND_THE_PAPER: Mapping[str, Settings] = {
     'balance': settings_lib.BalanceSettings(),
     'random_mdp': settings_lib.RandomMdpSettings(),
     'random_mdp_features': settings_lib.RandomMdpSettings(num_features=8),
+    'random_grids': settings_lib.RandomGridsSettings(),
+    'random_grids_planes': settings_lib.RandomGridsSettings(planes=True),
 }
 
 ALL: Mapping[str, Settings] = {**SETTINGS, **BEYOND_THE_PAPER}
@@ -145,6 +148,7 @@ def load(name: str) -> base.Environment:
   # Imported here, since they import JAX, which checks of names do not need.
   from lpg_distributed.envs import delayed_chain
   from lpg_distributed.envs import grid_world
+  from lpg_distributed.envs import random_grids
   from lpg_distributed.envs import random_mdp
   from lpg_distributed.envs import survival
   kinds = {
@@ -153,5 +157,6 @@ def load(name: str) -> base.Environment:
       settings_lib.SurvivalChainSettings: survival.SurvivalChain,
       settings_lib.BalanceSettings: survival.Balance,
       settings_lib.RandomMdpSettings: random_mdp.RandomMdp,
+      settings_lib.RandomGridsSettings: random_grids.RandomGrids,
   }
   return kinds[type(ALL[name])](name, ALL[name])

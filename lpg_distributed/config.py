@@ -125,6 +125,8 @@ AGENTS_BEYOND_THE_PAPER: Mapping[str, AgentConfig] = {
     'balance': _SMALL_NETWORK,
     'random_mdp': _CHAIN_TABLE,
     'random_mdp_features': _SMALL_NETWORK,
+    'random_grids': _GRID_TABLE,
+    'random_grids_planes': _SMALL_NETWORK,
 }
 ALL_AGENTS: Mapping[str, AgentConfig] = {**AGENTS, **AGENTS_BEYOND_THE_PAPER}
 

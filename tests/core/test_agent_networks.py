@@ -46,6 +46,8 @@ PARAMETERS = {
     'balance': count((4, 32), (32, 32)),
     'random_mdp': 20 * 35,
     'random_mdp_features': count((8, 32), (32, 35)),
+    'random_grids': 49 * 2 ** 4 * 48,
+    'random_grids_planes': count((49 * 6, 32), (32, 48)),
 }
 
 

@@ -17,7 +17,8 @@ from lpg_distributed.envs import suite
 # One of each family.
 FAMILIES = ('tabular_sparse', 'random_small_sparse', 'chain_short_noisy',
             'chain_state_distraction', 'survival_chain', 'balance',
-            'random_mdp', 'random_mdp_features')
+            'random_mdp', 'random_mdp_features', 'random_grids',
+            'random_grids_planes')
 
 
 class _Contract(test_utils.EnvironmentTestMixin):
@@ -131,6 +132,14 @@ class RandomMdpTest(_Contract, absltest.TestCase):
 
 class FeaturesTest(_Contract, absltest.TestCase):
   name = 'random_mdp_features'
+
+
+class RandomGridsTest(_Contract, absltest.TestCase):
+  name = 'random_grids'
+
+
+class RandomPlanesTest(_Contract, absltest.TestCase):
+  name = 'random_grids_planes'
 
 
 class BalanceTest(_Contract, absltest.TestCase):
