@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
+from lpg_distributed.core import columns
 from lpg_distributed.core import convolution
 from lpg_distributed.core import distributions
 
@@ -129,11 +130,10 @@ def make_agent(config: config_lib.AgentConfig,
   def apply(theta, observation, action_mask):
     chex.assert_shape(action_mask, (num_actions,))
     rows = network.apply(theta, observation)
-    # `split`, since the reverse pass of slices would pad each of them.
-    columns, *y_logits = jax.lax.split(
-        rows, [n for n in (num_actions, num_predictions) if n], rows.ndim - 1)
+    logits, *y_logits = columns.split(
+        rows, tuple(n for n in (num_actions, num_predictions) if n))
     logits = jnp.where(action_mask.reshape((1,) * (rows.ndim - 1) + (-1,)),
-                       columns, distributions.MASKED_LOGIT)
+                       logits, distributions.MASKED_LOGIT)
     return types.AgentOutput(logits, *y_logits)
 
   return Agent(network.init, apply)

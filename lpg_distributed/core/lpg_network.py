@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from lpg_distributed import config as config_lib
 from lpg_distributed import types
 from lpg_distributed.core import backward_lstm
+from lpg_distributed.core import columns
 from lpg_distributed.core import rule_inputs
 
 Eta = types.Params
@@ -174,12 +175,11 @@ def apply(eta: Eta, inputs: rule_inputs.RuleInput) -> types.LPGTargets:
   x = _lstm_input(inputs, embed(eta, inputs.y))
   lstm = eta['lpg/lstm/linear']
   h = backward_lstm.unroll(lstm['w'], lstm['b'], x, inputs.discount_t)
-  heads = [eta[name] for name in ('lpg/pi_hat', 'lpg/y_hat') if name in eta]
-  w = jnp.concatenate([head['w'] for head in heads], axis=1)  # [H, 1+M]
+  heads = [eta[name] for name in ('lpg/y_hat', 'lpg/pi_hat') if name in eta]
+  w = jnp.concatenate([head['w'] for head in heads], axis=1)  # [H, M+1]
   b = jnp.concatenate([head['b'] for head in heads])
-  targets = h @ w + b
-  pi_hat = targets[..., 0].reshape(num_steps, *batch)
-  if len(heads) == 1:
-    return types.LPGTargets(pi_hat, None)
+  *y_hat, pi_hat = columns.split(
+      h @ w + b, tuple(head['b'].size for head in heads))
   return types.LPGTargets(
-      pi_hat, targets[..., 1:].reshape(num_steps, *batch, -1))
+      pi_hat.reshape(num_steps, *batch),
+      y_hat[0].reshape(num_steps, *batch, -1) if y_hat else None)
