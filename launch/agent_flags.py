@@ -10,7 +10,8 @@ from lpg_distributed.core.update_rules import registry
 # imports JAX, which takes seconds. A test compares them.
 _SETTINGS = ('optimiser', 'learning_rate', 'kl_cost', 'gamma',
              'trajectory_steps', 'use_baseline', 'reward_scale',
-             'max_abs_reward', 'td_lambda', 'value_cost', 'entropy_cost')
+             'max_abs_reward', 'td_lambda', 'value_cost', 'entropy_cost',
+             'clip_range', 'passes', 'minibatches')
 
 # The flags count as those of the module that calls `define`.
 flags.disclaim_key_flags()

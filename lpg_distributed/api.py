@@ -335,7 +335,8 @@ def meta_test(rule: Union[Rule, str],
 
   Args:
     rule: an update rule of any kind, or the name of a published one; `'a2c'`;
-      or `'random'`, an untrained rule of the paper's size for each seed.
+      `'ppo'`; or `'random'`, an untrained rule of the paper's size for each
+      seed.
     environment: identifier such as `gymnax/CartPole-v1`; see `envs.registry`.
     seeds: one agent each.
     env_steps: total steps of each agent over its parallel environments; None:

@@ -315,8 +315,8 @@ def test_meta_test(rule, tmp_path):
   np.testing.assert_array_equal(by_name.final_returns, loaded.final_returns)
   with pytest.raises(errors.UserError, match='belongs to another job'):
     test('a2c', directory=agents.directory)
-  with pytest.raises(errors.UserError, match="no rule 'ppo'"):
-    test('ppo')
+  with pytest.raises(errors.UserError, match="no rule 'reinforce'"):
+    test('reinforce')
   with pytest.raises(errors.UserError, match="'rate=1' is no setting"):
     test(rule, rate=1)
 

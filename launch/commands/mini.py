@@ -1,4 +1,4 @@
-"""Compares a rule, A2C and a random eta on eight small environments.
+"""Compares a rule, A2C and a random eta, and PPO, on eight small environments.
 
   lpg mini --eta=runs/demo_seed0/eta.npz
 """
@@ -21,6 +21,8 @@ _RUN_DIR = flags.DEFINE_string('run_dir', 'runs/mini', 'where results go; the '
 _SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'seeds, 3 or more')
 _ENVIRONMENTS = flags.DEFINE_list('environments', [], 'some of the eight, as '
                                   'gymnax/Catch-bsuite; default: all')
+_RULES = flags.DEFINE_list('rules', ['lpg', 'a2c', 'random'], 'some of lpg, '
+                           'a2c, random and ppo; lpg is the rule of --eta')
 _SCALE = flags.DEFINE_float('scale', 1., 'multiplies the steps of every agent')
 _PROCESSES = flags.DEFINE_integer(
     'processes', None, 'number of processes; default: one per processor')
@@ -46,7 +48,8 @@ def main() -> int:
                              '0, up to 1000')
   config = mini.MiniConfig(
       published.resolve(_ETA.value), seeds,
-      tuple(_ENVIRONMENTS.value) or tuple(mini.ENV_STEPS), _SCALE.value)
+      tuple(_ENVIRONMENTS.value) or tuple(mini.ENV_STEPS), _SCALE.value,
+      tuple(_RULES.value))
   mini.check(config, root)
   with stopping.Stopping() as stop:
     finished = pool.work([

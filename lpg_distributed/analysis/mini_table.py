@@ -1,9 +1,9 @@
 """Combines tables of `lpg mini` into one table and one figure of all rules.
 
-Each table holds a rule, A2C and an untrained rule on eight small environments.
-All tables have the same steps, seeds and learning rates, so rules from several
-tables can be compared. A2C and the untrained rule come from the first table
-that has them.
+Each table holds a rule, A2C and an untrained rule on eight small environments,
+and perhaps PPO. All tables have the same steps, seeds and learning rates, so
+rules from several tables can be compared. A2C, PPO and the untrained rule come
+from the first table that has them.
 """
 
 import os
@@ -20,7 +20,7 @@ from lpg_distributed.figures import style
 
 NAME = 'mini_table'
 TABLE = 'table.json'
-_SHARED = {'a2c': 'A2C', 'random': 'untrained'}
+_SHARED = {'a2c': 'A2C', 'ppo': 'PPO', 'random': 'untrained'}
 _FIELDS = ('mean', 'standard_error', 'learning_rate', 'at_edge')
 
 
@@ -78,7 +78,7 @@ def compute(tables: Sequence[str]):
 
 
 def _labels(data: Mapping[str, Any]) -> list[str]:
-  """Returns all rules; A2C and the untrained one come last."""
+  """Returns all rules; A2C, PPO and the untrained one come last."""
   labels = dict.fromkeys(label for found in data.values()
                          for label in found['rules'])
   return sorted(labels, key=lambda label: label in _SHARED.values())

@@ -1,11 +1,11 @@
 """The compiled loop of meta-testing, for pure-JAX environments.
 
 It uses the same learner as `host_loop`. Acting, stepping and learning are one
-compiled program, a scan over updates. The functions here are for one agent;
+compiled program, a scan over trajectories. Functions here are for one agent;
 `vmap` runs several seeds and learning rates at once.
 
-All randomness depends only on the agent's key and the number of the update. So
-on one kind of machine the same calls give the same curve, bit for bit.
+All randomness depends only on the agent's key and the number of the trajectory.
+So on one kind of machine the same calls give the same curve, bit for bit.
 """
 
 from typing import Any, Callable, Mapping, NamedTuple
@@ -32,7 +32,7 @@ class LoopState(NamedTuple):
   observation: chex.Array  # [B, ...]
   returns: rollout.EpisodeReturns
   key: chex.PRNGKey
-  updates: chex.Array  # [] int32, number of updates so far
+  updates: chex.Array  # [] int32, number of trajectories so far
 
 
 class Window(NamedTuple):
@@ -137,7 +137,7 @@ def make_loop(environment: base.Environment,
       agent, life = learner.observe(
           state.agent, experience.trajectory.reward, age)
       agent, metrics = learner.learn(
-          eta, hyper, agent, experience._replace(life=life))
+          eta, hyper, agent, experience._replace(life=life), key)
       return state._replace(agent=agent, updates=state.updates + 1), metrics
 
     state = state._replace(returns=rollout.reset_window(state.returns))

@@ -9,6 +9,7 @@ The number of groups changes only the order of sums. No group acts while the
 agent learns, so trajectories are on-policy.
 """
 
+from collections import abc
 from concurrent import futures
 import threading
 from typing import Iterator, Mapping, NamedTuple, Optional, Sequence, Union
@@ -24,6 +25,7 @@ from lpg_distributed.envs import host
 from lpg_distributed.meta_testing import call_watchdog
 from lpg_distributed.meta_testing import daemon_pool
 from lpg_distributed.meta_testing import learner as learner_lib
+from lpg_distributed.meta_testing import minibatches
 from lpg_distributed.meta_testing import settings as settings_lib
 
 # Largest number of steps times environments in one part of a gradient. A part
@@ -49,6 +51,11 @@ class TrainingProgress(NamedTuple):
   metrics: Optional[Mapping[str, float]]  # those of an update that just ended
 
 
+# Yields progress and returns the new state.
+_Update = abc.Generator[
+    'TrainingProgress', None, learner_lib.AgentState]
+
+
 class _GeneratorClosed(Exception):
   """The caller of `train` closed the iterator."""
 
@@ -58,6 +65,20 @@ def part_steps(num_steps: int, num_envs: int) -> int:
   fitting = [n for n in range(1, num_steps + 1)
              if num_steps % n == 0 and n * num_envs <= _PART_SIZE]
   return max(fitting, default=1)
+
+
+def _cut(observations: np.ndarray, actions: np.ndarray,
+         targets: rule_lib.Targets,
+         kept: Optional[Sequence[learner_lib.Activations]] = None
+         ) -> list[learner_lib.Part]:
+  """Divides T steps of some environments into parts of fewer steps."""
+  num_steps, num_envs = actions.shape
+  size = part_steps(num_steps, num_envs)
+  slices = [slice(i, i + size) for i in range(0, num_steps, size)]
+  return [learner_lib.Part(
+      observations[steps], actions[steps],
+      jax.tree_util.tree_map(lambda x, steps=steps: x[steps], targets),
+      None if kept is None else tuple(kept[steps])) for steps in slices]
 
 
 class _ThreadGroup:
@@ -108,15 +129,9 @@ class _ThreadGroup:
     self.observations[0] = self.observations[-1]
     self.kept = []
 
-  def parts(self, targets: rule_lib.Targets) -> Iterator[learner_lib.Part]:
-    """Yields the trajectory in parts; `targets` are those of this group."""
-    num_steps = len(self.actions)
-    size = part_steps(num_steps, self.num_envs)
-    for i in range(0, num_steps, size):
-      yield learner_lib.Part(
-          self.observations[i:i + size], self.actions[i:i + size],
-          jax.tree_util.tree_map(lambda x, i=i: x[i:i + size], targets),
-          tuple(self.kept[i:i + size]))
+  def parts(self, targets: rule_lib.Targets) -> list[learner_lib.Part]:
+    """Returns the trajectory in parts; `targets` are those of this group."""
+    return _cut(self.observations, self.actions, targets, self.kept)
 
 
 def _experience(learner: learner_lib.Learner,
@@ -185,6 +200,8 @@ class _Trainer:
     shape = (self._num_steps, self._num_envs)
     self._draw = jax.jit(lambda taken: jax.random.uniform(
         jax.random.fold_in(act_key, taken), shape))
+    self._pass_keys = jax.jit(lambda taken: minibatches.pass_keys(
+        jax.random.fold_in(act_key, taken), settings.passes))
     self._stop = threading.Event()
     self._watchdog = watchdog or call_watchdog.CallWatchdog(
         'an environment', self._stop)
@@ -215,7 +232,7 @@ class _Trainer:
     yield TrainingProgress(self.env_steps, (), self._state, None)
 
   def update(self) -> Iterator[TrainingProgress]:
-    """Collects a trajectory and updates the agent once."""
+    """Collects a trajectory and learns from it."""
     yield from self._collect()
     experience = _experience(self._learner, self._groups)
     state, life = self._learner.observe(
@@ -223,14 +240,11 @@ class _Trainer:
             self._taken // self._num_steps - 1, self._lifetime))
     targets, metrics = self._learner.compute_targets(
         self._eta, self._hyper, experience._replace(life=life))
-    parts = [(part,) for part in _parts(self._groups, targets)]
-    if not self._compiled:
-      yield from self._in_threads(self._gradient, parts[:1])
-      self._compiled = True
-    gradients = yield from self._in_threads(self._gradient, parts)
-    self._state = jax.block_until_ready(self._learner.update(
-        self._hyper, state, gradients,
-        np.float32(self._num_steps * self._num_envs)))
+    if self._learner.divide is None:
+      state = yield from self._descend(state, _parts(self._groups, targets))
+    else:
+      state = yield from self._descend_in_passes(state, targets)
+    self._state = state
     yield TrainingProgress(self.env_steps, _returns(self._groups), self._state,
                            {name: float(x) for name, x in metrics.items()})
     for group in self._groups:
@@ -250,10 +264,40 @@ class _Trainer:
     for group in groups:
       group.taken = 0
 
-  def _gradient(self, part: learner_lib.Part) -> types.Params:
+  def _descend(self, state: learner_lib.AgentState,
+               parts: Sequence[learner_lib.Part]
+               ) -> _Update:
+    """Yields progress; returns the state after one update from all parts."""
+    items = [(state.theta, part) for part in parts]
+    if not self._compiled:
+      yield from self._in_threads(self._gradient, items[:1])
+      self._compiled = True
+    gradients = yield from self._in_threads(self._gradient, items)
+    return jax.block_until_ready(self._learner.update(
+        self._hyper, state, gradients,
+        np.float32(sum(part.action.size for part in parts))))
+
+  def _descend_in_passes(
+      self, state: learner_lib.AgentState, targets: rule_lib.Targets
+  ) -> _Update:
+    """Like `_descend`, with an update for each minibatch of each pass."""
+    observations, actions = (
+        np.concatenate([getattr(group, name)[:self._num_steps]
+                        for group in self._groups], axis=1)
+        for name in ('observations', 'actions'))
+    # The trajectory began before `_taken` counted its steps.
+    for key in self._pass_keys(self._taken - self._num_steps):
+      for chosen, part_targets in jax.tree_util.tree_map(
+          np.asarray, self._learner.divide(key, targets)):
+        state = yield from self._descend(state, _cut(
+            observations[:, chosen], actions[:, chosen], part_targets))
+    return state
+
+  def _gradient(self, theta: types.Params, part: learner_lib.Part
+                ) -> types.Params:
     # JAX may read NumPy arrays in place, so wait before they change.
     return jax.block_until_ready(self._learner.gradient(
-        self._hyper, self._state.theta, part))
+        self._hyper, theta, part))
 
   def close(self) -> None:
     """Ends the threads; does not wait for environments that do not answer."""

@@ -11,6 +11,7 @@ from lpg_distributed.meta_testing import call_watchdog
 from lpg_distributed.meta_testing import host_loop
 from lpg_distributed.meta_testing import learner as learner_lib
 from lpg_distributed.meta_testing import loading
+from lpg_distributed.meta_testing import minibatches
 from lpg_distributed.meta_testing import run_record
 
 
@@ -55,18 +56,20 @@ class _AgentRecord:
     # Snapshot at the last row; a resume repeats later updates.
     self.kept = self._latest = snapshot
     self._kept_updates = self._updates = updates
+    self._per_trajectory = minibatches.updates_per_trajectory(
+        run.job.settings, loading.make_rule(run.job))
     self._period = max(1, run.job.env_steps // run_record.ROWS)
     self._begin_row(snapshot.env_steps if snapshot else 0)
 
   def _begin_row(self, env_steps: int) -> None:
     self._next_row = self._period * (env_steps // self._period + 1)
     self._return_sum, self._episodes, self._sums = 0., 0, {}
-    self.count = 0  # updates since the last row
+    self.count = 0  # trajectories since the last row
 
   def add(self, progress: host_loop.TrainingProgress) -> None:
-    """Counts an update."""
+    """Counts a trajectory and its updates."""
     self._latest = host_loop.Snapshot(progress.state, progress.env_steps)
-    self._updates += 1
+    self._updates += self._per_trajectory
     self.count += 1
     self._episodes += len(progress.episode_returns)
     self._return_sum += sum(progress.episode_returns)
@@ -78,7 +81,7 @@ class _AgentRecord:
     return self._latest.env_steps >= self._next_row
 
   def write(self) -> None:
-    """Writes a row of the updates since the last row, if there are any."""
+    """Writes a row of the trajectories since the last row, if there are any."""
     if not self.count:
       return
     self._run.write(self._run.job.seeds[self._index], self._latest.env_steps,

@@ -84,6 +84,8 @@ _SETTINGS = {
     'value_cost': fields.Real(), 'entropy_cost': fields.Real(),
     'gamma': fields.Real(high=1), 'td_lambda': fields.Real(high=1),
     'trajectory_steps': fields.Integer(), 'use_baseline': fields.Flag(),
+    'clip_range': _POSITIVE, 'passes': fields.Integer(),
+    'minibatches': fields.Integer(),
     'optimiser': fields.Choice(('adam', 'sgd')),
 }
 
@@ -152,6 +154,17 @@ def _load_rule(rule: str, eta: Optional[str], lstm_size: int
     return config, hashlib.sha256(f.read()).hexdigest()
 
 
+def _check_minibatches(rule: str, config: Optional[config_lib.RuleConfig],
+                       settings: settings_lib.AgentSettings, num_envs: int
+                       ) -> None:
+  """Raises JobError if some of an agent's minibatches would be empty."""
+  if settings.minibatches > num_envs:
+    made = rule_registry.make(config.kind if config else rule, config)
+    _require(not made.several_passes,
+             f'minibatches is {settings.minibatches}; allowed: up to the '
+             f'number of parallel environments, {num_envs}')
+
+
 def make_job(environment: str, rule: str, *, eta: Optional[str] = None,
              seeds: Sequence[int] = (0,), env_steps: Optional[int] = None,
              num_envs: Optional[int] = None, preset: Optional[str] = None,
@@ -161,8 +174,8 @@ def make_job(environment: str, rule: str, *, eta: Optional[str] = None,
   Args:
     environment: identifier of the environment; see `envs.registry`.
     rule: name of the rule; see `core.update_rules.registry.names`.
-    eta: published name or path of eta. None for a2c. For `random` only its
-      sizes are used: its weights are drawn for each seed.
+    eta: published name or path of eta. None for a2c and ppo. For `random` only
+      its sizes are used: its weights are drawn for each seed.
     seeds: seeds of the agents.
     env_steps: steps of each agent; None: the default of the kind.
     num_envs: parallel environments; None: the default of the kind.
@@ -199,6 +212,7 @@ def make_job(environment: str, rule: str, *, eta: Optional[str] = None,
   eta = None if eta is None else published.fix(eta)
   rule_config, sha256 = _load_rule(rule, eta, lstm_size)
   settings = apply_overrides(default_settings(kind), overrides)
+  _check_minibatches(rule, rule_config, settings, num_envs)
   return Job(environment, rule, env_steps, num_envs, settings, seeds, preset,
              eta, rule_config, sha256)
 

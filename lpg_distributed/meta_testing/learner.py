@@ -20,6 +20,7 @@ from lpg_distributed.core import distributions
 from lpg_distributed.core import rollout
 from lpg_distributed.core import staged_network
 from lpg_distributed.core.update_rules import base
+from lpg_distributed.meta_testing import minibatches
 from lpg_distributed.meta_testing import settings as settings_lib
 
 
@@ -42,9 +43,9 @@ class Part(NamedTuple):
   observation: chex.Array  # [t, B, ...]
   action: chex.Array  # [t, B] int32
   targets: base.Targets  # leaves [t, B, ...]
-  # Activations of the network at each step, kept from acting. They still hold,
-  # since theta has not changed between acting and learning.
-  kept: tuple[Activations, ...]
+  # Activations of the network at each step, kept from acting. They hold as long
+  # as theta has not changed since. None: they are computed again.
+  kept: Optional[tuple[Activations, ...]] = None
 
 
 class Learner(NamedTuple):
@@ -63,16 +64,20 @@ class Learner(NamedTuple):
   # (hyper, AgentState, summed gradients of all parts, number of steps)
   # -> AgentState
   update: Callable[..., AgentState]
-  # (eta, hyper, AgentState, Experience) -> (AgentState, metrics): a whole
-  # update from a trajectory, after `observe`.
+  # (eta, hyper, AgentState, Experience, key) -> (AgentState, metrics): all
+  # updates from a trajectory, after `observe`. Only rules with
+  # `several_passes` need the key.
   learn: Callable[..., tuple[AgentState, Mapping[str, Any]]]
-  # The same update in steps, for environments on the host:
+  # The same updates in steps, for environments on the host:
   # (theta, observation [B, ...], uniform [B]) -> (action [B], Activations)
   act_and_keep: Callable[..., tuple[chex.Array, Activations]]
   # (rows [..., outputs]) -> AgentOutput
   split: Callable[[chex.Array], types.AgentOutput]
   # (hyper, theta, Part) -> the sum of per-step gradients
   gradient: Callable[..., types.Params]
+  # (key, Targets) -> the minibatches of one pass; None: one update without
+  # minibatches.
+  divide: Optional[Callable[..., tuple[minibatches.Minibatch, ...]]]
 
 
 def num_outputs(num_actions: int, outputs: base.Outputs) -> int:
@@ -156,22 +161,59 @@ def _summed_loss(settings: settings_lib.AgentSettings, rule: base.UpdateRule,
 def _part_gradient(network: staged_network.StagedNetwork,
                    loss: Callable[[chex.Array], chex.Array],
                    theta: types.Params, part: Part) -> types.Params:
-  """Returns the gradient of a part, from the activations of acting.
+  """Returns the gradient of a part, from the activations of acting if kept.
 
   Args:
     network: the agent's network.
     loss: maps rows, [t, B, outputs], to the loss summed over all steps.
-    theta: the parameters that collected the part.
+    theta: the parameters that collected the part, if it has activations.
     part: its targets are in `loss`, and are not read here.
   """
-  rows, activations = jax.tree_util.tree_map(
-      lambda *xs: jnp.concatenate(xs), *part.kept)
   num_steps, num_envs = part.action.shape
-  d_rows = jax.grad(
-      lambda rows: loss(rows.reshape(num_steps, num_envs, -1)))(rows)
   observation = part.observation.reshape(
       (num_steps * num_envs,) + part.observation.shape[2:])
+  if part.kept is None:
+    rows, activations = network.forward(theta, observation)
+  else:
+    rows, activations = jax.tree_util.tree_map(
+        lambda *xs: jnp.concatenate(xs), *part.kept)
+  d_rows = jax.grad(
+      lambda rows: loss(rows.reshape(num_steps, num_envs, -1)))(rows)
   return network.backward(theta, observation, activations, d_rows)
+
+
+def _make_learn(settings: settings_lib.AgentSettings,
+                compute_targets: Callable[..., Any],
+                descend: Callable[..., AgentState],
+                divide: Optional[Callable[..., Any]]) -> Callable[..., Any]:
+  """Returns the function `learn` of a `Learner`.
+
+  Args:
+    settings: the number of passes.
+    compute_targets: as in `Learner`.
+    descend: (hyper, AgentState, observation, action, Targets) -> AgentState;
+      one update.
+    divide: as in `Learner`.
+  """
+  @jax.jit
+  def learn(eta, hyper, state, experience, key=None):
+    targets, metrics = compute_targets(eta, hyper, experience)
+    observation = experience.trajectory.observation[:-1]
+    action = experience.trajectory.action
+    if divide is None:
+      return descend(hyper, state, observation, action, targets), metrics
+
+    def learn_in_one_pass(state, key):
+      for chosen, part_targets in divide(key, targets):
+        state = descend(hyper, state, observation[:, chosen],
+                        action[:, chosen], part_targets)
+      return state, None
+
+    state, _ = jax.lax.scan(learn_in_one_pass, state,
+                            minibatches.pass_keys(key, settings.passes))
+    return state, metrics
+
+  return learn
 
 
 def make_learner(
@@ -210,8 +252,7 @@ def make_learner(
                                  observation.shape[:1])
     return rollout.sample_action(output.logits, uniform, all_actions), output
 
-  def compute_targets(eta, hyper, experience):
-    return _compute_targets(settings, rule, eta, hyper, experience)
+  compute_targets = functools.partial(_compute_targets, settings, rule)
 
   def update(hyper, state, gradients, num_steps):
     mean = jax.tree_util.tree_map(lambda *gs: sum(gs) / num_steps, *gradients)
@@ -219,13 +260,13 @@ def make_learner(
         mean, state.opt_state, state.theta, hyper.learning_rate)
     return state._replace(theta=theta, opt_state=opt_state)
 
-  def learn(eta, hyper, state, experience):
-    targets, metrics = compute_targets(eta, hyper, experience)
-    trajectory = experience.trajectory
+  def descend(hyper, state, observation, action, targets):
     gradient = jax.grad(lambda theta: loss(
-        evaluate(theta, trajectory.observation[:-1]), trajectory.action,
-        targets, hyper))(state.theta)
-    return update(hyper, state, [gradient], trajectory.action.size), metrics
+        evaluate(theta, observation), action, targets, hyper))(state.theta)
+    return update(hyper, state, [gradient], action.size)
+
+  divide = (functools.partial(minibatches.divide, rule, settings.minibatches)
+            if rule.several_passes else None)
 
   def act_and_keep(theta, observation, uniform):
     rows, activations = network.forward(theta, observation)
@@ -241,5 +282,7 @@ def make_learner(
       init=jax.jit(init), act=jax.jit(act), evaluate=jax.jit(evaluate),
       observe=_make_observe(settings, rule),
       compute_targets=jax.jit(compute_targets), update=jax.jit(update),
-      learn=jax.jit(learn), act_and_keep=jax.jit(act_and_keep),
-      split=jax.jit(split), gradient=jax.jit(gradient))
+      learn=_make_learn(settings, compute_targets, descend, divide),
+      act_and_keep=jax.jit(act_and_keep), split=jax.jit(split),
+      gradient=jax.jit(gradient),
+      divide=jax.jit(divide) if divide else None)

@@ -1,9 +1,9 @@
-"""The `mini` benchmark: a table of three rules on small JAX environments.
+"""The `mini` benchmark: a table of rules on small JAX environments.
 
 The rules are that of a given eta, called `lpg` whatever its kind, A2C, and a
-rule with an untrained eta of the same kind and sizes. All are treated alike:
-each one's learning rate is tuned over the same values, with the same steps and
-seeds. Then it is evaluated on other seeds.
+rule with an untrained eta of the same kind and sizes. PPO is added if asked
+for. All are treated alike: each one's learning rate is tuned over the same
+values, with the same steps and seeds. Then it is evaluated on other seeds.
 """
 
 import dataclasses
@@ -30,7 +30,8 @@ from lpg_distributed.meta_testing import summary
 from lpg_distributed.store import eta_file
 from lpg_distributed.store import published
 
-RULES = ('lpg', 'a2c', 'random')
+RULES = ('lpg', 'a2c', 'random')  # by default
+ALL_RULES = (*RULES, 'ppo')
 # Steps of each agent per environment, few enough that the whole benchmark takes
 # minutes on two cores. Freeway's episodes have 2500 steps.
 ENV_STEPS: Mapping[str, int] = {
@@ -60,6 +61,7 @@ class MiniConfig:
   seeds: tuple[int, ...] = SEEDS
   environments: tuple[str, ...] = tuple(ENV_STEPS)
   scale: float = 1.  # factor on all ENV_STEPS
+  rules: tuple[str, ...] = RULES
 
   def env_steps(self, environment: str) -> int:
     """Returns the steps of each agent on an environment."""
@@ -82,7 +84,8 @@ class Item:
       rule = eta_file.load(published.resolve(self.config.eta_file)).rule.kind
     return jobs.make_job(
         self.environment, rule, seeds=seeds,
-        eta=None if self.rule == 'a2c' else self.config.eta_file,
+        eta=(self.config.eta_file if self.rule in ('lpg', 'random')
+             else None),
         env_steps=self.config.env_steps(self.environment),
         overrides=[f'learning_rate={learning_rate}'])
 
@@ -118,7 +121,7 @@ class Item:
 def items(config: MiniConfig, root: str) -> list[Item]:
   """Returns the items of a table, the longest first."""
   return [Item(config, environment, rule, root)
-          for environment in config.environments for rule in RULES]
+          for environment in config.environments for rule in config.rules]
 
 
 def check(config: MiniConfig, root: str) -> None:
@@ -132,12 +135,17 @@ def check(config: MiniConfig, root: str) -> None:
   if unknown or not config.environments:
     raise jobs.JobError(f'environments are {", ".join(config.environments)}; '
                         f'allowed: some of {", ".join(ENV_STEPS)}')
+  unknown = [rule for rule in config.rules if rule not in ALL_RULES]
+  if unknown or not config.rules or len(set(config.rules)) < len(config.rules):
+    raise jobs.JobError(f'rules are {", ".join(config.rules)}; allowed: '
+                        f'different ones of {", ".join(ALL_RULES)}')
   if len(config.seeds) < 3:
     raise jobs.JobError(f'seeds are {config.seeds}; allowed: 3 or more')
-  for item in items(config, root)[:len(RULES)]:
+  for item in items(config, root)[:len(config.rules)]:
     item.job(LEARNING_RATES[0], config.seeds)
   wanted = json.loads(json.dumps(dataclasses.asdict(config)))
-  wanted.pop('environments')  # Independent items; more can be added later.
+  for name in ('environments', 'rules'):
+    wanted.pop(name)  # Independent items; more can be added later.
   # Compares eta by its content and not by its path.
   eta = eta_file.load(published.resolve(wanted.pop('eta_file')))
   wanted['eta_sum'] = float(np.sum(np.abs(eta.eta, dtype=np.float64)))
@@ -259,9 +267,11 @@ def table(config: MiniConfig, root: str) -> dict[str, dict[str, Any]]:
 def lines_of(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
   """Formats the table as lines of text."""
   table_rows, marked = [], False
+  rules = [rule for rule in ALL_RULES if rule in RULES or any(
+      rule in found for found in rows.values())]
   for environment, found in rows.items():
     cells = []
-    for rule in RULES:
+    for rule in rules:
       cell = found.get(rule)
       if cell is None or cell['mean'] is None:
         cells.append('-')
@@ -275,7 +285,7 @@ def lines_of(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     steps = next(iter(found.values()))['env_steps']
     name = environment.partition('/')[2]
     table_rows.append([f'`{name}`', f'{steps:,}', *cells])
-  lines = markdown.table(['environment', 'steps', *RULES], table_rows)
+  lines = markdown.table(['environment', 'steps', *rules], table_rows)
   lines.append('')
   lines.append('Return at the end ± half of the 95 % interval over seeds '
                '(learning rate).')

@@ -4,12 +4,13 @@ The header holds everything that the rows depend on. A row describes one agent
 at one time:
 
 - `seed`: the agent's seed
-- `env_steps`, `frames`, `updates`: numbers so far
+- `env_steps`, `frames`: numbers so far
+- `updates`: number of the agent's updates; PPO has several per trajectory
 - `return`: mean of the raw, undiscounted returns of the episodes that ended
   since the agent's last row; null if none ended
 - `episodes`: number of those episodes
 - `seconds`: time since the start of this launch
-- means of the update's metrics
+- means of the learner's metrics
 """
 
 import dataclasses
@@ -54,13 +55,15 @@ def make_header(job: jobs.Job, frames_per_step: int) -> dict[str, Any]:
           'versions': run_versions.versions()}
 
 
-def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns a header's settings by their names of today.
+def _settings(values: Mapping[str, Any]) -> settings_lib.AgentSettings:
+  """Returns a header's settings.
 
-  Old headers repeat the number of predictions, which is left out.
+  Old headers have former names, lack settings that came later, whose defaults
+  change nothing, and repeat the number of predictions.
   """
-  return {name: value for name, value in former_names.replace(values).items()
-          if name != 'num_predictions'}
+  return settings_lib.AgentSettings(**{
+      name: value for name, value in former_names.replace(values).items()
+      if name != 'num_predictions'})
 
 
 def _job(header: Mapping[str, Any]) -> jobs.Job:
@@ -68,7 +71,7 @@ def _job(header: Mapping[str, Any]) -> jobs.Job:
   config = values['rule_config']
   return jobs.Job(**{
       **values, 'seeds': tuple(values['seeds']),
-      'settings': settings_lib.AgentSettings(**_settings(values['settings'])),
+      'settings': _settings(values['settings']),
       'rule_config': config and config_lib.RuleConfig(**config)})
 
 
@@ -170,7 +173,8 @@ def check_same(path: str, found: Mapping[str, Any],
                wanted: Mapping[str, Any]) -> None:
   """Raises ResultError if two headers belong to different jobs."""
   wanted = json.loads(json.dumps(wanted))
-  found = {**found, 'settings': _settings(found['settings'])}
+  found = {**found, 'settings': dataclasses.asdict(
+      _settings(found['settings']))}
   changes = [f'{name} {found.get(name)!r} in it, {wanted[name]!r} now'
              for name in wanted
              if name not in ('versions', 'eta')

@@ -22,10 +22,11 @@ from lpg_distributed.meta_testing import compiled_loop
 from lpg_distributed.meta_testing import host_session
 from lpg_distributed.meta_testing import jobs
 from lpg_distributed.meta_testing import loading
+from lpg_distributed.meta_testing import minibatches
 from lpg_distributed.meta_testing import run_record
 from lpg_distributed.store import own_directory
 
-_MAX_UPDATES = 100  # updates per compiled chunk, which cannot be interrupted
+_MAX_TRAJECTORIES = 100  # per compiled chunk, which cannot be interrupted
 
 
 class JobInUseError(jobs.JobError):
@@ -35,10 +36,10 @@ class JobInUseError(jobs.JobError):
 def _run_jitted(run: run_record.TrainingRun,
                 environment: base.Environment) -> bool:
   job = run.job
-  seeds = len(job.seeds)
+  seeds, rule = len(job.seeds), loading.make_rule(job)
   loop = compiled_loop.make_loop(
       environment, loading.make_network(environment.observation_spec()),
-      job.settings, loading.make_rule(job), job.num_envs,
+      job.settings, rule, job.num_envs,
       job.settings.lifetime(job.num_envs, job.env_steps))
   etas = [loading.load_eta(job, seed) for seed in job.seeds]
   own_eta = job.rule == rule_registry.UNTRAINED
@@ -47,10 +48,11 @@ def _run_jitted(run: run_record.TrainingRun,
   hyper = jax.tree_util.tree_map(
       lambda x: jnp.full(seeds, x), job.settings.hyper())
   keys = jnp.stack([jax.random.PRNGKey(seed) for seed in job.seeds])
-  steps_per_update = job.settings.trajectory_steps * job.num_envs
-  updates = -(-job.env_steps // steps_per_update)
-  chunks = max(min(run_record.ROWS, updates), -(-updates // _MAX_UPDATES))
-  size = -(-updates // chunks)
+  steps = job.settings.trajectory_steps * job.num_envs
+  wanted = -(-job.env_steps // steps)  # number of trajectories
+  chunks = max(min(run_record.ROWS, wanted), -(-wanted // _MAX_TRAJECTORIES))
+  size = -(-wanted // chunks)
+  updates = size * minibatches.updates_per_trajectory(job.settings, rule)
   init = jax.jit(jax.vmap(loop.init))
   advance = jax.jit(jax.vmap(
       lambda eta, hyper, state: loop.advance(eta, hyper, state, size),
@@ -64,27 +66,27 @@ def _run_jitted(run: run_record.TrainingRun,
     state = jax.tree_util.tree_map(jnp.copy, jax.device_put(
         checkpoint_lib.restore(
             run.checkpoint, jax.eval_shape(init, keys))))
-  env_steps = done * size * steps_per_update
+  env_steps = done * size * steps
   run.open(dict.fromkeys(job.seeds, env_steps))
   run.show(None, env_steps, env_steps * seeds)
-  while done * size < updates and not run.stop.is_set():
+  while done * size < wanted and not run.stop.is_set():
     with run.watchdog.watch('compiling or running its steps'):
       state, window = advance(eta, hyper, state)
       window = jax.tree_util.tree_map(np.asarray, window)
     done += 1
-    env_steps = done * size * steps_per_update
+    env_steps = done * size * steps
     if not np.all(np.isfinite(window.return_sum)):
       raise jobs.JobError(f'{job.environment} gave rewards that are not finite '
                           f'before step {env_steps} of an agent; allowed: '
                           'finite numbers')
     for i, seed in enumerate(job.seeds):
-      run.write(seed, env_steps, done * size, float(window.return_sum[i]),
+      run.write(seed, env_steps, done * updates, float(window.return_sum[i]),
                 int(window.episodes[i]),
                 {name: x[i] for name, x in window.metrics.items()})
     run.save({'chunks': done}, state)
     run.show(None, env_steps, env_steps * seeds)
   run.save({'chunks': done}, state, now=True)
-  finished = done * size >= updates
+  finished = done * size >= wanted
   if finished:
     for i, seed in enumerate(job.seeds):
       theta = jax.tree_util.tree_map(lambda x, i=i: x[i], state.agent.theta)

@@ -178,6 +178,6 @@ def test_eta_of_lpg_v():
 
 
 def test_unknown_names_of_rules_are_refused():
-  with pytest.raises(ValueError, match="no rule 'ppo'; allowed: lpg, a2c, "
+  with pytest.raises(ValueError, match="no rule 'dqn'; allowed: lpg, a2c, ppo, "
                      'lpg_v, lpg_vector'):
-    registry.make('ppo')
+    registry.make('dqn')

@@ -46,8 +46,8 @@ def chain():
   return suite.load('chain_short')
 
 
-def make_job(environment, **arguments):
-  return jobs.make_job(environment, 'a2c', **{
+def make_job(environment, rule='a2c', **arguments):
+  return jobs.make_job(environment, rule, **{
       'seeds': (0, 1), 'env_steps': 1000, 'num_envs': 2,
       'overrides': ['trajectory_steps=5', 'learning_rate=0.01'], **arguments})
 

@@ -223,9 +223,10 @@ def test_an_error_of_an_environment_is_raised():
     train([Corridor(0, 1), Corridor(1, 1, fail_at=6)], 10 ** 6)
 
 
-@pytest.mark.parametrize('name', registry.RULES)
+@pytest.mark.parametrize(
+    'name', [name for name in registry.RULES if name != 'ppo'])
 def test_gradients_of_parts_add_up_to_the_whole(name):
-  """The sum gives the update of `learn`, for every rule."""
+  """The sum gives the update of `learn`, for rules with one per trajectory."""
   learner, eta = make_learner(name), make_eta(name)
   rng = np.random.default_rng(0)
   state = learner.init(jax.random.PRNGKey(0))

@@ -70,8 +70,15 @@ def test_an_untrained_rule_is_of_the_kind_of_its_eta(etas, kind):
     ({'environment': 'CartPole-v1'}, "'CartPole-v1' names no environment"),
     ({'environment': object()}, 'an environment of type object; allowed: '
      'a name such as'),
-    ({'rule': 'ppo'}, "no rule 'ppo'; allowed: lpg, a2c, lpg_v, lpg_vector, "
-     'random'),
+    ({'rule': 'dqn'}, "no rule 'dqn'; allowed: lpg, a2c, ppo, lpg_v, "
+     'lpg_vector, random'),
+    ({'rule': 'ppo', 'eta': 'lpg.npz'}, 'the rule ppo has no eta'),
+    ({'rule': 'ppo', 'num_envs': 3}, 'minibatches is 4; allowed: up to the '
+     'number of parallel environments, 3'),
+    ({'overrides': ['clip_range=0']}, 'clip_range is 0.0; allowed: a number '
+     '> 0'),
+    ({'overrides': ['passes=0']}, 'passes is 0; allowed: a whole number'),
+    ({'overrides': ['minibatches=1.5']}, 'minibatches is 1.5; allowed'),
     ({'rule': 'lpg'}, 'the rule lpg needs an eta'),
     ({'rule': 'lpg', 'eta': 'lpg_v.npz'}, 'holds a rule of kind lpg_v; allowed '
      'for lpg: lpg'),
@@ -107,6 +114,18 @@ def test_invalid_jobs_are_refused(etas, arguments, message):
   with pytest.raises(ValueError) as info:
     jobs.make_job(**arguments)
   assert message in str(info.value) and '\n' not in str(info.value)
+
+
+def test_settings_of_ppo_do_nothing_for_other_rules():
+  """As `kl_cost` does nothing for A2C."""
+  overrides = ['clip_range=0.1', 'passes=2', 'minibatches=9', 'kl_cost=1']
+  for rule in ('a2c', 'random'):
+    job = jobs.make_job(CARTPOLE, rule, num_envs=8, overrides=overrides)
+    assert not loading.make_rule(job).several_passes
+  job = jobs.make_job(CARTPOLE, 'ppo', num_envs=9, overrides=overrides)
+  settings = job.settings
+  assert (settings.clip_range, settings.passes, settings.minibatches) == (
+      0.1, 2, 9)
 
 
 def test_default_directories_name_environment_rule_and_seed():

@@ -1,5 +1,6 @@
 """A small mini benchmark: tuning, training, table, resuming."""
 
+import dataclasses
 import json
 import os
 
@@ -72,7 +73,7 @@ def test_the_rule_is_of_the_kind_of_its_eta(kind, tmp_path):
   mini.check(config, str(tmp_path / 'root'))
   rules = {item.rule: item.job(0.01, (0,)) for item in mini.items(config, '')}
   assert rules['lpg'].rule == rules['random'].rule_config.kind == kind
-  assert rules['a2c'].rule == 'a2c'
+  assert rules['a2c'].rule == 'a2c' and 'ppo' not in rules
 
 
 def test_a_directory_holds_one_table(config, tmp_path):
@@ -87,6 +88,25 @@ def test_a_directory_holds_one_table(config, tmp_path):
     mini.check(mini.MiniConfig(config.eta_file, seeds=(0, 1)), root)
   with pytest.raises(jobs.JobError, match='allowed: some of gymnax/Freeway'):
     mini.check(mini.MiniConfig(config.eta_file, environments=('x',)), root)
+  for rules in (('lpg', 'dqn'), ('ppo', 'ppo'), ()):
+    with pytest.raises(jobs.JobError, match='allowed: different ones of lpg, '
+                       'a2c, random, ppo'):
+      mini.check(dataclasses.replace(config, rules=rules), root)
+
+
+def test_ppo_is_a_fourth_rule_if_asked_for(config, tmp_path):
+  """It can be added to a table that was made without it."""
+  root = str(tmp_path / 'root')
+  mini.check(config, root)
+  more = dataclasses.replace(config, rules=mini.ALL_RULES)
+  mini.check(more, root)
+  rules = {item.rule: item.job(0.01, (0,)) for item in mini.items(more, root)}
+  assert rules['ppo'].rule == 'ppo' and rules['ppo'].eta is None
+  cell = {'mean': 1., 'standard_error': 0., 'returns': [1., 1., 1.],
+          'learning_rate': 0.01, 'at_edge': False, 'env_steps': 100}
+  header = lambda rows: mini.lines_of({CHAIN: rows})[0]
+  assert header({'a2c': cell}) == '| environment | steps | lpg | a2c | random |'
+  assert header({'ppo': cell}).endswith('| lpg | a2c | random | ppo |')
 
 
 def test_the_benchmark_has_eight_environments_and_three_rules():

@@ -93,6 +93,22 @@ def test_another_job_is_refused(tmp_path):
     results.read(str(tmp_path / 'none'))
 
 
+def test_a_directory_of_before_a_setting_was_added_is_the_same_job(tmp_path):
+  job = make_job()
+  write(tmp_path, job, [row(0, 10, 1.)])
+  path = tmp_path / results.FILE
+  header, *others = path.read_text().splitlines()
+  header = json.loads(header)
+  for name in ('clip_range', 'passes', 'minibatches'):
+    del header['settings'][name]
+  path.write_text('\n'.join([json.dumps(header), *others]) + '\n')
+  assert results.read(str(tmp_path)).job == job
+  write(tmp_path, job, [row(0, 20, 1.)], done={0: 10})
+  assert [r['env_steps'] for r in results.read(str(tmp_path)).rows] == [10, 20]
+  with pytest.raises(results.ResultError, match='belongs to another job'):
+    write(tmp_path, make_job(overrides=['passes=2']), [])
+
+
 def test_final_return_by_hand():
   rows = [row(0, 50, 9., 4), row(0, 95, 1., 1), row(0, 100, 4., 3)]
   assert summary.final_return(rows) == (1. + 3 * 4.) / 4

@@ -22,6 +22,8 @@ class UpdateHyperparameters(NamedTuple):
   entropy_cost: chex.Array  # cost of the policy's entropy in A2C
   value_cost: chex.Array  # cost of the error of V(s), if the agent learns V(s)
   td_lambda: chex.Array  # lambda of the targets of V(s)
+  # How far PPO lets a policy change; None in meta-training.
+  clip_range: Optional[chex.Array] = None
 
 
 class Outputs(NamedTuple):
@@ -59,6 +61,8 @@ class Targets(NamedTuple):
   pi_hat: chex.Array  # [T, ...], weight of log pi(a|s); A2C's advantage
   y_hat_logits: Optional[chex.Array] = None  # [T, ..., M]
   value: Optional[chex.Array] = None  # [T, ...], target of V(s)
+  # [T, ...], log pi(a|s) of the policy that acted
+  behaviour_log_pi: Optional[chex.Array] = None
 
 
 class Predictions(NamedTuple):
@@ -106,6 +110,13 @@ class UpdateRule(NamedTuple):
   # age in `Experience.life`, and how it reads r_t.
   sees_age: bool = False
   reward_input: str = 'raw'
+  # Whether agents in meta-testing learn from a trajectory in `passes` passes of
+  # `minibatches` updates, as their settings say. If not, and in meta-training,
+  # a trajectory gives one update.
+  several_passes: bool = False
+  # Maps the Targets of a minibatch, [T, b, ...], to those of its update; None:
+  # they are the same. Only for rules with `several_passes`.
+  minibatch_targets: Optional[Callable[[Targets], Targets]] = None
 
 
 def value_targets(experience: Experience, hyper: UpdateHyperparameters

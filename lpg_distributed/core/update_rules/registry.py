@@ -18,6 +18,7 @@ class Row(NamedTuple):
 RULES = {
     'lpg': Row(f'{_PACKAGE}.lpg'),
     'a2c': Row(f'{_PACKAGE}.a2c', learned=False),
+    'ppo': Row(f'{_PACKAGE}.ppo', learned=False),
     'lpg_v': Row(f'{_PACKAGE}.lpg_v'),
     'lpg_vector': Row(f'{_PACKAGE}.lpg_vector'),
 }
