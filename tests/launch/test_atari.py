@@ -102,7 +102,7 @@ def run():
     (('--games=brekout',), ["'brekout'", 'did you mean breakout']),
     (('--games=pong', '--seeds=x'), ['--seeds', 'whole numbers']),
     (('--games=pong', '--frames=0'), ['--frames is 0']),
-    (('--games=pong', '--rule=ppo'), ["'ppo'", 'a2c']),
+    (('--games=pong', '--rule=dqn'), ["'dqn'", 'a2c']),
     (('--games=pong',), ['needs an eta']),
     (('--games=pong', '--eta=none.npz'), ['none.npz']),
     (('--games=pong', '--rule=a2c', '--preset=x'), ['dm_noop, machado']),
