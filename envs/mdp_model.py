@@ -23,7 +23,7 @@ class Mdps(NamedTuple):
   limit: np.ndarray  # [L], number of steps after which an episode ends
 
 
-def of_survival_chain(params: survival.ChainParams, num_cells: int) -> Mdps:
+def of_survival_chain(params: survival.WalkParams, num_cells: int) -> Mdps:
   """Builds the models of lifetimes of a `survival.SurvivalChain`.
 
   Args:

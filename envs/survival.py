@@ -27,7 +27,7 @@ from lpg_distributed.envs import settings as settings_lib
 NUM_ACTIONS = 2
 
 
-class ChainParams(NamedTuple):
+class WalkParams(NamedTuple):
   """What is fixed during a lifetime."""
   length: chex.Array  # [] int32, number of cells
   limit: chex.Array  # [] int32, number of steps after which an episode ends
@@ -36,7 +36,7 @@ class ChainParams(NamedTuple):
   directions: chex.Array  # [] uint32; bit i: the action that leads right
 
 
-class ChainState(NamedTuple):
+class WalkState(NamedTuple):
   """The state of an episode."""
   cell: chex.Array  # [] int32
   time: chex.Array  # [] int32, steps of this episode so far
@@ -58,41 +58,41 @@ class SurvivalChain:
   def action_spec(self) -> specs.DiscreteArray:
     return specs.DiscreteArray(NUM_ACTIONS, name='action')
 
-  def action_mask(self, params: ChainParams) -> chex.Array:
+  def action_mask(self, params: WalkParams) -> chex.Array:
     del params
     return jnp.ones((NUM_ACTIONS,), bool)
 
-  def init_params(self, key: chex.PRNGKey) -> ChainParams:
+  def init_params(self, key: chex.PRNGKey) -> WalkParams:
     """Draws the constants of a lifetime, all independently."""
     keys = jax.random.split(key, 5)
     ranges = self.settings
-    return ChainParams(
+    return WalkParams(
         drawing.integer(keys[0], ranges.lengths),
         drawing.integer(keys[1], ranges.limits),
         drawing.number(keys[2], ranges.slips),
         drawing.number(keys[3], ranges.rewards),
         jax.random.bits(keys[4], (), jnp.uint32))
 
-  def _start(self, params: ChainParams, fraction: chex.Array) -> ChainState:
+  def _start(self, params: WalkParams, fraction: chex.Array) -> WalkState:
     """Starts in a cell drawn uniformly."""
     cell = (fraction * params.length).astype(jnp.int32)
-    return ChainState(jnp.minimum(cell, params.length - 1),
+    return WalkState(jnp.minimum(cell, params.length - 1),
                       jnp.zeros((), jnp.int32))
 
-  def reset(self, params: ChainParams, key: chex.PRNGKey):
+  def reset(self, params: WalkParams, key: chex.PRNGKey):
     """Starts an episode; returns its state and observation."""
     state = self._start(params, jax.random.uniform(key))
     return state, state.cell
 
-  def reset_midway(self, params: ChainParams, key: chex.PRNGKey):
+  def reset_midway(self, params: WalkParams, key: chex.PRNGKey):
     """Like `reset`, but with a random time, uniform up to the limit."""
     start_key, time_key = jax.random.split(key)
     state, observation = self.reset(params, start_key)
     time = jax.random.randint(time_key, (), 0, params.limit, jnp.int32)
     return state._replace(time=time), observation
 
-  def step(self, params: ChainParams, state: ChainState, action: chex.Array,
-           key: chex.PRNGKey) -> tuple[ChainState, base.TimeStep]:
+  def step(self, params: WalkParams, state: WalkState, action: chex.Array,
+           key: chex.PRNGKey) -> tuple[WalkState, base.TimeStep]:
     """Takes a step; starts a new episode where one ended."""
     slip, start = drawing.fractions(jax.random.bits(key, (2,), jnp.uint32))
     right = (params.directions >> state.cell.astype(jnp.uint32)) & 1
@@ -101,7 +101,7 @@ class SurvivalChain:
     ended = (cell < 0) | (cell >= params.length) | (time >= params.limit)
     new_state = jax.tree_util.tree_map(
         lambda a, b: jnp.where(ended, a, b), self._start(params, start),
-        ChainState(cell, time))
+        WalkState(cell, time))
     return new_state, base.TimeStep(
         new_state.cell, params.reward,
         jnp.where(ended, 0., 1.).astype(jnp.float32))

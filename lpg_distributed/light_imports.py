@@ -77,4 +77,5 @@ def import_rlax():
   as those of all other libraries of a worker together.
   """
   with later('distrax', import_distrax, DistributionLike=Any):
-    return importlib.import_module('rlax')
+    import rlax
+  return rlax

@@ -102,7 +102,7 @@ def _make_split(num_actions: int, outputs: base.Outputs
   return split
 
 
-def _seen_reward(settings: settings_lib.AgentSettings,
+def _scaled_reward(settings: settings_lib.AgentSettings,
                  reward: chex.Array) -> chex.Array:
   """Returns the rewards that the agent learns from, scaled and clipped."""
   reward = settings.reward_scale * reward
@@ -123,7 +123,7 @@ def _compute_targets(settings: settings_lib.AgentSettings,
     The targets, and the means of the metrics.
   """
   trajectory = experience.trajectory._replace(
-      reward=_seen_reward(settings, experience.trajectory.reward))
+      reward=_scaled_reward(settings, experience.trajectory.reward))
   targets, metrics = rule.compute_targets(
       eta, experience._replace(trajectory=trajectory), hyper)
   metrics = {
@@ -138,7 +138,7 @@ def _make_observe(settings: settings_lib.AgentSettings,
   """Returns the function `observe` of a `Learner`."""
   @jax.jit
   def see(square, reward, age):
-    square = agent_life.add_rewards(square, _seen_reward(settings, reward))
+    square = agent_life.add_rewards(square, _scaled_reward(settings, reward))
     return square, agent_life.see(rule, age, square)
 
   def observe(state, reward, age):

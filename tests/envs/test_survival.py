@@ -25,7 +25,7 @@ def check_continuous(values, low, high):
 
 def chain(length=5, limit=50, slip=0., reward=0.5, directions=0b10110):
   """A lifetime of the chain; bit i is the action that leads right in cell i."""
-  return survival.ChainParams(
+  return survival.WalkParams(
       jnp.int32(length), jnp.int32(limit), jnp.float32(slip),
       jnp.float32(reward), jnp.uint32(directions))
 
@@ -99,7 +99,7 @@ def test_chain_starts_in_a_uniform_cell():
 def test_chain_model_by_hand():
   """Two cells: inwards for ever, or out at once."""
   two = lambda slip, limit: mdp_model.of_survival_chain(
-      survival.ChainParams(np.array([2]), np.array([limit]), np.array([slip]),
+      survival.WalkParams(np.array([2]), np.array([limit]), np.array([slip]),
                            np.array([0.5]), np.array([0b01], np.uint32)), 3)
   value = lambda slip, limit, best: mdp_model.start_values(
       two(slip, limit), best)[0]
