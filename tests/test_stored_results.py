@@ -72,6 +72,8 @@ _NOT_STORED = {
     '| | learning rate, entropy or KL cost | 9 actions | 18 actions |',
     # What the program of that page prints, and returns of its command.
     '| reward of each step | 0.01 | 0.03 | 0.05 | 0.1 | 0.2 | 0.3 | 1 |',
+    # Returns of single snapshots; the page says so.
+    '| stage | return at meta-steps |',
     # Differences from the demonstration, in words.
     '| | |',
 }
