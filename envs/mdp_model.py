@@ -6,6 +6,7 @@ environments' code, so that each implementation verifies the other.
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from lpg_distributed.envs import random_mdp
@@ -57,7 +58,7 @@ def of_random_mdp(params: random_mdp.MdpParams) -> Mdps:
   Args:
     params: parameters of lifetimes, leaves [L, ...].
   """
-  params = random_mdp.MdpParams(*map(np.asarray, params))
+  params = jax.tree_util.tree_map(np.asarray, params)
   _, num_states, num_actions = params.reward.shape
   transition = np.zeros(params.reward.shape + (num_states,))
   states = np.arange(num_states)

@@ -15,6 +15,7 @@ itself.
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import chex
@@ -134,8 +135,12 @@ class RandomGrids(grid_world.GridWorld):
                state: grid_world.GridState) -> chex.Array:
     if not self.settings.planes:
       return super()._observe(params, state)
-    index = jnp.arange(self.num_cells)[:, None]
-    objects = state.present & (index == state.object_cells)  # [N, m]
-    planes = jnp.concatenate(
-        [objects, ~params.is_open[:, None], index == state.cell], axis=1)
+    cell, plane = np.ogrid[:self.num_cells, :self.num_objects + 2]
+    walls, agent = self.num_objects, self.num_objects + 1
+    # One elementwise operation for each plane, which XLA fuses.
+    planes = functools.reduce(jnp.logical_or, [
+        (plane == walls) & ~params.is_open[:, None],
+        (plane == agent) & (cell == state.cell),
+        *((plane == i) & (cell == state.object_cells[i]) & state.present[i]
+          for i in range(self.num_objects))])
     return planes.reshape(self.observation_spec().shape).astype(jnp.uint8)

@@ -15,7 +15,7 @@ vector that is drawn for each state of a lifetime.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 from dm_env import specs
@@ -39,7 +39,7 @@ class MdpParams(NamedTuple):
   first_chance: chex.Array  # [S, A] float32, of the first successor
   reward: chex.Array  # [S, A] float32
   ends: chex.Array  # [S, A] bool
-  features: chex.Array  # [S, F] float32; F is 0 if state numbers are observed
+  features: Any  # [S, F] float32; () if state numbers are observed
 
 
 class MdpState(NamedTuple):
@@ -89,7 +89,7 @@ class RandomMdp:
         offset + scale * jax.random.normal(keys[8], shape),
         jax.random.bernoulli(keys[9], end_share, shape),
         jnp.clip(jax.random.normal(keys[10], (size, ranges.num_features)),
-                 -_MOST, _MOST))
+                 -_MOST, _MOST) if ranges.num_features else ())
 
   def _observe(self, params: MdpParams, state: MdpState) -> chex.Array:
     if self.settings.num_features:
