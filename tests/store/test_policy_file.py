@@ -60,11 +60,13 @@ def test_policies_are_loaded_as_saved(tmp_path, name):
     assert loaded(observation).shape == batch
 
 
-def test_layouts_are_loaded_as_saved(tmp_path):
-  environment = suite.load('tabular_dense')
+@pytest.mark.parametrize('name', ['tabular_dense', *suite.BEYOND_THE_PAPER])
+def test_layouts_are_loaded_as_saved(name, tmp_path):
+  environment = suite.load(name)
   params = environment.init_params(KEY)
-  form = policy_lib.Form('tabular_dense', environment.observation_spec(), 18,
-                         20, config_lib.AGENTS['tabular_dense'])
+  num_actions = int(environment.action_spec().num_values)
+  form = policy_lib.Form(name, environment.observation_spec(), num_actions,
+                         num_actions + 2, config_lib.ALL_AGENTS[name])
   path = str(tmp_path / 'policy.npz')
   policy_file.save(path, make(form, env_params=params))
   loaded = policy_file.load(path).env_params
