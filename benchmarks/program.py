@@ -56,7 +56,7 @@ _MIXTURES: Mapping[str, _Variant] = {
 
 
 class _Usage(NamedTuple):
-  """Of a process."""
+  """Resources that a process has used."""
   rss_mib: float
   processor_s: float
 

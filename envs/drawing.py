@@ -21,3 +21,8 @@ def integer(key: chex.PRNGKey, bounds: tuple[int, int]) -> chex.Array:
 def fractions(words: chex.Array) -> chex.Array:
   """Converts uniform 32-bit words to multiples of 2^-24 in [0, 1)."""
   return (words >> 8).astype(jnp.float32) * 2. ** -24
+
+
+def index(fraction: chex.Array, num: chex.Array) -> chex.Array:
+  """Converts a uniform number in [0, 1) to one of 0 to num - 1, int32."""
+  return jnp.minimum((fraction * num).astype(jnp.int32), num - 1)

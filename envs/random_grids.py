@@ -31,7 +31,7 @@ from lpg_distributed.envs import settings as settings_lib
 
 
 class FamilyParams(NamedTuple):
-  """What is fixed during a lifetime; N cells and m objects, some unused."""
+  """Constants of a lifetime; N cells and m objects, some unused."""
   # [N] int32, all cells: those with walls, those of objects, free ones, and
   # those outside of the grid.
   order: chex.Array

@@ -31,7 +31,7 @@ _MOST = 3.  # standard deviations; features beyond are clipped
 
 
 class MdpParams(NamedTuple):
-  """What is fixed during a lifetime; S states and A actions, some unused."""
+  """Constants of a lifetime; S states and A actions, some unused."""
   num_states: chex.Array  # [] int32
   num_actions: chex.Array  # [] int32
   limit: chex.Array  # [] int32, number of steps after which an episode ends
@@ -97,8 +97,7 @@ class RandomMdp:
     return state.index
 
   def _start(self, params: MdpParams, fraction: chex.Array) -> MdpState:
-    index = (fraction * params.num_states).astype(jnp.int32)
-    return MdpState(jnp.minimum(index, params.num_states - 1),
+    return MdpState(drawing.index(fraction, params.num_states),
                     jnp.zeros((), jnp.int32))
 
   def reset(self, params: MdpParams, key: chex.PRNGKey):

@@ -28,7 +28,7 @@ NUM_ACTIONS = 2
 
 
 class WalkParams(NamedTuple):
-  """What is fixed during a lifetime."""
+  """Constants of a lifetime."""
   length: chex.Array  # [] int32, number of cells
   limit: chex.Array  # [] int32, number of steps after which an episode ends
   slip: chex.Array  # [] float32, chance of a step to the other side
@@ -75,9 +75,8 @@ class SurvivalChain:
 
   def _start(self, params: WalkParams, fraction: chex.Array) -> WalkState:
     """Starts in a cell drawn uniformly."""
-    cell = (fraction * params.length).astype(jnp.int32)
-    return WalkState(jnp.minimum(cell, params.length - 1),
-                      jnp.zeros((), jnp.int32))
+    return WalkState(drawing.index(fraction, params.length),
+                     jnp.zeros((), jnp.int32))
 
   def reset(self, params: WalkParams, key: chex.PRNGKey):
     """Starts an episode; returns its state and observation."""
@@ -108,7 +107,7 @@ class SurvivalChain:
 
 
 class BalanceParams(NamedTuple):
-  """What is fixed during a lifetime; D coordinates, some of them unused.
+  """Constants of a lifetime; D coordinates, some of them unused.
 
   With z the modes, x = H z the position and u = 1 or -1 the force,
 

@@ -82,8 +82,8 @@ STUDIES: Mapping[str, Study] = {
         'without pi(a|s), alpha_y 1, 5': ('rule.sees_policy=false',
                                           'agents.*.kl_costs=1,5'),
     }),
-    # What a rule may see beside the paper's inputs, see `core.agent_life`. With
-    # `--config=docs/results/runs/options.json` it has nine kinds.
+    # Inputs that the paper's rule does not have; see `core.agent_life`. With
+    # `--config=docs/results/runs/options.json` the study has nine kinds.
     'options': Study('demo', _SMALL, {
         'LPG': (),
         'sees the age': ('rule.sees_age=true',),

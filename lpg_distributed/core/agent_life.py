@@ -1,4 +1,4 @@
-"""What a rule may see of an agent's life: its age, and the size of its rewards.
+"""Inputs of a rule from an agent's life: its age, and the size of its rewards.
 
 This is not in the paper; it is off by default.
 

@@ -106,8 +106,8 @@ class DeviceShards:
       raise ValueError(f'{count} shards for {len(self)} devices; allowed: 1 '
                        f'to {len(self)}')
     if len(self) == 1:
-      # What a loaded program returns is bound to its device. JAX compiles again
-      # for such a state, so the first one is bound as well.
+      # A loaded program binds its results to the device. JAX would compile
+      # again for a state that is bound, so the first state is bound as well.
       state = jax.device_put(states[0], self._devices[0])
       return [self.compiled(eta, arm_log_probs, state, shard_ids[0],
                             np.int32(steps[0]))]

@@ -70,7 +70,8 @@ class Progress(NamedTuple):
   # The trajectory of the next update, collected by `theta`. Since the last
   # trajectory of a window is kept, a window takes K rollouts and not K + 1.
   trajectory: types.Trajectory
-  # Of all trajectories with this one; None if the rule does not need it.
+  # Running mean square of the rewards up to this trajectory; None if the rule
+  # does not need it.
   reward_square: Optional[agent_life.RewardSquare] = None
 
 

@@ -24,7 +24,7 @@ from lpg_distributed.nodes import light_reverb
 
 TABLE = 'meta_gradients'
 _AWAY_PAUSE_S = 0.5
-# Of a message, in Reverb's order.
+# The columns of a message, in Reverb's order.
 _COLUMNS = ('gradient_sum', 'header', 'metrics')
 
 

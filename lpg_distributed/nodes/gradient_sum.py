@@ -30,5 +30,5 @@ def weighted(gradients: Sequence[types.MetaGradient],
   if config.lifetimes_by == 'share':
     return total, sum(g.num_lifetimes for g in gradients)
   # Shards have different numbers of lifetimes, but send equally many gradients.
-  # So an asynchronous update counts its shards, not its lifetimes.
+  # An asynchronous update of some shards stands for their share of all shards.
   return total, config.meta.num_lifetimes * len(gradients) / len(specs)

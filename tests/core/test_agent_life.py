@@ -60,7 +60,7 @@ def test_signed_log_by_hand():
 
 
 def test_the_running_mean_square_by_hand():
-  """Of three trajectories, [T, L, B] with T = 2, L = 2, B = 3."""
+  """After each of three trajectories [T, L, B], with T = 2, L = 2, B = 3."""
   rng = np.random.default_rng(0)
   rewards = rng.normal(size=(3, 2, 2, 3)).astype(np.float32)
   rewards[:, :, 1] *= 1000.  # Lifetimes do not share their scale.
