@@ -12,7 +12,6 @@ import functools
 from typing import Any, Callable, Mapping, Optional, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lpg_distributed import config as config_lib
@@ -24,6 +23,7 @@ from lpg_distributed.analysis import sources
 from lpg_distributed.analysis import training_settings as settings_lib
 from lpg_distributed.analysis import tuning
 from lpg_distributed.core import baselines
+from lpg_distributed.core import lifetime
 from lpg_distributed.core import rule_inputs
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core import train_agents
@@ -80,15 +80,12 @@ def layouts(environment: str, settings: settings_lib.ComparisonSettings) -> Any:
   Returns:
     NumPy leaves [`settings.num_lifetimes`, ...].
   """
-  config = config_lib.Config(environments=(environment,))
-  idle = train_agents.LifetimeLearner(lambda task, progress: (progress, {}))
+  loaded = suite.load(environment)
 
   @jax.jit
-  def init(key):  # XLA drops everything but the parameters.
-    return train_agents.simulate(
-        config, environment, lambda kind: idle, key,
-        settings.chunk, jnp.zeros(len(config.agents[environment].arms)),
-        updates=0)[1].task.env_params
+  def init(key):  # With the keys of `train_agents.simulate`.
+    return jax.vmap(functools.partial(lifetime.init_env_params, loaded))(
+        jax.random.split(jax.random.split(key, 3)[0], settings.chunk))
 
   found = [init(key) for key in _chunk_keys(environment, settings)]
   return jax.tree_util.tree_map(

@@ -27,6 +27,7 @@ from lpg_distributed.core import reward_transform
 from lpg_distributed.core import rollout
 from lpg_distributed.core import rule_vector
 from lpg_distributed.core.update_rules import registry
+from lpg_distributed.envs import base
 from lpg_distributed.envs import registry as environments
 
 # Largest number of lifetimes times environments in a chunk (`chunk_size`). They
@@ -146,6 +147,12 @@ def draw_hyper_params(key: chex.PRNGKey, config: config_lib.Config,
 
 
 INIT_AXES = (0, lifetime_axes.PROGRESS)  # of `init_lifetime` under vmap
+
+
+def init_env_params(environment: base.Environment, key: chex.PRNGKey
+                    ) -> base.EnvParams:
+  """Returns the parameters that `init_lifetime` draws from the same key."""
+  return environment.init_params(jax.random.split(key, 5)[0])
 
 
 def init_lifetime(config: config_lib.Config, environment_name: str,

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -25,10 +26,10 @@ def test_layouts_are_those_of_lifetimes_with_any_learner():
   config = config_lib.Config()
   config = dataclasses.replace(config, meta=dataclasses.replace(
       config.meta, num_envs=2, trajectory_steps=3))
-  simulated = [train_agents.simulate(
+  simulate = jax.jit(lambda key: train_agents.simulate(
       config, name, lambda kind: baselines.a2c(config, kind), key, 6,
-      jnp.zeros(len(config.agents[name].arms)), 1)[1].task.env_params
-           for key in training._chunk_keys(name, SETTINGS)]
+      jnp.zeros(len(config.agents[name].arms)), 1)[1].task.env_params)
+  simulated = [simulate(key) for key in training._chunk_keys(name, SETTINGS)]
   layouts = training.layouts(name, SETTINGS)
   for field in ('collects_by_action', 'object_cells'):
     np.testing.assert_array_equal(
