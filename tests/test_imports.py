@@ -178,16 +178,6 @@ def test_imports_touch_nothing():
   assert run_python(IMPORT_ALL.format(names=names)).strip() == '[]'
 
 
-def test_reverb_needs_no_keras():
-  """A module of a user's environment may still import it."""
-  assert run_python("""
-import sys
-from lpg_distributed.nodes import gradient_queue
-print(gradient_queue.import_reverb().__name__, 'keras' in sys.modules)
-from tensorflow.keras import layers
-""") == 'reverb False\n'
-
-
 @pytest.mark.parametrize('name', ['lpg_distributed.config_io',
                                   'lpg_distributed.presets',
                                   'lpg_distributed.store.run_directory',

@@ -1,5 +1,6 @@
 """Reverb's client and node need no TensorFlow; its server is in a process."""
 
+import json
 import subprocess
 import sys
 
@@ -9,13 +10,31 @@ from tests import waiting
 
 pytestmark = pytest.mark.processes
 
+# One process after another would import TensorFlow again, which takes long.
 SERVER = """
-import sys
+import json, sys
+from lpg_distributed import presets
+from lpg_distributed import programs
+found = {}
+program, _ = programs.make_program(
+    presets.demo(), programs.Launch('/nowhere', own_processes=True))
+found['groups'] = list(program.groups)
+found['by launcher'] = sorted({'tensorflow'} & set(sys.modules))
+from lpg_distributed.nodes import light_reverb
+node = light_reverb.import_node()
+found['by node'] = sorted({'tensorflow', 'reverb'} & set(sys.modules))
+from launchpad.nodes.reverb import node as module
+import launchpad as lp
+found['nodes are one'] = node is module.ReverbNode is lp.ReverbNode
 from lpg_distributed.nodes import gradient_queue
 reverb = gradient_queue.import_reverb()
+found['servers are one'] = module.reverb.Server is reverb.Server
+found['by server'] = sorted({'keras'} & set(sys.modules))
 server = reverb.Server([gradient_queue.make_table(2, 50)])
-print(server.port, flush=True)
-sys.stdin.read()
+print(json.dumps({**found, 'port': server.port}), flush=True)
+sys.stdin.readline()
+from tensorflow.keras import layers
+print(layers.__name__, flush=True)
 """
 
 CLIENT = """
@@ -46,51 +65,43 @@ except RuntimeError as error:
   print(error)
 """
 
-NODE = """
-import sys
-from lpg_distributed.nodes import light_reverb
-node = light_reverb.import_node()
-assert not {'tensorflow', 'reverb'} & set(sys.modules)
-from launchpad.nodes.reverb import node as module
-import launchpad as lp
-assert node is module.ReverbNode is lp.ReverbNode
-from lpg_distributed.nodes import gradient_queue
-assert module.reverb.Server is gradient_queue.import_reverb().Server
-"""
 
-LAUNCHER = """
-import sys
-from lpg_distributed import presets
-from lpg_distributed import programs
-program, _ = programs.make_program(
-    presets.demo(), programs.Launch('/nowhere', own_processes=True))
-assert 'gradient_queue' in program.groups
-print('tensorflow' in sys.modules)
-"""
+@pytest.fixture(name='server', scope='module')
+def _server():
+  """The server's process, and what it found while it imported."""
+  with subprocess.Popen([sys.executable, '-c', SERVER], text=True,
+                        stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                        ) as process:
+    try:
+      yield process, json.loads(process.stdout.readline())
+    finally:
+      process.kill()
 
 
-def run(code, *arguments):
-  done = subprocess.run([sys.executable, '-c', code, *arguments],
+def test_the_launcher_needs_no_tensorflow(server):
+  _, found = server
+  assert 'gradient_queue' in found['groups'] and not found['by launcher']
+
+
+def test_the_node_imports_reverb_when_it_is_used(server):
+  _, found = server
+  assert not found['by node']
+  assert found['nodes are one'] and found['servers are one']
+
+
+def test_messages_arrive_without_tensorflow(server):
+  _, found = server
+  done = subprocess.run([sys.executable, '-c', CLIENT, str(found['port'])],
                         capture_output=True, text=True, check=False,
                         timeout=waiting.PATIENCE_S)
   assert done.returncode == 0, done.stderr
-  return done.stdout
+  assert 'the client of Reverb alone' in done.stdout
 
 
-def test_messages_arrive_without_tensorflow():
-  with subprocess.Popen([sys.executable, '-c', SERVER], text=True,
-                        stdin=subprocess.PIPE, stdout=subprocess.PIPE
-                        ) as server:
-    try:
-      port = server.stdout.readline().strip()
-      assert 'the client of Reverb alone' in run(CLIENT, port)
-    finally:
-      server.kill()
-
-
-def test_the_node_imports_reverb_when_it_is_used():
-  run(NODE)
-
-
-def test_the_launcher_needs_no_tensorflow():
-  assert run(LAUNCHER) == 'False\n'
+def test_reverb_needs_no_keras(server):
+  """A module of a user's environment may still import it."""
+  process, found = server
+  assert not found['by server']
+  process.stdin.write('\n')
+  process.stdin.flush()
+  assert process.stdout.readline().endswith('layers\n')
