@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -202,3 +204,21 @@ def test_ranges_and_defaults_by_rule_and_environment():
   own = config_lib.AgentConfig(learning_rates=(3., 7.))
   assert search_space.of_a2c('module/a:B', own)['learning_rate'][:2] == (
       3., 56.)
+
+
+def test_the_guide_has_the_ranges():
+  text = (pathlib.Path(__file__).resolve().parents[2] / 'docs' /
+          'science.md').read_text(encoding='utf-8')
+  table = text[text.index('| searched for |'):].split('\n\n')[0].splitlines()
+  cells = dict(zip(
+      ('learning_rate', 'kl_cost', 'entropy_cost', 'critic_rate', 'td_lambda',
+       'gamma'), (line.split('|')[3:5] for line in table[2:])))
+  for kind, agent in config_lib.AGENTS.items():
+    space = {**search_space.of_a2c(kind, agent),
+             'kl_cost': search_space.KL_COST}
+    assert cells.keys() == space.keys()
+    for name, limits in space.items():
+      cell = cells[name][0 if agent.is_table else 1]
+      found = re.findall(r'([\d.]+) to ([\d.]+)', cell)
+      low, high = map(float, found[-1 if f'`{kind}`' in cell else 0])
+      assert (low, high) == pytest.approx((limits.low, limits.high)), name
