@@ -47,25 +47,33 @@ def test_differences_over_seeds(
 
 
 def test_the_summary_of_what_was_discovered():
-  fits = []
+  fits, untrained = [], []
   for name in ('all_kinds_pi', 'seed_1', 'seed_2'):
     about, data = stored.load(
         _RESULTS / f'sensitivity_{name}.json', 'sensitivity')
     found = sensitivity._fits(about, data)
     fits.append(found[-1])
-    if name == 'all_kinds_pi':
-      untrained = found[0]
+    untrained.append(found[0])
   cells = []
   for what in ('reward_explained', 'phi_explained'):
     found = intervals.summary([getattr(fit, what) for fit in fits])
     cells.append(f'{found["mean"]:.0%} {found["high"] - found["mean"]:.0%}')
-    cells.append(f'{getattr(untrained, what):.0%}')
+    shares = [getattr(fit, what) for fit in untrained]
+    cells.append(f'{100. * min(shares):.0f} to {max(shares):.0%}')
   numbers = stated.groups('docs/results.md', (
       r'explains (\d+ ± \d+) % of how pi_hat responds to rewards and (\d+ ± '
-      r'\d+) % .*? untrained rule has (\d+) % and (\d+) %'))
+      r'\d+) % .*? untrained rules have (\d+ to \d+) % and (\d+ to \d+) %'))
   trained = [re.sub(r'% (\d+)%', r' ± \1', cell) for cell in cells[::2]]
   assert numbers == (*trained, *(cell.strip('%') for cell in cells[1::2]))
   assert isinstance(fits[0], gae_fit.Fit)
+  by_reward, by_phi = ([f'{getattr(fit, what):.0%}'.rstrip('%')
+                        for fit in untrained]
+                       for what in ('reward_explained', 'phi_explained'))
+  assert stated.groups('docs/results/discovered.md', (
+      r'explains (\d+) and (\d+) % by rewards, and (\d+) and (\d+) % by phi'
+      )) == (*by_reward[1:], *by_phi[1:])
+  assert stated.groups('docs/results/README.md', (
+      r'untrained rule: (\d+), (\d+) and (\d+) %')) == tuple(by_phi)
 
 
 def _printed(page, monkeypatch, capsys):

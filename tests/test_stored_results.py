@@ -48,7 +48,7 @@ _NOT_STORED = {
     '| page | experiment |', '| rule or run | what it is |',
     '| run without a file | file | page |',
     '| | claim | verdict |', '| claim of the paper | here |',
-    '| of the paper | code |', '| you want to | read |',
+    '| you want to | read |',
     '| field | of the demonstration | what it changes |',
     '| `--launch_type` | |', '| `--preset` | |', '| file | |',
     '| | paper | here |',
