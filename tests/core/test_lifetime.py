@@ -141,7 +141,17 @@ def test_first_ages_are_staggered(chain):
   np.testing.assert_array_equal(ended, [2 * L // WINDOWS] * WINDOWS)
 
 
-def test_ages_that_are_not_staggered_are_equal():
+def leave_out_windows(setup, eta, task, progress, keys):
+  """Replaces the windows, which take long to compile and change no age."""
+  del setup, keys
+  zeros = jnp.zeros_like(task.hyper.gamma)
+  stats = meta_gradient.WindowStats(*[zeros] * 7)._replace(
+      finite=zeros == 0., policy_entropy=zeros + 1.)
+  return jnp.zeros_like(eta)[None], progress, stats
+
+
+def test_ages_that_are_not_staggered_are_equal(monkeypatch):
+  monkeypatch.setattr(lifetime, '_window_gradients', leave_out_windows)
   together = Kind('chain_short', staggered_ages=False)
   _, metrics = together.run(WINDOWS)
   np.testing.assert_array_equal([m.age for m in metrics],
