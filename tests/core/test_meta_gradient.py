@@ -57,6 +57,15 @@ def make_window(config, seed=0):
   return kind, task, progress, window_keys, eta
 
 
+def run_window(config, kind, eta, task, progress, keys):
+  """The loss of one window; and the lifetimes after it, and its statistics.
+
+  All arrays are arguments, so that equal windows have the same program.
+  """
+  return jax.jit(lambda eta, task, progress, keys: meta_gradient.window_loss(
+      eta, kind, config, task, progress, keys))(eta, task, progress, keys)
+
+
 def make_loss(config, seed=0, double=False):
   kind, task, progress, keys, eta = make_window(config, seed)
   if double:
@@ -172,8 +181,7 @@ def test_a_broken_lifetime_does_not_change_the_others(bad):
 def test_last_trajectory_is_the_next_windows_first():
   config = make_config('chain_short')
   kind, task, progress, keys, eta = make_window(config)
-  _, (after, _) = meta_gradient.window_loss(
-      eta, kind, config, task, progress, keys)
+  _, (after, _) = run_window(config, kind, eta, task, progress, keys)
   # It was made by theta_K: the same policy on the same random numbers.
   before = after._replace(env_state=None, returns=None)
   assert before.trajectory.action.shape == (7, NUM_LIFETIMES, 3)
@@ -189,8 +197,7 @@ def test_the_critic_changes_the_loss_but_not_the_agents():
   kind, task, progress, keys, eta = make_window(config)
   other = progress._replace(value=progress.value._replace(
       params=progress.value.params + 3.))
-  run = jax.jit(lambda p: meta_gradient.window_loss(
-      eta, kind, config, task, p, keys))
+  run = lambda progress: run_window(config, kind, eta, task, progress, keys)
   (loss, (after, _)), (other_loss, (other_after, _)) = run(progress), run(other)
   np.testing.assert_array_equal(after.theta, other_after.theta)
   assert loss != other_loss
@@ -202,8 +209,7 @@ def test_loss_by_hand():
   config = make_config('chain_short', num_updates=1, pi_hat_cost=10.,
                        y_hat_cost=0.3, prediction_entropy_cost=0.2)
   kind, task, progress, keys, eta = make_window(config)
-  _, (after, stats) = meta_gradient.window_loss(
-      eta, kind, config, task, progress, keys)
+  _, (after, stats) = run_window(config, kind, eta, task, progress, keys)
   _, advantage = jax.vmap(kind.critic.update, in_axes=(0, 1, 0),
                           out_axes=(0, 1))(
       progress.value, after.trajectory, task.hyper.gamma)
