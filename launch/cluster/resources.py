@@ -95,9 +95,10 @@ class SharedResources:
   python: str = _line()
   # File of a container image; empty: no container.
   image: str = _pattern('', 'letters, digits and ./:@+_-', r'[\w./:@+-]*')
-  # Command that runs another one in the image. `{image}` and `{job}`, the
-  # directory that must be visible inside, are replaced.
-  image_command: str = _line('apptainer exec --bind {job} {image}')
+  # Command that runs another one in the image. Replaced are `{image}`, `{job}`,
+  # the directory that must be visible inside, and `{nv}`: `--nv`, which lets
+  # Apptainer show GPUs, if the group has GPUs.
+  image_command: str = _line('apptainer exec {nv} --bind {job} {image}')
   # More sbatch options, such as --constraint=x.
   options: tuple[str, ...] = fields.bounded((), _OPTIONS)
   # How memory is requested from Slurm: mem, mem-per-cpu, or none, for clusters

@@ -1,5 +1,6 @@
 """Submission of jobs, with scripts in place of Slurm's commands."""
 
+import dataclasses
 import json
 import os
 import shlex
@@ -145,6 +146,32 @@ def test_a_container_binds_a_path_with_blanks():
   script = submit._script(groups[0].group, '/a b/slurm', 'leader')
   words = shlex.split(script.splitlines()[-1])
   assert words[1:5] == ['apptainer', 'exec', '--bind', '/a b']
+
+
+def test_a_container_of_a_group_with_gpus_sees_them():
+  """Without `--nv` Apptainer shows none."""
+  _, groups = make_job(image='/images/lpg.sif')
+  group = dataclasses.replace(groups[0].group, gpus=1)
+  words = shlex.split(submit._script(group, '/job', '').splitlines()[-1])
+  assert words[1:5] == ['apptainer', 'exec', '--nv', '--bind']
+
+
+def test_an_image_is_found_from_the_jobs_directory(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  _, groups = make_job(image='lpg.sif')
+  script = submit._script(groups[0].group, '/job', '')
+  assert str(tmp_path / 'lpg.sif') in shlex.split(script.splitlines()[-1])
+
+
+def test_the_leader_runs_outside_of_images(slurm, tmp_path):
+  """It calls `srun` and `scontrol`, which images do not have."""
+  job, groups = make_job(image='/images/lpg.sif', python='python',
+                         setup=['module load x'])
+  submit.submit(str(tmp_path), job, groups, str(tmp_path / 'log'))
+  script = (tmp_path / 'batch.sh').read_text()
+  assert shlex.split(script.splitlines()[-1])[:3] == [
+      'exec', sys.executable, '-m']
+  assert 'module load x' in script
 
 
 @pytest.mark.parametrize('path', ['/a:b/slurm', '/a\nb/slurm'])

@@ -126,13 +126,14 @@ def test_several_groups_are_queued_again_as_one_job(cluster):
 
 
 def test_a_node_that_keeps_dying_ends_the_job(cluster):
-  """Also: set-up lines, and what stands in for a container."""
+  """Also: set-up lines, and what stands in for a container without Slurm."""
   image = cluster.path('home/image')
   image.write_text('')
   toy = Toy(cluster, {'all': {'nodes': ['service', 'worker'],
                               'memory_gb': 1, 'image': '/srv/home/image',
                               'setup': ['export LPG_SETUP="a b"']}},
-            requeue=False, image_command='env LPG_IMAGE={image} LPG_SEES={job}')
+            requeue=False, image_command=(
+                'env LPG_IMAGE={image} LPG_SEES={job} PATH=/none'))
   toy.wait_for_attempt(0)
   pids = cluster.path('runs/toy/slurm/attempts/0/pids/worker.1')
   variables = cluster.run('cat', f'/proc/{pids.read_text()}/environ').stdout

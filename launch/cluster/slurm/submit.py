@@ -1,5 +1,6 @@
 """Writes a job's directory, and submits the job."""
 
+import dataclasses
 import os
 import shlex
 import shutil
@@ -44,8 +45,9 @@ def _script(group: resources.Group, job_dir: str, *words: str) -> str:
   command = [python, *words]
   if group.image:
     command = shlex.split(group.image_command.format(
-        job=shlex.quote(os.path.dirname(job_dir)), image=group.image)
-        ) + command
+        job=shlex.quote(os.path.dirname(job_dir)),
+        image=os.path.abspath(group.image),
+        nv='--nv' if group.gpus else '')) + command
   lines = [f'export PYTHONPATH={shlex.quote(os.path.join(job_dir, "code"))}']
   if group.setup:
     lines += [_ON_FAILURE, *group.setup, 'trap - ERR']
@@ -190,9 +192,12 @@ def submit(job_dir: str, job: resources.JobResources,
     SlurmError: Slurm refuses.
   """
   script = os.path.join(job_dir, 'batch.sh')
+  group = groups[0].group
+  if group.image:  # The leader calls srun and scontrol, which images lack.
+    group = dataclasses.replace(group, image='', python='')
   with open(script, 'w', encoding='utf-8') as f:
     f.write('#!/bin/bash\n' + _script(
-        groups[0].group, job_dir, '-m',
+        group, job_dir, '-m',
         'lpg_distributed.launch.cluster.slurm.leader', job_dir))
   words = ['sbatch', '--parsable', *arguments(job, groups, job_dir, log),
            script]
