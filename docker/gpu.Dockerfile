@@ -1,7 +1,7 @@
 # For hosts with NVIDIA GPUs. Build it from the root of the repository:
 #   docker build --file docker/gpu.Dockerfile --tag lpg-gpu .
-# CUDA comes with the packages; the host has the driver, of CUDA 12, and NVIDIA's
-# container toolkit.
+# CUDA comes with the packages; the host has NVIDIA's driver, 525 or newer, and
+# NVIDIA's container toolkit.
 FROM python:3.10.16-slim-bookworm
 
 RUN useradd --create-home --home-dir /lpg --uid 1000 lpg

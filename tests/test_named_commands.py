@@ -21,7 +21,7 @@ from tests import test_documents
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _PROGRAMS = ('docker', 'jupyter', 'kubectl', 'lpg', 'make', 'pip', 'python')
-_ALLOWED = {'docker': ('exec', 'pull', 'run', 'stop'),
+_ALLOWED = {'docker': ('exec', 'logs', 'pull', 'run', 'stop'),
             'jupyter': ('execute',),
             'kubectl': ('apply', 'delete', 'describe', 'get', 'logs'),
             'pip': ('check', 'install')}
