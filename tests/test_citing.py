@@ -22,7 +22,7 @@ def _citation():
 
 
 def test_the_paper_is_the_one_of_the_citation_file():
-  paper, entry = _citation()['preferred-citation'], _entry('inproceedings')
+  (paper,), entry = _citation()['references'], _entry('inproceedings')
   assert entry['title'] == paper['title']
   assert entry['booktitle'] == paper['collection-title']
   assert (entry['volume'], entry['year']) == (str(paper['volume']),
@@ -38,4 +38,16 @@ def test_the_software_is_the_one_of_the_citation_file():
   assert entry['author'] == f'{{{software["authors"][0]["name"]}}}'
   assert entry['version'] == str(software['version'])
   assert entry['version'] == lpg_distributed.__version__
-  assert entry['year'] == str(software['date-released'])[:4]
+
+
+def test_an_unreleased_version_has_no_date():
+  """And tools that read the file name the software, not the paper alone."""
+  software = _citation()
+  changes = (_ROOT / 'CHANGELOG.md').read_text(encoding='utf-8')
+  heading = re.search(rf'^## {software["version"]} \((.*)\)$', changes,
+                      re.MULTILINE)[1]
+  if heading == 'unreleased':
+    assert 'date-released' not in software
+  else:
+    assert str(software['date-released']) == heading
+  assert 'preferred-citation' not in software

@@ -1,8 +1,10 @@
 """The rules of docs/extending.md are rules; names in pages are in the code."""
 
+import inspect
 import pathlib
 import re
 import sys
+import textwrap
 import types as python_types
 
 import chex
@@ -12,6 +14,10 @@ import numpy as np
 import pytest
 
 from lpg_distributed import config as config_lib
+from lpg_distributed import config_io
+from lpg_distributed import presets
+from lpg_distributed.core import lifetime
+from lpg_distributed.core import meta_update
 from lpg_distributed.core.update_rules import base
 from lpg_distributed.core.update_rules import registry
 from lpg_distributed.meta_testing import jobs
@@ -99,16 +105,22 @@ def test_agents_learn_by_it(rule_module, tmp_path):
   assert rows[-1]['return'] > max(0.3, rows[0]['return'])
 
 
+def _with_y(num_predictions):
+  """Two steps of a trajectory with policies and predictions, and `hyper`."""
+  experience, hyper = rule_testing.two_steps()
+  rng = np.random.default_rng(0)
+  experience = experience._replace(output=experience.output._replace(
+      logits=rng.normal(size=(3, 1, 2)),
+      y_logits=rng.normal(size=(3, 1, num_predictions))))
+  return jax.tree_util.tree_map(jnp.asarray, experience), hyper
+
+
 def test_one_more_input_begins_as_the_paper_and_is_learned(monkeypatch):
   _add_rule(monkeypatch, 'lpg_entropy')
   config = config_lib.RuleConfig(num_predictions=3, lstm_size=4)
   paper, own = (registry.make(name, config)
                 for name in ('lpg', 'lpg_entropy'))
-  experience, hyper = rule_testing.two_steps()
-  rng = np.random.default_rng(0)
-  experience = experience._replace(output=experience.output._replace(
-      logits=rng.normal(size=(3, 1, 2)), y_logits=rng.normal(size=(3, 1, 3))))
-  experience = jax.tree_util.tree_map(jnp.asarray, experience)
+  experience, hyper = _with_y(3)
   key = jax.random.PRNGKey(0)
   targets = lambda rule, eta: rule.compute_targets(eta, experience, hyper)[0]
   eta = own.init(key)
@@ -117,3 +129,54 @@ def test_one_more_input_begins_as_the_paper_and_is_learned(monkeypatch):
   gradient = jax.grad(lambda e: jnp.sum(targets(own, e).pi_hat ** 2))(eta)
   rows = np.abs(gradient['lpg/lstm/linear']['w']).max(axis=1)
   assert rows.shape == (7 + 4,) and rows[6] > 0.
+
+
+def test_attention_looks_ahead_within_an_episode(monkeypatch):
+  _add_rule(monkeypatch, 'lpg_attention')
+  config = config_lib.RuleConfig(num_predictions=3, lstm_size=4)
+  rule = registry.make('lpg_attention', config)
+  eta = rule.init(jax.random.PRNGKey(0))
+  experience, hyper = _with_y(3)
+  trajectory = experience.trajectory
+
+  def pi_hat(reward, discount_t):
+    targets, _ = rule.compute_targets(eta, experience._replace(
+        trajectory=trajectory._replace(
+            reward=reward, discount_t=discount_t)), hyper)
+    assert targets.y_hat_logits.shape == (2, 1, 3)
+    return targets.pi_hat[:, 0]
+
+  goes_on, ended = jnp.ones((2, 1)), jnp.array([[0.], [1.]])
+  seen = jax.jacobian(lambda r: pi_hat(r, goes_on))(trajectory.reward)[..., 0]
+  assert seen[0, 1] != 0. and seen[1, 0] == 0.
+  seen = jax.jacobian(lambda r: pi_hat(r, ended))(trajectory.reward)[..., 0]
+  assert seen[0, 1] == 0. and seen[0, 0] != 0. and seen[1, 1] != 0.
+
+
+@pytest.mark.parametrize('limit', [0., 0.03])
+def test_evolution_strategies_take_the_place_of_the_gradient(
+    monkeypatch, limit):
+  """The page's `together`: another gradient, the same agents after it."""
+  page = _PAGE.read_text(encoding='utf-8')
+  block = re.search(r'```python\n(def together\(.*?)```', page, re.DOTALL)[1]
+  config = config_io.apply_overrides(presets.demo(), [
+      'environments=chain_short', 'meta.num_lifetimes=2', 'meta.num_envs=4',
+      'meta.num_updates=2', 'meta.trajectory_steps=5', 'rule.lstm_size=4',
+      f'meta.max_lifetime_gradient_norm={limit}'])
+  shard = lambda: lifetime.make_shard(config, 'chain_short', 2)
+  arguments = (
+      meta_update.init(config).eta, np.zeros(
+          len(config.agents['chain_short'].arms), np.float32),
+      shard().empty(), lifetime.ShardId(*map(jnp.int32, (0, 0, 0, 2))),
+      jnp.int32(0))
+  first, state, _ = jax.jit(shard().advance)(*arguments)
+  source = inspect.getsource(lifetime._window_gradients)
+  ours, others = source.index('  def together'), source.index('  max_norm =')
+  own = source[:ours] + textwrap.indent(block, '  ') + '\n' + source[others:]
+  monkeypatch.setattr(lifetime, '_window_gradients', None)
+  exec(own, vars(lifetime))
+  second, own_state, _ = jax.jit(shard().advance)(*arguments)
+  assert second.shape == first.shape and np.all(np.isfinite(second))
+  assert np.any(second != 0.) and not np.allclose(first, second)
+  chex.assert_trees_all_close(
+      state.progress.theta, own_state.progress.theta, rtol=1e-4)

@@ -3,7 +3,9 @@
 import pathlib
 import re
 
+import numpy as np
 import pytest
+from scipy import optimize
 from scipy import stats
 
 from lpg_distributed.analysis import gae_fit
@@ -132,3 +134,38 @@ def test_the_comparison_with_a2c_over_seeds(monkeypatch, capsys):
       *found['random_small'][3:], *found['random_small_sparse'][3:],
       *found['tabular_longer_horizon'][3:], *found['tabular_long_dense'][4:],
       *found['tabular_long_horizon'][4:]], abs=0.0051)
+
+
+@pytest.mark.parametrize('path, variant, label', [
+    ('figure7', 'LPG', r'\[study `ablations`\]\(\S+\), LPG'),
+    ('clipping', 'each, rate 0.003', r'\[preset `demo`\]\(\S+\), whose \S+ is 0'),
+    ('figure7', 'without L2', 'study `ablations`, without L2')])
+def test_how_much_seeds_differ(path, variant, label):
+  _, data = stored.load(_RESULTS / f'{path}.json', 'figure7')
+  found = [end['tabular_dense']['trained'][0]
+           for end in data['variants'][variant]['ends']]
+  texts = stated.groups('docs/extending.md', label + r' \| ([\d., ]+) \| (\S+) ')
+  assert texts == (', '.join(f'{x:.2f}' for x in found),
+                   f'{np.std(found, ddof=1):.2g}')
+
+
+def test_differences_that_seeds_can_tell():
+  """Of two groups of n, in standard deviations of a group."""
+  for n in (3, 5, 10):
+    limit = stats.t.ppf(0.975, 2 * n - 2)
+    power = lambda d, n=n, limit=limit: stats.nct.sf(
+        limit, 2 * n - 2, d * np.sqrt(n / 2)) - 0.8
+    texts = stated.groups('docs/extending.md',
+                          rf'\| {n} \| ([\d.]+) s \| ([\d.]+) s \|')
+    assert texts == (f'{limit * np.sqrt(2 / n):.2g}',
+                     f'{optimize.brentq(power, 0.1, 10.):.2g}')
+
+
+def test_a_paired_difference_over_seeds():
+  _, data = stored.load(_RESULTS / 'clipping.json', 'figure7')
+  first, second = ([end['tabular_dense']['trained'][0]
+                    for end in data['variants'][name]['ends']]
+                   for name in ('each, rate 0.003', 'the sum, rate 0.003'))
+  low, high = stats.ttest_rel(first, second).confidence_interval()
+  assert stated.groups('docs/extending.md', r'out: ([\d.]+) to ([\d.]+) here') == (
+      f'{low:.1f}', f'{high:.1f}')
