@@ -158,7 +158,7 @@ def test_differences_that_seeds_can_tell():
     texts = stated.groups('docs/extending.md',
                           rf'\| {n} \| ([\d.]+) s \| ([\d.]+) s \|')
     assert texts == (f'{limit * np.sqrt(2 / n):.2g}',
-                     f'{optimize.brentq(power, 0.1, 10.):.2g}')
+                     f'{optimize.brentq(power, 0.1, 10.):.1f}')
 
 
 def test_a_paired_difference_over_seeds():
