@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+from tests import forks as forks_lib
 from tests import session as session_lib
 
 _MADE = session_lib.begin()
@@ -93,6 +94,14 @@ def _environment():
   for name in os.environ.keys() - before.keys():
     del os.environ[name]
   os.environ.update(before)
+
+
+@pytest.fixture(scope='session')
+def forks():
+  """Runs programs without their imports."""
+  made = forks_lib.Forks(pathlib.Path(__file__).resolve().parents[1])
+  yield made
+  made.close()
 
 
 @pytest.fixture(scope='module')

@@ -2,7 +2,6 @@
 
 import fnmatch
 import json
-import os
 import pathlib
 import re
 import subprocess
@@ -106,26 +105,23 @@ def test_packages_have_a_version(path):
 
 
 @each_file
-def test_commands_name_modules_and_flags_that_exist(path):
+def test_commands_name_modules_and_flags_that_exist(forks, path):
   for program, option, module, name, *flags in _commands(path):
     assert (program, option) == ('python', '-m')
     assert module == 'lpg_distributed'
-    done = subprocess.run(
-        [sys.executable, '-m', module, name, '--help'], cwd=_ROOT, text=True,
-        capture_output=True, timeout=100, check=True)
+    done = forks.run_module(module, name, '--help')
+    assert done.returncode == 0, done.stderr
     known = re.findall(r'--(?:\[no\])?(\w+)', done.stdout)
     for flag in flags:
       assert re.match(r'--(\w+)', flag).group(1) in known, flag
 
 
 @each_file
-def test_default_command_is_accepted(path, tmp_path):
+def test_default_command_is_accepted(forks, path, tmp_path):
   """Up to the first thing that is wrong, made so by a flag that comes last."""
   command = _commands(path)[0]
-  done = subprocess.run(
-      [sys.executable, *command[1:], '--meta_steps=0'], cwd=tmp_path,
-      text=True, capture_output=True, timeout=100, check=False,
-      env={**os.environ, 'PYTHONPATH': str(_ROOT)})
+  assert command[:2] == ['python', '-m']
+  done = forks.run_module(*command[2:], '--meta_steps=0', cwd=tmp_path)
   assert done.returncode == 2
   assert 'run.meta_steps is 0' in done.stderr
   assert not list(tmp_path.iterdir())

@@ -7,8 +7,6 @@ import os
 import pathlib
 import re
 import shlex
-import subprocess
-import sys
 
 from packaging import requirements
 from packaging import utils
@@ -134,7 +132,7 @@ name = main.SUBCOMMANDS[sys.argv[1]].module
 module = importlib.import_module(f'lpg_distributed.launch.commands.{name}')
 values = getattr(module, 'FLAGS', flags.FLAGS)
 refused = {}
-for line in json.load(sys.stdin):
+for line in json.loads(sys.argv[2]):
   try:
     rest = values(['lpg', *line])[1:]
   except flags.Error as error:
@@ -146,25 +144,24 @@ print(json.dumps(refused))
 
 
 @functools.lru_cache(maxsize=None)
-def _refused(name):
+def _refused(forks, name):
   """What the command `name` says of the lines of it that are written."""
   lines = [*_DOCUMENTED, *(text for _, text in _stored())]
   mine = [words[2:] for words in map(shlex.split, lines)
           if words[:2] == ['lpg', name]]
-  done = subprocess.run(
-      [sys.executable, '-c', _PARSE, name], input=json.dumps(mine), cwd=_ROOT,
-      text=True, capture_output=True, timeout=100, check=True)
+  done = forks.run_code(_PARSE, name, json.dumps(mine))
+  assert done.returncode == 0, done.stderr
   return json.loads(done.stdout)
 
 
-def _check_lpg(words):
+def _check_lpg(forks, words):
   """A command line of `lpg`: its name, its flags and their values."""
   name, arguments = words[1], words[2:]
   if words[-1] in ('--help', '--version'):
     assert name in (*main.SUBCOMMANDS, words[-1])
     return
   assert name in main.SUBCOMMANDS, name
-  assert _refused(name).get(' '.join(arguments)) is None
+  assert _refused(forks, name).get(' '.join(arguments)) is None
   pairs = _pairs(arguments)
   if name in ('meta-train', 'kubernetes', 'vertex-ai'):
     _config(pairs)
@@ -174,7 +171,7 @@ def _check_lpg(words):
 
 
 @pytest.mark.parametrize('line', _DOCUMENTED)
-def test_commands_are_known(line):
+def test_commands_are_known(forks, line):
   words = shlex.split(line, comments=True)
   if words[0] == 'make':
     makefile = _text(_ROOT / 'Makefile')
@@ -189,7 +186,7 @@ def test_commands_are_known(line):
     files = [words[i + 1] for i, w in enumerate(words) if w == '--file']
     assert all((_ROOT / name).exists() for name in files)
   elif words[0] == 'lpg':
-    _check_lpg(words)
+    _check_lpg(forks, words)
   elif words[0] == '.':
     assert words[1] == '.venv/bin/activate'
   elif words[0] == 'pip':
@@ -202,9 +199,8 @@ def test_commands_are_known(line):
     if module in ('pip', 'venv'):
       return
     assert (_ROOT / (module.replace('.', '/') + '.py')).exists(), module
-    done = subprocess.run(
-        [sys.executable, '-m', module, '--help'], cwd=_ROOT, text=True,
-        capture_output=True, timeout=100, check=True)
+    done = forks.run_module(module, '--help')
+    assert done.returncode == 0, done.stderr
     known = re.findall(r'--(?:\[no\])?(\w+)', done.stdout) + ['help']
     named = [word for word in flags if word.startswith('-')]
     assert {name for name, _ in _pairs(named)} <= set(known)
@@ -213,13 +209,13 @@ def test_commands_are_known(line):
 @pytest.mark.parametrize('path, line', [
     pytest.param(path, line, id=f'{path.stem}-{line.split()[1]}')
     for path, line in _stored()])
-def test_stored_commands_are_known(path, line):
+def test_stored_commands_are_known(forks, path, line):
   words = shlex.split(line, comments=True)
   assert words[0] == 'lpg'
   if '--config=CONFIG.json' in words:  # The card says where it is.
     assert published.load_card(path.stem)['config']
     words.remove('--config=CONFIG.json')
-  _check_lpg(words)
+  _check_lpg(forks, words)
 
 
 def test_documents_have_one_form_of_commands():

@@ -10,8 +10,6 @@ import inspect
 import json
 import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -44,28 +42,27 @@ def test_commands_are_found():
 
 
 @functools.lru_cache(maxsize=None)
-def _flags(name):
+def _flags(forks, name):
   """Names of the flags of `lpg NAME`."""
   module = main.SUBCOMMANDS[name].module
-  done = subprocess.run(
-      [sys.executable, '-c', f'''
+  done = forks.run_code(f'''
 import importlib
 from absl import flags
 module = importlib.import_module('lpg_distributed.launch.commands.{module}')
-print(*getattr(module, 'FLAGS', flags.FLAGS))'''], cwd=_ROOT, text=True,
-      capture_output=True, timeout=100, check=True)
+print(*getattr(module, 'FLAGS', flags.FLAGS))''')
+  assert done.returncode == 0, done.stderr
   return done.stdout.split()
 
 
 @pytest.mark.parametrize('command', _COMMANDS)
-def test_named_commands_exist(command):
+def test_named_commands_exist(forks, command):
   program, *words = command.replace('[', '').replace(']', '').split()
   flags = [word.removeprefix('--').partition('=')[0] for word in words
            if word.startswith('--')]
   if program == 'lpg':
     assert words[0] in (*main.SUBCOMMANDS, '--help'), words[0]
     if words[0] in main.SUBCOMMANDS and flags:
-      assert set(flags) <= set(_flags(words[0]))
+      assert set(flags) <= set(_flags(forks, words[0]))
   elif program == 'make':
     makefile = (_ROOT / 'Makefile').read_text(encoding='utf-8')
     assert re.search(rf'^{words[0]}:', makefile, re.MULTILINE)

@@ -92,8 +92,8 @@ def test_the_documents_wrappers_make_actions_discrete(tmp_path, monkeypatch):
   batch.close()
 
 
-def test_help_names_all_settings():
-  found, _ = run('meta_test', '--help', cwd=_ROOT)
+def test_help_names_all_settings(forks):
+  found = forks.run_module('launch.meta_test', '--help').stdout
   fields = dataclasses.fields(settings.AgentSettings)
   assert 'one of ' + ', '.join(f.name for f in fields) + ';' in ' '.join(
       found.split())
@@ -149,6 +149,14 @@ def test_a_signal_stops_a_job_and_the_same_command_resumes_it(tmp_path):
   assert 'result: job' in out
 
 
+_REFUSED = """
+import runpy, sys
+from lpg_distributed.launch import process_environment
+process_environment.ensure = lambda variables, here=True: None
+runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)
+"""
+
+
 @pytest.mark.parametrize('module, flags, message', [
     ('meta_test', (), '--env is missing; allowed: KIND/NAME'),
     ('meta_test', ('--env=gymnax/CartPole', '--rule=a2c'),
@@ -163,7 +171,11 @@ def test_a_signal_stops_a_job_and_the_same_command_resumes_it(tmp_path):
      'kl_cost is what is selected; give --kl_costs'),
     ('plot_results', ('--results=nowhere',), 'nowhere has no results'),
 ])
-def test_bad_flags_are_refused_in_one_line(module, flags, message, tmp_path):
-  _, err = run(module, *flags, cwd=tmp_path, code=2)
+def test_bad_flags_are_refused_in_one_line(
+    forks, module, flags, message, tmp_path):
+  """Without the variables for which a command begins anew."""
+  code, _, err = forks.run_code(_REFUSED, f'launch.{module}', *flags,
+                                cwd=tmp_path)
+  assert code == 2
   assert err.startswith('error: ') and err.count('\n') == 1, err
   assert message in err
