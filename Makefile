@@ -7,7 +7,9 @@ SEED ?= 0
 # The tests of a file run in one process, for they share what they set up. The
 # order of files is that of tests/conftest.py: the longest first.
 NUM_PROCESSES ?= 2
-PYTEST := --numprocesses=$(NUM_PROCESSES) --dist=loadfile --no-loadscope-reorder --durations=15
+# Long tests wait for processes of theirs much of the time.
+NUM_LONG_PROCESSES ?= 3
+PYTEST = --numprocesses=$(NUM_PROCESSES) --dist=loadfile --no-loadscope-reorder --durations=15
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -67,6 +69,7 @@ test-current: venv-current
 # itself.
 test-long: test-long-main test-long-current test-light
 
+test-long-main: NUM_PROCESSES = $(NUM_LONG_PROCESSES)
 test-long-main: venv venv-current
 	$(PYTHON) -m pytest tests -m long $(PYTEST)
 

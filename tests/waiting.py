@@ -10,7 +10,7 @@ from typing import Any, Callable
 
 import psutil
 
-PATIENCE_S = 300.
+PATIENCE_S = 600.
 
 
 def until(condition: Callable[[], Any], what: str,
