@@ -1,4 +1,4 @@
-"""The script of docs/cluster.md that tells Prometheus how runs get on."""
+"""The script of docs/operating.md that tells Prometheus how runs get on."""
 
 import json
 import pathlib
@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-_PAGE = pathlib.Path(__file__).resolve().parents[1] / 'docs' / 'cluster.md'
+_PAGE = pathlib.Path(__file__).resolve().parents[1] / 'docs' / 'operating.md'
 
 
 def _write_run(path, meta_step):
