@@ -105,19 +105,36 @@ def test_agents_learn_by_it(rule_module, tmp_path):
   assert rows[-1]['return'] > max(0.3, rows[0]['return'])
 
 
+# Fields of a rule's configuration, and what the rule then sees of a life.
+_OPTIONS = pytest.mark.parametrize('options, seen', [
+    ({}, set()), ({'sees_age': True}, {'relative_age', 'log_lifetime'}),
+    ({'reward_input': 'normalised'}, {'reward_rms'})], ids=str)
+
+
+def _life_seen(rule, eta, experience, hyper):
+  """Names of the parts of a life that change a rule's targets."""
+  pi_hat = lambda **changes: rule.compute_targets(eta, experience._replace(
+      life=experience.life._replace(**changes)), hyper)[0].pi_hat
+  return {name for name, value in experience.life._asdict().items()
+          if not np.array_equal(pi_hat(), pi_hat(**{name: value + 1.}))}
+
+
 def _with_y(num_predictions):
-  """Two steps of a trajectory with policies and predictions, and `hyper`."""
+  """Two steps with policies, predictions and a life, and `hyper`."""
   experience, hyper = rule_testing.two_steps()
   rng = np.random.default_rng(0)
   experience = experience._replace(output=experience.output._replace(
       logits=rng.normal(size=(3, 1, 2)),
-      y_logits=rng.normal(size=(3, 1, num_predictions))))
+      y_logits=rng.normal(size=(3, 1, num_predictions))), life=base.Life(
+          relative_age=0.5, log_lifetime=7., reward_rms=2.))
   return jax.tree_util.tree_map(jnp.asarray, experience), hyper
 
 
-def test_one_more_input_begins_as_the_paper_and_is_learned(monkeypatch):
+@_OPTIONS
+def test_one_more_input_begins_as_the_paper_and_is_learned(
+    monkeypatch, options, seen):
   _add_rule(monkeypatch, 'lpg_entropy')
-  config = config_lib.RuleConfig(num_predictions=3, lstm_size=4)
+  config = config_lib.RuleConfig(num_predictions=3, lstm_size=4, **options)
   paper, own = (registry.make(name, config)
                 for name in ('lpg', 'lpg_entropy'))
   experience, hyper = _with_y(3)
@@ -126,9 +143,20 @@ def test_one_more_input_begins_as_the_paper_and_is_learned(monkeypatch):
   eta = own.init(key)
   chex.assert_trees_all_close(
       targets(own, eta), targets(paper, paper.init(key)), rtol=1e-5)
+  assert _life_seen(own, eta, experience, hyper) == seen
   gradient = jax.grad(lambda e: jnp.sum(targets(own, e).pi_hat ** 2))(eta)
   rows = np.abs(gradient['lpg/lstm/linear']['w']).max(axis=1)
-  assert rows.shape == (7 + 4,) and rows[6] > 0.
+  place = 8 if config.sees_age else 6
+  assert rows.shape == (place + 1 + 4,) and rows[place] > 0.
+
+
+@_OPTIONS
+def test_attention_sees_what_its_configuration_says(monkeypatch, options, seen):
+  _add_rule(monkeypatch, 'lpg_attention')
+  rule = registry.make('lpg_attention', config_lib.RuleConfig(
+      num_predictions=3, lstm_size=4, **options))
+  eta = rule.init(jax.random.PRNGKey(0))
+  assert _life_seen(rule, eta, *_with_y(3)) == seen
 
 
 def test_attention_looks_ahead_within_an_episode(monkeypatch):
