@@ -243,7 +243,8 @@ def page(found: dict[str, str]) -> str:
       'Each environment was stepped beside the object of its own package: '
       'observations, rewards and ends are the same. Then `a2c` and '
       f'`all_kinds_pi` trained an agent each, for {NUM_UPDATES} updates, as '
-      f'`lpg meta-test` does. {working} of {len(found)} work.', '',
+      f'`lpg meta-test` does. {working} of {len(found)} work. "Works" says '
+      'that this ran, and nothing about learning.', '',
       'The others are refused in the line that is shown: for continuous '
       'actions, for observations that are not one array, or because something '
       'was not at hand, such as MuJoCo, Box2D or the data of MNIST.', '',

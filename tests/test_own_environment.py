@@ -22,6 +22,7 @@ from lpg_distributed.envs import protocol
 from lpg_distributed.envs import registry
 from lpg_distributed.envs import user_module
 from lpg_distributed.launch.cluster import own_modules
+from lpg_distributed.meta_testing import compiled_loop
 from lpg_distributed.store import eta_file
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -41,8 +42,9 @@ def _page():
   return re.findall(r'```(\w+)\n(.*?)```', _text(), re.DOTALL)
 
 
-((_, MODULE), (_, AGENTS), (_, NETWORK), (_, GRIDS), (_, COMMAND),
- (_, IN_PYTHON), (_, AFTERWARDS), (_, CHECK), (_, SIMULATOR)) = _page()
+((_, MODULE), (_, AGENTS), (_, NETWORK), (_, GRID), (_, GRID_AGENTS),
+ (_, GRID_COMMAND), (_, COMMAND), (_, IN_PYTHON), (_, AFTERWARDS), (_, SCALED),
+ (_, CHECK), (_, SIMULATOR)) = _page()
 
 
 @pytest.fixture(name='here')
@@ -157,16 +159,28 @@ def test_the_page_in_python(here):
 
 
 def test_the_pages_grid_can_be_trained_on(here):
-  (here / 'my_grids.py').write_text(GRIDS)
-  name = 'module/my_grids:Tiny'
-  config = _config(name, lifetime_env_steps=128000)
-  environment_check.check(config)
-  shares = re.search(r'--set=(environments=\S+) --set=(shares=[\d,]+)',
-                     _text()).groups()
+  (here / 'tiny.py').write_text(GRID)
+  config = config_io.merge(config_lib.Config(), json.loads(GRID_AGENTS))
   config = config_io.apply_overrides(config, [
-      *shares, 'meta.num_lifetimes=4'])
+      'meta.num_lifetimes=4', *re.findall(r'--set=(\S+)', GRID_COMMAND)])
+  environment_check.check(config)
   assert config.lifetimes_per_environment() == (3, 1)
-  sys.modules.pop('my_grids')
+  with pytest.raises(ValueError, match='masks some of its actions'):
+    compiled_loop.check(registry.load_trainable('module/tiny:Tiny'))
+  sys.modules.pop('tiny')
+
+
+def test_a_class_of_gymnax_with_other_rewards(here):
+  pytest.importorskip('gymnax')
+  (here / 'scaled.py').write_text(SCALED)
+  environment = registry.load_trainable('module/scaled:MountainCar')
+  protocol.check(environment)
+  key = jax.random.PRNGKey(0)
+  params = environment.init_params(key)
+  state, _ = environment.reset(params, key)
+  _, timestep = environment.step(params, state, jnp.int32(1), key)
+  np.testing.assert_allclose(timestep.reward, -0.1)
+  sys.modules.pop('scaled')
 
 
 def test_the_page_has_a_row_for_a_network():
