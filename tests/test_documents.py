@@ -223,9 +223,12 @@ def test_documents_have_one_form_of_commands():
               if re.search(r'-m (launch|lpg_distributed)\b', line)]
 
 
-def _json_of_own_environment():
-  page = (_ROOT / 'docs' / 'own_environment.md').read_text()
-  return json.loads(re.search(r'```json\n(.*?)```', page, re.DOTALL)[1])
+def _rows_of_own_environment():
+  """All rows of agents.json that the page shows."""
+  page = _text(_ROOT / 'docs' / 'own_environment.md')
+  blocks = re.findall(r'```json\n(.*?)```', page, re.DOTALL)
+  return {'agents': {name: row for block in blocks
+                     for name, row in json.loads(block)['agents'].items()}}
 
 
 def _config(pairs):
@@ -234,7 +237,7 @@ def _config(pairs):
   config = presets.load(flags.get('preset', 'demo'))
   if 'config' in flags:
     if flags['config'] == 'agents.json':  # The page has its content.
-      config = config_io.merge(config, _json_of_own_environment())
+      config = config_io.merge(config, _rows_of_own_environment())
     else:
       config = config_io.load_file(config, _ROOT / flags['config'])
   overrides = [value for name, value in pairs if name == 'set']
