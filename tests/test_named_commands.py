@@ -22,7 +22,7 @@ _PROGRAMS = ('docker', 'jupyter', 'kubectl', 'lpg', 'make', 'pip', 'python')
 _ALLOWED = {'docker': ('exec', 'logs', 'pull', 'run', 'stop'),
             'jupyter': ('execute',),
             'kubectl': ('apply', 'delete', 'describe', 'get', 'logs'),
-            'pip': ('check', 'install')}
+            'pip': ('check', 'install', 'wheel')}
 
 
 def _named(text):
