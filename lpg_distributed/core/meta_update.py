@@ -1,5 +1,6 @@
 """The meta-update: Adam on eta with the mean meta-gradient (Table 2)."""
 
+import functools
 from typing import NamedTuple
 
 import chex
@@ -44,6 +45,8 @@ def begin(config: config_lib.MetaConfig, eta: chex.Array) -> MetaState:
   return MetaState(eta, _optimiser(config).init(eta))
 
 
+# All learners of a process share the program, as those of a run that resumes.
+@functools.partial(jax.jit, static_argnums=0)
 def apply(config: config_lib.MetaConfig, state: MetaState,
           gradient_sum: chex.Array,
           num_lifetimes: chex.Array) -> tuple[MetaState, chex.Array]:

@@ -98,14 +98,14 @@ class MetaLearner:
         run_dir, shard_parts(config), config.run.checkpoints_kept,
         last_committed=self._base_step,
         manifest={'config': config_io.to_dict(config)})
-    self._apply = jax.jit(
-        lambda *args: meta_update.apply(config.meta, *args))
 
   def _load(self, checkpoint: Optional[checkpointing.Checkpoint]) -> None:
     """Begins an epoch at a checkpoint; None: at the first meta-step."""
     self._counters = dict(NO_COUNTS)
     self._meta_step, self._base_step, bandit_state = 0, -1, None
-    self._state = (meta_update.init(self._config) if checkpoint else
+    # Of a run that resumes, only the form: drawing a rule takes a compilation.
+    self._state = (jax.eval_shape(lambda: meta_update.init(self._config))
+                   if checkpoint else
                    initial_rule.first_state(self._config, self._run_dir))
     if checkpoint is not None:
       checkpointing.require_same_config(checkpoint, self._config)
@@ -331,7 +331,8 @@ class MetaLearner:
     """Applies one meta-update, then tells the bandit, then the workers."""
     total, divisor = gradient_sum.weighted(
         gradients, self._specs, self._config)
-    state, norm = self._apply(self._state, total, jnp.float32(divisor))
+    state, norm = meta_update.apply(self._config.meta, self._state, total,
+                                    jnp.float32(divisor))
     norm = float(norm)
     if not math.isfinite(norm):  # The terms are finite, but not their sum.
       state = self._state

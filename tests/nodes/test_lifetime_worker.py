@@ -359,12 +359,13 @@ SMALL = config_lib.Config(
 def embedded():
   """Runs `SMALL`; the workers of all runs share one compiled function."""
   make = lifetime_worker.LifetimeWorker._make_shard
-  cache = {}
+  cache, lock = {}, threading.Lock()
 
   def make_once(self, *key):
-    if key not in cache:
-      cache[key] = make(self, *key)
-    return cache[key]
+    with lock:  # Both workers begin at once.
+      if key not in cache:
+        cache[key] = make(self, *key)
+      return cache[key]
 
   def run(run_dir, stop_at=None):
     directory = run_directory.RunDirectory.open(str(run_dir), SMALL)
