@@ -202,7 +202,8 @@ def test_a_collected_object_reappears_in_any_free_cell():
 
 
 @pytest.mark.parametrize('name', [
-    'tabular_sparse', 'tabular_longer_horizon', 'random_small'])
+    'tabular_sparse', 'random_small',
+    pytest.param('tabular_longer_horizon', marks=pytest.mark.pinned)])
 def test_reset_midway_draws_a_uniform_time(name):
   """Objects and the agent are placed as at the start of an episode."""
   environment, params = make(name)

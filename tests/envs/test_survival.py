@@ -260,6 +260,7 @@ def test_pushing_against_mode_0_never_fails():
   assert (np.asarray(ends) == 2).all() and not state.time.any()
 
 
+@pytest.mark.pinned
 def test_returns_in_the_file():
   saved = optimal_returns.load()
   ranges = suite.BEYOND_THE_PAPER['balance']
