@@ -223,8 +223,9 @@ def test_an_error_of_an_environment_is_raised():
     train([Corridor(0, 1), Corridor(1, 1, fail_at=6)], 10 ** 6)
 
 
-@pytest.mark.parametrize(
-    'name', [name for name in registry.RULES if name != 'ppo'])
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=pytest.mark.pinned) if name == 'lpg_vector' else
+    name for name in registry.RULES if name != 'ppo'])
 def test_gradients_of_parts_add_up_to_the_whole(name):
   """The sum gives the update of `learn`, for rules with one per trajectory."""
   learner, eta = make_learner(name), make_eta(name)

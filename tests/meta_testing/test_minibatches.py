@@ -29,8 +29,6 @@ B, PASSES, NUM = 5, 3, 2
 SETTINGS = settings_lib.AgentSettings(
     optimiser='sgd', learning_rate=0.5, trajectory_steps=T, passes=PASSES,
     minibatches=NUM, clip_range=0.1)
-both = pytest.mark.parametrize(
-    'environment', [session_testing.HOST, session_testing.JITTED])
 
 
 def make_learner(settings=SETTINGS, rule=PPO):
@@ -111,7 +109,8 @@ def test_the_optimiser_sees_all_updates():
   assert state.opt_state.count == PASSES * NUM
 
 
-@pytest.mark.parametrize('sizes', [(3,), (2, 1)])
+@pytest.mark.parametrize('sizes', [
+    (3,), pytest.param((2, 1), marks=pytest.mark.pinned)])
 def test_the_loop_on_the_host_learns_as_the_compiled_one(sizes):
   """Replays the environments' own log through `learn`."""
   learner, num_envs, seed = make_learner(), sum(sizes), 1
@@ -161,7 +160,9 @@ def run_until(env_steps, environment, directory):
   assert not session.run(make_job(environment), str(directory), stop, watch)
 
 
-@both
+@pytest.mark.parametrize('environment', [
+    pytest.param(session_testing.HOST, marks=pytest.mark.pinned),
+    session_testing.JITTED])
 def test_jobs_repeat_and_resume(environment, tmp_path):
   """In one compiled loop a resumed job gives the same rows as a whole one."""
   names = ('whole', 'again', 'stopped', 'resumed')

@@ -105,6 +105,7 @@ def test_a_killed_job_in_jax_is_resumed(whole, tmp_path):
     np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.pinned
 def test_a_killed_job_on_the_host_is_resumed(whole, tmp_path):
   """A finished agent is kept; the other resumes from its last row."""
   path = str(tmp_path)
