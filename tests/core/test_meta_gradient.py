@@ -41,20 +41,28 @@ def make_window(config, seed=0):
   (environment,) = config.environments
   kind = lifetime.make_kind(config, environment)
   num_arms = len(config.agents[environment].arms)
-  keys = jax.random.split(jax.random.PRNGKey(seed), 4)
   split = lambda key: jax.random.split(key, NUM_LIFETIMES)
-  task, progress = jax.vmap(
-      lambda key: lifetime.init_lifetime(config, environment, kind, key,
-                                         jnp.zeros(num_arms)),
-      out_axes=lifetime.INIT_AXES)(split(keys[0]))
-  progress = meta_gradient.collect(kind, config.meta, task, progress,
-                                   split(keys[1]))
-  progress = progress._replace(returns=rollout.reset_window(progress.returns))
-  window_keys = jax.random.split(
-      keys[2], NUM_LIFETIMES * config.meta.num_updates)
-  window_keys = window_keys.reshape(NUM_LIFETIMES, config.meta.num_updates, 2)
-  eta = rule_vector.init(config.rule, keys[3])
-  return kind, task, progress, window_keys, eta
+
+  @jax.jit  # One program: each operation by itself would be one too.
+  def make(keys):
+    task, progress = jax.vmap(
+        lambda key: lifetime.init_lifetime(config, environment, kind, key,
+                                           jnp.zeros(num_arms)),
+        out_axes=lifetime.INIT_AXES)(split(keys[0]))
+    progress = meta_gradient.collect(kind, config.meta, task, progress,
+                                     split(keys[1]))
+    progress = progress._replace(
+        returns=rollout.reset_window(progress.returns))
+    window_keys = jax.random.split(
+        keys[2], NUM_LIFETIMES * config.meta.num_updates)
+    window_keys = window_keys.reshape(
+        NUM_LIFETIMES, config.meta.num_updates, 2)
+    return task, progress, window_keys
+
+  keys = jax.random.split(jax.random.PRNGKey(seed), 4)
+  # Not within the program, which would sort the names of modules: tests draw
+  # directions in their order.
+  return kind, *make(keys), rule_vector.init(config.rule, keys[3])
 
 
 def run_window(config, kind, eta, task, progress, keys):
@@ -178,10 +186,19 @@ def test_a_broken_lifetime_does_not_change_the_others(bad):
                              atol=1e-5)
 
 
-def test_last_trajectory_is_the_next_windows_first():
+@pytest.fixture(scope='module')
+def chain():
+  """A window of short chains, and the function that runs it."""
   config = make_config('chain_short')
   kind, task, progress, keys, eta = make_window(config)
-  _, (after, _) = run_window(config, kind, eta, task, progress, keys)
+  run = jax.jit(lambda progress: meta_gradient.window_loss(
+      eta, kind, config, task, progress, keys))
+  return config, progress, run
+
+
+def test_last_trajectory_is_the_next_windows_first(chain):
+  config, progress, run = chain
+  _, (after, _) = run(progress)
   # It was made by theta_K: the same policy on the same random numbers.
   before = after._replace(env_state=None, returns=None)
   assert before.trajectory.action.shape == (7, NUM_LIFETIMES, 3)
@@ -191,13 +208,11 @@ def test_last_trajectory_is_the_next_windows_first():
   assert int(jnp.max(after.returns.window_count)) <= steps
 
 
-def test_the_critic_changes_the_loss_but_not_the_agents():
+def test_the_critic_changes_the_loss_but_not_the_agents(chain):
   """The critic changes advantages; theta_K stays the same."""
-  config = make_config('chain_short')
-  kind, task, progress, keys, eta = make_window(config)
+  _, progress, run = chain
   other = progress._replace(value=progress.value._replace(
       params=progress.value.params + 3.))
-  run = lambda progress: run_window(config, kind, eta, task, progress, keys)
   (loss, (after, _)), (other_loss, (other_after, _)) = run(progress), run(other)
   np.testing.assert_array_equal(after.theta, other_after.theta)
   assert loss != other_loss
@@ -254,22 +269,29 @@ def test_the_policy_loss_is_that_of_the_last_trajectory():
       without_target_costs(both), without_target_costs(second), rtol=1e-4)
 
 
-@pytest.mark.parametrize('change', [
-    lambda kind: kind._replace(recomputes=True),
-    lambda kind: kind._replace(rule=kind.rule._replace(widen=None))],
-    ids=['recomputes', 'narrow'])
-def test_optimisations_do_not_change_the_gradient(change):
+@pytest.fixture(scope='module')
+def grid():
+  """A kind, a function that computes its gradient, and that gradient."""
   config = make_config('tabular_dense')
   kind, task, progress, keys, eta = make_window(config)
-  assert not kind.recomputes and kind.rule.widen
 
   def gradient(kind):
     return jax.jit(jax.grad(lambda eta: meta_gradient.window_loss(
         eta, kind, config, task, progress, keys)[0]))(eta)
 
+  return kind, gradient, gradient(kind)
+
+
+@pytest.mark.parametrize('change', [
+    lambda kind: kind._replace(recomputes=True),
+    lambda kind: kind._replace(rule=kind.rule._replace(widen=None))],
+    ids=['recomputes', 'narrow'])
+def test_optimisations_do_not_change_the_gradient(grid, change):
+  kind, gradient, plain = grid
+  assert not kind.recomputes and kind.rule.widen
   jax.tree_util.tree_map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-      gradient(kind), gradient(change(kind)))
+      plain, gradient(change(kind)))
 
 
 @pytest.mark.parametrize('kind_name', ['lpg', 'lpg_v', 'lpg_vector'])

@@ -23,10 +23,8 @@ V, VECTOR = 'lpg_v', 'lpg_vector'
 DENSE = config_lib.AgentConfig((), (6,), 'adam', (0.005,), (0.5,))
 
 
-def run_window(config, kind, eta, task, progress, keys):
-  return jax.jit(lambda eta, task, progress, keys: meta_gradient.window_loss(
-      eta, kind, config, task, progress, keys)[1])(
-          eta, task, progress, keys)
+def run_window(*args):
+  return windows.run_window(*args)[1]
 
 
 def make_config(kind, environment='chain_short', agent=None, **meta):
