@@ -1,6 +1,7 @@
 """The age of agents and the size of their rewards, as inputs of the rule."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -267,16 +268,31 @@ def pi_hat_at(rule, done, total):
           zeros + np.float32(math.log(total)))).pi_hat[0])
 
 
+@functools.lru_cache(maxsize=None)
+def run_chain(reward_input, norm):
+  """WINDOWS + 2 meta-steps with a rule that reads the age alone."""
+  rule = dataclasses.replace(SEES_AGE, reward_input=reward_input)
+  chain = lifetime_testing.Kind('chain_short', rule, min_policy_entropy=0.,
+                                max_lifetime_gradient_norm=norm)
+  chain.eta = rule_vector.ravel(age_alone(rule))
+  states, metrics = chain.run(WINDOWS + 1)
+  last = chain.step(states[-1], WINDOWS + 1)
+  return states, last, [*metrics, last[-1]]
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _clear_cache():
+  yield
+  run_chain.cache_clear()
+
+
 @pytest.mark.parametrize('norm', [0., 1.])
 def test_each_lifetime_has_its_own_age(norm):
   """Staggered at first, and 0 where a new lifetime begins.
 
   With a limit of each lifetime's gradient they are computed one by one.
   """
-  chain = lifetime_testing.Kind('chain_short', SEES_AGE, min_policy_entropy=0.,
-                                max_lifetime_gradient_norm=norm)
-  chain.eta = rule_vector.ravel(age_alone(SEES_AGE))
-  _, metrics = chain.run(WINDOWS + 2)
+  _, _, metrics = run_chain('raw', norm)
   assert len(set(metrics[0].age)) > 2 and metrics[1].ended.any()
   total = WINDOWS * K
   table = pi_hat_at(SEES_AGE, np.arange(total), total)
@@ -301,15 +317,8 @@ def test_agents_of_a_fixed_rule_have_the_age_of_their_updates():
 
 def test_normalised_rewards_change_nothing_but_the_input():
   """A rule that reads no reward learns and is judged as with raw rewards."""
-  runs = {}
-  for kind in ('raw', 'normalised'):
-    rule = dataclasses.replace(SEES_AGE, reward_input=kind)
-    chain = lifetime_testing.Kind('chain_short', rule, min_policy_entropy=0.)
-    chain.eta = rule_vector.ravel(age_alone(rule))
-    states, _ = chain.run(WINDOWS + 1)
-    runs[kind] = states, chain.step(states[-1], WINDOWS + 1)
-  states, (gradient, last, metrics) = runs['normalised']
-  _, (raw_gradient, raw_last, raw_metrics) = runs['raw']
+  states, (gradient, last, metrics), _ = run_chain('normalised', 0.)
+  _, (raw_gradient, raw_last, raw_metrics), _ = run_chain('raw', 0.)
   assert raw_last.progress.reward_square is None
   jax.tree_util.tree_map(
       lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
