@@ -116,8 +116,8 @@ def test_another_network_need_not_say_that_it_cannot_be_widened(monkeypatch):
       config.rule, kind='own_network', num_predictions=3))
   kind, task, progress, keys, eta = windows.make_window(config)
   assert kind.rule.widen is not None
-  gradient = jax.grad(lambda eta: meta_gradient.window_loss(
-      eta, kind, config, task, progress, keys)[0])(eta)
+  gradient = jax.jit(jax.grad(lambda eta: meta_gradient.window_loss(
+      eta, kind, config, task, progress, keys)[0]))(eta)
   assert np.all(np.isfinite(gradient['weights']))
 
 
