@@ -53,6 +53,7 @@ def test_eta_of_an_added_rule_has_a_meta_gradient():
   assert np.all(gradient['weights'] != 0.)
 
 
+@pytest.mark.pinned
 def test_an_added_rule_is_meta_trained_and_meta_tested(tmp_path):
   config = make_config()
   local_loop.run(config, str(tmp_path / 'run'), None,

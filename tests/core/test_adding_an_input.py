@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Adds a row to the source of `rule_inputs` before anything imports it.
 _CODE = '''
@@ -61,6 +63,7 @@ print('all inputs by name')
 '''
 
 
+@pytest.mark.pinned
 def test_an_added_input_reaches_training_ablations_and_apply_rule():
   result = subprocess.run(
       [sys.executable, '-c', _CODE], cwd=_ROOT, text=True, capture_output=True,

@@ -197,8 +197,8 @@ def test_a_kind_that_does_not_read_them_refuses_them(monkeypatch):
 # Meta-training.
 
 
-@pytest.mark.parametrize('kind', [
-    'lpg', pytest.param('lpg_v', marks=pytest.mark.pinned)])
+@pytest.mark.pinned
+@pytest.mark.parametrize('kind', ['lpg', 'lpg_v'])
 def test_equals_finite_differences(kind):
   """Also along the weights that read the age alone."""
   with windows.enable_x64():
@@ -286,7 +286,8 @@ def _clear_cache():
   run_chain.cache_clear()
 
 
-@pytest.mark.parametrize('norm', [0., 1.])
+@pytest.mark.parametrize('norm', [
+    0., pytest.param(1., marks=pytest.mark.pinned)])
 def test_each_lifetime_has_its_own_age(norm):
   """Staggered at first, and 0 where a new lifetime begins.
 

@@ -251,6 +251,7 @@ def test_loss_by_hand():
     np.testing.assert_allclose(stats.loss[i], loss, rtol=1e-4)
 
 
+@pytest.mark.pinned
 def test_the_policy_loss_is_that_of_the_last_trajectory():
   """One window of two updates has the loss of the second of two windows.
 
@@ -284,8 +285,9 @@ def grid():
 
 @pytest.mark.parametrize('change', [
     lambda kind: kind._replace(recomputes=True),
-    lambda kind: kind._replace(rule=kind.rule._replace(widen=None))],
-    ids=['recomputes', 'narrow'])
+    pytest.param(
+        lambda kind: kind._replace(rule=kind.rule._replace(widen=None)),
+        marks=pytest.mark.pinned)], ids=['recomputes', 'narrow'])
 def test_optimisations_do_not_change_the_gradient(grid, change):
   kind, gradient, plain = grid
   assert not kind.recomputes and kind.rule.widen
@@ -294,7 +296,9 @@ def test_optimisations_do_not_change_the_gradient(grid, change):
       plain, gradient(change(kind)))
 
 
-@pytest.mark.parametrize('kind_name', ['lpg', 'lpg_v', 'lpg_vector'])
+@pytest.mark.parametrize('kind_name', [
+    'lpg', pytest.param('lpg_v', marks=pytest.mark.pinned),
+    pytest.param('lpg_vector', marks=pytest.mark.pinned)])
 def test_a_rule_sees_the_gamma_of_its_lifetime_at_each_step(kind_name):
   config = make_config('chain_short')
   config = dataclasses.replace(
