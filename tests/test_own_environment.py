@@ -15,6 +15,7 @@ import pytest
 import lpg_distributed as lpg
 from lpg_distributed import config as config_lib
 from lpg_distributed import config_io
+from lpg_distributed import local_loop
 from lpg_distributed import presets
 from lpg_distributed.core import environment_check
 from lpg_distributed.envs import names
@@ -132,27 +133,43 @@ def _eta_by_command(launch_type, directory):
 
 
 @pytest.mark.long
-def test_the_pages_command(here):
-  _eta_by_command('embedded', here)
-  with open(here / 'run_embedded' / 'config.json', encoding='utf-8') as f:
-    assert NAME in json.dumps(json.load(f))
-
-
-@pytest.mark.long
 def test_the_pages_command_in_processes(here):
   """The same rule as in one process, bit for bit."""
   np.testing.assert_array_equal(_eta_by_command('embedded', here),
                                 _eta_by_command('local_mp', here))
+  with open(here / 'run_embedded' / 'config.json', encoding='utf-8') as f:
+    assert NAME in json.dumps(json.load(f))
 
 
-def test_the_page_in_python(here):
-  del here
+def _rule_in_python():
   settings = ', '.join(map(repr, ('demo', *SMALL)))
   program = IN_PYTHON.replace("'demo'", settings)
   assert program != IN_PYTHON
   scope = {}
   exec(program, scope)  # pylint: disable=exec-used
-  rule = scope['rule']
+  return scope['rule']
+
+
+def test_the_page_begins_a_run_in_python(here, monkeypatch):
+  """Without the run itself; examples/own_environment.py has a whole one."""
+  def save(config, run_dir, checkpoint, watch):
+    del checkpoint, watch
+    assert config.environments == ('object/Maze', 'chain_short')
+    assert config.agents['object/Maze'].lifetime_env_steps == 128000
+    eta_file.save(os.path.join(run_dir, 'eta.npz'),
+                  lpg.create_rule(0, config.rule).eta, config.rule,
+                  meta_step=config.run.meta_steps)
+
+  monkeypatch.setattr(local_loop, 'run', save)
+  rule = _rule_in_python()
+  assert rule.info['meta_step'] == 2
+  assert (here / 'runs' / 'maze_python' / 'config.json').exists()
+
+
+@pytest.mark.long
+def test_the_page_in_python(here):
+  del here
+  rule = _rule_in_python()
   assert rule.info['meta_step'] == 2
   first = lpg.create_rule(0, rule.config)
   assert np.all(np.isfinite(rule.eta)) and np.any(rule.eta != first.eta)
