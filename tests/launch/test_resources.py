@@ -124,7 +124,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
       resources.load(str(tmp_path / name))
 
 
-@pytest.mark.parametrize('page, number', [('cluster.md', 3),
+@pytest.mark.parametrize('page, number', [('cluster.md', 5),
                                           ('kubernetes.md', 1)])
 def test_the_examples_of_the_documents_place_every_node(page, number):
   services = {'meta_learner': 1, 'gradient_queue': 1, 'bandit_server': 1,
