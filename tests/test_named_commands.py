@@ -20,7 +20,7 @@ from tests import test_documents
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _PROGRAMS = ('docker', 'jupyter', 'kubectl', 'lpg', 'make', 'pip', 'python')
 _ALLOWED = {'docker': ('exec', 'logs', 'pull', 'run', 'stop'),
-            'jupyter': ('execute',),
+            'jupyter': ('execute', 'lab'),
             'kubectl': ('apply', 'delete', 'describe', 'get', 'logs'),
             'pip': ('check', 'install', 'wheel')}
 
