@@ -193,8 +193,11 @@ def test_commands_are_known(forks, line):
     assert words[1] == 'install'
   elif words[0] == 'git':
     assert words[1:3] == ['worktree', 'add']
+  elif words[0] == 'jupyter':
+    assert words[1] == 'lab' and (_ROOT / words[2]).exists()
   else:
-    assert words[0] in ('python', 'python3.10', '.venv/bin/python'), line
+    assert words[0] in ('python', 'python3', 'python3.10',
+                        '.venv/bin/python'), line
     module, flags = words[2], words[3:]
     if module in ('pip', 'venv'):
       return

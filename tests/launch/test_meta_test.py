@@ -108,10 +108,10 @@ def test_the_document_has_all_settings_with_defaults():
 
 
 def documented(name):
-  """Flags of the document's command with the user's module."""
+  """Flags of the document's command with the module of `corridor`."""
   text = _DOCUMENT.read_text(encoding='utf-8')
   (flags,) = re.findall(
-      rf'^lpg {name} (--env=module/.*)$', text, re.MULTILINE)
+      rf'^lpg {name} (--env=module/corridor:.*)$', text, re.MULTILINE)
   return flags.split()
 
 
