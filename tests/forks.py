@@ -88,7 +88,7 @@ class Forks:
     return Done(*json.loads(self._process.stdout.readline()))
 
   def run_module(self, name: str, *arguments: str, cwd=None) -> Done:
-    """As `python -m`."""
+    """Runs a module, as `python -m NAME` does."""
     return self.run_code(_MODULE, name, *arguments, cwd=cwd)
 
   def close(self) -> None:

@@ -152,7 +152,7 @@ def test_how_much_seeds_differ(path, variant, label):
 
 
 def test_differences_that_seeds_can_tell():
-  """Of two groups of n, in standard deviations of a group."""
+  """Differences between two groups of n seeds, in standard deviations."""
   for n in (3, 5, 10):
     limit = stats.t.ppf(0.975, 2 * n - 2)
     power = lambda d, n=n, limit=limit: stats.nct.sf(

@@ -103,7 +103,7 @@ class MetaLearner:
     """Begins an epoch at a checkpoint; None: at the first meta-step."""
     self._counters = dict(NO_COUNTS)
     self._meta_step, self._base_step, bandit_state = 0, -1, None
-    # Of a run that resumes, only the form: drawing a rule takes a compilation.
+    # A run that resumes needs the shapes alone: its checkpoint has the values.
     self._state = (jax.eval_shape(lambda: meta_update.init(self._config))
                    if checkpoint else
                    initial_rule.first_state(self._config, self._run_dir))
