@@ -25,7 +25,19 @@ def pytest_addoption(parser):
       'runs: only those that are marked `pinned` are run of them')
 
 
+def _name_no_set(item):
+  """Processes of pytest-xdist print a set in different orders."""
+  params = item.callspec.params if hasattr(item, 'callspec') else {}
+  for value in params.values():
+    if isinstance(value, (set, frozenset)) and len(value) > 1 and (
+        str(value) in item.name):
+      raise pytest.UsageError(f'{item.nodeid}: give the parameter `ids`, for '
+                              'the order of a set differs by process')
+
+
 def pytest_collection_modifyitems(config, items):
+  for item in items:
+    _name_no_set(item)
   elsewhere = [pathlib.Path(path).resolve() for path in
                config.getoption('--run-elsewhere').split()]
 

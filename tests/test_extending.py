@@ -108,7 +108,8 @@ def test_agents_learn_by_it(rule_module, tmp_path):
 # Fields of a rule's configuration, and what the rule then sees of a life.
 _OPTIONS = pytest.mark.parametrize('options, seen', [
     ({}, set()), ({'sees_age': True}, {'relative_age', 'log_lifetime'}),
-    ({'reward_input': 'normalised'}, {'reward_rms'})], ids=str)
+    ({'reward_input': 'normalised'}, {'reward_rms'})],
+    ids=['default', 'sees_age', 'normalised'])
 
 
 def _life_seen(rule, eta, experience, hyper):
